@@ -1,0 +1,43 @@
+# Each target works on a fresh machine that has python3 (3.11 or newer) with pip
+# and venv; what a target needs is installed into .venv the first time.
+PYTHON ?= python3
+BIN := .venv/bin
+# Stamps: what setup.py asked for when they were made is installed.
+DEFAULT := .venv/installed-default
+ALL := .venv/installed-all
+
+.PHONY: setup run test bench lint
+
+setup: $(ALL)
+
+run: $(DEFAULT)
+	$(BIN)/dopamine-jax train \
+	  --gin_files dopamine_jax/configs/dqn_cartpole.gin \
+	  --base_dir runs/dqn_cartpole/$$(date +%Y-%m-%d_%H-%M-%S)
+
+# Two workers: the suite mostly compiles, and a worker needs some 2 GB.
+test: $(ALL)
+	$(BIN)/python -m pytest -n 2
+
+bench: $(ALL)
+	$(BIN)/python -m benchmarks
+
+lint: $(ALL)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+.venv/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) \
+	  else "This needs Python 3.11 or newer, and \"$(PYTHON)\" is %d.%d. Name \
+	another one: make PYTHON=python3.12" % sys.version_info[:2])'
+	$(PYTHON) -m venv .venv
+
+$(DEFAULT): setup.py | .venv/bin/pip
+	@echo 'Installing into .venv: about 1 GB, a few minutes the first time.'
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(ALL): setup.py | .venv/bin/pip
+	@echo 'Installing into .venv: about 2 GB, a few minutes the first time.'
+	$(BIN)/python -m pip install --quiet --editable '.[all]'
+	@touch $(DEFAULT) $@

@@ -1,0 +1,1 @@
+"""One file per agent. Import them as `dopamine_jax.agents`, never `agents`."""

@@ -1,0 +1,213 @@
+"""DQN: a Q-network, a replay memory and a target network.
+
+Mnih et al. (2015), Human-level control through deep reinforcement learning.
+https://www.nature.com/articles/nature14236
+
+Differs from the paper:
+1. Adam with the mean squared error by default, as in Castro et al. (2018)
+   and Ceron & Castro (2021), instead of RMSProp with clipped errors;
+   `huber_delta = 1.0` clips as the paper does.
+2. Epsilon decays to 0.01 over 250k agent steps, after the random warm-up,
+   instead of to 0.1 over 1M; 0.001 instead of 0.05 in evaluation.
+3. The update is due every `update_period` agent steps, whatever the episodes'
+   lengths, and its batch may hold the newest transition.
+"""
+
+from collections.abc import Callable
+
+from flax import struct
+import gymnasium
+import jax
+import jax.numpy as jnp
+import optax
+import rlax
+
+from dopamine_jax import agent as agent_lib
+from dopamine_jax import config
+from dopamine_jax import networks
+from dopamine_jax.replay import uniform
+
+
+class DQNState(struct.PyTreeNode):
+  """What learning changes."""
+
+  params: optax.Params
+  target_params: optax.Params
+  optimizer_state: optax.OptState
+  updates: jax.Array  # int32 scalar
+
+
+class DQN(agent_lib.Agent):
+  """Deep Q-learning; variants override `q_values` or `losses`.
+
+  Attributes:
+    network: makes the Flax module from `num_outputs`, one for each action.
+    replay: makes the replay from `n_step`, `gamma` and `stack`.
+    optimizer: an optax transformation; its schedules count updates.
+    gamma: discount of one agent step.
+    n_step: rewards summed before bootstrapping.
+    target_update_period: agent steps between copies to the target network; a
+      multiple of `update_period`.
+    epsilon: of epsilon-greedy training, a number or an optax schedule over
+      agent steps. Until the replay holds its `min_history`, all is random.
+    evaluation_epsilon: the same when not training.
+    huber_delta: where the loss turns from squared to linear; None: never.
+  """
+
+  network: Callable[..., networks.nn.Module] = networks.NatureCNN
+  replay: Callable[..., uniform.UniformReplay] = uniform.UniformReplay
+  optimizer: optax.GradientTransformation = optax.adam(6.25e-5, eps=1.5e-4)
+  gamma: float = 0.99
+  n_step: int = 1
+  target_update_period: int = 8_000
+  epsilon: float | optax.Schedule = optax.linear_schedule(
+    1.0, 0.01, 250_000, transition_begin=20_000
+  )
+  evaluation_epsilon: float = 0.001
+  huber_delta: float | None = None
+
+  def __post_init__(self):
+    super().__post_init__()
+    if not isinstance(self.action_space, gymnasium.spaces.Discrete):
+      self._refuse(
+        'action_space',
+        'is not discrete; this agent learns a value for each of a finite set '
+        'of actions. Choose an environment with a Discrete action space',
+      )
+    if self.action_space.start != 0:
+      self._refuse('action_space', 'does not start at 0')
+    self._require_at_least(1, 'n_step', 'target_update_period')
+    self._require_fraction('gamma', 'evaluation_epsilon')
+    if not callable(self.epsilon):
+      self._require_fraction('epsilon')
+    if self.huber_delta is not None and self.huber_delta <= 0:
+      self._refuse('huber_delta', 'must be above 0, or None for squared errors')
+    if self.target_update_period % self.update_period:
+      self._refuse(
+        'target_update_period',
+        f'is not a multiple of update_period = {self.update_period}; both '
+        'count agent steps',
+      )
+
+  @property
+  def module(self) -> networks.nn.Module:
+    """The Q-network: [B, *observation_shape] to [B, A]."""
+    network = config.configured(self.network)
+    return network(num_outputs=int(self.action_space.n))
+
+  def make_replay(self, stack: int) -> uniform.UniformReplay:
+    """See base class."""
+    replay = config.configured(self.replay)
+    return replay(n_step=self.n_step, gamma=self.gamma, stack=stack)
+
+  def init(self, key: jax.Array, observation: jax.Array) -> DQNState:
+    """See base class."""
+    params = self.module.init(key, observation)['params']
+    return DQNState(
+      params=params,
+      # A copy: the update donates both.
+      target_params=jax.tree.map(jnp.copy, params),
+      optimizer_state=self.optimizer.init(params),
+      updates=jnp.zeros((), jnp.int32),
+    )
+
+  def q_values(
+    self, params: optax.Params, observation: jax.Array, key: jax.Array
+  ) -> jax.Array:
+    """Returns Q-values [B, A]; `key` is for networks that draw noise."""
+    del key
+    return self.module.apply({'params': params}, observation)
+
+  def losses(
+    self,
+    params: optax.Params,
+    target_params: optax.Params,
+    batch: agent_lib.Transition,
+    key: jax.Array,
+  ) -> jax.Array:
+    """Returns the loss [B] of each transition (Mnih et al., 2015, eq. 2)."""
+    q = self.q_values(params, batch.observation, key)
+    q_next = self.q_values(target_params, batch.next_observation, key)
+    return self.td_losses(
+      jax.vmap(rlax.q_learning)(
+        q, batch.action, batch.reward, batch.discount, q_next
+      )
+    )
+
+  def td_losses(self, td_error: jax.Array) -> jax.Array:
+    """Returns the squared or Huber loss [B] of temporal differences [B]."""
+    if self.huber_delta is None:
+      return jnp.square(td_error)
+    return rlax.huber_loss(td_error, self.huber_delta)
+
+  def act(
+    self,
+    state: DQNState,
+    observation: jax.Array,
+    step: jax.Array,
+    key: jax.Array,
+    *,
+    explore: bool,
+  ) -> jax.Array:
+    """Acts epsilon-greedily; see base class."""
+    network_key, explore_key, action_key = jax.random.split(key, 3)
+    q = self.q_values(state.params, observation, network_key)
+    n, num_actions = q.shape
+    epsilon = self.epsilon_at(step) if explore else self.evaluation_epsilon
+    return jnp.where(
+      jax.random.uniform(explore_key, (n,)) < epsilon,
+      jax.random.randint(action_key, (n,), 0, num_actions),
+      jnp.argmax(q, axis=-1),
+    )
+
+  def update(
+    self, state: DQNState, sample: agent_lib.Sample, key: jax.Array
+  ) -> tuple[DQNState, dict[str, jax.Array], jax.Array]:
+    """Takes one gradient step; see base class."""
+    batch = sample.transition
+
+    def loss_fn(params):
+      losses = self.losses(params, state.target_params, batch, key)
+      # The same computation as in `losses`, which XLA therefore does once.
+      q = self.q_values(params, batch.observation, key)
+      return jnp.mean(sample.weight * losses), (losses, q)
+
+    (loss, (losses, q)), gradients = jax.value_and_grad(
+      loss_fn, has_aux=True
+    )(state.params)
+    changes, optimizer_state = self.optimizer.update(
+      gradients, state.optimizer_state, state.params
+    )
+    params = optax.apply_updates(state.params, changes)
+    updates = state.updates + 1
+    state = DQNState(
+      params=params,
+      target_params=optax.periodic_update(
+        params,
+        state.target_params,
+        updates,
+        self.target_update_period // self.update_period,
+      ),
+      optimizer_state=optimizer_state,
+      updates=updates,
+    )
+    metrics = {
+      'Loss': loss,
+      'QMean': jnp.mean(q),
+      'QMax': jnp.max(q),
+      'GradientNorm': optax.global_norm(gradients),
+      'ParameterNorm': optax.global_norm(params),
+    }
+    return state, metrics, jnp.sqrt(losses)
+
+  def greedy(self) -> 'DQN':
+    """See base class."""
+    return self.replace(evaluation_epsilon=0.0)
+
+  def schedules(self, step: int) -> dict[str, float]:
+    """See base class."""
+    return {'Epsilon': float(self.epsilon_at(step))}
+
+  def epsilon_at(self, step: int | jax.Array) -> float | jax.Array:
+    """Returns the exploration of training after `step` agent steps."""
+    return self.epsilon(step) if callable(self.epsilon) else self.epsilon

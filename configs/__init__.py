@@ -1,0 +1,1 @@
+"""One gin file per experiment: `dopamine_jax/configs/AGENT_DOMAIN.gin`."""

@@ -1,0 +1,219 @@
+"""The command line. Each command imports what it needs when it runs."""
+
+import csv
+import os
+import pathlib
+import sys
+from typing import Annotated
+
+import rich.console
+import rich.table
+import typer
+
+from dopamine_jax import errors
+
+app = typer.Typer(
+  name='dopamine-jax',
+  help='Reinforcement-learning research in JAX: train, evaluate and compare '
+  'agents from gin files.',
+  no_args_is_help=True,
+  add_completion=False,
+  pretty_exceptions_enable=False,
+)
+
+_BaseDir = Annotated[
+  pathlib.Path, typer.Argument(help='The folder of a training.')
+]
+_Seed = Annotated[
+  int, typer.Option(min=0, help='All randomness of these episodes.')
+]
+
+
+@app.command()
+def train(
+  base_dir: Annotated[
+    pathlib.Path,
+    typer.Option(
+      '--base_dir', help='Where the run lies: config, metrics, checkpoints.'
+    ),
+  ],
+  gin_files: Annotated[
+    list[pathlib.Path],
+    typer.Option(
+      '--gin_files', help='A gin file; repeatable, later ones win.'
+    ),
+  ],
+  gin_bindings: Annotated[
+    list[str],
+    typer.Option(
+      '--gin_bindings',
+      help="A line of gin, e.g. 'dqn.DQN.gamma = 0.9'; repeatable.",
+    ),
+  ] = (),
+  seed: Annotated[int, typer.Option(min=0, help='All randomness.')] = 0,
+  num_seeds: Annotated[
+    int,
+    typer.Option(
+      '--num_seeds', min=1, help='Seeds trained side by side, from --seed on.'
+    ),
+  ] = 1,
+  resume: Annotated[
+    bool, typer.Option(help='Go on with the run that lies in --base_dir.')
+  ] = True,
+  quiet: Annotated[bool, typer.Option(help='No progress, no summary.')] = False,
+):
+  """Train an agent, or go on with a training that was stopped."""
+  _prepare()
+  from dopamine_jax import config
+  from dopamine_jax import runner as runner_lib
+
+  config.load(gin_files, gin_bindings)
+  runner = config.build(runner_lib.Runner)
+  statistics = runner.train(
+    base_dir,
+    seed=seed,
+    num_seeds=num_seeds,
+    resume=resume,
+    quiet=quiet,
+    say=_say,
+  )
+  if not quiet:
+    _summarize(base_dir, statistics)
+
+
+@app.command()
+def evaluate(
+  base_dir: _BaseDir,
+  episodes: Annotated[
+    int, typer.Option(min=1, help='Whole episodes, for each seed.')
+  ] = 100,
+  seed: _Seed = 0,
+  output: Annotated[
+    pathlib.Path | None,
+    typer.Option(
+      help='Returns as CSV.', show_default='BASE_DIR/evaluation.csv'
+    ),
+  ] = None,
+):
+  """Play episodes with a training's newest checkpoint, exploration off."""
+  _prepare()
+  import numpy as np
+
+  from dopamine_jax import evaluation
+  from dopamine_jax import trained
+
+  agent = trained.load(base_dir)
+  result = trained.play(agent, episodes, seed)
+  output = output or base_dir / 'evaluation.csv'
+  with open(output, 'w', newline='') as stream:
+    writer = csv.writer(stream)
+    writer.writerow(['seed', 'episode', 'return', 'length'])
+    for row, name in enumerate(agent.seeds):
+      for i in range(episodes):
+        writer.writerow(
+          [name, i, float(result.returns[row, i]), result.lengths[row, i]]
+        )
+  for row, name in enumerate(agent.seeds):
+    returns = result.returns[row]
+    low, high = evaluation.confidence_interval(returns)
+    typer.echo(
+      f'seed {name}: mean return {np.mean(returns):.2f}, 95% interval '
+      f'[{low:.2f}, {high:.2f}] over {episodes} episodes, after iteration '
+      f'{agent.iteration}'
+    )
+  typer.echo(f'Returns of each episode: {output}')
+
+
+@app.command()
+def record(
+  base_dir: _BaseDir,
+  output: Annotated[
+    pathlib.Path | None,
+    typer.Option(help='An mp4 file.', show_default='BASE_DIR/video.mp4'),
+  ] = None,
+  episodes: Annotated[int, typer.Option(min=1, help='Whole episodes.')] = 1,
+  seed: _Seed = 0,
+):
+  """Film a training's agent (its first seed) playing, exploration off."""
+  _prepare()
+  from dopamine_jax import trained
+
+  output = output or base_dir / 'video.mp4'
+  result = trained.film(trained.load(base_dir), episodes, seed, output)
+  typer.echo(f'{output}: returns {", ".join(f"{r:g}" for r in result)}')
+
+
+@app.command()
+def configs():
+  """List the gin files that come with the framework."""
+  from dopamine_jax import config
+
+  table = rich.table.Table(box=None, pad_edge=False)
+  table.add_column('--gin_files', no_wrap=True)
+  table.add_column('what it is')
+  for path in config.shipped():
+    header = path.read_text().splitlines()[0].lstrip('# ')
+    table.add_row(f'dopamine_jax/configs/{path.name}', header)
+  width = None if sys.stdout.isatty() else 200
+  rich.console.Console(width=width, highlight=False).print(table)
+
+
+@app.command()
+def fingerprint(base_dir: _BaseDir):
+  """Print digests of the newest checkpoint: equal ones mean equal runs."""
+  _prepare()
+  from dopamine_jax import fingerprint as fingerprint_lib
+
+  for part, value in fingerprint_lib.fingerprint(base_dir).items():
+    typer.echo(f'{part:<10} {value}')
+
+
+def main() -> int:
+  """Runs the command line; returns 0, 1 (an error) or 2 (wrong usage)."""
+  try:
+    app(standalone_mode=False)
+  except errors.UserError as error:
+    _say(f'Error: {error}')
+    return 1
+  except typer.Exit as leave:
+    return leave.exit_code
+  except typer.Abort:
+    return 1
+  except Exception as error:
+    # Click's own errors know how to show themselves.
+    if hasattr(error, 'show') and hasattr(error, 'exit_code'):
+      error.show()
+      return error.exit_code
+    raise
+  return 0
+
+
+def _prepare():
+  """Sets what must be set before JAX is imported."""
+  from dopamine_jax import allocator
+
+  allocator.keep_freed_memory()
+  # As with `python -m`: a gin file may import what lies in this folder.
+  sys.path.insert(0, os.getcwd())
+  cache = os.environ.get('XDG_CACHE_HOME', pathlib.Path.home() / '.cache')
+  os.environ.setdefault(
+    'JAX_COMPILATION_CACHE_DIR', str(pathlib.Path(cache) / 'dopamine_jax')
+  )
+  os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
+  os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
+
+
+def _say(message: str):
+  typer.echo(message, err=True)
+
+
+def _summarize(base_dir, statistics):
+  """Says what was reached, where the run lies and how to look at it."""
+  for phase, words in (('Eval', 'evaluation'), ('Train', 'training')):
+    returns = statistics.get(f'{phase}/AverageReturns')
+    if returns is not None:
+      values = ', '.join(f'{value:.1f}' for value in returns)
+      typer.echo(f'Mean {words} return in the last iteration: {values}')
+  typer.echo(f'The run lies in {base_dir}. To look at it:')
+  typer.echo(f'  tensorboard --logdir {base_dir}')
+  typer.echo(f'  dopamine-jax evaluate {base_dir}')

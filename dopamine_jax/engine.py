@@ -1,0 +1,271 @@
+"""The Python engine: Python steps Gymnasium environments, XLA does the rest.
+
+One donated XLA call a step: it remembers what the environments answered, and
+acts; when an update is due, it learns in between, in the papers' order.
+"""
+
+from collections.abc import Callable, Sequence
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dopamine_jax import errors
+from dopamine_jax import loop as loop_lib
+from dopamine_jax.environments import base
+
+
+class Episodes:
+  """Follows running episodes and keeps those that ended by themselves.
+
+  Attributes:
+    finished: (lane, return, length) of each, in order of their ends.
+  """
+
+  def __init__(self, lanes: int):
+    self._returns = np.zeros(lanes)
+    self._lengths = np.zeros(lanes, int)
+    self.finished: list[tuple[int, float, int]] = []
+
+  def record(self, step: base.TimeStep):
+    """Counts one step of every lane."""
+    self._returns += step.reward
+    self._lengths += 1
+    done = step.terminated | step.truncated
+    if done.any():
+      for lane in np.flatnonzero(done):
+        self.finished.append(
+          (int(lane), float(self._returns[lane]), int(self._lengths[lane]))
+        )
+      self._returns[done] = 0
+      self._lengths[done] = 0
+
+  def cut(self):
+    """Forgets the running episodes: their returns are not to be counted."""
+    self._returns[:] = 0
+    self._lengths[:] = 0
+
+
+class PythonEngine:
+  """Trains S seeds in lockstep on S * N environments.
+
+  Attributes:
+    loop: the functions of one step.
+    state: the training state, with a leading axis [S] if S > 1.
+    steps: agent steps done by each seed.
+    episodes: the episodes of all lanes; seed s has lanes s * N to s * N + N.
+  """
+
+  def __init__(
+    self,
+    loop: loop_lib.Loop,
+    environments: base.VectorEnvironment,
+    seeds: Sequence[int],
+    *,
+    check_finite: bool = True,
+  ):
+    self.loop = loop
+    self.environments = environments
+    self.seeds = tuple(seeds)
+    self.check_finite = check_finite
+    self.episodes = Episodes(len(seeds) * loop.num_envs)
+    self.state: loop_lib.TrainingState | None = None
+    self.steps = 0
+    # Where the replay that is held now began; above 0 after a restore without.
+    self.replay_began = 0
+    vectorize = functools.partial(over_seeds, num_seeds=len(self.seeds))
+    self._init = jax.jit(vectorize(loop.init))
+    self._act = {
+      behaviour: jax.jit(
+        vectorize(functools.partial(_act_step, loop, behaviour)),
+        donate_argnums=1,
+      )
+      for behaviour in loop_lib.Behaviour
+    }
+    self._learn = {}
+    self._vectorize = vectorize
+
+  def abstract_state(self) -> loop_lib.TrainingState:
+    """Returns the state's shapes and dtypes, without making it."""
+    return jax.eval_shape(self._init, *self._init_arguments())
+
+  def init(self):
+    """Makes the state before the first step."""
+    self.state = self._init(*self._init_arguments())
+    self.steps = self.replay_began = 0
+
+  def restore(self, state: loop_lib.TrainingState, steps: int, began: int):
+    """Goes on from a checkpoint's state."""
+    self.state, self.steps, self.replay_began = state, steps, began
+
+  def reset(self, env_seeds: Sequence[int]) -> np.ndarray:
+    """Starts new episodes; returns their first frames [S * N, ...]."""
+    self.episodes.cut()
+    self.first_frames = self.environments.reset(env_seeds)
+    return self.first_frames
+
+  def run(
+    self,
+    num_steps: int,
+    *,
+    cut_with: Sequence[int] | None,
+    on_step: Callable[[], None],
+  ) -> dict[str, np.ndarray]:
+    """Takes exactly `num_steps` agent steps with each seed.
+
+    Args:
+      num_steps: a multiple of N.
+      cut_with: environment seeds [S * N] with which new episodes start after
+        the last step, the running ones being cut as truncations; or None, and
+        they run on.
+      on_step: called before each step; may raise to stop.
+
+    Returns:
+      The updates' metrics, their means over these steps: [S] by name; empty
+      if there was no update.
+
+    Raises:
+      UserError: if a metric is not finite and `check_finite` is set.
+    """
+    agent, experience = self.state.agent, self.state.experience
+    updates, metrics = self.state.updates, None
+    actions = self._flat(experience.action)
+    num_envs = self.loop.num_envs
+    for i in range(num_steps // num_envs):
+      on_step()
+      step = self.environments.step(actions)
+      self.episodes.record(step)
+      self.steps += num_envs
+      if cut_with is not None and i == num_steps // num_envs - 1:
+        step = step._replace(
+          observation=self.reset(cut_with),
+          truncated=step.truncated | ~step.terminated,
+        )
+      step = self._by_seed(step)
+      due = self._updates_due()
+      if not due:
+        experience = self._act[self._behaviour()](agent, experience, step)
+      else:
+        learn = self._learn_fn(due)
+        if metrics is None:
+          metrics = self._zero_metrics(learn, agent, experience, updates, step)
+        agent, experience, updates, metrics, finite = learn(
+          agent, experience, updates, metrics, step
+        )
+        if self.check_finite and not np.asarray(finite).all():
+          self._stop_at(metrics, np.asarray(finite))
+      actions = self._flat(experience.action)
+    self.state = loop_lib.TrainingState(
+      agent=agent, experience=experience, updates=updates
+    )
+    if metrics is None:
+      return {}
+    return {
+      name: np.asarray(total / metrics.count).reshape(len(self.seeds))
+      for name, total in metrics.total.items()
+    }
+
+  def _init_arguments(self):
+    seeds = np.asarray(self.seeds, np.int32)
+    frames = self._by_seed(self.first_frames)
+    return (seeds if len(seeds) > 1 else seeds[0]), frames
+
+  def _behaviour(self):
+    warming_up = self.steps < self.loop.replay.min_history
+    behaviour = loop_lib.Behaviour
+    return behaviour.RANDOM if warming_up else behaviour.AGENT
+
+  def _updates_due(self):
+    """How many updates belong after the steps just taken, N of them."""
+    period = self.loop.agent.update_period
+    if self.steps - self.replay_began < self.loop.replay.min_history:
+      return 0
+    return self.steps // period - (self.steps - self.loop.num_envs) // period
+
+  def _learn_fn(self, num_updates):
+    if num_updates not in self._learn:
+      self._learn[num_updates] = jax.jit(
+        self._vectorize(
+          functools.partial(_learn_step, self.loop, num_updates)
+        ),
+        donate_argnums=(0, 1, 2, 3),
+      )
+    return self._learn[num_updates]
+
+  def _zero_metrics(self, learn, agent, experience, updates, step):
+    """Returns sums of nothing, shaped like the metrics of `learn`."""
+    del learn
+    names = jax.eval_shape(
+      self._vectorize(self.loop.learn),
+      loop_lib.TrainingState(
+        agent=agent, experience=experience, updates=updates
+      ),
+    )[1]
+    return loop_lib.Metrics(
+      total={k: jnp.zeros(v.shape, jnp.float32) for k, v in names.items()},
+      count=jnp.zeros(updates.shape, jnp.float32),
+    )
+
+  def _stop_at(self, metrics, finite):
+    finite = finite.reshape(len(self.seeds), -1)
+    seed, metric = np.argwhere(~finite)[0]
+    name = sorted(metrics.total)[metric]
+    raise errors.UserError(
+      f'{name} is not finite (NaN or infinity) after the update at agent step '
+      f'{self.steps} of seed {self.seeds[seed]}. Training stopped there; the '
+      'last checkpoint is from before. Try a lower learning rate, or a '
+      'reward_clip; `runner.Runner.check_finite = False` turns this check off.'
+    )
+
+  def _flat(self, actions):
+    """[S, N, ...] on the device to [S * N, ...] in NumPy, copied."""
+    actions = np.array(actions)
+    if len(self.seeds) > 1:
+      actions = actions.reshape(-1, *actions.shape[2:])
+    return actions
+
+  def _by_seed(self, tree):
+    """[S * N, ...] to [S, N, ...] if there are several seeds."""
+    num_seeds = len(self.seeds)
+    if num_seeds == 1:
+      return tree
+    return jax.tree.map(
+      lambda x: x.reshape(num_seeds, self.loop.num_envs, *x.shape[1:]), tree
+    )
+
+
+def over_seeds(function: Callable[..., Any], num_seeds: int):
+  """Returns `function` over a leading seed axis, if there is one.
+
+  One seed has no such axis: a batch of one would be slower, and its sums
+  could be ordered differently.
+  """
+  return jax.vmap(function) if num_seeds > 1 else function
+
+
+def _act_step(loop, behaviour, agent, experience, step):
+  return loop.act(agent, loop.remember(experience, step), behaviour)
+
+
+def _learn_step(loop, num_updates, agent, experience, updates, metrics, step):
+  state = loop_lib.TrainingState(
+    agent=agent, experience=loop.remember(experience, step), updates=updates
+  )
+  if num_updates == 1:
+    state, values = loop.learn(state)
+    values = jax.tree.map(lambda x: x[None], values)
+  else:
+    state, values = jax.lax.scan(
+      lambda state, _: loop.learn(state), state, length=num_updates
+    )
+  metrics = loop_lib.Metrics(
+    total={k: metrics.total[k] + jnp.sum(values[k]) for k in values},
+    count=metrics.count + num_updates,
+  )
+  finite = jnp.stack([jnp.isfinite(values[k]).all() for k in sorted(values)])
+  experience = loop.act(
+    state.agent, state.experience, loop_lib.Behaviour.AGENT
+  )
+  return state.agent, experience, state.updates, metrics, finite

@@ -1,0 +1,172 @@
+"""What an engine sees of an environment: settings, N in lockstep, a time step.
+
+Autoreset happens within the step (Gymnasium's `SAME_STEP`), so that every step
+of the engine is a step of every environment, and no action is ever ignored.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+import numbers
+import operator
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+
+from dopamine_jax import errors
+
+
+class TimeStep(NamedTuple):
+  """What one step of N environments gave; NumPy arrays with a leading axis [N].
+
+  No array is written to after it was returned, so JAX may alias its memory.
+
+  Attributes:
+    observation: What the agent acts on next. Where an episode ended, the first
+      observation of the next episode.
+    reward: float32 [N], as the environment gave it, never clipped.
+    terminated: bool [N], whether the episode ended in a terminal state.
+    truncated: bool [N], whether it was cut, as by a time limit. Both can be
+      true in one step; then there is nothing to bootstrap from.
+    next_observation: The true successor of the observation acted on. Differs
+      from `observation` only where an episode ended, and is the same array
+      where none did.
+  """
+
+  observation: np.ndarray
+  reward: np.ndarray
+  terminated: np.ndarray
+  truncated: np.ndarray
+  next_observation: np.ndarray
+
+
+class VectorEnvironment:
+  """N environments in lockstep, each with its own seed.
+
+  Attributes:
+    observation_space: The space of one frame of one environment.
+    action_space: The space of one environment's action.
+    num_envs: N.
+  """
+
+  observation_space: gymnasium.spaces.Box
+  action_space: gymnasium.Space[Any]
+  num_envs: int
+
+  def reset(self, seeds: Sequence[int]) -> np.ndarray:
+    """Restarts every environment as if it had just been made.
+
+    What follows depends on an environment's seed and its actions alone, not on
+    what it did before nor on its neighbours. A run that was resumed could not
+    otherwise go on as the uninterrupted one does.
+
+    Args:
+      seeds: One seed an environment, each in [0, 2**31).
+
+    Returns:
+      The first observations, [N, ...].
+    """
+    raise NotImplementedError
+
+  def step(self, actions: np.ndarray) -> TimeStep:
+    """Steps every environment; one that ends starts anew within the step.
+
+    Args:
+      actions: [N, ...], one action an environment.
+
+    Returns:
+      The time step.
+    """
+    raise NotImplementedError
+
+  def render(self) -> np.ndarray:
+    """Returns environment 0 as it is now: an RGB image, uint8 [H, W, 3].
+
+    After a step that ended an episode this is the new episode's first image.
+    Only for environments made with `render=True`.
+    """
+    raise NotImplementedError
+
+  def close(self) -> None:
+    """Frees what the environments hold. Nothing can be called afterwards."""
+    raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Environment:
+  """Settings of an environment, filled by gin.
+
+  Attributes:
+    max_steps_per_episode: Agent steps after which an episode is truncated;
+      None leaves it to the environment's own limit.
+    reward_clip: Learning sees rewards clipped to [-reward_clip, reward_clip];
+      None leaves them raw. Metrics are always raw.
+    stack: Frames in the agent's observation. The environment delivers single
+      frames; whoever stores them stacks them.
+  """
+
+  max_steps_per_episode: int | None = None
+  reward_clip: float | None = None
+  stack: int = 1
+
+  def __post_init__(self):
+    """Raises UserError for settings that can't work."""
+    if self.max_steps_per_episode is not None:
+      self.check_count('max_steps_per_episode', 1)
+    self.check_count('stack', 1)
+    clip = self.reward_clip
+    if clip is not None and not (isinstance(clip, numbers.Real) and clip > 0):
+      raise errors.UserError(
+        f'{type(self).__name__}.reward_clip = {clip!r}: expected a number '
+        'above 0, or None to leave rewards as they are.'
+      )
+
+  def check_count(self, name: str, least: int) -> None:
+    """Raises UserError unless a field is a whole number of at least `least`."""
+    check_count(f'{type(self).__name__}.{name}', getattr(self, name), least)
+
+  def make(self, num_envs: int, render: bool = False) -> VectorEnvironment:
+    """Makes the environments.
+
+    Args:
+      num_envs: How many, N.
+      render: Whether `VectorEnvironment.render` will be called.
+
+    Returns:
+      N environments, to be reset before the first step.
+
+    Raises:
+      UserError: For settings that can't work, or an extra that is missing.
+    """
+    raise NotImplementedError
+
+
+def check_count(name: str, value: Any, least: int) -> None:
+  """Raises UserError unless `value` is a whole number of at least `least`."""
+  whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+  if not whole or value < least:
+    raise errors.UserError(
+      f'{name} = {value!r}: expected a whole number, {least} or more.'
+    )
+
+
+def check_seeds(seeds: Sequence[int], num_envs: int) -> list[int]:
+  """Returns the seeds as Python ints, which is what environments insist on.
+
+  Args:
+    seeds: One seed an environment.
+    num_envs: How many there must be.
+
+  Returns:
+    The same numbers.
+
+  Raises:
+    ValueError: For another count, or a seed outside [0, 2**31). ALE takes 32
+      signed bits and reads a negative seed as a request for a random one.
+  """
+  checked = [operator.index(seed) for seed in seeds]
+  if len(checked) != num_envs:
+    raise ValueError(f'{len(checked)} seeds for {num_envs} environments.')
+  if any(not 0 <= seed < 2**31 for seed in checked):
+    raise ValueError(f'Seeds {checked}: each must be in [0, 2**31).')
+  return checked

@@ -1,0 +1,161 @@
+"""Whole episodes with a trained agent: for the runner, `evaluate`, `record`."""
+
+from collections.abc import Callable, Sequence
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from dopamine_jax import agent as agent_lib
+from dopamine_jax import engine
+from dopamine_jax import loop
+from dopamine_jax.environments import base
+
+# Environments that evaluate side by side, a seed.
+_MAX_ENVS = 32
+
+
+class Evaluation(NamedTuple):
+  """What the episodes of S seeds reached.
+
+  Attributes:
+    returns: [S, E] float, raw episode returns.
+    lengths: [S, E] int, agent steps.
+  """
+
+  returns: np.ndarray
+  lengths: np.ndarray
+
+
+class Evaluator:
+  """Plays whole episodes; compiles once, and makes its environments once.
+
+  Attributes:
+    agent: the settings.
+    num_seeds: S.
+    episodes: E, episodes a seed.
+    num_envs: environments side by side, a seed. Each plays a fixed share of
+      the episodes, since taking the first E to end would favour short ones.
+  """
+
+  def __init__(
+    self,
+    agent: agent_lib.Agent,
+    environment: base.Environment,
+    num_seeds: int,
+    episodes: int,
+    render: bool = False,
+  ):
+    self.agent = agent
+    self.num_seeds = num_seeds
+    self.episodes = episodes
+    self.num_envs = 1 if render else min(episodes, _MAX_ENVS)
+    self._stack = environment.stack
+    self.environments = environment.make(
+      num_seeds * self.num_envs, render=render
+    )
+    vectorize = functools.partial(engine.over_seeds, num_seeds=num_seeds)
+    self._first = jax.jit(
+      vectorize(functools.partial(loop.first_observation, stack=self._stack))
+    )
+    self._next = jax.jit(
+      vectorize(functools.partial(loop.next_observation, stack=self._stack)),
+      donate_argnums=0,
+    )
+    self._act = jax.jit(vectorize(self._choose))
+
+  def _choose(self, state, observation, step, key, count):
+    return self.agent.act(
+      state, observation, step, jax.random.fold_in(key, count), explore=False
+    )
+
+  def run(
+    self,
+    state: Any,
+    keys: jax.Array,
+    env_seeds: Sequence[int],
+    step: int,
+    on_step: Callable[[], None] = lambda: None,
+  ) -> Evaluation:
+    """Plays E episodes with each seed.
+
+    Args:
+      state: the agents' state, leading axis [S] if S > 1.
+      keys: PRNG key, leading axis [S] if S > 1.
+      env_seeds: [S * N] environment seeds.
+      step: agent steps of training so far.
+      on_step: called before each step.
+    """
+    lanes = self.num_seeds * self.num_envs
+    # The first lanes of a seed play one more where E is no multiple of N.
+    share = self.episodes // self.num_envs + (
+      np.arange(self.num_envs) < self.episodes % self.num_envs
+    )
+    share = np.tile(share, self.num_seeds)
+    played = np.zeros(lanes, int)
+    episodes = engine.Episodes(lanes)
+    observation = self._first(self._by_seed(self.environments.reset(env_seeds)))
+    steps = self._per_seed(step)
+    count = 0
+    while (played < share).any():
+      on_step()
+      actions = self._act(
+        state, observation, steps, keys, self._per_seed(count)
+      )
+      answer = self.environments.step(self._flat(np.array(actions)))
+      episodes.record(answer)
+      done = answer.terminated | answer.truncated
+      played += done
+      observation = self._next(
+        observation,
+        self._by_seed(answer.observation),
+        self._by_seed(done),
+      )
+      count += 1
+    return self._collect(episodes, share)
+
+  def _collect(self, episodes, share):
+    """Takes each lane's share, in the order of lanes."""
+    by_lane = [[] for _ in share]
+    for lane, value, length in episodes.finished:
+      if len(by_lane[lane]) < share[lane]:
+        by_lane[lane].append((value, length))
+    results = np.array([pair for lane in by_lane for pair in lane])
+    results = results.reshape(self.num_seeds, self.episodes, 2)
+    return Evaluation(
+      returns=results[..., 0], lengths=results[..., 1].astype(int)
+    )
+
+  def _per_seed(self, number):
+    number = np.int32(number)
+    return number if self.num_seeds == 1 else np.full(self.num_seeds, number)
+
+  def _by_seed(self, array):
+    if self.num_seeds == 1:
+      return array
+    return array.reshape(self.num_seeds, self.num_envs, *array.shape[1:])
+
+  def _flat(self, actions):
+    if self.num_seeds == 1:
+      return actions
+    return actions.reshape(-1, *actions.shape[2:])
+
+
+def confidence_interval(values: np.ndarray) -> tuple[float, float]:
+  """Returns a 95% interval of the mean: a percentile bootstrap.
+
+  Efron (1979), Bootstrap methods: another look at the jackknife; 10,000
+  resamples with a fixed seed, so that the same values give the same interval.
+
+  Args:
+    values: [E] float.
+  """
+  rng = np.random.default_rng(0)
+  values = np.asarray(values, float)
+  means = [
+    rng.choice(values, size=(1_000, len(values))).mean(axis=1)
+    for _ in range(10)
+  ]
+  low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
+  return float(low), float(high)

@@ -1,0 +1,43 @@
+"""What a run reports, and the collectors that carry it somewhere.
+
+A collector is named in gin: `Runner.collectors = [@csv_file.CSV()]`. The
+modules are `console`, `csv_file` and `tensorboard`; `base` holds the class that
+a collector of your own extends.
+
+Each number comes once an iteration and once a seed. The x-axis is agent steps
+(one agent step is four frames on Atari).
+
+| Tag                         | Meaning                             | Unit    |
+| --------------------------- | ----------------------------------- | ------- |
+| Train/AverageReturns        | mean return of an episode           | reward  |
+| Train/MinReturns            | lowest return of an episode         | reward  |
+| Train/MedianReturns         | median return of an episode         | reward  |
+| Train/MaxReturns            | highest return of an episode        | reward  |
+| Train/NumEpisodes           | episodes that ended                 | count   |
+| Train/AverageEpisodeLengths | mean length of an episode           | steps   |
+| Train/AverageStepsPerSecond | agent steps in a second             | steps/s |
+| Eval/AverageReturns         | the same of the evaluation episodes | reward  |
+| Eval/MinReturns             | the same of the evaluation episodes | reward  |
+| Eval/MedianReturns          | the same of the evaluation episodes | reward  |
+| Eval/MaxReturns             | the same of the evaluation episodes | reward  |
+| Eval/NumEpisodes            | the same of the evaluation episodes | count   |
+| Eval/AverageEpisodeLengths  | the same of the evaluation episodes | steps   |
+| Eval/AverageStepsPerSecond  | the same of the evaluation episodes | steps/s |
+| Train/Loss                  | the loss that is minimized          | -       |
+| Train/QMean                 | mean Q-value over batch and actions | reward  |
+| Train/QMax                  | mean over the batch of the best Q   | reward  |
+| Train/Epsilon               | chance of a random action           | 0 to 1  |
+| Train/GradientNorm          | global L2 norm, before any clipping | -       |
+| Train/ParameterNorm         | global L2 norm of the parameters    | -       |
+| Train/Updates               | updates of the parameters so far    | count   |
+| Replay/Fill                 | part of the ring that is in use     | 0 to 1  |
+| System/MemoryGB             | peak resident memory of the process | GB      |
+
+Returns and lengths are of episodes that ended by themselves in the iteration:
+an episode that a checkpoint cut short isn't counted. Returns are undiscounted
+sums of raw rewards, whatever `reward_clip` the learning sees. Loss, Q-values
+and norms are means over the iteration's updates.
+
+`base.is_timing` tells the tags that depend on clock and machine from those
+that a second run of the same seed repeats to the bit.
+"""

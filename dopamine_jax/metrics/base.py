@@ -1,0 +1,81 @@
+"""What a collector receives, and the class that every collector extends."""
+
+from collections.abc import Sequence
+import pathlib
+from typing import NamedTuple
+
+
+class Statistic(NamedTuple):
+  """One number that one seed reported in one iteration."""
+
+  seed: int
+  iteration: int  # counted from 1
+  agent_steps: int  # done by this seed when the number was taken
+  wall_time: float  # seconds since the Unix epoch
+  name: str  # such as 'Train/AverageReturns'
+  value: float
+
+
+class Run(NamedTuple):
+  """What a collector knows about a run when it starts, or starts again."""
+
+  base_dir: pathlib.Path
+  seeds: tuple[int, ...]
+  iteration: int  # the last one done before this start; 0 in a new run
+  agent_steps: int  # done before this start, by each seed
+  total_agent_steps: int  # of the whole training, by each seed
+  config: str  # the operative gin config
+  quiet: bool  # print nothing
+
+
+class Collector:
+  """Carries a run's statistics somewhere.
+
+  Extend it, override what you need (each method does nothing by default), and
+  name the class in gin, next to those that you keep:
+
+  ```python
+  class Best(base.Collector):
+    '''Prints each evaluation that beats all earlier ones.'''
+
+    def open(self, run):
+      self.best = float('-inf')
+
+    def write(self, statistics):
+      for statistic in statistics:
+        if statistic.name == 'Eval/AverageReturns':
+          if statistic.value > self.best:
+            self.best = statistic.value
+            print(f'{statistic.agent_steps:,} steps: {self.best:.1f}')
+  ```
+
+  A run that was killed starts again at its last checkpoint and repeats what
+  came after, so `open` has to forget every iteration after `run.iteration`.
+  """
+
+  def open(self, run: Run) -> None:
+    """Prepares for a run that is new or goes on; called once, first."""
+
+  def progress(self, agent_steps: int, statistics: dict[str, float]) -> None:
+    """Follows the iteration under way; called a few times a second.
+
+    Args:
+      agent_steps: Done so far, by each seed.
+      statistics: The latest values by name, each the mean over the seeds; they
+        may be empty, and change until the iteration ends.
+    """
+
+  def write(self, statistics: Sequence[Statistic]) -> None:
+    """Takes an iteration's statistics of all seeds; called once an iteration.
+
+    They are to be safe on disk on return: a checkpoint that follows counts
+    their iteration as done.
+    """
+
+  def close(self) -> None:
+    """Lets go of files and screen; called once, last, if `open` succeeded."""
+
+
+def is_timing(name: str) -> bool:
+  """Whether a statistic depends on clock or machine, not on the seed alone."""
+  return name.endswith('StepsPerSecond') or name.startswith('System/')

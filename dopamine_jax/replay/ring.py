@@ -1,0 +1,161 @@
+"""A ring of single frames, written in place under donation.
+
+Each of the N environments has a lane of C slots. An episode of L steps takes
+L + 1 slots: one a step, holding the frame that was acted on, and one more for
+the episode's last observation, on which nothing was done. Slots are numbered
+from the start of training (`head` is the number of the next one) and slot i
+lies at `i % C`, so "older" and "newer" are plain comparisons.
+
+Stacks of frames, n-step returns and next observations are built by a gather
+when a batch is sampled. A frame is so kept once: 7 kB a transition of Atari.
+"""
+
+from flax import struct
+import jax
+import jax.numpy as jnp
+
+# How the step that was taken in a slot ended.
+RUNNING, TERMINATED, TRUNCATED = 0, 1, 2
+# The slot holds an episode's last observation; no step was taken in it.
+LAST = 3
+
+
+class Step(struct.PyTreeNode):
+  """One step of N environments; leading axis [N].
+
+  Attributes:
+    observation: [N, *frame_shape], the newest frame that was acted on.
+    action: [N, *action_shape].
+    reward: [N] float32.
+    terminated: [N] bool.
+    truncated: [N] bool.
+    next_observation: [N, *frame_shape], the frame that followed, the true one
+      if the episode ended.
+  """
+
+  observation: jax.Array
+  action: jax.Array
+  reward: jax.Array
+  terminated: jax.Array
+  truncated: jax.Array
+  next_observation: jax.Array
+
+
+class Slots(struct.PyTreeNode):
+  """What a slot holds; leading axes [N, C].
+
+  Attributes:
+    frame: [N, C, *frame_shape].
+    action: [N, C, *action_shape].
+    reward: [N, C] float32.
+    status: [N, C] uint8, RUNNING, TERMINATED, TRUNCATED or LAST.
+    age: [N, C] int32, steps since the episode began.
+  """
+
+  frame: jax.Array
+  action: jax.Array
+  reward: jax.Array
+  status: jax.Array
+  age: jax.Array
+
+
+class Ring(struct.PyTreeNode):
+  """The lanes, and where they stand.
+
+  Attributes:
+    slots: Slots.
+    head: [N] int32, the number of the slot that the next step goes to. The
+      slot before it and C - 2 more are live; the one at `head` itself holds
+      the frame that followed the newest step. Overflows after 2**31 slots.
+    age: [N] int32, steps that the running episode has taken.
+  """
+
+  slots: Slots
+  head: jax.Array
+  age: jax.Array
+
+  @property
+  def capacity(self) -> int:
+    """Slots in a lane, C."""
+    return self.slots.reward.shape[1]
+
+  @property
+  def oldest(self) -> jax.Array:
+    """[N] int32, the number of the oldest live slot."""
+    return jnp.maximum(self.head - (self.capacity - 1), 0)
+
+
+def init(step: Step, capacity: int) -> Ring:
+  """Returns an empty ring.
+
+  Args:
+    step: an example, leading axis [N]; only shapes and dtypes are used.
+    capacity: slots in each lane.
+  """
+
+  def empty(leaf, dtype=None):
+    n, *shape = leaf.shape
+    return jnp.zeros((n, capacity, *shape), dtype or leaf.dtype)
+
+  slots = Slots(
+    frame=empty(step.observation),
+    action=empty(step.action),
+    reward=empty(step.reward, jnp.float32),
+    status=empty(step.reward, jnp.uint8),
+    age=empty(step.reward, jnp.int32),
+  )
+  zeros = jnp.zeros(step.reward.shape, jnp.int32)
+  # Two arrays: a donated buffer must not be passed twice.
+  return Ring(slots=slots, head=zeros, age=zeros + 0)
+
+
+def add(ring: Ring, step: Step) -> Ring:
+  """Writes one step of every environment; in place if `ring` is donated."""
+  lane = jnp.arange(step.reward.shape[0])
+  here = ring.head % ring.capacity
+  after = (ring.head + 1) % ring.capacity
+  status = jnp.where(
+    step.terminated,
+    TERMINATED,
+    jnp.where(step.truncated, TRUNCATED, RUNNING),
+  ).astype(jnp.uint8)
+  done = step.terminated | step.truncated
+
+  def put(leaf, where, value):
+    return leaf.at[lane, where].set(value, unique_indices=True)
+
+  slots = ring.slots
+  # The slot after this one gets the frame that followed. If the episode goes
+  # on, the next step writes there again; if it ended, `head` moves past it.
+  slots = Slots(
+    frame=put(
+      put(slots.frame, here, step.observation), after, step.next_observation
+    ),
+    action=put(slots.action, here, step.action),
+    reward=put(slots.reward, here, step.reward),
+    status=put(put(slots.status, here, status), after, jnp.uint8(LAST)),
+    age=put(put(slots.age, here, ring.age), after, ring.age + 1),
+  )
+  return Ring(
+    slots=slots,
+    head=ring.head + 1 + done,
+    age=jnp.where(done, 0, ring.age + 1),
+  )
+
+
+def observation_at(
+  ring: Ring, lane: jax.Array, slot: jax.Array, stack: int
+) -> jax.Array:
+  """Returns the observations [B, *frame_shape(, stack)] at slots [B].
+
+  Frames from before the episode's start are zeros; `stack` = 1 adds no axis.
+  """
+  frames, age = ring.slots.frame, ring.slots.age
+  if stack == 1:
+    return frames[lane, slot % ring.capacity]
+  back = jnp.arange(stack - 1, -1, -1)
+  index = (slot[:, None] - back) % ring.capacity
+  stacked = frames[lane[:, None], index]
+  inside = age[lane, slot % ring.capacity][:, None] >= back
+  inside = inside.reshape(inside.shape + (1,) * (frames.ndim - 2))
+  return jnp.moveaxis(jnp.where(inside, stacked, 0), 1, -1).astype(frames.dtype)

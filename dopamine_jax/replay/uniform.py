@@ -1,0 +1,180 @@
+"""Uniform replay over a ring of single frames (Mnih et al., 2015)."""
+
+import jax
+import jax.numpy as jnp
+
+from dopamine_jax import agent as agent_lib
+from dopamine_jax import settings
+from dopamine_jax.replay import ring as ring_lib
+
+
+class UniformReplay(settings.Settings):
+  """Samples uniformly, with replacement, over all valid transitions.
+
+  A transition is valid once its n steps have been taken or its episode has
+  ended, and until one of its frames is overwritten.
+
+  Attributes:
+    capacity: slots over all environments; a step takes one, and each episode
+      one more for its last observation.
+    batch_size: transitions in a sample, B.
+    min_history: agent steps before the first update, which are taken by
+      random actions.
+    n_step: steps over which rewards are summed (given by the agent).
+    gamma: discount of one step (given by the agent).
+    stack: frames in an observation (given by the environment).
+  """
+
+  capacity: int = 1_000_000
+  batch_size: int = 32
+  min_history: int = 20_000
+  n_step: int = 1
+  gamma: float = 0.99
+  stack: int = 1
+
+  def __post_init__(self):
+    super().__post_init__()
+    self._require_at_least(
+      1, 'capacity', 'batch_size', 'min_history', 'n_step', 'stack'
+    )
+    self._require_fraction('gamma')
+    if self.batch_size > self.min_history:
+      self._refuse(
+        'batch_size',
+        f'is larger than the history that learning starts with '
+        f'(min_history = {self.min_history})',
+      )
+    if self.min_history > self.capacity:
+      self._refuse(
+        'min_history', f'is larger than the ring (capacity = {self.capacity})'
+      )
+
+  def init(self, step: ring_lib.Step) -> ring_lib.Ring:
+    """Returns an empty ring for steps like the example `step`.
+
+    Raises:
+      SettingError: if n steps and a stack don't fit into an environment's
+        share of the ring, or of the history that learning starts with.
+    """
+    num_envs = step.reward.shape[0]
+    lane = self.capacity // num_envs
+    if lane < self.n_step + self.stack + 1:
+      self._refuse(
+        'capacity',
+        f'is too small: {lane} slots for each of {num_envs} environments, '
+        f'while n_step = {self.n_step} and stack = {self.stack} need '
+        f'{self.n_step + self.stack + 1}',
+      )
+    if self.min_history < self.n_step * num_envs:
+      self._refuse(
+        'min_history',
+        f'is too small: {num_envs} environments need {self.n_step} steps each '
+        f'(n_step) before a transition is complete',
+      )
+    return ring_lib.init(step, lane)
+
+  def add(self, ring: ring_lib.Ring, step: ring_lib.Step) -> ring_lib.Ring:
+    """Returns the ring with one step of each environment added."""
+    return ring_lib.add(ring, step)
+
+  def fill(self, ring: ring_lib.Ring) -> jax.Array:
+    """Returns the fraction of the ring that is in use, float32 scalar."""
+    live = ring.head - ring.oldest
+    return jnp.mean(live / (ring.capacity - 1))
+
+  def sample(self, ring: ring_lib.Ring, key: jax.Array) -> agent_lib.Sample:
+    """Returns B valid transitions, each drawn uniformly."""
+    lane, slot = self._sample_slots(ring, key)
+    return agent_lib.Sample(
+      transition=self.transition_at(ring, lane, slot),
+      index=lane * ring.capacity + slot % ring.capacity,
+      weight=jnp.ones(self.batch_size),
+    )
+
+  def reprioritize(
+    self, ring: ring_lib.Ring, index: jax.Array, priority: jax.Array
+  ) -> ring_lib.Ring:
+    """Returns the ring as it is: uniform replay has no priorities."""
+    del index, priority
+    return ring
+
+  def _sample_slots(self, ring, key):
+    """Draws lanes and slots [B] by rejection: exact, and rarely repeated.
+
+    Only an episode's last observation, the newest n - 1 steps and the oldest
+    frames are invalid, so that nearly every first draw stands.
+    """
+    live = jnp.max(ring.head - ring.oldest)
+    num_envs = ring.head.shape[0]
+
+    def draw(carry):
+      key, lane, slot, _ = carry
+      key, lane_key, slot_key = jax.random.split(key, 3)
+      valid = self.is_valid(ring, lane, slot)
+      shape = (self.batch_size,)
+      new_lane = jax.random.randint(lane_key, shape, 0, num_envs)
+      back = jax.random.randint(slot_key, shape, 0, live)
+      lane = jnp.where(valid, lane, new_lane)
+      slot = jnp.where(valid, slot, ring.head[new_lane] - 1 - back)
+      return key, lane, slot, self.is_valid(ring, lane, slot)
+
+    nothing = jnp.full((self.batch_size,), -1)
+    carry = (key, jnp.zeros_like(nothing), nothing, nothing >= 0)
+    # The first draw stands outside the loop, whose body seldom runs.
+    carry = draw(carry)
+    _, lane, slot, _ = jax.lax.while_loop(
+      lambda carry: ~jnp.all(carry[3]), draw, carry
+    )
+    return lane, slot
+
+  def is_valid(
+    self, ring: ring_lib.Ring, lane: jax.Array, slot: jax.Array
+  ) -> jax.Array:
+    """Returns [B] bool: whether these slots hold transitions to learn from."""
+    age = ring.slots.age[lane, slot % ring.capacity]
+    earliest = slot - jnp.minimum(age, self.stack - 1)
+    live = (earliest >= ring.oldest[lane]) & (slot < ring.head[lane])
+    status, taken = self._steps_from(ring, lane, slot)
+    complete = (slot + self.n_step <= ring.head[lane]) | jnp.any(
+      taken & _ended(status), axis=1
+    )
+    return live & complete & (status[:, 0] != ring_lib.LAST)
+
+  def transition_at(
+    self, ring: ring_lib.Ring, lane: jax.Array, slot: jax.Array
+  ) -> agent_lib.Transition:
+    """Builds the transitions [B] that start at these slots.
+
+    Near an episode's end the k steps that count are fewer than n; `discount`
+    is gamma**k, or 0 if the last of them terminated.
+    """
+    status, taken = self._steps_from(ring, lane, slot)
+    ended = taken & _ended(status)
+    # A step counts if no step before it ended the episode.
+    counts = jnp.cumsum(ended, axis=1) - ended == 0
+    powers = jnp.asarray(self.gamma, jnp.float32) ** jnp.arange(self.n_step)
+    index = (slot[:, None] + jnp.arange(self.n_step)) % ring.capacity
+    rewards = ring.slots.reward[lane[:, None], index]
+    reward = jnp.sum(jnp.where(counts, rewards * powers[None], 0.0), axis=1)
+    k = jnp.sum(counts, axis=1)
+    terminated = jnp.any(counts & (status == ring_lib.TERMINATED), axis=1)
+    discount = jnp.where(terminated, 0.0, jnp.float32(self.gamma) ** k)
+    return agent_lib.Transition(
+      observation=ring_lib.observation_at(ring, lane, slot, self.stack),
+      action=ring.slots.action[lane, slot % ring.capacity],
+      reward=reward,
+      discount=discount,
+      next_observation=ring_lib.observation_at(
+        ring, lane, slot + k, self.stack
+      ),
+    )
+
+  def _steps_from(self, ring, lane, slot):
+    """Returns status [B, n] of the n steps on, and which have been taken."""
+    ahead = slot[:, None] + jnp.arange(self.n_step)
+    status = ring.slots.status[lane[:, None], ahead % ring.capacity]
+    return status, ahead < ring.head[lane][:, None]
+
+
+def _ended(status):
+  return (status == ring_lib.TERMINATED) | (status == ring_lib.TRUNCATED)

@@ -1,0 +1,168 @@
+"""A run's folder: who may train in it, and whether a run there may go on.
+
+    BASE_DIR/config.gin    the operative configuration; running it again
+                           reproduces the run
+    BASE_DIR/run.json      seeds and library versions
+    BASE_DIR/metrics.csv, tensorboard/, checkpoints/
+"""
+
+from collections.abc import Iterator
+import contextlib
+import difflib
+import fcntl
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import re
+from typing import Any
+
+from dopamine_jax import checkpoints as checkpoints_lib
+from dopamine_jax import errors
+
+_LIBRARIES = ('dopamine-jax', 'jax', 'jaxlib', 'flax', 'optax', 'gymnasium')
+# A run may be made longer: no earlier step depends on this.
+_MAY_CHANGE = re.compile(r'^\S*Runner\.num_iterations = .*$', re.MULTILINE)
+
+
+@contextlib.contextmanager
+def open_for_training(base_dir: str | pathlib.Path) -> Iterator[pathlib.Path]:
+  """Makes the folder and holds it, so that only one process trains in it.
+
+  Raises:
+    UserError: if it can't be written, or another process holds it.
+  """
+  folder = pathlib.Path(base_dir)
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = open(folder / '.lock', 'w')
+  except OSError as error:
+    raise errors.UserError(
+      f'--base_dir {base_dir} can not be written: {error.strerror}. Choose a '
+      'folder that you may write to.'
+    ) from error
+  with lock:
+    try:
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+      raise errors.UserError(
+        f'another process is training in {base_dir}. Wait for it, stop it, or '
+        'choose another --base_dir.'
+      ) from error
+    yield folder
+
+
+def claim(
+  folder: pathlib.Path,
+  checkpoints: checkpoints_lib.Checkpoints,
+  config: str,
+  facts: dict[str, Any],
+  resume: bool,
+) -> list[int]:
+  """Starts a run here, or checks that the one that lies here may go on.
+
+  Args:
+    folder: the run's folder.
+    checkpoints: its checkpoints.
+    config: the operative configuration of the run that wants to start.
+    facts: its `seeds` and `versions`.
+    resume: whether it may go on.
+
+  Returns:
+    The iterations to go on from, oldest first; empty to start at the first.
+
+  Raises:
+    UserError: if another run lies here, or this one under other settings.
+  """
+  config_file, facts_file = folder / 'config.gin', folder / 'run.json'
+  iterations = checkpoints.iterations()
+  if config_file.exists() or iterations:
+    if not resume:
+      raise errors.UserError(
+        f'{folder} already holds a run, and --no-resume never overwrites one. '
+        'Choose another --base_dir, or leave --no-resume out to go on.'
+      )
+    _check_same(folder, config, facts)
+    if iterations:
+      wanted = re.search(r'Runner\.num_iterations = (\d+)', config)
+      if wanted and int(wanted.group(1)) < iterations[-1]:
+        raise errors.UserError(
+          f'the run in {folder} has done {iterations[-1]} iterations; '
+          f'num_iterations = {wanted.group(1)} is fewer.'
+        )
+  write(config_file, config)
+  write(facts_file, json.dumps(facts, indent=1))
+  return iterations
+
+
+def versions() -> dict[str, str]:
+  """Returns the versions that a bit-exact resume depends on."""
+  found = {'python': platform.python_version()}
+  for library in _LIBRARIES:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+      found[library] = importlib.metadata.version(library)
+  return found
+
+
+def read_facts(folder: pathlib.Path) -> dict[str, Any]:
+  """Returns what `run.json` says.
+
+  Raises:
+    UserError: if the folder holds no run.
+  """
+  try:
+    return json.loads((folder / 'run.json').read_text())
+  except (OSError, ValueError) as error:
+    raise errors.UserError(
+      f'{folder} holds no run: its run.json can not be read ({error}). Give '
+      'the --base_dir of a training.'
+    ) from error
+
+
+def write(file: pathlib.Path, text: str):
+  """Writes a text file whole or not at all."""
+  beside = file.with_suffix('.tmp')
+  beside.write_text(text)
+  os.replace(beside, file)
+
+
+def _check_same(folder, config, facts):
+  old_config = ''
+  if (folder / 'config.gin').exists():
+    old_config = (folder / 'config.gin').read_text()
+  if _comparable(old_config) != _comparable(config):
+    changes = [
+      line
+      for line in difflib.unified_diff(
+        _comparable(old_config), _comparable(config), n=0, lineterm=''
+      )
+      if not line.startswith(('---', '+++', '@@'))
+    ]
+    raise errors.UserError(
+      f'the run in {folder} was made with another configuration (- was, + '
+      'is):\n  ' + '\n  '.join(changes) + '\nGo on with the old one: '
+      f'--gin_files {folder}/config.gin. Or train into another --base_dir.'
+    )
+  old = read_facts(folder)
+  if old['seeds'] != facts['seeds']:
+    raise errors.UserError(
+      f'the run in {folder} has seeds {old["seeds"]}, not {facts["seeds"]}. '
+      'Give the same --seed and --num_seeds, or another --base_dir.'
+    )
+  changed = [
+    f'{name} {old["versions"].get(name)} -> {version}'
+    for name, version in facts['versions'].items()
+    if old['versions'].get(name) != version
+  ]
+  if changed:
+    print(
+      f'Warning: since this run began, {", ".join(changed)} changed. It goes '
+      'on, but need not equal a run that was never stopped, bit for bit.'
+    )
+
+
+def _comparable(config):
+  """Returns the lines of a configuration that decide a run's results."""
+  lines = _MAY_CHANGE.sub('', config).splitlines()
+  return [line for line in lines if line and not line.startswith('#')]

@@ -1,0 +1,150 @@
+"""A training's newest agent, loaded from its folder to play."""
+
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dopamine_jax import agent as agent_lib
+from dopamine_jax import checkpoints as checkpoints_lib
+from dopamine_jax import config
+from dopamine_jax import engine
+from dopamine_jax import errors
+from dopamine_jax import evaluation
+from dopamine_jax import loop
+from dopamine_jax import run_folder
+from dopamine_jax import runner as runner_lib
+from dopamine_jax.environments import base
+
+
+class Trained(NamedTuple):
+  """An agent as its checkpoint holds it, all exploration off.
+
+  Attributes:
+    agent: the settings.
+    state: the agent's state, leading axis [S] if S > 1.
+    environment: settings of what it was trained on.
+    seeds: the run's seeds, S of them.
+    iteration: of the checkpoint.
+    steps: agent steps of training.
+  """
+
+  agent: agent_lib.Agent
+  state: Any
+  environment: base.Environment
+  seeds: tuple[int, ...]
+  iteration: int
+  steps: int
+
+
+def load(base_dir: str | pathlib.Path) -> Trained:
+  """Loads the newest good checkpoint, by the run's own configuration.
+
+  Raises:
+    UserError: if the folder holds no run, or no checkpoint that can be read.
+  """
+  folder = pathlib.Path(base_dir)
+  seeds = tuple(run_folder.read_facts(folder)['seeds'])
+  config.load([folder / 'config.gin'])
+  runner = config.build(runner_lib.Runner)
+  environments = runner.environment.make(1)
+  agent = runner.make_agent(environments)
+  frames = environments.reset([0])
+  environments.close()
+  observation = loop.first_observation(
+    jnp.asarray(frames), runner.environment.stack
+  )
+  keys = jax.random.split(jax.random.key(0), len(seeds))
+
+  def init(key):
+    return agent.init(key, observation)
+
+  template = jax.eval_shape(
+    engine.over_seeds(init, len(seeds)), keys if len(seeds) > 1 else keys[0]
+  )
+  checkpoints = checkpoints_lib.Checkpoints(folder)
+  for iteration in reversed(checkpoints.iterations()):
+    try:
+      state = checkpoints.restore(iteration, {'agent': template})['agent']
+    except checkpoints_lib.Damaged as damage:
+      print(f'Warning: skipping iteration {iteration}, damaged: {damage}')
+      continue
+    return Trained(
+      agent=agent.greedy(),
+      state=state,
+      environment=runner.environment,
+      seeds=seeds,
+      iteration=iteration,
+      steps=iteration * runner.training_steps,
+    )
+  raise errors.UserError(f'{folder} has no checkpoint that can be read yet.')
+
+
+def play(
+  trained: Trained, episodes: int, seed: int
+) -> evaluation.Evaluation:
+  """Plays whole episodes with each seed of a training.
+
+  Args:
+    trained: the agent.
+    episodes: E, for each seed.
+    seed: of the episodes; each run seed adds its own.
+  """
+  evaluator = evaluation.Evaluator(
+    trained.agent, trained.environment, len(trained.seeds), episodes
+  )
+  return _run(evaluator, trained, seed)
+
+
+def film(
+  trained: Trained, episodes: int, seed: int, output: pathlib.Path
+) -> np.ndarray:
+  """Writes an mp4 of a training's first seed; returns the episodes' returns.
+
+  Raises:
+    UserError: if the file can't be written.
+  """
+  import imageio
+
+  state = trained.state
+  if len(trained.seeds) > 1:
+    state = jax.tree.map(lambda leaf: leaf[0], state)
+  trained = trained._replace(seeds=trained.seeds[:1], state=state)
+  evaluator = evaluation.Evaluator(
+    trained.agent, trained.environment, 1, episodes, render=True
+  )
+  environments = evaluator.environments
+  try:
+    with imageio.get_writer(
+      output, fps=environments.frames_per_second, macro_block_size=2
+    ) as video:
+      result = _run(
+        evaluator,
+        trained,
+        seed,
+        on_step=lambda: video.append_data(environments.render()),
+      )
+  except OSError as error:
+    raise errors.UserError(f'could not write {output}: {error}') from error
+  finally:
+    environments.close()
+  return result.returns[0]
+
+
+def _run(evaluator, trained, seed, on_step=lambda: None):
+  keys = jnp.stack([jax.random.key(seed + s) for s in trained.seeds])
+  env_seeds = runner_lib.env_seeds(
+    [seed + s for s in trained.seeds],
+    runner_lib.Stream.COMMAND,
+    0,
+    evaluator.num_envs,
+  )
+  return evaluator.run(
+    trained.state,
+    keys if len(trained.seeds) > 1 else keys[0],
+    env_seeds,
+    trained.steps,
+    on_step,
+  )

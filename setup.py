@@ -1,0 +1,75 @@
+"""Packages, dependencies and the command `dopamine-jax`."""
+
+import pathlib
+import re
+
+import setuptools
+
+ROOT = pathlib.Path(__file__).resolve().parent
+
+# Lower bounds are the oldest versions that the tests have run on.
+INSTALL_REQUIRES = [
+  'flax>=0.12.8',
+  'gin-config>=0.5.0',
+  'gymnasium[classic-control]>=1.4.0',  # the extra draws CartPole: pygame-ce
+  'imageio>=2.38.0',
+  'imageio-ffmpeg>=0.6.0,<0.8',  # 0.8 doubles the ffmpeg inside, to 173 MB
+  'jax>=0.10.2',
+  'numpy>=2.4',
+  'optax>=0.2.8',
+  'orbax-checkpoint>=0.12.8',
+  'psutil>=7.0',
+  'rich>=15.0',
+  'rlax>=0.1.9',
+  'tensorboard>=2.21.0',
+  'tensorboardX>=2.6.5',
+  'typer>=0.29.0',
+]
+
+EXTRAS_REQUIRE = {
+  'atari': ['ale-py>=0.12.1'],  # GPL-2.0
+  'minatar': ['MinAtar>=1.0.15'],  # GPL-3.0
+  'mujoco': ['gymnasium[mujoco]>=1.4.0'],
+  'box2d': ['box2d>=2.3.10'],
+  'dev': [
+    'build>=1.3',
+    'hypothesis>=6.150',
+    'pre-commit>=4.0',
+    'pytest>=9.0',
+    'pytest-xdist>=3.8',
+    'ruff>=0.17',
+    'setuptools>=70.1',  # the tests build the package without isolation
+  ],
+}
+EXTRAS_REQUIRE['all'] = sorted(set().union(*EXTRAS_REQUIRE.values()))
+
+
+def version() -> str:
+  source = (ROOT / 'dopamine_jax' / '__init__.py').read_text('utf-8')
+  return re.search(r"^__version__ = '(.+)'$", source, re.MULTILINE)[1]
+
+
+setuptools.setup(
+  name='dopamine-jax',
+  version=version(),
+  description='Reinforcement-learning research in JAX.',
+  long_description=(ROOT / 'README.md').read_text('utf-8'),
+  long_description_content_type='text/markdown',
+  license='Apache-2.0',
+  python_requires='>=3.11',
+  # agents/ and configs/ lie at the top of the checkout, where a reader finds
+  # them, and install inside the package, where no other package can collide.
+  packages=[
+    *setuptools.find_packages(include=['dopamine_jax', 'dopamine_jax.*']),
+    'dopamine_jax.agents',
+    'dopamine_jax.configs',
+  ],
+  package_dir={
+    'dopamine_jax.agents': 'agents',
+    'dopamine_jax.configs': 'configs',
+  },
+  package_data={'dopamine_jax.configs': ['*.gin']},
+  install_requires=INSTALL_REQUIRES,
+  extras_require=EXTRAS_REQUIRE,
+  entry_points={'console_scripts': ['dopamine-jax = dopamine_jax.cli:main']},
+)

@@ -1,0 +1,31 @@
+"""What every test runs under; the environment reaches subprocesses too."""
+
+import os
+import tempfile
+
+import hypothesis
+
+# JAX reads these when it is first imported, which is after this file.
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+os.environ['JAX_NUMPY_RANK_PROMOTION'] = 'raise'
+
+# Commands that tests start need not compile what one before them compiled. The
+# cache belongs to this process and dies with it: JAX's writes aren't atomic, so
+# parallel workers must not share one, and entries kept for later would hold
+# machine code that another CPU of the same user can't run.
+_compilation_cache = tempfile.TemporaryDirectory(prefix='dopamine_jax_tests_')
+os.environ['JAX_COMPILATION_CACHE_DIR'] = _compilation_cache.name
+os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
+
+
+def pytest_unconfigure():
+  _compilation_cache.cleanup()
+
+
+# No deadline: an example may be the first to compile. On CI the examples are
+# the same each time, so a failure there is the change's own.
+hypothesis.settings.register_profile('local', deadline=None, max_examples=30)
+hypothesis.settings.register_profile(
+  'ci', deadline=None, max_examples=30, derandomize=True
+)
+hypothesis.settings.load_profile('ci' if os.environ.get('CI') else 'local')
