@@ -15,9 +15,8 @@ run: $(DEFAULT)
 	  --gin_files dopamine_jax/configs/dqn_cartpole.gin \
 	  --base_dir runs/dqn_cartpole/$$(date +%Y-%m-%d_%H-%M-%S)
 
-# Two workers: the suite mostly compiles, and a worker needs some 2 GB.
 test: $(ALL)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 bench: $(ALL)
 	$(BIN)/python -m benchmarks
@@ -33,11 +32,11 @@ lint: $(ALL)
 	$(PYTHON) -m venv .venv
 
 $(DEFAULT): setup.py | .venv/bin/pip
-	@echo 'Installing into .venv: about 1 GB, a few minutes the first time.'
+	@echo 'Installing into .venv: about 1.1 GB, a few minutes the first time.'
 	$(BIN)/python -m pip install --quiet --editable .
 	@touch $@
 
 $(ALL): setup.py | .venv/bin/pip
-	@echo 'Installing into .venv: about 2 GB, a few minutes the first time.'
+	@echo 'Installing into .venv: about 1.4 GB, a few minutes the first time.'
 	$(BIN)/python -m pip install --quiet --editable '.[all]'
 	@touch $(DEFAULT) $@

@@ -9,14 +9,11 @@ Differs from the paper:
    `huber_delta = 1.0` clips as the paper does.
 2. Epsilon decays to 0.01 over 250k agent steps, after the random warm-up,
    instead of to 0.1 over 1M; 0.001 instead of 0.05 in evaluation.
-3. The update is due every `update_period` agent steps, whatever the episodes'
-   lengths, and its batch may hold the newest transition.
 """
 
 from collections.abc import Callable
 
 from flax import struct
-import gymnasium
 import jax
 import jax.numpy as jnp
 import optax
@@ -54,8 +51,8 @@ class DQN(agent_lib.Agent):
     huber_delta: where the loss turns from squared to linear; None: never.
   """
 
-  network: Callable[..., networks.nn.Module] = networks.NatureCNN
-  replay: Callable[..., uniform.UniformReplay] = uniform.UniformReplay
+  network: Callable = networks.NatureCNN
+  replay: Callable = uniform.UniformReplay
   optimizer: optax.GradientTransformation = optax.adam(6.25e-5, eps=1.5e-4)
   gamma: float = 0.99
   n_step: int = 1
@@ -68,41 +65,23 @@ class DQN(agent_lib.Agent):
 
   def __post_init__(self):
     super().__post_init__()
-    if not isinstance(self.action_space, gymnasium.spaces.Discrete):
-      self._refuse(
-        'action_space',
-        'is not discrete; this agent learns a value for each of a finite set '
-        'of actions. Choose an environment with a Discrete action space',
-      )
-    if self.action_space.start != 0:
-      self._refuse('action_space', 'does not start at 0')
-    self._require_at_least(1, 'n_step', 'target_update_period')
-    self._require_fraction('gamma', 'evaluation_epsilon')
+    self.require_discrete_actions()
+    self.require_at_least(1, 'n_step')
+    self.require_multiple('target_update_period', 'update_period')
+    self.require_fraction('gamma', 'evaluation_epsilon')
     if not callable(self.epsilon):
-      self._require_fraction('epsilon')
+      self.require_fraction('epsilon')
     if self.huber_delta is not None and self.huber_delta <= 0:
-      self._refuse('huber_delta', 'must be above 0, or None for squared errors')
-    if self.target_update_period % self.update_period:
-      self._refuse(
-        'target_update_period',
-        f'is not a multiple of update_period = {self.update_period}; both '
-        'count agent steps',
-      )
-
-  @property
-  def module(self) -> networks.nn.Module:
-    """The Q-network: [B, *observation_shape] to [B, A]."""
-    network = config.configured(self.network)
-    return network(num_outputs=int(self.action_space.n))
+      self.refuse('huber_delta', 'must be above 0, or None for squared errors')
 
   def make_replay(self, stack: int) -> uniform.UniformReplay:
     """See base class."""
     replay = config.configured(self.replay)
     return replay(n_step=self.n_step, gamma=self.gamma, stack=stack)
 
-  def init(self, key: jax.Array, observation: jax.Array) -> DQNState:
+  def init(self, key, observation) -> DQNState:
     """See base class."""
-    params = self.module.init(key, observation)['params']
+    params = self._module.init(key, observation)['params']
     return DQNState(
       params=params,
       # A copy: the update donates both.
@@ -111,28 +90,19 @@ class DQN(agent_lib.Agent):
       updates=jnp.zeros((), jnp.int32),
     )
 
-  def q_values(
-    self, params: optax.Params, observation: jax.Array, key: jax.Array
-  ) -> jax.Array:
+  def q_values(self, params, observation, key) -> jax.Array:
     """Returns Q-values [B, A]; `key` is for networks that draw noise."""
     del key
-    return self.module.apply({'params': params}, observation)
+    return self._module.apply({'params': params}, observation)
 
-  def losses(
-    self,
-    params: optax.Params,
-    target_params: optax.Params,
-    batch: agent_lib.Transition,
-    key: jax.Array,
-  ) -> jax.Array:
-    """Returns the loss [B] of each transition (Mnih et al., 2015, eq. 2)."""
+  def losses(self, params, target_params, batch, key) -> jax.Array:
+    """Returns each transition's loss [B] (Mnih et al., 2015, eq. 2)."""
     q = self.q_values(params, batch.observation, key)
     q_next = self.q_values(target_params, batch.next_observation, key)
-    return self.td_losses(
-      jax.vmap(rlax.q_learning)(
-        q, batch.action, batch.reward, batch.discount, q_next
-      )
+    td_error = jax.vmap(rlax.q_learning)(
+      q, batch.action, batch.reward, batch.discount, q_next
     )
+    return self.td_losses(td_error)
 
   def td_losses(self, td_error: jax.Array) -> jax.Array:
     """Returns the squared or Huber loss [B] of temporal differences [B]."""
@@ -140,15 +110,7 @@ class DQN(agent_lib.Agent):
       return jnp.square(td_error)
     return rlax.huber_loss(td_error, self.huber_delta)
 
-  def act(
-    self,
-    state: DQNState,
-    observation: jax.Array,
-    step: jax.Array,
-    key: jax.Array,
-    *,
-    explore: bool,
-  ) -> jax.Array:
+  def act(self, state, observation, step, key, *, explore) -> jax.Array:
     """Acts epsilon-greedily; see base class."""
     network_key, explore_key, action_key = jax.random.split(key, 3)
     q = self.q_values(state.params, observation, network_key)
@@ -160,9 +122,7 @@ class DQN(agent_lib.Agent):
       jnp.argmax(q, axis=-1),
     )
 
-  def update(
-    self, state: DQNState, sample: agent_lib.Sample, key: jax.Array
-  ) -> tuple[DQNState, dict[str, jax.Array], jax.Array]:
+  def update(self, state, sample, key):
     """Takes one gradient step; see base class."""
     batch = sample.transition
 
@@ -172,21 +132,18 @@ class DQN(agent_lib.Agent):
       q = self.q_values(params, batch.observation, key)
       return jnp.mean(sample.weight * losses), (losses, q)
 
-    (loss, (losses, q)), gradients = jax.value_and_grad(
-      loss_fn, has_aux=True
-    )(state.params)
+    gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
+    (loss, (losses, q)), gradients = gradient_fn(state.params)
     changes, optimizer_state = self.optimizer.update(
       gradients, state.optimizer_state, state.params
     )
     params = optax.apply_updates(state.params, changes)
     updates = state.updates + 1
+    period = self.target_update_period // self.update_period
     state = DQNState(
       params=params,
       target_params=optax.periodic_update(
-        params,
-        state.target_params,
-        updates,
-        self.target_update_period // self.update_period,
+        params, state.target_params, updates, period
       ),
       optimizer_state=optimizer_state,
       updates=updates,
@@ -195,8 +152,8 @@ class DQN(agent_lib.Agent):
       'Loss': loss,
       'QMean': jnp.mean(q),
       'QMax': jnp.max(q),
-      'GradientNorm': optax.global_norm(gradients),
-      'ParameterNorm': optax.global_norm(params),
+      'GradientNorm': optax.tree.norm(gradients),
+      'ParameterNorm': optax.tree.norm(params),
     }
     return state, metrics, jnp.sqrt(losses)
 
@@ -208,6 +165,11 @@ class DQN(agent_lib.Agent):
     """See base class."""
     return {'Epsilon': float(self.epsilon_at(step))}
 
-  def epsilon_at(self, step: int | jax.Array) -> float | jax.Array:
+  def epsilon_at(self, step):
     """Returns the exploration of training after `step` agent steps."""
     return self.epsilon(step) if callable(self.epsilon) else self.epsilon
+
+  @property
+  def _module(self):
+    network = config.configured(self.network)
+    return network(num_outputs=int(self.action_space.n))

@@ -68,7 +68,18 @@ class Agent(settings.Settings):
 
   def __post_init__(self):
     super().__post_init__()
-    self._require_at_least(1, 'update_period')
+    self.require_at_least(1, 'update_period')
+
+  def require_discrete_actions(self):
+    """Refuses action spaces but Discrete ones that start at 0."""
+    space = self.action_space
+    if not isinstance(space, gymnasium.spaces.Discrete) or space.start != 0:
+      self.refuse(
+        'action_space',
+        f'does not fit: {type(self).__name__} learns a value for each of a '
+        'finite set of actions and takes Discrete(n) spaces that start at 0. '
+        'Choose another environment, or an agent for continuous actions',
+      )
 
   def make_replay(self, stack: int) -> Any:
     """Returns the experience that this agent learns from (settings).

@@ -4,14 +4,14 @@ A checkpoint is one folder, written beside and renamed when it is whole:
 
     BASE_DIR/checkpoints/000010/
       manifest.json   what belongs to it, with checksums
-      state/          every array but the ring's slots (orbax)
+      state/          every array but the rings' slots (orbax)
       replay/         the slots written since the checkpoint before (npy)
 
-The ring only ever appends, so a checkpoint costs what is new: the manifest
-names the folders, this one and earlier ones, whose rows together are the live
-ring. Old folders go once no kept checkpoint needs their rows. Running episodes
-are cut at a checkpoint, in the run that goes on as in the one that comes back,
-so that no environment's inner state is needed. Nothing is pickled.
+A checkpoint costs what is new, see `replay/ring_files.py`: the manifest names
+the folders, this one and earlier ones, whose rows together are the live ring.
+Old folders go once no kept checkpoint needs their rows. Running episodes are
+cut at a checkpoint, in the run that goes on as in the one that comes back, so
+that no environment's inner state is needed. Nothing is pickled.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,6 @@ import os
 import pathlib
 import shutil
 from typing import Any
-import zlib
 
 import jax
 import jax.numpy as jnp
@@ -30,8 +29,7 @@ import orbax.checkpoint as ocp
 
 from dopamine_jax import errors
 from dopamine_jax.replay import ring as ring_lib
-
-_CHUNK = 4096  # rows; bounds the memory that a restore needs besides the ring
+from dopamine_jax.replay import ring_files
 
 
 class Damaged(Exception):
@@ -51,23 +49,36 @@ class Checkpoints:
     self.max_to_keep = max_to_keep
 
   def iterations(self) -> list[int]:
-    """Returns the iterations that have a whole checkpoint, oldest first."""
+    """Returns the iterations that have a checkpoint, oldest first.
+
+    A damaged one counts: reading it says so.
+    """
     return sorted(
-      int(path.parent.name)
-      for path in self.folder.glob('*/manifest.json')
-      if path.parent.name.isdigit()
+      int(path.name)
+      for path in self.folder.glob('*')
+      if path.name.isdigit()
+      and ((path / 'manifest.json').exists() or (path / 'state').exists())
     )
 
   def manifest(self, iteration: int) -> dict[str, Any]:
-    """Returns a checkpoint's manifest.
+    """Returns what belongs to a checkpoint.
+
+    Returns:
+      Its `iteration`; `files`, the checksums of what orbax wrote; `rings` by
+      name, each as `ring_files.write` describes it; none without replay.
 
     Raises:
-      Damaged: if it can't be read.
+      Damaged: if it can't be read or isn't what was saved.
     """
     try:
-      return json.loads((self._path(iteration) / 'manifest.json').read_text())
-    except (OSError, ValueError) as error:
-      raise Damaged(f'its manifest.json: {error}') from error
+      text = (self._path(iteration) / 'manifest.json').read_text()
+      saved = json.loads(text)
+      contents = saved['contents']
+      if saved['sha256'] != _text_digest(contents):
+        raise Damaged('its manifest.json is not what was saved')
+    except (OSError, ValueError, KeyError, TypeError) as error:
+      raise Damaged(f'its manifest.json can not be read: {error}') from error
+    return contents
 
   def save(
     self,
@@ -79,9 +90,13 @@ class Checkpoints:
   ):
     """Writes one checkpoint; what was there stays until it is whole.
 
+    Checkpoints after `previous` are of a course that was given up, or damaged:
+    they are renamed, so that none of them counts as the newest.
+
     Args:
       iteration: what it is called.
-      state: any pytree; `Ring`s in it are written incrementally.
+      state: a pytree of arrays; `Ring`s in it are written incrementally, up to
+        `head`: running episodes must have been cut.
       previous: the checkpoint that this run saved or restored before, whose
         replay this one adds to; None for a run's first.
       with_replay: whether to write the rings' slots at all.
@@ -94,36 +109,19 @@ class Checkpoints:
     try:
       shutil.rmtree(beside, ignore_errors=True)
       beside.mkdir(parents=True)
-      arrays, rings = _split(state)
-      saver = ocp.StandardCheckpointer()
-      saver.save(beside / 'state', arrays)
-      manifest = {
-        'iteration': iteration,
-        'digests': {name: digest(array) for name, array in arrays.items()},
-        'rings': {},
-      }
-      if with_replay:
-        chain = {}
-        if previous is not None:
-          chain = self.manifest(previous)['rings']
-        for name, ring in rings.items():
-          manifest['rings'][name] = _write_rows(
-            beside / 'replay' / name, final.name, ring, chain.get(name, [])
-          )
-      saver.wait_until_finished()
-      saver.close()
-      _write_text(beside / 'manifest.json', json.dumps(manifest, indent=1))
-      if final.exists():  # only ever a damaged one, see `restore`
-        final.rename(_unused_name(final, '.damaged'))
+      self._write(beside, iteration, state, previous, with_replay)
+      for newer in self.iterations():
+        if previous is None or newer > previous:
+          _set_aside(self._path(newer))
       beside.rename(final)
       _sync(self.folder)
-    except (OSError, ValueError, RuntimeError, Damaged) as error:
+    # tensorstore, below orbax, reports a full disk by a ValueError.
+    except (OSError, ValueError, RuntimeError) as error:
       shutil.rmtree(beside, ignore_errors=True)
-      kept = self.iterations()
-      last = f'iteration {kept[-1]}' if kept else 'none'
+      last = 'none' if previous is None else f'of iteration {previous}'
       raise errors.UserError(
         f'could not save the checkpoint of iteration {iteration} in '
-        f'{self.folder}: {error}\nThe last good checkpoint stays: {last}. Make '
+        f'{self.folder}: {error}\nThe last checkpoint stays: {last}. Make '
         'room or mend the folder, then run the same command to go on.'
       ) from error
     self._collect_garbage()
@@ -133,28 +131,29 @@ class Checkpoints:
 
     Args:
       iteration: which checkpoint.
-      template: a pytree of arrays or ShapeDtypeStructs like the state. A part
-        of the saved state, such as the agent's alone, is enough. Rings of a
-        checkpoint without replay come back empty.
+      template: a pytree of arrays or ShapeDtypeStructs like the state. Some of
+        its top-level parts, such as the agent alone, are enough. Rings of a
+        checkpoint without replay come back empty, and so do dead slots.
 
     Raises:
       Damaged: if the checkpoint can't be read.
-      UserError: if it holds other leaves or shapes; names the first.
+      UserError: if it holds other leaves, shapes or types; names the first.
     """
-    manifest = self.manifest(iteration)
+    rings = self.manifest(iteration)['rings']
     arrays = self.arrays(iteration)
     leaves, structure = jax.tree_util.tree_flatten_with_path(
       template, is_leaf=_is_ring
     )
+    _refuse_extra(arrays, leaves)
     restored = []
     for path, leaf in leaves:
       name = _name(path)
-      if _is_ring(leaf):
-        restored.append(
-          self._restore_ring(leaf, name, arrays, manifest['rings'])
-        )
-      else:
+      if not _is_ring(leaf):
         restored.append(_fit(leaf, name, arrays))
+      elif not rings:
+        restored.append(_zeros_like(leaf))
+      else:
+        restored.append(self._restore_ring(iteration, leaf, name, arrays))
     return jax.tree_util.tree_unflatten(structure, restored)
 
   def arrays(self, iteration: int) -> dict[str, np.ndarray]:
@@ -163,191 +162,177 @@ class Checkpoints:
     Raises:
       Damaged: if they can't be read or differ from what was saved.
     """
-    digests = self.manifest(iteration)['digests']
+    folder = self._path(iteration)
     try:
+      for name, expected in self.manifest(iteration)['files'].items():
+        if ring_files.checksum(folder / name) != expected:
+          raise Damaged(f'its {name} is not what was saved')
       with ocp.StandardCheckpointer() as saver:
-        arrays = saver.restore(self._path(iteration) / 'state')
-      arrays = {name: np.asarray(array) for name, array in arrays.items()}
-    except Exception as error:  # orbax and tensorstore raise many kinds
-      reason = str(error).strip().splitlines()[0]
-      raise Damaged(f'its state: {reason}') from error
-    for name, expected in digests.items():
-      if name not in arrays or digest(arrays[name]) != expected:
-        raise Damaged(f'its array {name} is not what was saved')
-    return arrays
+        arrays = saver.restore(folder / 'state')
+    except (OSError, ValueError) as error:
+      raise Damaged(f'its state can not be read: {error}') from error
+    return {name: np.asarray(array) for name, array in arrays.items()}
 
   def rows(
-    self, name: str, segments: list[dict[str, Any]], leaf: str
+    self, iteration: int, ring: str, leaf: str
   ) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Yields (lane, number of the first slot, rows) of one leaf of a ring.
+    """Yields the live rows of one leaf of a ring, each lane's oldest first.
+
+    Yields:
+      A lane, the number of the first slot, the rows (mapped from the file).
 
     Raises:
       Damaged: if a file is missing or differs from what was saved.
     """
-    for segment in segments:
-      file = self.folder / segment['folder'] / 'replay' / name / f'{leaf}.npy'
-      try:
-        if _checksum(file) != segment['checksums'][leaf]:
-          raise Damaged(f'{file} is not what was saved')
-        rows = np.load(file, mmap_mode='r', allow_pickle=False)
-      except (OSError, ValueError) as error:
-        raise Damaged(f'{file}: {error}') from error
-      offset = 0
-      for lane, (start, stop) in enumerate(segment['lanes']):
-        yield lane, start, rows[offset : offset + stop - start]
-        offset += stop - start
+    saved = self.manifest(iteration)['rings'][ring]
 
-  def oldest_slots(self, iteration: int, name: str) -> list[int]:
-    """Returns the number of the oldest live slot in each lane of a ring."""
-    return self.manifest(iteration)['rings'][name][-1]['oldest']
+    def locate(folder):
+      return self.folder / folder / 'replay' / ring
+
+    try:
+      yield from ring_files.rows(saved, leaf, locate)
+    except (OSError, ValueError) as error:
+      raise Damaged(f'its replay can not be read: {error}') from error
 
   def _path(self, iteration):
     return self.folder / f'{iteration:06d}'
 
-  def _restore_ring(self, ring, name, arrays, saved):
-    if name not in saved:
-      return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), ring)
+  def _write(self, beside, iteration, state, previous, with_replay):
+    """Writes everything into the folder `beside`, its manifest last."""
+    arrays, rings = _split(state)
+    manifest = {'iteration': iteration, 'files': {}, 'rings': {}}
+    with ocp.StandardCheckpointer() as saver:
+      saver.save(beside / 'state', arrays)
+      if with_replay:
+        earlier = self._rings(previous)
+        for name, ring in rings.items():
+          manifest['rings'][name] = ring_files.write(
+            ring,
+            beside / 'replay' / name,
+            self._path(iteration).name,
+            earlier[name]['segments'] if name in earlier else [],
+          )
+      saver.wait_until_finished()
+    manifest['files'] = {
+      str(path.relative_to(beside)): ring_files.checksum(path)
+      for path in sorted((beside / 'state').rglob('*'))
+      if path.is_file()
+    }
+    text = {'sha256': _text_digest(manifest), 'contents': manifest}
+    with open(beside / 'manifest.json', 'w') as stream:
+      stream.write(json.dumps(text, indent=1))
+      stream.flush()
+      os.fsync(stream.fileno())
+
+  def _rings(self, iteration):
+    """Returns the rings in a manifest; none if it can't be read (any more)."""
+    try:
+      return {} if iteration is None else self.manifest(iteration)['rings']
+    except Damaged:
+      return {}  # The next checkpoint holds all rows, and needs none of these.
+
+  def _restore_ring(self, iteration, ring, name, arrays):
     head = _fit(ring.head, f'{name}.head', arrays)
-    age = _fit(ring.age, f'{name}.age', arrays)
-    lanes = head.size
-    oldest = saved[name][-1]['oldest']
+    saved = self.manifest(iteration)['rings'][name]
+    capacity = ring.slots.reward.shape[-1]
+    if saved['capacity'] != capacity:
+      raise errors.UserError(
+        f'{name} was saved with {saved["capacity"]} slots a lane; this run has '
+        f'{capacity}.'
+      )
 
     def fill(path, leaf):
-      slots = jnp.zeros((lanes, *leaf.shape[head.ndim :]), leaf.dtype)
-      for lane, start, rows in self.rows(name, saved[name], _name(path)):
-        if rows.shape[1:] != slots.shape[2:] or rows.dtype != slots.dtype:
+      leaf_name = ring_files.leaf_name(path)
+      slots = jnp.zeros(leaf.shape, leaf.dtype)
+      row = leaf.shape[head.ndim + 1 :]
+      for lane, start, rows in self.rows(iteration, name, leaf_name):
+        if rows.shape[1:] != row or rows.dtype != leaf.dtype:
           raise errors.UserError(
-            f'{name}.{_name(path)} was saved with rows {rows.shape[1:]} '
-            f'{rows.dtype}; this run has {slots.shape[2:]} {slots.dtype}.'
+            f'{name}.{leaf_name} was saved with rows {rows.shape[1:]} of '
+            f'{rows.dtype}; this run has {row} of {leaf.dtype}.'
           )
-        # Of an old folder, the first rows may have been overwritten since.
-        skip = max(oldest[lane] - start, 0)
-        slots = _put_rows(slots, lane, start + skip, rows[skip:])
-      return slots.reshape(leaf.shape)
+        slots = ring_files.put(slots, head.ndim, lane, start, rows)
+      return slots
 
-    slots = jax.tree_util.tree_map_with_path(fill, ring.slots)
-    return ring_lib.Ring(slots=slots, head=head, age=age)
+    return ring.replace(
+      slots=jax.tree_util.tree_map_with_path(fill, ring.slots),
+      head=head,
+      age=_fit(ring.age, f'{name}.age', arrays),
+    )
 
   def _collect_garbage(self):
     kept = self.iterations()[-self.max_to_keep :]
-    needed = {self._path(iteration).name for iteration in kept}
-    replay_needed = {
-      segment['folder']
-      for iteration in kept
-      for segments in self.manifest(iteration)['rings'].values()
-      for segment in segments
-    }
+    try:
+      replay_needed = {
+        segment['folder']
+        for iteration in kept
+        for ring in self.manifest(iteration)['rings'].values()
+        for segment in ring['segments']
+      }
+    except Damaged:  # Nobody knows what it needs: wait until it is old.
+      return
     for path in self.folder.iterdir():
-      if not path.name.isdigit() or path.name in needed:
+      if not path.name.isdigit() or int(path.name) in kept:
         continue
-      (path / 'manifest.json').unlink(missing_ok=True)
+      # The manifest goes last: a kill in between leaves a checkpoint that is
+      # known to be damaged, and older than those that are kept.
       shutil.rmtree(path / 'state', ignore_errors=True)
+      (path / 'manifest.json').unlink(missing_ok=True)
       if path.name not in replay_needed:
-        shutil.rmtree(path)
-
-
-def digest(array: np.ndarray) -> str:
-  """Returns the SHA-256 of an array's type, shape and bytes, in hex."""
-  array = np.asarray(array)
-  sha = hashlib.sha256(f'{array.dtype.str}{array.shape}'.encode())
-  sha.update(np.ascontiguousarray(array).data)
-  return sha.hexdigest()
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _split(state):
   """Returns all arrays by name, and the rings (also by name) without them."""
   arrays, rings = {}, {}
-  for path, leaf in jax.tree_util.tree_flatten_with_path(
-    state, is_leaf=_is_ring
-  )[0]:
+  leaves, _ = jax.tree_util.tree_flatten_with_path(state, is_leaf=_is_ring)
+  for path, leaf in leaves:
     name = _name(path)
     if _is_ring(leaf):
       rings[name] = leaf
-      arrays[f'{name}.head'] = np.asarray(leaf.head)
-      arrays[f'{name}.age'] = np.asarray(leaf.age)
-    else:
+      arrays[f'{name}.head'] = np.array(leaf.head)
+      arrays[f'{name}.age'] = np.array(leaf.age)
+    elif leaf.size:  # orbax can't save an empty array, and there is no need to
       arrays[name] = np.array(_plain(leaf))
   return arrays, rings
 
 
-def _write_rows(folder, checkpoint, ring, chain):
-  """Writes the rows since the newest of `chain`; returns the new chain."""
-  folder.mkdir(parents=True)
-  heads = np.asarray(ring.head).ravel()
-  slots = ring.slots.reward.shape[-1]
-  oldest = np.maximum(heads - (slots - 1), 0)
-  starts = oldest
-  if chain:
-    starts = np.maximum([stop for _, stop in chain[-1]['lanes']], oldest)
-  lanes = [[int(a), int(b)] for a, b in zip(starts, heads, strict=True)]
-  checksums = {}
-  for path, leaf in jax.tree_util.tree_flatten_with_path(ring.slots)[0]:
-    # A view on CPU. It must be gone before the ring is donated again, or the
-    # donation would copy the ring.
-    flat = np.asarray(leaf)
-    flat = flat.reshape(len(lanes), slots, *leaf.shape[ring.head.ndim + 1 :])
-    rows = np.concatenate(
-      [
-        flat[lane, np.arange(start, stop) % slots]
-        for lane, (start, stop) in enumerate(lanes)
-      ]
-    )
-    file = folder / f'{_name(path)}.npy'
-    with open(file, 'wb') as stream:
-      np.save(stream, rows, allow_pickle=False)
-      stream.flush()
-      os.fsync(stream.fileno())
-    checksums[_name(path)] = _checksum(file)
-  still_live = [
-    segment
-    for segment in chain
-    if any(
-      stop > first
-      for (_, stop), first in zip(segment['lanes'], oldest, strict=True)
-    )
-  ]
-  segment = {
-    'folder': checkpoint,
-    'lanes': lanes,
-    'oldest': [int(slot) for slot in oldest],
-    'checksums': checksums,
-  }
-  return [*still_live, segment]
-
-
-def _put_rows(slots, lane, start, rows):
-  """Writes rows at slot number `start` on, around the ring's end."""
-  capacity = slots.shape[1]
-  done = 0
-  while done < len(rows):
-    place = (start + done) % capacity
-    size = min(len(rows) - done, capacity - place, _CHUNK)
-    slots = _put(slots, lane, place, np.asarray(rows[done : done + size]))
-    done += size
-  return slots
-
-
-@jax.jit(donate_argnums=0)
-def _put(slots, lane, place, rows):
-  where = (lane, place) + (0,) * (slots.ndim - 2)
-  return jax.lax.dynamic_update_slice(slots, rows[None], where)
+def _refuse_extra(arrays, leaves):
+  """Refuses a saved array that the template lacks, in a part that it has."""
+  expected = set()
+  for path, leaf in leaves:
+    name = _name(path)
+    expected |= {f'{name}.head', f'{name}.age'} if _is_ring(leaf) else {name}
+  parts = {name.split('.')[0] for name in expected}
+  for name in arrays:
+    if name not in expected and name.split('.')[0] in parts:
+      raise errors.UserError(
+        f'the checkpoint has {name}, which this run does not have: it is of '
+        'another agent or network.'
+      )
 
 
 def _fit(leaf, name, arrays):
   """Returns the saved array for a leaf of the template."""
+  like = jax.eval_shape(_plain, leaf)
+  if not like.size:
+    return _zeros_like(leaf)
   if name not in arrays:
     raise errors.UserError(
       f'the checkpoint has no {name}: it is of another agent or network.'
     )
-  shape = jax.eval_shape(_plain, leaf).shape
-  if arrays[name].shape != shape:
+  array = arrays[name]
+  if array.shape != like.shape or array.dtype != like.dtype:
     raise errors.UserError(
-      f'{name} was saved with shape {arrays[name].shape}; this run has {shape}.'
+      f'{name} was saved with shape {array.shape} of {array.dtype}; this run '
+      f'has {like.shape} of {like.dtype}.'
     )
-  array = jnp.asarray(arrays[name])
-  if _is_key(leaf):
-    return jax.random.wrap_key_data(array)
-  return array
+  array = jnp.asarray(array)
+  return jax.random.wrap_key_data(array) if _is_key(leaf) else array
+
+
+def _zeros_like(tree):
+  return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), tree)
 
 
 def _plain(leaf):
@@ -363,22 +348,19 @@ def _is_ring(leaf):
 
 
 def _name(path):
-  return jax.tree_util.keystr(path, simple=True, separator='.')
+  return jax.tree_util.keystr(path, simple=True, separator='.') or 'state'
 
 
-def _checksum(file):
-  checksum = 0
-  with open(file, 'rb') as stream:
-    while block := stream.read(1 << 24):
-      checksum = zlib.crc32(block, checksum)
-  return checksum
+def _text_digest(contents):
+  return hashlib.sha256(json.dumps(contents, indent=1).encode()).hexdigest()
 
 
-def _write_text(file, text):
-  with open(file, 'w') as stream:
-    stream.write(text)
-    stream.flush()
-    os.fsync(stream.fileno())
+def _set_aside(path):
+  """Renames a folder to the first free of `000010.set-aside-1`, `-2`, ..."""
+  number = 1
+  while (name := path.with_name(f'{path.name}.set-aside-{number}')).exists():
+    number += 1
+  path.rename(name)
 
 
 def _sync(folder):
@@ -388,10 +370,3 @@ def _sync(folder):
     os.fsync(descriptor)
   finally:
     os.close(descriptor)
-
-
-def _unused_name(path, suffix):
-  number = 1
-  while (name := path.with_name(f'{path.name}{suffix}{number}')).exists():
-    number += 1
-  return name

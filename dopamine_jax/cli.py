@@ -39,9 +39,7 @@ def train(
   ],
   gin_files: Annotated[
     list[pathlib.Path],
-    typer.Option(
-      '--gin_files', help='A gin file; repeatable, later ones win.'
-    ),
+    typer.Option('--gin_files', help='A gin file; repeatable, later ones win.'),
   ],
   gin_bindings: Annotated[
     list[str],

@@ -189,8 +189,9 @@ def _explain(error: Exception) -> str:
 
 def _suggest(reason: str) -> str:
   """Returns ' Did you mean ...?' for the errors that name something wrong."""
-  if match := re.search(r"able '(\S+)' doesn't have a parameter named '(\S+)'",
-                        reason):
+  if match := re.search(
+    r"able '(\S+)' doesn't have a parameter named '(\S+)'", reason
+  ):
     target = gin_config._REGISTRY.get_match(match.group(1).split('/')[-1])
     names = inspect.signature(target.wrapped).parameters if target else ()
     return _did_you_mean(match.group(2), names)
@@ -208,8 +209,10 @@ def _suggest(reason: str) -> str:
       'to PYTHONPATH).'
     )
   if match := re.search(r"'(\w+)' was not provided by an import", reason):
-    return f' Add a line such as `from dopamine_jax... import {match.group(1)}`.'
-  if match := re.search(r"missing \d+ required .*arguments?: (.*)", reason):
+    return (
+      f' Add a line such as `from dopamine_jax... import {match.group(1)}`.'
+    )
+  if match := re.search(r'missing \d+ required .*arguments?: (.*)', reason):
     return f' Set {match.group(1)} in gin.'
   return ''
 

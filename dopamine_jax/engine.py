@@ -150,7 +150,7 @@ class PythonEngine:
       else:
         learn = self._learn_fn(due)
         if metrics is None:
-          metrics = self._zero_metrics(learn, agent, experience, updates, step)
+          metrics = self._zero_metrics(agent, experience, updates)
         agent, experience, updates, metrics, finite = learn(
           agent, experience, updates, metrics, step
         )
@@ -187,16 +187,13 @@ class PythonEngine:
   def _learn_fn(self, num_updates):
     if num_updates not in self._learn:
       self._learn[num_updates] = jax.jit(
-        self._vectorize(
-          functools.partial(_learn_step, self.loop, num_updates)
-        ),
+        self._vectorize(functools.partial(_learn_step, self.loop, num_updates)),
         donate_argnums=(0, 1, 2, 3),
       )
     return self._learn[num_updates]
 
-  def _zero_metrics(self, learn, agent, experience, updates, step):
-    """Returns sums of nothing, shaped like the metrics of `learn`."""
-    del learn
+  def _zero_metrics(self, agent, experience, updates):
+    """Returns sums of nothing, shaped like the metrics of an update."""
     names = jax.eval_shape(
       self._vectorize(self.loop.learn),
       loop_lib.TrainingState(
@@ -265,7 +262,5 @@ def _learn_step(loop, num_updates, agent, experience, updates, metrics, step):
     count=metrics.count + num_updates,
   )
   finite = jnp.stack([jnp.isfinite(values[k]).all() for k in sorted(values)])
-  experience = loop.act(
-    state.agent, state.experience, loop_lib.Behaviour.AGENT
-  )
+  experience = loop.act(state.agent, state.experience, loop_lib.Behaviour.AGENT)
   return state.agent, experience, state.updates, metrics, finite

@@ -4,6 +4,8 @@ import csv
 import hashlib
 import pathlib
 
+import numpy as np
+
 from dopamine_jax import checkpoints as checkpoints_lib
 from dopamine_jax import errors
 from dopamine_jax import run_folder
@@ -22,42 +24,28 @@ def fingerprint(base_dir: str | pathlib.Path) -> dict[str, str]:
     UserError: if there is no readable checkpoint.
   """
   folder = pathlib.Path(base_dir)
-  facts = run_folder.read_facts(folder)
+  seeds = run_folder.read_facts(folder)['seeds']
   checkpoints = checkpoints_lib.Checkpoints(folder)
   iterations = checkpoints.iterations()
   if not iterations:
     raise errors.UserError(f'{folder} has no checkpoint yet.')
+  newest = iterations[-1]
+  digests = {part: hashlib.sha256() for part in PARTS}
+  digests['counters'].update(f'{newest} {seeds}'.encode())
   try:
-    digests = _digest_checkpoint(checkpoints, iterations[-1])
+    for name, array in sorted(checkpoints.arrays(newest).items()):
+      digests[_part(name)].update(f'{name} {_digest(array)}\n'.encode())
+    for ring, saved in sorted(checkpoints.manifest(newest)['rings'].items()):
+      for leaf in sorted(saved['segments'][-1]['checksums']):
+        _update_rows(digests['replay'], checkpoints, newest, ring, leaf)
   except checkpoints_lib.Damaged as damage:
     raise errors.UserError(
-      f'the newest checkpoint, of iteration {iterations[-1]}, is damaged: '
-      f'{damage}'
+      f'the newest checkpoint, of iteration {newest}, is damaged: {damage}'
     ) from damage
-  digests['counters'].update(f'{iterations[-1]} {facts["seeds"]}'.encode())
-  digests['metrics'] = _digest_metrics(folder / 'metrics.csv', iterations[-1])
+  _update_metrics(digests['metrics'], folder / 'metrics.csv', newest)
   result = {part: digests[part].hexdigest() for part in PARTS}
   whole = ''.join(result.values()).encode()
   return result | {'all': hashlib.sha256(whole).hexdigest()}
-
-
-def _digest_checkpoint(checkpoints, iteration):
-  digests = {part: hashlib.sha256() for part in PARTS}
-  arrays = checkpoints.arrays(iteration)
-  for name in sorted(arrays):
-    line = f'{name} {checkpoints_lib.digest(arrays[name])}\n'
-    digests[_part(name)].update(line.encode())
-  rings = checkpoints.manifest(iteration)['rings']
-  for name in sorted(rings):
-    oldest = checkpoints.oldest_slots(iteration, name)
-    for leaf in sorted(rings[name][-1]['checksums']):
-      lanes = [hashlib.sha256() for _ in oldest]
-      for lane, start, rows in checkpoints.rows(name, rings[name], leaf):
-        live = rows[max(oldest[lane] - start, 0) :]
-        lanes[lane].update(live.tobytes())
-      for lane in lanes:
-        digests['replay'].update(f'{name}.{leaf} {lane.hexdigest()}'.encode())
-  return digests
 
 
 def _part(name):
@@ -68,15 +56,32 @@ def _part(name):
   return 'counters'
 
 
-def _digest_metrics(file, last_iteration):
-  sha = hashlib.sha256()
-  if not file.exists():  # the run has no CSV collector
-    return sha
-  with open(file, newline='') as stream:
-    for row in csv.DictReader(stream):
-      if int(row['iteration']) <= last_iteration and not base.is_timing(
-        row['name']
-      ):
-        row.pop('wall_time')
-        sha.update('\t'.join(row.values()).encode() + b'\n')
-  return sha
+def _digest(array):
+  sha = hashlib.sha256(f'{array.dtype.name} {array.shape}'.encode())
+  # As bytes, since bfloat16 has no buffer of its own.
+  sha.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+  return sha.hexdigest()
+
+
+def _update_rows(sha, checkpoints, iteration, ring, leaf):
+  """Adds the live rows of one leaf of a ring, however they were saved."""
+  lanes = {}
+  for lane, _, rows in checkpoints.rows(iteration, ring, leaf):
+    part = lanes.setdefault(lane, hashlib.sha256())
+    part.update(rows.reshape(-1).view(np.uint8))
+  for lane, part in sorted(lanes.items()):
+    sha.update(f'{ring}.{leaf}.{lane} {part.hexdigest()}\n'.encode())
+
+
+def _update_metrics(sha, file, last_iteration):
+  """Adds the metrics up to a checkpoint; nothing if the run has no CSV."""
+  if not file.exists():
+    return
+  text = file.read_text()
+  # A kill may have cut the last line short.
+  for row in csv.DictReader(text[: text.rfind('\n') + 1].splitlines()):
+    if int(row['iteration']) <= last_iteration and not base.is_timing(
+      row['name']
+    ):
+      row.pop('wall_time')
+      sha.update('\t'.join(row.values()).encode() + b'\n')

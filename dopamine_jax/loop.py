@@ -97,6 +97,7 @@ class Loop:
     init_key, *keys = jax.random.split(jax.random.key(seed), 5)
     keys = Keys(*keys)
     observation = first_observation(frame, self.stack)
+    # What the environments are first stepped with: the warm-up has begun.
     action = self._random_actions(jax.random.fold_in(keys.act, 0))
     example = ring.Step(
       observation=frame,
@@ -119,9 +120,7 @@ class Loop:
       updates=jnp.zeros((), jnp.int32),
     )
 
-  def remember(
-    self, experience: Experience, step: base.TimeStep
-  ) -> Experience:
+  def remember(self, experience: Experience, step: base.TimeStep) -> Experience:
     """Adds what the environments answered to `experience.action`."""
     done = step.terminated | step.truncated
     reward = step.reward

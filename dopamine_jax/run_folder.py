@@ -1,9 +1,8 @@
 """A run's folder: who may train in it, and whether a run there may go on.
 
-    BASE_DIR/config.gin    the operative configuration; running it again
-                           reproduces the run
-    BASE_DIR/run.json      seeds and library versions
-    BASE_DIR/metrics.csv, tensorboard/, checkpoints/
+`config.gin` is the operative configuration: running it again reproduces the
+run. `run.json` holds its seeds and the libraries' versions. Beside them lie
+`metrics.csv`, `tensorboard/` and `checkpoints/`.
 """
 
 from collections.abc import Iterator

@@ -71,26 +71,33 @@ class Settings:
         '. (In gin, @name passes a class or function itself and @name() what '
         'calling it returns)'
       )
-    self._refuse(name, reason)
+    self.refuse(name, reason)
 
-  def _refuse(self, name: str, reason: str):
+  def refuse(self, name: str, reason: str):
     """Raises: SettingError that names the setting, its value and `reason`."""
     value = getattr(self, name)
     cls = type(self)
-    raise SettingError(cls, name, f'{cls.__name__}.{name} = {value!r} {reason}.')
+    message = f'{cls.__name__}.{name} = {value!r} {reason}.'
+    raise SettingError(cls, name, message)
 
-  def _require_at_least(self, bound: float, *names: str):
+  def require_at_least(self, bound: float, *names: str):
     """Refuses each of these settings that is below `bound`; None passes."""
     for name in names:
       value = getattr(self, name)
       if value is not None and not value >= bound:
-        self._refuse(name, f'is too small; it must be at least {bound}')
+        self.refuse(name, f'is too small; it must be at least {bound}')
 
-  def _require_fraction(self, *names: str):
+  def require_multiple(self, name: str, of: str):
+    """Refuses a setting that is not a positive multiple of another one."""
+    value, divisor = getattr(self, name), getattr(self, of)
+    if value < 1 or value % divisor:
+      self.refuse(name, f'is not a multiple of {of} = {divisor}')
+
+  def require_fraction(self, *names: str):
     """Refuses each of these settings that is outside [0, 1]."""
     for name in names:
       if not 0 <= getattr(self, name) <= 1:
-        self._refuse(name, 'is out of range; it must lie in [0, 1]')
+        self.refuse(name, 'is out of range; it must lie in [0, 1]')
 
 
 def _is_union(hint: Any) -> bool:

@@ -16,6 +16,7 @@ from dopamine_jax import evaluation
 from dopamine_jax import loop
 from dopamine_jax import run_folder
 from dopamine_jax import runner as runner_lib
+from dopamine_jax import training as training_lib
 from dopamine_jax.environments import base
 
 
@@ -82,9 +83,7 @@ def load(base_dir: str | pathlib.Path) -> Trained:
   raise errors.UserError(f'{folder} has no checkpoint that can be read yet.')
 
 
-def play(
-  trained: Trained, episodes: int, seed: int
-) -> evaluation.Evaluation:
+def play(trained: Trained, episodes: int, seed: int) -> evaluation.Evaluation:
   """Plays whole episodes with each seed of a training.
 
   Args:
@@ -135,9 +134,9 @@ def film(
 
 def _run(evaluator, trained, seed, on_step=lambda: None):
   keys = jnp.stack([jax.random.key(seed + s) for s in trained.seeds])
-  env_seeds = runner_lib.env_seeds(
+  env_seeds = training_lib.env_seeds(
     [seed + s for s in trained.seeds],
-    runner_lib.Stream.COMMAND,
+    training_lib.Stream.COMMAND,
     0,
     evaluator.num_envs,
   )

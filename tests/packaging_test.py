@@ -7,7 +7,6 @@ need no network.
 """
 
 import dataclasses
-import json
 import os
 import pathlib
 import shutil
@@ -43,7 +42,8 @@ def run(*command, cwd):
     capture_output=True,
     text=True,
   )
-  assert result.returncode == 0, result.stdout + result.stderr
+  if result.returncode:
+    pytest.fail(f'{result.args} failed:\n{result.stdout}{result.stderr}', False)
   return result.stdout
 
 
@@ -66,8 +66,8 @@ def build_wheel(checkout, through_sdist):
   return wheel
 
 
-def install(environment, *what):
-  """Makes an environment that holds `what`, and returns its python."""
+def make_environment(environment):
+  """Makes one that lacks nothing but the package, and returns its python."""
   venv.create(environment, symlinks=True)
   paths = sysconfig.get_paths('venv', {'base': environment})
   # A folder named in a .pth file is searched last, and the .pth files in it are
@@ -75,11 +75,13 @@ def install(environment, *what):
   borrowed = {sysconfig.get_path('purelib'), sysconfig.get_path('platlib')}
   pth = pathlib.Path(paths['purelib'], 'borrowed.pth')
   pth.write_text('\n'.join(sorted(borrowed)) + '\n')
-  python = pathlib.Path(paths['scripts'], 'python')
+  return pathlib.Path(paths['scripts'], 'python')
+
+
+def install(python, *what):
   pip = (sys.executable, '-m', 'pip', '--python', python, 'install', '--quiet')
   offline = ('--no-deps', '--no-index', '--no-build-isolation')
-  run(*pip, *offline, '--ignore-installed', *what, cwd=environment)
-  return python
+  run(*pip, *offline, '--ignore-installed', *what, cwd=python.parent)
 
 
 @pytest.fixture(
@@ -88,21 +90,19 @@ def install(environment, *what):
 def installation(request, tmp_path_factory):
   folder = tmp_path_factory.mktemp(request.param)
   checkout = copy_checkout(folder / 'checkout')
+  python = make_environment(folder / 'environment')
   if request.param == 'uninstalled':
-    python = pathlib.Path(sys.executable)
     command = [python, '-m', 'dopamine_jax']
     return Installation(python, command, cwd=checkout, home=checkout)
   elsewhere = folder / 'elsewhere'
   elsewhere.mkdir()
-  environment = folder / 'environment'
   if request.param == 'editable':
-    python = install(environment, '--editable', checkout)
+    install(python, '--editable', checkout)
     home = checkout
   else:
-    wheel = build_wheel(checkout, through_sdist=request.param == 'sdist')
-    python = install(environment, wheel)
+    install(python, build_wheel(checkout, request.param == 'sdist'))
     shutil.rmtree(checkout)
-    home = environment
+    home = folder / 'environment'
   command = [python.with_name('dopamine-jax')]
   return Installation(python, command, cwd=elsewhere, home=home)
 
@@ -127,18 +127,18 @@ def test_a_wheel_holds_the_package_and_nothing_else(tmp_path, through_sdist):
   assert any(name.endswith('/LICENSE') for name in metadata)
 
 
-def test_every_import_comes_from_the_installation(installation):
+def test_every_module_is_found_in_the_installation(installation):
   names = ['dopamine_jax', 'dopamine_jax.agents', 'dopamine_jax.agents.dqn']
   files = run(
     installation.python,
     '-c',
-    'import importlib, json, sys\n'
-    'names = sys.argv[1:]\n'
-    'print(json.dumps([importlib.import_module(n).__file__ for n in names]))',
+    'import importlib.util, sys\n'
+    'for name in sys.argv[1:]: print(importlib.util.find_spec(name).origin)',
     *names,
     cwd=installation.cwd,
-  )
-  for file in json.loads(files):
+  ).splitlines()
+  assert len(files) == len(names)
+  for file in files:
     assert pathlib.Path(file).is_relative_to(installation.home)
 
 

@@ -22,9 +22,7 @@ itself:
 """
 
 from collections.abc import Sequence
-import dataclasses
 import difflib
-import numbers
 from typing import Any
 
 import gymnasium
@@ -37,7 +35,6 @@ from dopamine_jax.environments import base
 _NEVER = 2**30
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Atari(base.Environment):
   """An Atari game under Dopamine's protocol, unless set otherwise.
 
@@ -84,25 +81,16 @@ class Atari(base.Environment):
   def __post_init__(self):
     """Raises UserError for settings that can't work."""
     super().__post_init__()
-    self.check_count('noop_max', 0)
-    self.check_count('frame_skip', 1)
-    self.check_count('num_threads', 0)
-    sticky = self.sticky_actions
-    if not (isinstance(sticky, numbers.Real) and 0 <= sticky <= 1):
-      raise errors.UserError(
-        f'Atari.sticky_actions = {sticky!r}: expected a probability.'
-      )
-    height_and_width = _height_and_width(self.size)
-    if len(height_and_width) != 2:
-      raise errors.UserError(
-        f'Atari.size = {self.size!r}: expected one number or (height, width).'
-      )
-    for length in height_and_width:
-      base.check_count('Atari.size', length, 1)
+    self.require_at_least(0, 'noop_max', 'num_threads')
+    self.require_at_least(1, 'frame_skip')
+    self.require_fraction('sticky_actions')
+    size = _height_and_width(self.size)
+    if len(size) != 2 or any(type(n) is not int or n < 1 for n in size):
+      self.refuse('size', 'must be one number of pixels or (height, width)')
 
   def make(self, num_envs: int, render: bool = False) -> 'AtariVector':
     """Makes the environments; see `base.Environment.make`."""
-    base.check_count('num_envs', num_envs, 1)
+    base.check_num_envs(num_envs)
     return AtariVector(self, num_envs, render)
 
 

@@ -5,7 +5,6 @@ of the engine is a step of every environment, and no action is ever ignored.
 """
 
 from collections.abc import Sequence
-import dataclasses
 import numbers
 import operator
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ import gymnasium
 import numpy as np
 
 from dopamine_jax import errors
+from dopamine_jax import settings
 
 
 class TimeStep(NamedTuple):
@@ -92,8 +92,7 @@ class VectorEnvironment:
     raise NotImplementedError
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Environment:
+class Environment(settings.Settings):
   """Settings of an environment, filled by gin.
 
   Attributes:
@@ -111,19 +110,10 @@ class Environment:
 
   def __post_init__(self):
     """Raises UserError for settings that can't work."""
-    if self.max_steps_per_episode is not None:
-      self.check_count('max_steps_per_episode', 1)
-    self.check_count('stack', 1)
-    clip = self.reward_clip
-    if clip is not None and not (isinstance(clip, numbers.Real) and clip > 0):
-      raise errors.UserError(
-        f'{type(self).__name__}.reward_clip = {clip!r}: expected a number '
-        'above 0, or None to leave rewards as they are.'
-      )
-
-  def check_count(self, name: str, least: int) -> None:
-    """Raises UserError unless a field is a whole number of at least `least`."""
-    check_count(f'{type(self).__name__}.{name}', getattr(self, name), least)
+    super().__post_init__()
+    self.require_at_least(1, 'max_steps_per_episode', 'stack')
+    if self.reward_clip is not None and not self.reward_clip > 0:
+      self.refuse('reward_clip', 'must be above 0, or None for raw rewards')
 
   def make(self, num_envs: int, render: bool = False) -> VectorEnvironment:
     """Makes the environments.
@@ -141,13 +131,10 @@ class Environment:
     raise NotImplementedError
 
 
-def check_count(name: str, value: Any, least: int) -> None:
-  """Raises UserError unless `value` is a whole number of at least `least`."""
-  whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-  if not whole or value < least:
-    raise errors.UserError(
-      f'{name} = {value!r}: expected a whole number, {least} or more.'
-    )
+def check_num_envs(num_envs: int) -> None:
+  """Raises UserError unless there is at least one environment."""
+  if not isinstance(num_envs, numbers.Integral) or num_envs < 1:
+    raise errors.UserError(f'num_envs = {num_envs}: expected 1 or more.')
 
 
 def check_seeds(seeds: Sequence[int], num_envs: int) -> list[int]:

@@ -27,7 +27,6 @@ _RESERVED = {
 }
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Gym(base.Environment):
   """Any Gymnasium environment with a Box observation space.
 
@@ -59,7 +58,7 @@ class Gym(base.Environment):
 
   def make(self, num_envs: int, render: bool = False) -> 'GymVector':
     """Makes the environments; see `base.Environment.make`."""
-    base.check_count('num_envs', num_envs, 1)
+    base.check_num_envs(num_envs)
     if self.id.startswith('ALE/') or 'NoFrameskip' in self.id:
       raise errors.UserError(
         f'Gym.id = {self.id!r}: Atari games are made by environments.atari, '
@@ -76,8 +75,9 @@ class Gym(base.Environment):
       env = gymnasium.make(
         self.id,
         max_episode_steps=self.max_steps_per_episode,
-        render_mode='rgb_array' if render else None,
         disable_env_checker=True,  # slows each step
+        # Environments that draw nothing need not know of the argument.
+        **({'render_mode': 'rgb_array'} if render else {}),
         **self.kwargs,
       )
     except gymnasium.error.DependencyNotInstalled as error:

@@ -1,6 +1,6 @@
 """What a run reports, and the collectors that carry it somewhere.
 
-A collector is named in gin: `Runner.collectors = [@csv_file.CSV()]`. The
+A collector is named in gin: `Runner.collectors = [@csv_file.CSV]`. The
 modules are `console`, `csv_file` and `tensorboard`; `base` holds the class that
 a collector of your own extends.
 
@@ -15,7 +15,7 @@ Each number comes once an iteration and once a seed. The x-axis is agent steps
 | Train/MaxReturns            | highest return of an episode        | reward  |
 | Train/NumEpisodes           | episodes that ended                 | count   |
 | Train/AverageEpisodeLengths | mean length of an episode           | steps   |
-| Train/AverageStepsPerSecond | agent steps in a second             | steps/s |
+| Train/AverageStepsPerSecond | agent steps in a second, all seeds  | steps/s |
 | Eval/AverageReturns         | the same of the evaluation episodes | reward  |
 | Eval/MinReturns             | the same of the evaluation episodes | reward  |
 | Eval/MedianReturns          | the same of the evaluation episodes | reward  |
@@ -25,7 +25,7 @@ Each number comes once an iteration and once a seed. The x-axis is agent steps
 | Eval/AverageStepsPerSecond  | the same of the evaluation episodes | steps/s |
 | Train/Loss                  | the loss that is minimized          | -       |
 | Train/QMean                 | mean Q-value over batch and actions | reward  |
-| Train/QMax                  | mean over the batch of the best Q   | reward  |
+| Train/QMax                  | highest Q-value of the batch        | reward  |
 | Train/Epsilon               | chance of a random action           | 0 to 1  |
 | Train/GradientNorm          | global L2 norm, before any clipping | -       |
 | Train/ParameterNorm         | global L2 norm of the parameters    | -       |

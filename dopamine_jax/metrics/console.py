@@ -102,7 +102,7 @@ class Console(base.Collector):
     total = self._run.total_agent_steps
     running = 1 if self._agent_steps < total else 0
     iteration = f'iteration {self._iteration + running}'
-    part = f'{100 * self._agent_steps // total:3}%  {self._time()}'
+    part = f'{100 * self._agent_steps // max(total, 1):3}%  {self._time()}'
     width = min(self._console.width, _WIDTH) - len(iteration) - len(part) - 3
     bar = progress_bar.ProgressBar(total, self._agent_steps, max(width, 4))
     first = table.Table.grid(padding=(0, 1, 0, 0))

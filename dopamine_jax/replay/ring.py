@@ -153,7 +153,7 @@ def observation_at(
   frames, age = ring.slots.frame, ring.slots.age
   if stack == 1:
     return frames[lane, slot % ring.capacity]
-  back = jnp.arange(stack - 1, -1, -1)
+  back = jnp.arange(stack - 1, -1, -1)[None]
   index = (slot[:, None] - back) % ring.capacity
   stacked = frames[lane[:, None], index]
   inside = age[lane, slot % ring.capacity][:, None] >= back

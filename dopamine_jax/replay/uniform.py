@@ -34,18 +34,18 @@ class UniformReplay(settings.Settings):
 
   def __post_init__(self):
     super().__post_init__()
-    self._require_at_least(
+    self.require_at_least(
       1, 'capacity', 'batch_size', 'min_history', 'n_step', 'stack'
     )
-    self._require_fraction('gamma')
+    self.require_fraction('gamma')
     if self.batch_size > self.min_history:
-      self._refuse(
+      self.refuse(
         'batch_size',
         f'is larger than the history that learning starts with '
         f'(min_history = {self.min_history})',
       )
     if self.min_history > self.capacity:
-      self._refuse(
+      self.refuse(
         'min_history', f'is larger than the ring (capacity = {self.capacity})'
       )
 
@@ -59,14 +59,14 @@ class UniformReplay(settings.Settings):
     num_envs = step.reward.shape[0]
     lane = self.capacity // num_envs
     if lane < self.n_step + self.stack + 1:
-      self._refuse(
+      self.refuse(
         'capacity',
         f'is too small: {lane} slots for each of {num_envs} environments, '
         f'while n_step = {self.n_step} and stack = {self.stack} need '
         f'{self.n_step + self.stack + 1}',
       )
     if self.min_history < self.n_step * num_envs:
-      self._refuse(
+      self.refuse(
         'min_history',
         f'is too small: {num_envs} environments need {self.n_step} steps each '
         f'(n_step) before a transition is complete',
@@ -153,7 +153,7 @@ class UniformReplay(settings.Settings):
     # A step counts if no step before it ended the episode.
     counts = jnp.cumsum(ended, axis=1) - ended == 0
     powers = jnp.asarray(self.gamma, jnp.float32) ** jnp.arange(self.n_step)
-    index = (slot[:, None] + jnp.arange(self.n_step)) % ring.capacity
+    index = (slot[:, None] + jnp.arange(self.n_step)[None]) % ring.capacity
     rewards = ring.slots.reward[lane[:, None], index]
     reward = jnp.sum(jnp.where(counts, rewards * powers[None], 0.0), axis=1)
     k = jnp.sum(counts, axis=1)
@@ -171,7 +171,7 @@ class UniformReplay(settings.Settings):
 
   def _steps_from(self, ring, lane, slot):
     """Returns status [B, n] of the n steps on, and which have been taken."""
-    ahead = slot[:, None] + jnp.arange(self.n_step)
+    ahead = slot[:, None] + jnp.arange(self.n_step)[None]
     status = ring.slots.status[lane[:, None], ahead % ring.capacity]
     return status, ahead < ring.head[lane][:, None]
 

@@ -19,7 +19,7 @@ NATIVE = (210, 160)
 
 
 class Console:
-  """One Atari game, with the same seed as the environment it is held against."""
+  """One Atari game, with the seed of the environment it is held against."""
 
   def __init__(self, game, seed, max_steps=None, sticky=0.25, skip=4):
     self.ale = ale_py.ALEInterface()
@@ -101,7 +101,7 @@ def test_the_default_is_dopamines_protocol():
 def test_time_steps_are_those_of_a_console_stepped_by_hand(life_loss):
   seeds = [1, 0, 5]
   limit = 180
-  seen = dict.fromkeys(('game over', 'time', 'life', 'reward above 1'), 0)
+  seen = {'game over': 0, 'time': 0, 'life': 0}
   with make(
     3,
     game='Breakout',
@@ -125,8 +125,7 @@ def test_time_steps_are_those_of_a_console_stepped_by_hand(life_loss):
         seen['game over'] += over
         seen['time'] += cut and not over
         seen['life'] += life and not over
-        seen['reward above 1'] += reward > 1
-  assert seen['game over'] and seen['time'] and seen['life'], seen
+  assert all(seen.values()), seen
 
 
 def test_rewards_are_raw_and_the_actions_are_the_minimal_ones():
@@ -219,11 +218,10 @@ def test_other_settings_reach_the_console():
   with make(game='Breakout', fire_reset=True, max_pool=False) as fired:
     with make(game='Breakout', max_pool=False) as plain:
       assert (fired.reset([0]) != plain.reset([0])).any()
-  with make(20, game='SpaceInvaders', noop_max=30) as late:
-    starts = late.reset(range(20))
-    assert len(np.unique(starts, axis=0)) > 1
-  with make(20, game='SpaceInvaders') as prompt:
-    assert len(np.unique(prompt.reset(range(20)), axis=0)) == 1
+  with make(4, game='Freeway', noop_max=30) as late:
+    assert len(np.unique(late.reset(range(4)), axis=0)) > 1
+  with make(4, game='Freeway') as prompt:
+    assert len(np.unique(prompt.reset(range(4)), axis=0)) == 1
 
 
 def test_a_console_without_sticky_actions_follows_every_action():

@@ -11,12 +11,6 @@ import sys
 import tempfile
 import types
 
-from dopamine_jax import errors
-from dopamine_jax import metrics
-from dopamine_jax.metrics import base
-from dopamine_jax.metrics import console
-from dopamine_jax.metrics import csv_file
-from dopamine_jax.metrics import tensorboard
 import gin
 import hypothesis
 from hypothesis import strategies as st
@@ -24,6 +18,13 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing import event_accumulator
 from tensorboard.backend.event_processing import plugin_event_accumulator
+
+from dopamine_jax import errors
+from dopamine_jax import metrics
+from dopamine_jax.metrics import base
+from dopamine_jax.metrics import console
+from dopamine_jax.metrics import csv_file
+from dopamine_jax.metrics import tensorboard
 
 RETURN = 'Train/AverageReturns'
 EVAL = 'Eval/AverageReturns'

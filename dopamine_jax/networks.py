@@ -1,0 +1,248 @@
+"""Networks that two or more agents share, as Flax modules.
+
+Each maps a batch of observations [B, *observation_shape] to [B, num_outputs];
+the batch axis is always there. What the outputs mean (values, logits of atoms,
+quantiles) is the agent's affair.
+"""
+
+from collections.abc import Callable, Sequence
+import itertools
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dopamine_jax import convolution
+from dopamine_jax import errors
+
+Initializer = nn.initializers.Initializer
+
+
+class NatureTorso(nn.Module):
+  """The convolutions of Mnih et al. (2015), flattened.
+
+  Takes uint8 frames [B, H, W] or stacks of them [B, H, W, C], scales them to
+  [0, 1] and returns float32 features [B, F]. For 84x84 pixels F is 11 * 11 * 64
+  with padding 'SAME' and 7 * 7 * 64 with 'VALID'.
+
+  Attributes:
+    padding: 'SAME', as Dopamine has it, or 'VALID', as the paper does.
+    kernel_init: initializer of the kernels; biases start at zero.
+  """
+
+  padding: str = 'SAME'
+  kernel_init: Initializer = nn.initializers.xavier_uniform()
+
+  @nn.compact
+  def __call__(self, observation: jax.Array) -> jax.Array:
+    """Returns the features of `observation`."""
+    x = _as_images(observation).astype(jnp.float32) / 255.0
+    for features, size, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
+      x = convolution.Conv(
+        features,
+        kernel_size=(size, size),
+        strides=(stride, stride),
+        padding=self.padding,
+        kernel_init=self.kernel_init,
+      )(x)
+      x = nn.relu(x)
+    return x.reshape(x.shape[0], -1)
+
+
+class NatureCNN(nn.Module):
+  """The network of DQN on Atari: Mnih et al. (2015).
+
+  Human-level control through deep reinforcement learning.
+  https://www.nature.com/articles/nature14236
+
+  The defaults are Dopamine's: with padding 'SAME' the first dense layer has
+  4.0 M weights, with the paper's 'VALID' 1.6 M and a shorter update.
+
+  Attributes:
+    num_outputs: size of the last, linear layer.
+    padding: of the convolutions, 'SAME' or 'VALID'.
+    hidden: sizes of the rectified dense layers after the convolutions.
+    kernel_init: initializer of all kernels; biases start at zero.
+  """
+
+  num_outputs: int
+  padding: str = 'SAME'
+  hidden: Sequence[int] = (512,)
+  kernel_init: Initializer = nn.initializers.xavier_uniform()
+
+  @nn.compact
+  def __call__(self, observation: jax.Array) -> jax.Array:
+    """Returns the outputs [B, num_outputs] for uint8 frames [B, H, W, C]."""
+    x = NatureTorso(self.padding, self.kernel_init)(observation)
+    for units in self.hidden:
+      x = nn.relu(nn.Dense(units, kernel_init=self.kernel_init)(x))
+    return nn.Dense(self.num_outputs, kernel_init=self.kernel_init)(x)
+
+
+class MinAtarCNN(nn.Module):
+  """The network of MinAtar's DQN: Young & Tian (2019).
+
+  MinAtar: An Atari-Inspired Testbed for Thorough and Reproducible Reinforcement
+  Learning Experiments. https://arxiv.org/abs/1903.03176
+
+  The defaults are the paper's. Dopamine pads ('SAME') and has no hidden layer
+  (`hidden = ()`).
+
+  Attributes:
+    num_outputs: size of the last, linear layer.
+    padding: of the convolution, 'VALID' or 'SAME'.
+    hidden: sizes of the rectified dense layers after the convolution.
+    kernel_init: initializer of all kernels; biases start at zero.
+  """
+
+  num_outputs: int
+  padding: str = 'VALID'
+  hidden: Sequence[int] = (128,)
+  kernel_init: Initializer = nn.initializers.xavier_uniform()
+
+  @nn.compact
+  def __call__(self, observation: jax.Array) -> jax.Array:
+    """Returns [B, num_outputs] for one-hot grids [B, H, W, C] of any type."""
+    x = convolution.Conv(
+      16,
+      kernel_size=(3, 3),
+      padding=self.padding,
+      kernel_init=self.kernel_init,
+    )(_as_images(observation))
+    x = nn.relu(x)
+    x = x.reshape(x.shape[0], -1)
+    for units in self.hidden:
+      x = nn.relu(nn.Dense(units, kernel_init=self.kernel_init)(x))
+    return nn.Dense(self.num_outputs, kernel_init=self.kernel_init)(x)
+
+
+class MLP(nn.Module):
+  """Dense layers on a flattened observation.
+
+  Attributes:
+    num_outputs: size of the last, linear layer.
+    hidden: sizes of the layers before it.
+    low: the lower bound of each of the observation's numbers. With `high`, maps
+      [low, high] to [-1, 1]; what lies outside stays outside. None: as it is.
+    high: the upper bounds.
+    activation: applied after each hidden layer.
+    kernel_init: initializer of all kernels; biases start at zero.
+  """
+
+  num_outputs: int
+  hidden: Sequence[int] = (512, 512)
+  low: Sequence[float] | None = None
+  high: Sequence[float] | None = None
+  activation: Callable[[jax.Array], jax.Array] = nn.relu
+  kernel_init: Initializer = nn.initializers.xavier_uniform()
+
+  @nn.compact
+  def __call__(self, observation: jax.Array) -> jax.Array:
+    """Returns the outputs [B, num_outputs] for [B, *observation_shape].
+
+    Raises:
+      UserError: if `low` and `high` don't fit each other or the observation.
+    """
+    x = _flatten(observation)
+    if self.low is not None or self.high is not None:
+      x = 2.0 * _to_unit_interval(x, self.low, self.high, 'MLP') - 1.0
+    for units in self.hidden:
+      x = self.activation(nn.Dense(units, kernel_init=self.kernel_init)(x))
+    return nn.Dense(self.num_outputs, kernel_init=self.kernel_init)(x)
+
+
+class FourierBasis(nn.Module):
+  """Linear in the Fourier basis: Konidaris, Osentoski & Thomas (2011).
+
+  Value Function Approximation in Reinforcement Learning using the Fourier
+  Basis. https://doi.org/10.1609/aaai.v25i1.7903
+
+  With an observation x of d numbers, scaled to [0, 1], the features are
+  cos(pi c.x) for each c in {0, ..., order}^d: (order + 1)^d of them. The layer
+  on top has no bias, for the feature of c = 0 is constant. Dopamine leaves that
+  feature out, and so can't represent a constant.
+
+  Attributes:
+    num_outputs: size of the linear layer.
+    order: the highest frequency in each dimension.
+    low: the lower bound of each of the observation's numbers; what lies outside
+      is mirrored back in by the cosines.
+    high: the upper bounds.
+    kernel_init: initializer of the kernel.
+  """
+
+  num_outputs: int
+  order: int = 3
+  low: Sequence[float] | None = None
+  high: Sequence[float] | None = None
+  kernel_init: Initializer = nn.initializers.xavier_uniform()
+
+  @nn.compact
+  def __call__(self, observation: jax.Array) -> jax.Array:
+    """Returns the outputs [B, num_outputs] for [B, *observation_shape].
+
+    Raises:
+      UserError: if `low` and `high` are missing, or don't fit each other or
+        the observation.
+    """
+    x = _flatten(observation)
+    x = _to_unit_interval(x, self.low, self.high, 'FourierBasis')
+    features = fourier_features(x, self.order)
+    return nn.Dense(
+      self.num_outputs, use_bias=False, kernel_init=self.kernel_init
+    )(features)
+
+
+def fourier_features(x: jax.Array, order: int) -> jax.Array:
+  """Returns cos(pi c.x) for each c in {0, ..., order}^d, the last fastest.
+
+  Args:
+    x: [B, d] in [0, 1].
+    order: the highest frequency in each dimension.
+
+  Returns:
+    [B, (order + 1)**d].
+  """
+  frequencies = itertools.product(range(order + 1), repeat=x.shape[-1])
+  return jnp.cos(np.pi * (x @ np.array(list(frequencies), np.float32).T))
+
+
+def _flatten(observation):
+  """Returns [B, size of an observation] float32."""
+  return observation.reshape(observation.shape[0], -1).astype(jnp.float32)
+
+
+def _as_images(observation):
+  """Returns [B, H, W, C]; frames without channels have one."""
+  if observation.ndim == 3:
+    observation = observation[..., None]
+  if observation.ndim != 4:
+    raise errors.UserError(
+      'a convolutional network needs observations of shape (height, width) or '
+      f'(height, width, channels), and these have {observation.shape[1:]}; '
+      'use networks.MLP for vectors'
+    )
+  return observation
+
+
+def _to_unit_interval(x, low, high, name):
+  """Maps [low, high] to [0, 1] in each dimension of x [B, d]."""
+  for field, bounds in (('low', low), ('high', high)):
+    if bounds is None:
+      raise errors.UserError(
+        f'{name} needs both low and high to scale its input, and {field} is '
+        'not set; give one number for each number of an observation'
+      )
+    if np.shape(bounds) != x.shape[1:]:
+      raise errors.UserError(
+        f'{name}.{field} = {bounds} does not fit the observation, which has '
+        f'{x.shape[1]} numbers; give one bound for each'
+      )
+  low, high = (np.asarray(bounds, np.float32) for bounds in (low, high))
+  if not np.all(np.isfinite(low) & np.isfinite(high) & (low < high)):
+    raise errors.UserError(
+      f'{name} cannot scale its input from low = {low.tolist()} to high = '
+      f'{high.tolist()}: bounds must be finite, and each low below its high'
+    )
+  return (x - low[None]) / (high - low)[None]

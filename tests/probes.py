@@ -1,0 +1,156 @@
+"""Environments so small that their values are known, each testing one idea.
+
+An agent that fails one of them says what is broken. Observations are one-hot,
+so that nothing is left to generalization, and the last observation of an
+episode equals one that is acted on, so that a value which bootstraps where it
+must not, or doesn't where it must, is far from right.
+"""
+
+import functools
+import pathlib
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dopamine_jax import checkpoints
+from dopamine_jax import loop
+from dopamine_jax import runner as runner_lib
+from dopamine_jax.environments import gym
+
+NUM_STATES = 4
+
+# The values [states, A] of each probe, given the discount g of one step. No
+# action leads elsewhere than another, so they hold for any policy and n.
+VALUES = {
+  # A reward of 1 for anything: the value of a constant.
+  'Probe/Value-v0': lambda g: [[1, 1]],
+  # The reward depends on what is seen.
+  'Probe/Observation-v0': lambda g: [[-1, -1], [1, 1]],
+  # The reward comes a step late.
+  'Probe/Discount-v0': lambda g: [[g, g], [1, 1]],
+  # The reward depends on what is done.
+  'Probe/Action-v0': lambda g: [[-1, 1]],
+  # The reward depends on what is seen and done.
+  'Probe/ObservationAction-v0': lambda g: [[1, -1], [-1, 1]],
+  # Rewards of 1 without end; nobody sees the time limit of 3 steps coming.
+  'Probe/Truncation-v0': lambda g: [[1 / (1 - g)] * 2],
+  # The episode terminates in the very step in which the time is up.
+  'Probe/LateTermination-v0': lambda g: [[1 + g] * 2, [1, 1]],
+  # All reward is in the last of four steps: without it, nothing is worth any.
+  'Probe/LastReward-v0': lambda g: [[g**3] * 2, [g**2] * 2, [g] * 2, [1, 1]],
+}
+
+
+class _Probe(gymnasium.Env):
+  observation_space = gymnasium.spaces.Box(0, 1, (NUM_STATES,), np.float32)
+  action_space = gymnasium.spaces.Discrete(2)
+
+  def reset(self, *, seed=None, options=None):
+    super().reset(seed=seed)
+    self.state = self.first_state()
+    return self._see(), {}
+
+  def first_state(self):
+    return 0
+
+  def _see(self):
+    return np.eye(NUM_STATES, dtype=np.float32)[self.state]
+
+
+class Chain(_Probe):
+  """States 0, 1, ... one after another; step i gives `rewards[i]`."""
+
+  def __init__(self, rewards):
+    self.rewards = rewards
+
+  def step(self, action):
+    reward = self.rewards[self.state]
+    self.state = (self.state + 1) % len(self.rewards)
+    return self._see(), reward, self.state == 0, False, {}
+
+
+class Bandit(_Probe):
+  """Episodes of one step, from any state; it gives `rewards[state][action]`."""
+
+  def __init__(self, rewards):
+    self.rewards = rewards
+
+  def first_state(self):
+    return int(self.np_random.integers(len(self.rewards)))
+
+  def step(self, action):
+    return self._see(), self.rewards[self.state][action], True, False, {}
+
+
+class Endless(_Probe):
+  """Nothing changes, every step gives 1, and only a time limit ends it."""
+
+  def step(self, action):
+    return self._see(), 1.0, False, False, {}
+
+
+def _register():
+  register = functools.partial(gymnasium.register, disable_env_checker=True)
+  for name, rewards in {
+    'Value': [[1, 1]],
+    'Observation': [[-1, -1], [1, 1]],
+    'Action': [[-1, 1]],
+    'ObservationAction': [[1, -1], [-1, 1]],
+  }.items():
+    register(f'Probe/{name}-v0', Bandit, kwargs={'rewards': rewards})
+  for name, rewards, limit in [
+    ('Discount', [0, 1], None),
+    ('LateTermination', [1, 1], 2),
+    ('LastReward', [0, 0, 0, 1], None),
+  ]:
+    register(
+      f'Probe/{name}-v0',
+      Chain,
+      kwargs={'rewards': rewards},
+      max_episode_steps=limit,
+    )
+  register('Probe/Truncation-v0', Endless, max_episode_steps=3)
+
+
+# Not again where this file is imported under a second name.
+if 'Probe/Value-v0' not in gymnasium.registry:
+  _register()
+
+
+def train(agent, name, base_dir: pathlib.Path, *, steps, num_envs=1):
+  """Trains on a probe as a user would, in one iteration.
+
+  Args:
+    agent: makes the agent from its two spaces.
+    name: of the probe.
+    base_dir: the run's folder.
+    steps: agent steps.
+    num_envs: environments side by side.
+
+  Returns:
+    The agent, its last state as the checkpoint holds it, and the last
+    iteration's statistics.
+  """
+  environment = gym.Gym(id=name)
+  runner = runner_lib.Runner(
+    agent=agent,
+    environment=environment,
+    num_iterations=1,
+    training_steps=steps,
+    num_envs=num_envs,
+    collectors=(),
+  )
+  statistics = runner.train(base_dir, quiet=True)
+  agent = runner.make_agent(environment.make(1))
+  template = jax.eval_shape(
+    agent.init, jax.random.key(0), loop.first_observation(observations(1), 1)
+  )
+  restored = checkpoints.Checkpoints(base_dir).restore(1, {'agent': template})
+  return agent, restored['agent'], statistics
+
+
+def observations(num_states: int) -> jax.Array:
+  """Returns the observations [num_states, NUM_STATES] of the first states."""
+  return jnp.eye(NUM_STATES)[:num_states]

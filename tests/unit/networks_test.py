@@ -1,0 +1,406 @@
+"""Networks: the shapes that papers state, and numbers known by hand."""
+
+from flax import linen as nn
+import hypothesis
+from hypothesis import strategies as st
+import jax
+from jax import lax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dopamine_jax import convolution
+from dopamine_jax import errors
+from dopamine_jax import networks
+
+
+def shapes(module, observation):
+  params = jax.eval_shape(module.init, jax.random.key(0), observation)['params']
+  return {
+    '/'.join(key.key for key in path): leaf.shape
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+  }
+
+
+def init(module, observation):
+  return module.init(jax.random.key(0), observation)['params']
+
+
+def pixels(*shape, seed=0):
+  return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+# The convolution.
+
+
+def normal(rng, *shape):
+  return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+
+pairs = st.tuples(st.integers(1, 5), st.integers(1, 5))
+
+
+# Each example compiles, so few of them.
+@hypothesis.settings(max_examples=10)
+@hypothesis.given(
+  window=pairs,
+  strides=pairs,
+  extra=pairs,
+  padding=st.sampled_from(['SAME', 'VALID']),
+)
+# Dopamine's three layers, and a stride beyond the window.
+@hypothesis.example((8, 8), (4, 4), (77, 77), 'SAME')
+@hypothesis.example((4, 4), (2, 2), (18, 18), 'SAME')
+@hypothesis.example((3, 3), (1, 1), (9, 9), 'SAME')
+@hypothesis.example((1, 1), (4, 3), (6, 7), 'VALID')
+def test_convolve_equals_xla_in_values_and_gradients(
+  window, strides, extra, padding
+):
+  rng = np.random.default_rng(0)
+  # At least as large as the window, or none fits.
+  size = (n + k - 1 for n, k in zip(extra, window, strict=True))
+  x, kernel = normal(rng, 2, *size, 3), normal(rng, *window, 3, 4)
+
+  def by_xla(x, kernel):
+    layout = ('NHWC', 'HWIO', 'NHWC')
+    return lax.conv_general_dilated(
+      x, kernel, strides, padding, dimension_numbers=layout
+    )
+
+  def ours(x, kernel):
+    return convolution.convolve(x, kernel, strides, padding)
+
+  shape = jax.eval_shape(by_xla, x, kernel).shape
+  direction = normal(rng, *shape)
+
+  def value_and_gradients(convolve):
+    y, vjp = jax.vjp(convolve, x, kernel)
+    return y, vjp(direction)
+
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3),
+    jax.jit(value_and_gradients, static_argnums=0)(ours),
+    jax.jit(value_and_gradients, static_argnums=0)(by_xla),
+  )
+
+
+@pytest.mark.parametrize('use_bias', [True, False])
+@pytest.mark.parametrize('padding', ['SAME', 'VALID'])
+def test_conv_equals_flax_in_parameters_and_values(padding, use_bias):
+  x = normal(np.random.default_rng(0), 2, 9, 8, 3)
+  settings = {
+    'features': 4,
+    'kernel_size': (4, 3),
+    'strides': (2, 1),
+    'padding': padding,
+    'use_bias': use_bias,
+    'bias_init': nn.initializers.normal(),
+  }
+  ours, theirs = convolution.Conv(**settings), nn.Conv(**settings)
+  params = init(ours, x)
+  jax.tree.map(np.testing.assert_array_equal, params, init(theirs, x))
+  np.testing.assert_allclose(
+    ours.apply({'params': params}, x),
+    theirs.apply({'params': params}, x),
+    rtol=1e-4,
+    atol=1e-5,
+  )
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, bool, np.int32])
+def test_conv_takes_numbers_of_any_type_and_returns_float32(dtype):
+  x = pixels(2, 6, 6, 3).astype(dtype)
+  conv = convolution.Conv(4, (3, 3), (2, 2))
+  params = init(conv, x)
+  y = conv.apply({'params': params}, x)
+  assert y.dtype == jnp.float32
+  expected = conv.apply({'params': params}, x.astype(np.float32))
+  np.testing.assert_array_equal(y, expected)
+
+
+def test_conv_over_seeds_equals_each_seed_alone():
+  x = pixels(3, 2, 6, 6, 3)
+  conv = convolution.Conv(4, (3, 3), (2, 2))
+  keys = jax.random.split(jax.random.key(0), 3)
+  variables = jax.vmap(conv.init)(keys, x)
+  y = jax.vmap(conv.apply)(variables, x)
+  for i in range(3):
+    alone = conv.apply(jax.tree.map(lambda leaf, i=i: leaf[i], variables), x[i])
+    np.testing.assert_allclose(y[i], alone, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ('backend', 'expected'), [('cpu', False), ('gpu', True), ('tpu', True)]
+)
+def test_only_accelerators_use_the_convolution_of_xla(
+  backend, expected, monkeypatch
+):
+  monkeypatch.setattr(jax, 'default_backend', lambda: backend)
+  jaxpr = jax.make_jaxpr(
+    lambda x, w: convolution.convolve(x, w, (2, 2), 'SAME')
+  )(jnp.ones((2, 6, 6, 3)), jnp.ones((3, 3, 3, 4)))
+  assert ('conv_general_dilated' in str(jaxpr)) == expected
+
+
+def test_both_ways_to_convolve_agree(monkeypatch):
+  rng = np.random.default_rng(0)
+  x, kernel = pixels(2, 9, 8, 3), normal(rng, 5, 4, 3, 2)
+  by_matmul = convolution.convolve(x, kernel, (3, 2), 'SAME')
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+  by_xla = convolution.convolve(x, kernel, (3, 2), 'SAME')
+  assert by_xla.dtype == by_matmul.dtype == jnp.float32
+  np.testing.assert_allclose(by_matmul, by_xla, rtol=1e-4, atol=1e-2)
+
+
+# Networks of images.
+
+
+def test_nature_cnn_has_the_shapes_of_dopamine_by_default():
+  expected = {
+    'NatureTorso_0/Conv_0/kernel': (8, 8, 4, 32),
+    'NatureTorso_0/Conv_0/bias': (32,),
+    'NatureTorso_0/Conv_1/kernel': (4, 4, 32, 64),
+    'NatureTorso_0/Conv_1/bias': (64,),
+    'NatureTorso_0/Conv_2/kernel': (3, 3, 64, 64),
+    'NatureTorso_0/Conv_2/bias': (64,),
+    'Dense_0/kernel': (11 * 11 * 64, 512),
+    'Dense_0/bias': (512,),
+    'Dense_1/kernel': (512, 6),
+    'Dense_1/bias': (6,),
+  }
+  network = networks.NatureCNN(num_outputs=6)
+  assert shapes(network, pixels(1, 84, 84, 4)) == expected
+
+
+def test_nature_cnn_with_valid_padding_has_the_shapes_of_the_paper():
+  network = networks.NatureCNN(num_outputs=6, padding='VALID')
+  found = shapes(network, pixels(1, 84, 84, 4))
+  assert found['Dense_0/kernel'] == (7 * 7 * 64, 512)
+  # Mnih et al. (2015) has 1,687,206 parameters with 6 actions.
+  assert sum(np.prod(shape) for shape in found.values()) == 1_687_206
+
+
+def test_frames_without_a_stack_have_one_channel():
+  frames = pixels(2, 40, 40)
+  network = networks.NatureCNN(num_outputs=3, hidden=(8,))
+  found = shapes(network, frames)
+  assert found['NatureTorso_0/Conv_0/kernel'] == (8, 8, 1, 32)
+  params = init(network, frames)
+  np.testing.assert_array_equal(
+    network.apply({'params': params}, frames),
+    network.apply({'params': params}, frames[..., None]),
+  )
+
+
+@pytest.mark.parametrize('padding', ['SAME', 'VALID'])
+def test_nature_cnn_equals_the_same_layers_of_flax(padding):
+  x = pixels(2, 84, 84, 4)
+  network = networks.NatureCNN(num_outputs=6, padding=padding, hidden=(8,))
+  params = init(network, x)
+
+  y = x.astype(np.float32) / 255
+  for i, (features, size, stride) in enumerate(
+    [(32, 8, 4), (64, 4, 2), (64, 3, 1)]
+  ):
+    conv = nn.Conv(
+      features, (size, size), strides=(stride, stride), padding=padding
+    )
+    kernel = params['NatureTorso_0'][f'Conv_{i}']
+    y = nn.relu(conv.apply({'params': kernel}, y))
+  y = y.reshape(2, -1) @ params['Dense_0']['kernel']
+  y = np.maximum(y, 0) @ params['Dense_1']['kernel']  # biases are zero
+
+  np.testing.assert_allclose(
+    network.apply({'params': params}, x), y, rtol=1e-4, atol=1e-5
+  )
+
+
+def test_initializers_reach_every_kernel_and_biases_start_at_zero():
+  network = networks.NatureCNN(
+    num_outputs=3, hidden=(8,), kernel_init=nn.initializers.constant(2.0)
+  )
+  params = init(network, pixels(1, 40, 40, 4))
+  for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+    expected = {'kernel': 2.0, 'bias': 0.0}[path[-1].key]
+    assert np.all(np.asarray(leaf) == expected), path
+
+
+def test_minatar_cnn_has_the_shapes_of_the_paper_by_default():
+  assert shapes(networks.MinAtarCNN(num_outputs=6), pixels(1, 10, 10, 4)) == {
+    'Conv_0/kernel': (3, 3, 4, 16),
+    'Conv_0/bias': (16,),
+    'Dense_0/kernel': (8 * 8 * 16, 128),
+    'Dense_0/bias': (128,),
+    'Dense_1/kernel': (128, 6),
+    'Dense_1/bias': (6,),
+  }
+
+
+def test_minatar_cnn_can_be_that_of_dopamine():
+  network = networks.MinAtarCNN(num_outputs=6, padding='SAME', hidden=())
+  assert shapes(network, pixels(1, 10, 10, 4)) == {
+    'Conv_0/kernel': (3, 3, 4, 16),
+    'Conv_0/bias': (16,),
+    'Dense_0/kernel': (10 * 10 * 16, 6),
+    'Dense_0/bias': (6,),
+  }
+
+
+def test_minatar_cnn_does_not_scale_its_binary_input():
+  grid = np.ones((1, 10, 10, 4), bool)
+  network = networks.MinAtarCNN(
+    num_outputs=1, hidden=(), kernel_init=nn.initializers.ones_init()
+  )
+  # Each of 8 * 8 * 16 features sums 3 * 3 * 4 ones.
+  y = network.apply({'params': init(network, grid)}, grid)
+  np.testing.assert_array_equal(y, [[8 * 8 * 16 * 36]])
+
+
+@pytest.mark.parametrize(
+  ('network', 'shape', 'message'),
+  [
+    (
+      networks.NatureCNN(num_outputs=2),
+      (1, 4),
+      r'observations of shape .* have \(4,\); use networks.MLP for vectors',
+    ),
+    (
+      networks.NatureCNN(num_outputs=2, padding='VALID'),
+      (1, 10, 10, 4),
+      "windows of 4x4 and padding='VALID' met an image of 1x1: no window fits",
+    ),
+    (
+      networks.NatureCNN(num_outputs=2, padding='same'),
+      (1, 84, 84, 4),
+      "padding is 'same'; choose 'SAME' or 'VALID'",
+    ),
+  ],
+)
+def test_images_that_do_not_fit_are_refused(network, shape, message):
+  with pytest.raises(errors.UserError, match=message):
+    init(network, np.zeros(shape, np.uint8))
+
+
+# Networks of vectors.
+
+
+def test_mlp_has_two_layers_of_512_by_default():
+  assert shapes(networks.MLP(num_outputs=2), np.zeros((1, 4))) == {
+    'Dense_0/kernel': (4, 512),
+    'Dense_0/bias': (512,),
+    'Dense_1/kernel': (512, 512),
+    'Dense_1/bias': (512,),
+    'Dense_2/kernel': (512, 2),
+    'Dense_2/bias': (2,),
+  }
+
+
+def linear_mlp(**settings):
+  """An MLP without hidden layers that returns its input."""
+  return networks.MLP(
+    num_outputs=2,
+    hidden=(),
+    kernel_init=lambda key, shape, dtype: jnp.eye(*shape, dtype=dtype),
+    **settings,
+  )
+
+
+@pytest.mark.parametrize('bounds', [tuple, list, np.array])
+def test_mlp_maps_bounds_to_minus_one_and_one(bounds):
+  network = linear_mlp(low=bounds([-1.2, 0.0]), high=bounds([0.6, 4.0]))
+  # The ends, the middles, a quarter; last, outside the bounds: not clipped.
+  x = np.array([[-1.2, 4.0], [-0.3, 2.0], [0.6, 1.0], [1.5, -4.0]])
+  y = network.apply({'params': init(network, x)}, x)
+  expected = [[-1, 1], [0, 0], [1, -0.5], [2, -3]]
+  np.testing.assert_allclose(y, expected, atol=1e-6)
+
+
+def test_mlp_leaves_its_input_alone_without_bounds():
+  x = np.array([[-7, 300]])
+  network = linear_mlp()
+  y = network.apply({'params': init(network, x)}, x)
+  assert y.dtype == jnp.float32
+  np.testing.assert_array_equal(y, x)
+
+
+def test_mlp_flattens_the_observation_and_keeps_the_batch():
+  x = np.random.default_rng(0).normal(size=(5, 2, 3)).astype(np.float32)
+  network = networks.MLP(num_outputs=2, hidden=(4,))
+  params = init(network, x)
+  np.testing.assert_array_equal(
+    network.apply({'params': params}, x),
+    network.apply({'params': params}, x.reshape(5, 6)),
+  )
+
+
+def test_mlp_applies_its_activation_after_each_hidden_layer():
+  ones = nn.initializers.ones_init()
+  network = networks.MLP(
+    num_outputs=1, hidden=(2, 3), activation=jnp.square, kernel_init=ones
+  )
+  x = np.array([[1.0, 2.0]])
+  # (1 + 2)^2 = 9, twice; (9 + 9)^2 = 324, three times; their sum.
+  y = network.apply({'params': init(network, x)}, x)
+  np.testing.assert_allclose(y, [[972.0]])
+
+
+@pytest.mark.parametrize(
+  ('network', 'message'),
+  [
+    (
+      networks.MLP(num_outputs=2, low=(0.0, 0.0)),
+      'MLP needs both low and high to scale its input, and high is not set',
+    ),
+    (
+      networks.MLP(num_outputs=2, low=(0.0, 0.0), high=(1.0, 1.0, 1.0)),
+      r'MLP.high = \(1.0, 1.0, 1.0\) does not fit the observation, which has 2',
+    ),
+    (
+      networks.MLP(num_outputs=2, low=0.0, high=1.0),
+      'MLP.low = 0.0 does not fit the observation, which has 2 numbers',
+    ),
+    (
+      networks.MLP(num_outputs=2, low=(0.0, 1.0), high=(1.0, 1.0)),
+      'bounds must be finite, and each low below its high',
+    ),
+    (
+      networks.MLP(num_outputs=2, low=(0.0, 1.0), high=(1.0, np.inf)),
+      'bounds must be finite, and each low below its high',
+    ),
+    (
+      networks.FourierBasis(num_outputs=2),
+      'FourierBasis needs both low and high to scale its input, and low is not',
+    ),
+  ],
+)
+def test_bounds_that_do_not_fit_are_refused(network, message):
+  with pytest.raises(errors.UserError, match=message):
+    init(network, np.zeros((1, 2), np.float32))
+
+
+def test_fourier_features_in_one_dimension():
+  # cos(0), cos(pi / 3), cos(2 pi / 3), cos(pi).
+  features = networks.fourier_features(jnp.array([[1 / 3], [0.0]]), order=3)
+  expected = [[1, 0.5, -0.5, -1], [1, 1, 1, 1]]
+  np.testing.assert_allclose(features, expected, atol=1e-6)
+
+
+def test_fourier_features_in_two_dimensions():
+  # For c = (0, 0), (0, 1), (1, 0), (1, 1) at x = (1, 1/2).
+  features = networks.fourier_features(jnp.array([[1.0, 0.5]]), order=1)
+  np.testing.assert_allclose(features, [[1, 0, -1, 0]], atol=1e-6)
+
+
+def test_fourier_basis_is_linear_in_the_features_of_the_scaled_input():
+  low, high = (-1.2, -0.07), (0.6, 0.07)
+  network = networks.FourierBasis(num_outputs=3, order=2, low=low, high=high)
+  x = np.array([[0.6, 0.0]], np.float32)  # (1, 1/2) once scaled
+  assert shapes(network, x) == {'Dense_0/kernel': (9, 3)}
+  params = init(network, x)
+  # cos(pi (a + b / 2)) for a, b in 0, 1, 2.
+  features = np.array([1, 0, -1, -1, 0, 1, 1, 0, -1.0])
+  np.testing.assert_allclose(
+    network.apply({'params': params}, x)[0],
+    features @ params['Dense_0']['kernel'],
+    atol=1e-5,
+  )
