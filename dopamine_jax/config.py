@@ -4,13 +4,18 @@ Configurations use gin's dynamic registration: a file imports what it names, so
 classes hold no gin decorator and a misspelt name raises.
 """
 
-from collections.abc import Iterable, Sequence
+import collections.abc
+from collections.abc import Iterable, Iterator, Sequence
+import contextlib
 import difflib
 import importlib
 import importlib.util  # gin reads package paths with it but doesn't import it.
 import inspect
 import pathlib
+import pkgutil
 import re
+import types
+import typing
 from typing import Any
 
 import gin
@@ -22,8 +27,22 @@ from dopamine_jax import settings
 
 _PACKAGE_CONFIGS = 'dopamine_jax.configs'
 
-# The files of the last `load`, to tell in which line a bad value stands.
-_files: list[str] = []
+_BINDINGS = '--gin_bindings'
+
+# What takes no number, among the types that an annotation may name.
+_NO_NUMBERS = (
+  type(None),
+  str,
+  list,
+  tuple,
+  dict,
+  collections.abc.Sequence,
+  collections.abc.Mapping,
+  collections.abc.Callable,
+)
+
+# What the last `load` read, by name, to tell in which line a bad value stands.
+_sources: dict[str, str] = {}
 
 
 def load(
@@ -40,16 +59,18 @@ def load(
     UserError: with the file, the line and the nearest right name.
   """
   gin.clear_config(clear_constants=True)
-  files = [str(find(file)) for file in gin_files]
-  _files[:] = files
-  try:
-    gin.parse_config_files_and_bindings(
-      files, list(gin_bindings), finalize_config=False
-    )
+  _sources.clear()
+  for file in [str(find(file)) for file in gin_files]:
+    with _explained(file):
+      _sources[file] = pathlib.Path(file).read_text('utf-8')
+      gin.parse_config_file(file)
+  with _explained(_BINDINGS):
+    _sources[_BINDINGS] = '\n'.join(gin_bindings)
+    gin.parse_config(list(gin_bindings))
+  with _explained():
     _inherit_bindings()
     gin.finalize()
-  except Exception as error:
-    raise errors.UserError(_explain(error)) from error
+  _refuse_misfits()
 
 
 def find(file: str | pathlib.Path) -> pathlib.Path:
@@ -71,9 +92,8 @@ def find(file: str | pathlib.Path) -> pathlib.Path:
       inside = pathlib.Path(folder) / path.name
       if inside.is_file():
         return inside
-  shipped = [f'dopamine_jax/configs/{name}' for name in sorted(_shipped())]
-  near = _nearest(path.name, [pathlib.Path(s).name for s in shipped])
-  hint = f' Did you mean dopamine_jax/configs/{near}?' if near else ''
+  near = difflib.get_close_matches(path.name, _shipped(), n=1)
+  hint = f' Did you mean dopamine_jax/configs/{near[0]}?' if near else ''
   raise errors.UserError(
     f'gin file not found: {file}.{hint} '
     '`dopamine-jax configs` lists the shipped ones.'
@@ -111,12 +131,18 @@ def build(target: Any, **kwargs: Any) -> Any:
   """
   try:
     return configured(target)(**kwargs)
-  except settings.SettingError as error:
-    raise errors.UserError(_where(error) + _first_part(error)) from error
   except errors.UserError as error:
-    raise errors.UserError(_first_part(error)) from error
+    raise errors.UserError(describe(error)) from error
   except (TypeError, ValueError) as error:
     raise errors.UserError(_explain(error)) from error
+
+
+def describe(error: errors.UserError) -> str:
+  """Returns an error's message, after the line of the setting it is about."""
+  where = ''
+  if isinstance(error, settings.SettingError):
+    where = _where(error.owner.__mro__, error.name)
+  return where + _reason(error)
 
 
 def operative() -> str:
@@ -126,17 +152,23 @@ def operative() -> str:
 
 def unused() -> list[str]:
   """Returns the bindings that no call has used since `load`."""
-  used = set(gin_config._OPERATIVE_CONFIG)
-  used |= {
-    (scope, ancestor)
-    for scope, selector in used
-    for ancestor in _ancestors(selector)
+  used = {
+    (scope, name, each)
+    for (scope, selector), values in gin_config._OPERATIVE_CONFIG.items()
+    for name in values
+    for each in (selector, *_ancestors(selector))
   }
   return [
     f'{scope + "/" if scope else ""}{selector}.{name}'
     for (scope, selector), bindings in gin_config._CONFIG.items()
     for name in bindings
-    if (scope, selector) not in used and not selector.startswith('gin.')
+    if not selector.startswith('gin.')
+    # What is bound in a scope holds in the scopes within it too.
+    and not any(
+      (name, selector) == (used_name, used_selector)
+      and f'{used_scope}/'.startswith(f'{scope}/' if scope else '')
+      for used_scope, used_name, used_selector in used
+    )
   ]
 
 
@@ -173,18 +205,85 @@ def _ancestors(selector: str) -> list[str]:
   return [registered[c] for c in target.__mro__[1:] if c in registered]
 
 
-def _explain(error: Exception) -> str:
-  """Returns a gin error in a user's terms."""
-  text = str(error)
-  place = re.search(r'In (?:file "(.*)", line (\d+)|bindings string)', text)
-  if isinstance(error, SyntaxError):
-    where = f'{error.filename or "--gin_bindings"}, line {error.lineno}: '
-    return f'{where}{error.msg}'
-  where = ''
-  if place and place.group(1):
+def _refuse_misfits():
+  """Refuses text and numbers where a function or class takes neither.
+
+  Our own settings check their types when they are made. What is not ours would
+  fail when it is used, far from the line.
+  """
+  for (_, selector), bindings in gin_config._CONFIG.items():
+    target = gin_config._REGISTRY[selector].wrapped
+    if inspect.isclass(target) and issubclass(target, settings.Settings):
+      continue
+    try:
+      hints = typing.get_type_hints(getattr(target, '__init__', target))
+      hints |= typing.get_type_hints(target)
+    except (TypeError, NameError):
+      continue
+    for name, value in bindings.items():
+      hint = hints.get(name, Any)
+      if isinstance(value, (str, int, float)) and not _fits(value, hint):
+        raise errors.UserError(
+          f'{_where([target], name)}{target.__name__}.{name} = {value!r} does '
+          f'not fit; expected {getattr(hint, "__name__", hint)}.'
+        )
+
+
+def _fits(value, hint):
+  """Whether text or a number suits an annotation; one that is unclear does."""
+  if typing.get_origin(hint) in (typing.Union, types.UnionType):
+    return any(_fits(value, each) for each in typing.get_args(hint))
+  kind = typing.get_origin(hint) or hint
+  if kind is Any or not isinstance(kind, type):
+    return True
+  if isinstance(value, str):
+    return issubclass(str, kind)
+  return kind not in _NO_NUMBERS
+
+
+@contextlib.contextmanager
+def _explained(source: str | None = None) -> Iterator[None]:
+  """Raises what goes wrong in gin as a UserError, in a user's terms."""
+  try:
+    yield
+  except Exception as error:
+    raise errors.UserError(_explain(error, source)) from error
+
+
+def _explain(error: Exception, source: str | None = None) -> str:
+  """Returns where an error is, what it is and, if it is known, the remedy."""
+  if place := re.search(r'In file "(.*)", line (\d+)', str(error)):
     where = f'{place.group(1)}, line {place.group(2)}: '
-  reason = _first_part(error)
-  return f'{where}{reason}{_suggest(reason)}'
+  elif isinstance(error, SyntaxError):
+    # The tokenizer reports its own name.
+    known = error.filename in _sources and error.filename
+    where = f'{known or source}, line {error.lineno}: '
+  else:
+    where = f'{source}: ' if source else ''
+  reason = error.msg if isinstance(error, SyntaxError) else _reason(error)
+  if match := re.search(r"Failed to parse token '(.*)'", str(error)):
+    reason = (
+      f'{match.group(1)} is no value. Text stands in quotes; a class or '
+      'function is written @module.name'
+    )
+  elif match := re.search(
+    r"No bindings specified for '(.*)/gin.macro'", reason
+  ):
+    reason = f'{match.group(1)} is used as %{match.group(1)} but never set'
+  elif match := re.search(r'^(\w+).*\(\) missing .*arguments?: (.*)$', reason):
+    name, missing = match.group(1), match.group(2).replace("'", '')
+    reason = (
+      f'{name} needs {missing}, which nothing sets. If it is to be made later, '
+      'leave out the parentheses of @NAME()'
+    )
+  return f'{where}{reason.rstrip(".")}.{_suggest(reason)}'
+
+
+def _reason(error: Exception) -> str:
+  """Returns the message without the context that gin appends."""
+  return re.split(r'\n\s*(?:In (?:call|file|bindings)|No values)', str(error))[
+    0
+  ].strip()
 
 
 def _suggest(reason: str) -> str:
@@ -198,54 +297,66 @@ def _suggest(reason: str) -> str:
   if match := re.search(r"module '([\w.]+)'.* has no attribute (\w+)", reason):
     names = vars(importlib.import_module(match.group(1)))
     return _did_you_mean(match.group(2), names)
+  if match := re.search(r"No configurable matching '(\S+)'", reason):
+    registered = gin_config._REGISTRY._selector_map.values()
+    names = [
+      '.'.join(each.selector.split('.')[-2:])
+      for each in registered
+      if not each.selector.startswith('gin.')
+    ]
+    return _did_you_mean(match.group(1), names) + (
+      ' It must be named or imported before.'
+    )
   if match := re.search(r"No module named '([\w.]+)'", reason):
     package, _, name = match.group(1).rpartition('.')
-    if package:
-      folders = importlib.import_module(package).__path__
-      names = {p.stem for f in folders for p in pathlib.Path(f).glob('*.py')}
-      return _did_you_mean(name, names)
-    return (
-      ' Install it, or run from the folder that holds it (or add that folder '
-      'to PYTHONPATH).'
-    )
+    if not package:
+      return (
+        ' Install it, or run from the folder that holds it (or add that '
+        'folder to PYTHONPATH).'
+      )
+    folders = getattr(importlib.import_module(package), '__path__', ())
+    return _did_you_mean(name, [m.name for m in pkgutil.iter_modules(folders)])
   if match := re.search(r"'(\w+)' was not provided by an import", reason):
     return (
       f' Add a line such as `from dopamine_jax... import {match.group(1)}`.'
     )
-  if match := re.search(r'missing \d+ required .*arguments?: (.*)', reason):
-    return f' Set {match.group(1)} in gin.'
   return ''
 
 
 def _did_you_mean(name: str, names: Iterable[str]) -> str:
-  near = _nearest(name, [n for n in names if not n.startswith('_')])
-  return f' Did you mean {near}?' if near else ''
+  public = [each for each in names if not each.startswith('_')]
+  near = difflib.get_close_matches(name, public, n=2)
+  return f' Did you mean {" or ".join(near)}?' if near else ''
 
 
-def _nearest(name: str, names: Iterable[str]) -> str | None:
-  return next(iter(difflib.get_close_matches(name, list(names), 1)), None)
+def _where(classes: Sequence[Any], name: str) -> str:
+  """Returns 'FILE, line N: ' of a binding of the first class that has one."""
+  for owner in classes:
+    places = [
+      f'{source}: ' if source == _BINDINGS else f'{source}, line {line}: '
+      for source, text in _sources.items()
+      for source, line in _bindings_of(owner.__name__, name, source, text)
+    ]
+    if places:
+      return places[-1]  # the last one wins
+  return ''
 
 
-def _first_part(error: Exception) -> str:
-  """Returns the message without the context that gin appends."""
-  text = re.split(r'\n\s*In (?:call|file|bindings)', str(error))[0].strip()
-  return text if text.endswith(('.', '?', ')')) else text + '.'
-
-
-def _where(error: settings.SettingError) -> str:
-  """Returns 'FILE, line N: ' of the binding behind a setting, if it has one."""
-  owners = {cls.__name__ for cls in error.owner.__mro__}
-  place = ''
-  for file in _files:
-    with open(file) as lines:
-      for statement in config_parser.ConfigParser(lines, _Unresolved()):
-        if (
-          isinstance(statement, config_parser.BindingStatement)
-          and statement.selector.split('.')[-1] in owners
-          and statement.arg_name == error.name
-        ):
-          place = f'{file}, line {statement.location.line_num}: '
-  return place
+def _bindings_of(
+  owner: str, name: str, source: str, text: str
+) -> Iterator[tuple[str, int]]:
+  """Yields (source, line) of the bindings of `owner.name`, in their order."""
+  for statement in config_parser.ConfigParser(text, _Unresolved()):
+    if isinstance(statement, config_parser.IncludeStatement):
+      included = str(find(statement.filename))
+      text = pathlib.Path(included).read_text('utf-8')
+      yield from _bindings_of(owner, name, included, text)
+    elif (
+      isinstance(statement, config_parser.BindingStatement)
+      and statement.selector.split('.')[-1] == owner
+      and statement.arg_name == name
+    ):
+      yield source, statement.location.line_num
 
 
 class _Unresolved(config_parser.ParserDelegate):

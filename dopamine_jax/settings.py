@@ -6,6 +6,7 @@ state, so that its methods are pure and may be traced by JAX.
 
 import collections.abc
 import dataclasses
+import inspect
 import types
 import typing
 from typing import Any, Self
@@ -41,9 +42,8 @@ class Settings:
       for name in getattr(base, '__dataclass_fields__', {})
     }
     # A dataclass ignores `epsilon = 0.5` in a subclass body silently.
-    for name in inherited & set(vars(cls)) - set(
-      vars(cls).get('__annotations__', {})
-    ):
+    annotated = set(inspect.get_annotations(cls))
+    for name in inherited & set(vars(cls)) - annotated:
       raise TypeError(
         f'{cls.__name__}.{name} overrides a setting without a type, which a '
         f'dataclass would ignore. Write `{name}: TYPE = ...`.'
@@ -106,6 +106,8 @@ def _is_union(hint: Any) -> bool:
 
 def _fits(value: Any, hint: Any) -> bool:
   """Whether a value fits one annotation; those it can't judge pass."""
+  if hint is Any:  # A class to `isinstance`, which it then refuses.
+    return True
   if hint is type(None):
     return value is None
   if isinstance(value, bool) and hint in _SCALARS:

@@ -129,5 +129,5 @@ def test_a_module_of_the_framework_has_at_most_400_lines(path):
 
 
 @each(AGENTS)
-def test_an_agent_fits_on_150_lines(path):
-  assert num_lines(path) <= 150
+def test_an_agent_fits_on_180_lines(path):
+  assert num_lines(path) <= 180

@@ -338,49 +338,53 @@ def test_samples_follow_the_key_alone():
   assert len(np.unique(np.asarray(first), axis=0)) == 64
 
 
-@pytest.mark.parametrize(
-  ('terminated', 'truncated', 'discounts'),
-  [
-    (True, False, [0.81, 0, 0]),
-    (False, True, [0.81, 0.81, 0.9]),
-    (True, True, [0.81, 0, 0]),
-  ],
-)
-def test_two_step_transitions_of_one_episode_by_hand(
-  terminated, truncated, discounts
-):
+def test_two_step_transitions_of_one_episode_by_hand():
   replay = uniform.UniformReplay(
-    n_step=2, stack=2, gamma=0.9, capacity=20, batch_size=1, min_history=2
+    n_step=2, stack=2, gamma=0.9, capacity=60, batch_size=3, min_history=6
   )
 
   def step(frame, reward, done):
+    # The same in three environments, but for how the episode ends.
     return ring_lib.Step(
-      observation=np.array([[frame]], np.uint8),
-      action=np.array([frame + 20], np.int32),
-      reward=np.array([reward], np.float32),
-      terminated=np.array([done and terminated]),
-      truncated=np.array([done and truncated]),
-      next_observation=np.array([[frame + 1]], np.uint8),
+      observation=np.full((3, 1), frame, np.uint8),
+      action=np.full(3, frame + 20, np.int32),
+      reward=np.full(3, reward, np.float32),
+      terminated=np.array([True, False, True]) & done,
+      truncated=np.array([False, True, True]) & done,
+      next_observation=np.full((3, 1), frame + 1, np.uint8),
     )
 
-  ring = replay.init(step(0, 0, False))
-  for args in [(1, 1, False), (2, 10, False), (3, 100, True), (7, 9, False)]:
-    ring = replay.add(ring, step(*args))
-  slots = np.arange(7)
-  lanes = np.zeros(7, int)
-  # The episode's three steps, its last frame, a step that awaits a second.
+  steps = [step(1, 1, False), step(2, 10, False), step(3, 100, True)]
+  steps.append(step(7, 9, False))
+
+  @functools.partial(jax.jit, compiler_options=COMPILE_FAST)
+  def play(steps):
+    ring = replay.init(steps[0])
+    for step in steps:
+      ring = replay.add(ring, step)
+    lane, slot = jnp.divmod(jnp.arange(18), 6)
+    found = (
+      replay.is_valid(ring, lane, slot),
+      replay.transition_at(ring, lane, slot),
+    )
+    return jax.tree.map(lambda x: x.reshape(3, 6, *x.shape[1:]), found)
+
+  valid, found = play(steps)
+  # The episode's three steps, its last frame, a step that awaits a second one.
+  np.testing.assert_array_equal(valid, [[1, 1, 1, 0, 0, 0]] * 3)
+  found = jax.tree.map(lambda x: np.asarray(x)[:, :3], found)
   np.testing.assert_array_equal(
-    replay.is_valid(ring, lanes, slots), [1, 1, 1, 0, 0, 0, 0]
+    found.observation, [[[[0, 1]], [[1, 2]], [[2, 3]]]] * 3
   )
-  found = replay.transition_at(ring, lanes[:3], slots[:3])
-  np.testing.assert_array_equal(
-    found.observation[:, 0], [[0, 1], [1, 2], [2, 3]]
+  np.testing.assert_array_equal(found.action, [[21, 22, 23]] * 3)
+  np.testing.assert_allclose(found.reward, [[10, 100, 100]] * 3, rtol=1e-6)
+  np.testing.assert_allclose(
+    found.discount,
+    [[0.81, 0, 0], [0.81, 0.81, 0.9], [0.81, 0, 0]],
+    rtol=1e-6,
   )
-  np.testing.assert_array_equal(found.action, [21, 22, 23])
-  np.testing.assert_allclose(found.reward, [10, 100, 100], rtol=1e-6)
-  np.testing.assert_allclose(found.discount, discounts, rtol=1e-6)
   np.testing.assert_array_equal(
-    found.next_observation[:, 0], [[2, 3], [3, 4], [3, 4]]
+    found.next_observation, [[[[2, 3]], [[3, 4]], [[3, 4]]]] * 3
   )
 
 
