@@ -58,7 +58,9 @@ def train(
   resume: Annotated[
     bool, typer.Option(help='Go on with the run that lies in --base_dir.')
   ] = True,
-  quiet: Annotated[bool, typer.Option(help='No progress, no summary.')] = False,
+  quiet: Annotated[
+    bool, typer.Option('--quiet', help='No progress, no summary.')
+  ] = False,
 ):
   """Train an agent, or go on with a training that was stopped."""
   _prepare()
@@ -100,17 +102,20 @@ def evaluate(
   from dopamine_jax import evaluation
   from dopamine_jax import trained
 
-  agent = trained.load(base_dir)
+  agent = trained.load(base_dir, say=_say)
   result = trained.play(agent, episodes, seed)
   output = output or base_dir / 'evaluation.csv'
-  with open(output, 'w', newline='') as stream:
-    writer = csv.writer(stream)
-    writer.writerow(['seed', 'episode', 'return', 'length'])
-    for row, name in enumerate(agent.seeds):
-      for i in range(episodes):
-        writer.writerow(
-          [name, i, float(result.returns[row, i]), result.lengths[row, i]]
-        )
+  rows = [
+    [name, i, float(result.returns[row, i]), int(result.lengths[row, i])]
+    for row, name in enumerate(agent.seeds)
+    for i in range(episodes)
+  ]
+  try:
+    with open(output, 'w', newline='') as stream:
+      writer = csv.writer(stream, lineterminator='\n')
+      writer.writerows([['seed', 'episode', 'return', 'length'], *rows])
+  except OSError as error:
+    raise errors.UserError(f'could not write {output}: {error}') from error
   for row, name in enumerate(agent.seeds):
     returns = result.returns[row]
     low, high = evaluation.confidence_interval(returns)
@@ -137,7 +142,8 @@ def record(
   from dopamine_jax import trained
 
   output = output or base_dir / 'video.mp4'
-  result = trained.film(trained.load(base_dir), episodes, seed, output)
+  agent = trained.load(base_dir, say=_say)
+  result = trained.film(agent, episodes, seed, output)
   typer.echo(f'{output}: returns {", ".join(f"{r:g}" for r in result)}')
 
 
@@ -171,7 +177,9 @@ def main() -> int:
   try:
     app(standalone_mode=False)
   except errors.UserError as error:
-    _say(f'Error: {error}')
+    from dopamine_jax import config
+
+    _say(f'Error: {config.describe(error)}')
     return 1
   except typer.Exit as leave:
     return leave.exit_code

@@ -225,13 +225,13 @@ def _refuse_misfits():
       if isinstance(value, (str, int, float)) and not _fits(value, hint):
         raise errors.UserError(
           f'{_where([target], name)}{target.__name__}.{name} = {value!r} does '
-          f'not fit; expected {getattr(hint, "__name__", hint)}.'
+          f'not fit; expected {_name(hint)}.'
         )
 
 
 def _fits(value, hint):
   """Whether text or a number suits an annotation; one that is unclear does."""
-  if typing.get_origin(hint) in (typing.Union, types.UnionType):
+  if _is_union(hint):
     return any(_fits(value, each) for each in typing.get_args(hint))
   kind = typing.get_origin(hint) or hint
   if kind is Any or not isinstance(kind, type):
@@ -239,6 +239,16 @@ def _fits(value, hint):
   if isinstance(value, str):
     return issubclass(str, kind)
   return kind not in _NO_NUMBERS
+
+
+def _name(hint):
+  if _is_union(hint):
+    return ' or '.join(_name(each) for each in typing.get_args(hint))
+  return getattr(typing.get_origin(hint) or hint, '__name__', str(hint))
+
+
+def _is_union(hint):
+  return typing.get_origin(hint) in (typing.Union, types.UnionType)
 
 
 @contextlib.contextmanager
@@ -273,8 +283,8 @@ def _explain(error: Exception, source: str | None = None) -> str:
   elif match := re.search(r'^(\w+).*\(\) missing .*arguments?: (.*)$', reason):
     name, missing = match.group(1), match.group(2).replace("'", '')
     reason = (
-      f'{name} needs {missing}, which nothing sets. If it is to be made later, '
-      'leave out the parentheses of @NAME()'
+      f'{name} needs {missing}, which nothing sets. Set it in gin; or write '
+      f'@{name} without parentheses if it is only made later'
     )
   return f'{where}{reason.rstrip(".")}.{_suggest(reason)}'
 

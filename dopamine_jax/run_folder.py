@@ -5,7 +5,7 @@ run. `run.json` holds its seeds and the libraries' versions. Beside them lie
 `metrics.csv`, `tensorboard/` and `checkpoints/`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
 import difflib
 import fcntl
@@ -21,7 +21,8 @@ from dopamine_jax import checkpoints as checkpoints_lib
 from dopamine_jax import errors
 
 _LIBRARIES = ('dopamine-jax', 'jax', 'jaxlib', 'flax', 'optax', 'gymnasium')
-# A run may be made longer: no earlier step depends on this.
+# A run may be made longer. It then equals one that was as long from its start,
+# but for a checkpoint and an evaluation at its old end.
 _MAY_CHANGE = re.compile(r'^\S*Runner\.num_iterations = .*$', re.MULTILINE)
 
 
@@ -58,6 +59,7 @@ def claim(
   config: str,
   facts: dict[str, Any],
   resume: bool,
+  say: Callable[[str], None] = print,
 ) -> list[int]:
   """Starts a run here, or checks that the one that lies here may go on.
 
@@ -67,6 +69,7 @@ def claim(
     config: the operative configuration of the run that wants to start.
     facts: its `seeds` and `versions`.
     resume: whether it may go on.
+    say: prints what the user should know.
 
   Returns:
     The iterations to go on from, oldest first; empty to start at the first.
@@ -82,7 +85,7 @@ def claim(
         f'{folder} already holds a run, and --no-resume never overwrites one. '
         'Choose another --base_dir, or leave --no-resume out to go on.'
       )
-    _check_same(folder, config, facts)
+    _check_same(folder, config, facts, say)
     if iterations:
       wanted = re.search(r'Runner\.num_iterations = (\d+)', config)
       if wanted and int(wanted.group(1)) < iterations[-1]:
@@ -90,8 +93,9 @@ def claim(
           f'the run in {folder} has done {iterations[-1]} iterations; '
           f'num_iterations = {wanted.group(1)} is fewer.'
         )
-  write(config_file, config)
+  # The configuration last: where it is, so is the rest.
   write(facts_file, json.dumps(facts, indent=1))
+  write(config_file, config)
   return iterations
 
 
@@ -105,28 +109,40 @@ def versions() -> dict[str, str]:
 
 
 def read_facts(folder: pathlib.Path) -> dict[str, Any]:
-  """Returns what `run.json` says.
+  """Returns what `run.json` says: `seeds` and `versions`.
 
   Raises:
     UserError: if the folder holds no run.
   """
   try:
-    return json.loads((folder / 'run.json').read_text())
-  except (OSError, ValueError) as error:
+    facts = json.loads((folder / 'run.json').read_text())
+    return {name: facts[name] for name in ('seeds', 'versions')}
+  except FileNotFoundError as error:
     raise errors.UserError(
-      f'{folder} holds no run: its run.json can not be read ({error}). Give '
-      'the --base_dir of a training.'
+      f'{folder} holds no run: it has no run.json. Give the --base_dir of a '
+      'training.'
+    ) from error
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise errors.UserError(
+      f'{folder}/run.json can not be read: {error}'
     ) from error
 
 
 def write(file: pathlib.Path, text: str):
-  """Writes a text file whole or not at all."""
+  """Writes a text file whole or not at all.
+
+  Raises:
+    UserError: if it can't.
+  """
   beside = file.with_suffix('.tmp')
-  beside.write_text(text)
-  os.replace(beside, file)
+  try:
+    beside.write_text(text)
+    os.replace(beside, file)
+  except OSError as error:
+    raise errors.UserError(f'could not write {file}: {error}') from error
 
 
-def _check_same(folder, config, facts):
+def _check_same(folder, config, facts, say):
   old_config = ''
   if (folder / 'config.gin').exists():
     old_config = (folder / 'config.gin').read_text()
@@ -155,7 +171,7 @@ def _check_same(folder, config, facts):
     if old['versions'].get(name) != version
   ]
   if changed:
-    print(
+    say(
       f'Warning: since this run began, {", ".join(changed)} changed. It goes '
       'on, but need not equal a run that was never stopped, bit for bit.'
     )

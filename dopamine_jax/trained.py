@@ -1,5 +1,6 @@
 """A training's newest agent, loaded from its folder to play."""
 
+from collections.abc import Callable
 import pathlib
 from typing import Any, NamedTuple
 
@@ -18,6 +19,8 @@ from dopamine_jax import run_folder
 from dopamine_jax import runner as runner_lib
 from dopamine_jax import training as training_lib
 from dopamine_jax.environments import base
+
+_MIN_HEIGHT = 240  # of a film, in pixels; MinAtar draws 10
 
 
 class Trained(NamedTuple):
@@ -40,8 +43,17 @@ class Trained(NamedTuple):
   steps: int
 
 
-def load(base_dir: str | pathlib.Path) -> Trained:
+def load(
+  base_dir: str | pathlib.Path, say: Callable[[str], None] = print
+) -> Trained:
   """Loads the newest good checkpoint, by the run's own configuration.
+
+  The configuration names Python code, which is imported: have a look at the
+  `config.gin` of a run that isn't yours.
+
+  Args:
+    base_dir: the run's folder.
+    say: prints what the user should know.
 
   Raises:
     UserError: if the folder holds no run, or no checkpoint that can be read.
@@ -70,7 +82,10 @@ def load(base_dir: str | pathlib.Path) -> Trained:
     try:
       state = checkpoints.restore(iteration, {'agent': template})['agent']
     except checkpoints_lib.Damaged as damage:
-      print(f'Warning: skipping iteration {iteration}, damaged: {damage}')
+      say(
+        f'Warning: the checkpoint of iteration {iteration} is damaged '
+        f'({damage}); taking the one before.'
+      )
       continue
     return Trained(
       agent=agent.greedy(),
@@ -94,7 +109,10 @@ def play(trained: Trained, episodes: int, seed: int) -> evaluation.Evaluation:
   evaluator = evaluation.Evaluator(
     trained.agent, trained.environment, len(trained.seeds), episodes
   )
-  return _run(evaluator, trained, seed)
+  try:
+    return _run(evaluator, trained, seed)
+  finally:
+    evaluator.environments.close()
 
 
 def film(
@@ -117,19 +135,29 @@ def film(
   environments = evaluator.environments
   try:
     with imageio.get_writer(
-      output, fps=environments.frames_per_second, macro_block_size=2
+      output,
+      format='FFMPEG',
+      mode='I',
+      fps=environments.frames_per_second,
+      macro_block_size=2,
     ) as video:
       result = _run(
         evaluator,
         trained,
         seed,
-        on_step=lambda: video.append_data(environments.render()),
+        on_step=lambda: video.append_data(_enlarged(environments.render())),
       )
   except OSError as error:
     raise errors.UserError(f'could not write {output}: {error}') from error
   finally:
     environments.close()
   return result.returns[0]
+
+
+def _enlarged(image):
+  """Returns an image of at least _MIN_HEIGHT pixels, its own made larger."""
+  times = -(-_MIN_HEIGHT // len(image))
+  return image.repeat(times, axis=0).repeat(times, axis=1)
 
 
 def _run(evaluator, trained, seed, on_step=lambda: None):

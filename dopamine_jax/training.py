@@ -97,7 +97,7 @@ class Training:
       self.say(f'Warning: {name} is set, but nothing in this run uses it.')
     facts = {'seeds': list(self.seeds), 'versions': run_folder.versions()}
     newest = run_folder.claim(
-      self.folder, self.checkpoints, self.config, facts, resume
+      self.folder, self.checkpoints, self.config, facts, resume, self.say
     )
     if newest:
       self._restore(newest, template)

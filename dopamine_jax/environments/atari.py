@@ -129,6 +129,7 @@ class AtariVector(base.VectorEnvironment):
       self._screen = _make_vector(settings, game, 1, height, width, False)
     self._image = None
     self.num_envs = num_envs
+    self.frames_per_second = 60 / settings.frame_skip  # the console draws 60
     self.action_space = self._vector.single_action_space
     self.observation_space = gymnasium.spaces.Box(
       0, 255, self._vector.single_observation_space.shape[1:], np.uint8

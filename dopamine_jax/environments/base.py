@@ -47,11 +47,13 @@ class VectorEnvironment:
     observation_space: The space of one frame of one environment.
     action_space: The space of one environment's action.
     num_envs: N.
+    frames_per_second: How many steps pass in a second of a film of them.
   """
 
   observation_space: gymnasium.spaces.Box
   action_space: gymnasium.Space[Any]
   num_envs: int
+  frames_per_second: float = 30
 
   def reset(self, seeds: Sequence[int]) -> np.ndarray:
     """Restarts every environment as if it had just been made.

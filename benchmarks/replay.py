@@ -1,0 +1,136 @@
+"""How fast the replay is and what a transition takes: Atari frames, n = 3.
+
+    python -m benchmarks.replay [--slots 200_000] [--calls 2_000]
+
+Every call is waited for, as training waits for it. Beside the rate of the
+median call stands that of the fastest tenth; if they are far apart, something
+else was running.
+"""
+
+import argparse
+from collections.abc import Callable
+import functools
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dopamine_jax import allocator
+from dopamine_jax.replay import ring as ring_lib
+from dopamine_jax.replay import uniform
+
+_EPISODE = 800  # agent steps
+_BATCH = 32
+# Steps that are played again and again: drawing them is not what is measured.
+_POOL = 500
+
+
+def main():
+  """Prints rates and bytes."""
+  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+  parser.add_argument('--slots', type=int, default=200_000)
+  parser.add_argument('--calls', type=int, default=2_000)
+  arguments = parser.parse_args()
+  allocator.keep_freed_memory()  # as training does
+  print(f'{arguments.slots:,} slots of 84x84 bytes, n = 3, stack 4')
+  steps = _steps(_POOL)
+  adding = _measure_ring(steps, arguments.slots, arguments.calls)
+  writing = _measure_floor(steps, arguments.slots, arguments.calls)
+  print(f'{adding / writing:12.2f} bare writes take as long as an add')
+
+
+def _measure_ring(steps: list[ring_lib.Step], slots: int, calls: int) -> float:
+  """Prints what the replay takes; returns seconds of an add."""
+  replay = uniform.UniformReplay(
+    capacity=slots, batch_size=_BATCH, min_history=_BATCH, n_step=3, stack=4
+  )
+  ring = _filled(replay, steps)
+  size = sum(leaf.nbytes for leaf in jax.tree.leaves(ring))
+  transitions = slots * _EPISODE / (_EPISODE + 1)
+  print(f'{size / transitions:12,.0f} bytes a transition')
+  key = jax.random.key(0)
+  sample = jax.jit(
+    lambda ring, i: replay.sample(ring, jax.random.fold_in(key, i))
+  )
+  _report(f'sample({_BATCH})', calls, lambda i: sample(ring, np.int32(i)))
+  add = _donating(replay.add, ring)
+  return _report('add', calls, lambda i: add(steps[i % _POOL]))
+
+
+def _measure_floor(steps: list[ring_lib.Step], slots: int, calls: int) -> float:
+  """Prints how fast one frame is put where the caller says; its seconds."""
+  write = _donating(
+    lambda frames, frame, i: frames.at[i].set(frame[0]),
+    jnp.zeros((slots, 84, 84), jnp.uint8),
+  )
+  return _report(
+    'bare donated write',
+    calls,
+    lambda i: write(steps[i % _POOL].observation, np.int32(i % slots)),
+  )
+
+
+def _donating(function: Callable[..., Any], state: Any) -> Callable[..., Any]:
+  """Returns the jitted function that passes `state` from call to call."""
+  program = jax.jit(function, donate_argnums=0)
+
+  def call(*arguments):
+    nonlocal state
+    state = program(state, *arguments)
+    return state
+
+  return call
+
+
+def _steps(count: int) -> list[ring_lib.Step]:
+  """Returns steps of one environment, none of which ends an episode."""
+  rng = np.random.default_rng(0)
+  frames = rng.integers(0, 256, (count + 1, 1, 84, 84)).astype(np.uint8)
+  return [
+    ring_lib.Step(
+      observation=frames[i],
+      action=rng.integers(0, 18, 1).astype(np.int32),
+      reward=rng.normal(size=1).astype(np.float32),
+      terminated=np.array([False]),
+      truncated=np.array([False]),
+      next_observation=frames[i + 1],
+    )
+    for i in range(count)
+  ]
+
+
+def _filled(
+  replay: uniform.UniformReplay, steps: list[ring_lib.Step]
+) -> ring_lib.Ring:
+  """Returns a full ring of episodes, added by one program."""
+  pool = jax.tree.map(lambda *leaves: jnp.stack(leaves), *steps)
+
+  @functools.partial(jax.jit, donate_argnums=0)
+  def fill(ring, pool):
+    def add(i, ring):
+      step = jax.tree.map(lambda leaf: leaf[i % _POOL], pool)
+      ended = jnp.full(1, i % _EPISODE == _EPISODE - 1)
+      return replay.add(ring, step.replace(terminated=ended))
+
+    return jax.lax.fori_loop(0, replay.capacity, add, ring)
+
+  return jax.block_until_ready(fill(replay.init(steps[0]), pool))
+
+
+def _report(name: str, calls: int, call: Callable[[int], object]) -> float:
+  """Prints how many calls fit into a second; returns the median's seconds."""
+  seconds = []
+  for i in range(calls + 10):
+    started = time.perf_counter()
+    jax.block_until_ready(call(i))
+    seconds.append(time.perf_counter() - started)
+  # The first ones compile, and warm up.
+  fast, median = np.quantile(seconds[10:], [0.1, 0.5])
+  print(f'{1 / median:12,.0f} {name}/s ({1 / fast:,.0f} the fastest tenth)')
+  return median
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,502 @@
+"""Gin files: what they set, what subclasses inherit, what is said of mistakes.
+
+The classes that the configurations here name live in a module of their own,
+outside the package, as a user's do.
+"""
+
+import importlib
+import pathlib
+import sys
+import textwrap
+
+import pytest
+
+from dopamine_jax import config
+from dopamine_jax import errors
+
+MODULE = """
+from collections.abc import Callable, Sequence
+
+from dopamine_jax import settings
+
+
+class Grandparent(settings.Settings):
+  number: int = 0
+  word: str = 'default'
+  rate: float | None = None
+
+
+class Parent(Grandparent):
+  pass
+
+
+class Child(Parent):
+  part: object = None
+
+
+class Sibling(Parent):
+  pass
+
+
+class Part(settings.Settings):
+  given: int
+  size: int = 1
+
+
+class Unnamed(Grandparent):
+  pass
+
+
+class Maker(settings.Settings):
+  make: Callable[..., object] = Part
+
+
+class Plain:
+  def __init__(self, number=0):
+    self.number = number
+
+
+class PlainChild(Plain):
+  def __init__(self, number=0, other=0):
+    super().__init__(number)
+    self.other = other
+
+
+def function(size: int, parts: Sequence[int] = (), note: str = '', free=None):
+  return size, parts, note, free
+"""
+
+HEADER = """
+from __gin__ import dynamic_registration
+import family
+"""
+
+
+@pytest.fixture(scope='module')
+def family(tmp_path_factory):
+  """Returns the module; one for all tests, since gin takes no second one."""
+  folder = tmp_path_factory.mktemp('family')
+  (folder / 'family.py').write_text(MODULE)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(folder)
+    yield importlib.import_module('family')
+  del sys.modules['family']
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch, family):
+  monkeypatch.chdir(tmp_path)
+
+
+def write(text, name='test.gin', header=HEADER):
+  path = pathlib.Path(name)
+  path.write_text(header + textwrap.dedent(text))
+  return path
+
+
+def load(text, *bindings):
+  config.load([write(text)], bindings)
+
+
+def line_of(words, name='test.gin'):
+  """Returns 'FILE, line N:' of the line with these words."""
+  for number, line in enumerate(pathlib.Path(name).read_text().splitlines()):
+    if words in line:
+      return f'{name}, line {number + 1}: '
+  raise AssertionError(words)
+
+
+def message_of(function, *args):
+  with pytest.raises(errors.UserError) as raised:
+    function(*args)
+  message = str(raised.value)
+  assert 'In call to' not in message
+  assert 'In file' not in message
+  return message
+
+
+# Loading.
+
+
+def test_bindings_win_over_files_and_later_files_over_earlier(family):
+  first = write('family.Parent.number = 1\nfamily.Parent.word = "a"\n')
+  second = write('family.Parent.number = 2\n', 'second.gin')
+  config.load([first, second])
+  assert config.build(family.Parent).number == 2
+  assert config.build(family.Parent).word == 'a'
+  config.load([first, second], ['family.Parent.number = 3'])
+  assert config.build(family.Parent).number == 3
+
+
+def test_a_load_forgets_the_one_before(family):
+  load('family.Parent.number = 1\nX = 5\n')
+  load('family.Parent.word = "b"\nX = 6\n')
+  assert config.build(family.Parent).number == 0
+  assert config.build(family.Parent).word == 'b'
+
+
+def test_macros_and_includes(family):
+  write('SIZE = 7\nfamily.Parent.number = %SIZE\n', 'base.gin')
+  load('include "base.gin"\nSIZE = 8\nfamily.Parent.word = "c"\n')
+  built = config.build(family.Parent)
+  assert (built.number, built.word) == (8, 'c')
+
+
+def test_a_file_is_found_by_its_path_or_in_its_package(tmp_path):
+  path = write('')
+  assert config.find(path) == path
+  assert config.find(str(path.absolute())) == path.absolute()
+  packaged = config.find('dopamine_jax/configs/dqn_cartpole.gin')
+  assert packaged.is_file()
+  assert packaged in config.shipped()
+
+
+def test_a_shipped_file_can_be_included_by_its_package_path(family):
+  load(
+    """
+    include 'dopamine_jax/configs/dqn_cartpole.gin'
+    family.Parent.number = 4
+    """
+  )
+  assert config.build(family.Parent).number == 4
+
+
+@pytest.mark.parametrize(
+  'name', ['none.gin', '/no/where.gin', 'no_package/x.gin']
+)
+def test_a_file_that_is_not_there_is_named(name):
+  message = message_of(config.load, [name])
+  assert f'gin file not found: {name}.' in message
+  assert 'dopamine-jax configs' in message
+
+
+@pytest.mark.parametrize('folder', ['dopamine_jax/configs/', ''])
+def test_a_shipped_file_of_a_similar_name_is_suggested(folder):
+  message = message_of(config.load, [f'{folder}dqn_cartpol.gin'])
+  assert 'Did you mean dopamine_jax/configs/dqn_cartpole.gin?' in message
+
+
+# Inheritance of bindings.
+
+
+def test_a_subclass_inherits_its_parents_bindings(family):
+  load(
+    """
+    family.Parent.number = 1
+    family.Child.word = 'own'
+    """
+  )
+  built = config.build(family.Child)
+  assert (built.number, built.word) == (1, 'own')
+  # Not the other way round.
+  assert config.build(family.Parent).word == 'default'
+
+
+def test_over_two_levels_the_nearest_ancestor_wins(family):
+  load(
+    """
+    family.Grandparent:
+      number = 1
+      word = 'grandparent'
+      rate = 0.1
+    family.Parent:
+      number = 2
+      word = 'parent'
+    family.Child.word = 'child'
+    """
+  )
+  built = config.build(family.Child)
+  assert (built.number, built.word, built.rate) == (2, 'child', 0.1)
+  built = config.build(family.Parent)
+  assert (built.number, built.word, built.rate) == (2, 'parent', 0.1)
+
+
+def test_a_subclass_that_is_only_referred_to_inherits_too(family):
+  load(
+    """
+    family.Parent.number = 3
+    family.Maker.make = @family.Child
+    """
+  )
+  assert config.build(config.build(family.Maker).make).number == 3
+  load(
+    """
+    family.Parent.number = 4
+    family.Child.part = @family.Sibling()
+    """
+  )
+  built = config.build(family.Child)
+  assert (built.number, built.part.number) == (4, 4)
+
+
+def test_bindings_of_the_command_line_are_inherited(family):
+  load(
+    'family.Child.word = "x"\nfamily.Parent.number = 1',
+    'family.Parent.number = 5',
+  )
+  assert config.build(family.Child).number == 5
+
+
+def test_a_setting_of_ones_own_wins_wherever_it_stands(family):
+  for lines in (
+    ['family.Child.number = 1', 'family.Parent.number = 2'],
+    ['family.Parent.number = 2', 'family.Child.number = 1'],
+  ):
+    load('\n'.join(lines))
+    assert config.build(family.Child).number == 1
+    assert config.build(family.Parent).number == 2
+  load('family.Child.number = 1', 'family.Grandparent.number = 2')
+  assert config.build(family.Child).number == 1
+
+
+def test_scopes_keep_to_themselves(family):
+  load(
+    """
+    family.Maker.make = @small/family.Child
+    family.Child.part = @family.Sibling()
+    small/family.Parent.number = 6
+    family.Parent.word = 'all'
+    """
+  )
+  small = config.build(family.Maker).make()
+  assert (small.number, small.word) == (6, 'all')
+  assert config.build(family.Child).number == 0
+
+
+def test_plain_classes_inherit_what_they_take(family):
+  load('family.Plain.number = 2\nfamily.PlainChild.other = 3\n')
+  built = config.build(family.PlainChild)
+  assert (built.number, built.other) == (2, 3)
+
+
+def test_what_is_inherited_is_in_the_operative_configuration(family):
+  load('family.Parent.number = 3\nfamily.Child.word = "x"\n')
+  config.build(family.Child)
+  assert 'family.Child.number = 3' in config.operative()
+  assert 'Parent.number' not in config.operative()
+
+
+# Building.
+
+
+def test_a_default_that_gin_does_not_name_has_its_bindings(family):
+  load('family.Part.size = 5\nfamily.Maker.make = @family.Part\n')
+  # `Part` here is the plain class, as it stands in a default.
+  assert config.configured(family.Part)(given=1).size == 5
+  assert config.build(family.Part, given=1).size == 5
+  assert config.build(family.Maker).make(given=2).size == 5
+
+
+def test_what_gin_does_not_know_stays_as_it_is(family):
+  load('')
+  assert config.configured(family.Unnamed) is family.Unnamed
+  assert config.build(family.Unnamed, number=1).number == 1
+  assert config.configured(len) is len
+
+
+# What was used.
+
+
+def test_the_operative_configuration_reproduces_itself(family):
+  load(
+    """
+    SIZE = 3
+    family.Maker.make = @family.Child
+    family.Parent.number = %SIZE
+    family.Child:
+      word = 'it\\'s "quoted"'
+      part = @scope/family.Sibling()
+    scope/family.Sibling.rate = 1e-30
+    """
+  )
+  first = config.build(config.build(family.Maker).make)
+  text = config.operative()
+  pathlib.Path('operative.gin').write_text(text)
+  config.load(['operative.gin'])
+  second = config.build(config.build(family.Maker).make)
+  assert config.operative() == text
+  assert config.unused() == []
+  for built in (first, second):
+    assert built.number == 3
+    assert built.word == 'it\'s "quoted"'
+    assert built.part.rate == 1e-30
+
+
+def test_a_binding_that_nothing_uses_is_named(family):
+  load('family.Parent.number = 1\nfamily.Part.size = 5\nUNUSED = 3\n')
+  config.build(family.Parent)
+  assert config.unused() == ['family.Part.size']
+
+
+def test_a_binding_that_the_caller_overrules_is_not_used(family):
+  load('family.Part:\n  given = 1\n  size = 2\n')
+  config.build(family.Part, given=5)
+  assert config.unused() == ['family.Part.given']
+
+
+def test_a_binding_that_a_subclass_inherited_is_used(family):
+  load('family.Parent.number = 1\nfamily.Child.word = "x"\n')
+  config.build(family.Child)
+  assert config.unused() == []
+
+
+def test_a_binding_is_used_by_a_call_in_a_scope(family):
+  load(
+    """
+    family.Part.size = 2
+    a/family.Part.given = 2
+    b/family.Part.given = 3
+    family.Maker.make = @a/family.Part
+    """
+  )
+  config.build(config.build(family.Maker).make)
+  assert config.unused() == ['b/family.Part.given']
+
+
+# Mistakes: the file, the line, the nearest right name.
+
+
+@pytest.mark.parametrize(
+  ('line', 'words'),
+  [
+    ('family.Parent.numbr = 1', ["'numbr'", 'Did you mean number?']),
+    ('family.Parnet.number = 1', ['Parnet', 'Did you mean Parent']),
+    ('import familly', ['familly', 'PYTHONPATH']),
+    ('import optax.optx', ['optax.optx']),
+    ('import os.nothing', ['os.nothing']),
+    (
+      'from dopamine_jax.agents import dqnn',
+      ['dopamine_jax.agents.dqnn', 'Did you mean dqn?'],
+    ),
+    (
+      'from dopamine_jax.agent import nothing',
+      ['dopamine_jax.agent.nothing'],
+    ),
+    ('famly.Parent.number = 1', ['famly', 'import']),
+    ('family.Maker.make = @family.Prt', ['Prt', 'Did you mean Part']),
+    ('family.Parent.number = = 2', ['Unable to parse']),
+    ('family.Parent.number 2', ["expected ':' or '='"]),
+    ('family.Parent.word = bare', ['bare', 'quotes']),
+    ('include "missing.gin"', ['missing.gin']),
+    ("family.function.size = '3'", ["function.size = '3'", 'expected int']),
+    ('family.function.parts = 3', ['function.parts = 3', 'Sequence']),
+    ('family.function.note = 3', ['function.note = 3', 'str']),
+  ],
+)
+def test_a_mistake_in_a_file_is_told_with_its_line(line, words):
+  path = write(f'family.Maker.make = @family.Part\n{line}\n')
+  message = message_of(config.load, [path])
+  assert message.startswith(line_of(line)), message
+  for word in words:
+    assert word in message
+
+
+def test_a_broken_indentation_is_told_with_the_file():
+  path = write('family.Parent:\n    number = 1\n  word = "x"\n')
+  assert message_of(config.load, [path]).startswith(line_of('word ='))
+
+
+def test_a_file_that_is_no_text_is_named():
+  pathlib.Path('test.gin').write_bytes(b'\xff\xfe')
+  assert message_of(config.load, ['test.gin']).startswith('test.gin: ')
+
+
+@pytest.mark.parametrize(
+  ('binding', 'words'),
+  [
+    ('family.Parent.numbr = 1', ["'numbr'", 'Did you mean number?']),
+    ('family.Parnt.number = 1', ['family.Parnt', 'Did you mean family.Parent']),
+    ('family.Parent.number = ', ['Unable to parse']),
+    ('number', ["expected ':' or '='"]),
+    ("family.function.size = '3'", ["function.size = '3'"]),
+  ],
+)
+def test_a_mistake_on_the_command_line_is_told_as_that(binding, words):
+  path = write('family.Parent.number = 1\nfamily.function.size = 1\n')
+  message = message_of(config.load, [path], [binding])
+  assert message.startswith('--gin_bindings')
+  for word in words:
+    assert word in message
+
+
+@pytest.mark.parametrize(
+  'binding',
+  [
+    "note = 'text'",
+    'size = 2',
+    'size = 2.5',  # for optax, 1e5 steps are as good as 100_000
+    'parts = (1, 2)',
+    'parts = [1]',
+    'size = @family.Plain()',
+    "free = 'anything'",
+    'free = 3',
+    'size = None',
+  ],
+)
+def test_what_may_fit_is_let_through(binding):
+  load(f'family.function.{binding}')
+
+
+@pytest.mark.parametrize(
+  ('value', 'expected'),
+  [
+    ("'four'", 'of type str; expected int'),
+    ('4.5', 'of type float; expected int'),
+    ('None', 'of type NoneType; expected int'),
+    ('@family.Plain', 'expected int'),
+  ],
+)
+def test_a_setting_of_the_wrong_type_is_told_with_its_line(
+  family, value, expected
+):
+  load(f'family.Parent.word = "x"\nfamily.Parent.number = {value}\n')
+  message = message_of(config.build, family.Parent)
+  assert message.startswith(line_of('family.Parent.number'))
+  assert 'Parent.number = ' in message
+  assert expected in message
+
+
+def test_the_line_is_that_of_the_binding_that_holds(family):
+  write('family.Parent.number = "included"\n', 'base.gin')
+  load('include "base.gin"')
+  message = message_of(config.build, family.Parent)
+  assert message.startswith(line_of('included', 'base.gin'))
+
+  load('include "base.gin"\nfamily.Parent.number = "file"')
+  message = message_of(config.build, family.Parent)
+  assert message.startswith(line_of('"file"'))
+
+  load('family.Parent.number = "file"', 'family.Parent.number = "typed"')
+  message = message_of(config.build, family.Parent)
+  assert message.startswith("--gin_bindings: Parent.number = 'typed'")
+
+  # A subclass's own, though the parent's stands below it.
+  load('family.Child.number = "own"\nfamily.Parent.number = "parent"')
+  message = message_of(config.build, family.Child)
+  assert message.startswith(line_of('"own"'))
+
+  load('family.Parent.number = "parent"\nfamily.Child.word = "x"')
+  message = message_of(config.build, family.Child)
+  assert message.startswith(line_of('"parent"'))
+
+
+def test_a_mistake_in_a_part_is_told_as_directly(family):
+  load('family.Child.part = @family.Part()\nfamily.Part.given = "x"\n')
+  message = message_of(config.build, family.Child)
+  assert message.startswith(line_of('family.Part.given') + 'Part.given = ')
+
+
+def test_a_setting_that_is_missing_is_named(family):
+  load('family.Part.size = 2')
+  message = message_of(config.build, family.Part)
+  assert 'Part needs given' in message
+  load('family.Child.part = @family.Part()\n')
+  message = message_of(config.build, family.Child)
+  assert 'Part needs given' in message
+  assert '@Part without parentheses' in message
+
+
+def test_a_macro_without_a_value_is_named():
+  message = message_of(load, 'family.Parent.number = %SIZE\n')
+  assert '%SIZE' in message
+  assert len(message) < 200
