@@ -37,7 +37,7 @@ def main():
   for keep in (False, True):
     command = [sys.executable, '-m', 'benchmarks.convolutions', 'measure']
     output = subprocess.run(
-      [*command, str(keep)], check=True, env=environment, capture_output=True
+      [*command, str(keep)], check=True, env=environment, stdout=subprocess.PIPE
     ).stdout
     halves[keep] = json.loads(output)
   print('| ms | padding | XLA | XLA, kept | ours | ours, kept |')

@@ -29,6 +29,8 @@ class Conv(nn.Module):
     strides: (vertical, horizontal) steps between windows, in pixels.
     padding: 'SAME' pads with zeros to H' = ceil(H / stride); 'VALID' pads
       nothing.
+    input_scale: what images are multiplied by. It is folded into the kernel, so
+      that bytes are moved as bytes.
     use_bias: whether to add a learned number to each output channel.
     kernel_init: initializer of `kernel` [*kernel_size, C, features].
     bias_init: initializer of `bias` [features].
@@ -38,6 +40,7 @@ class Conv(nn.Module):
   kernel_size: tuple[int, int]
   strides: tuple[int, int] = (1, 1)
   padding: str = 'SAME'
+  input_scale: float = 1.0
   use_bias: bool = True
   kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
   bias_init: nn.initializers.Initializer = nn.initializers.zeros_init()
@@ -53,7 +56,7 @@ class Conv(nn.Module):
       raise ValueError(f'images must be [B, H, W, C], got {images.shape}')
     shape = (*self.kernel_size, images.shape[-1], self.features)
     kernel = self.param('kernel', self.kernel_init, shape)
-    y = convolve(images, kernel, self.strides, self.padding)
+    y = convolve(images, self.input_scale * kernel, self.strides, self.padding)
     if self.use_bias:
       bias = self.param('bias', self.bias_init, (self.features,))
       y += jnp.broadcast_to(bias, y.shape)

@@ -37,7 +37,7 @@ class NatureTorso(nn.Module):
   @nn.compact
   def __call__(self, observation: jax.Array) -> jax.Array:
     """Returns the features of `observation`."""
-    x = _as_images(observation).astype(jnp.float32) / 255.0
+    x, scale = _as_images(observation), 1 / 255
     for features, size, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
       x = convolution.Conv(
         features,
@@ -45,8 +45,9 @@ class NatureTorso(nn.Module):
         strides=(stride, stride),
         padding=self.padding,
         kernel_init=self.kernel_init,
+        input_scale=scale,
       )(x)
-      x = nn.relu(x)
+      x, scale = nn.relu(x), 1.0
     return x.reshape(x.shape[0], -1)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 import pathlib
 from typing import Any, NamedTuple
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -125,6 +126,8 @@ def film(
   """
   import imageio
 
+  if output.suffix != '.mp4':
+    raise errors.UserError(f'{output}: a film is an .mp4 file.')
   state = trained.state
   if len(trained.seeds) > 1:
     state = jax.tree.map(lambda leaf: leaf[0], state)
@@ -134,13 +137,14 @@ def film(
   )
   environments = evaluator.environments
   try:
-    with imageio.get_writer(
-      output,
-      format='FFMPEG',
-      mode='I',
-      fps=environments.frames_per_second,
-      macro_block_size=2,
-    ) as video:
+    with (
+      warnings.catch_warnings(),
+      imageio.get_writer(
+        output, fps=environments.frames_per_second, macro_block_size=2
+      ) as video,
+    ):
+      # JAX warns of any fork; this one becomes ffmpeg at once.
+      warnings.filterwarnings('ignore', r'os\.fork', RuntimeWarning)
       result = _run(
         evaluator,
         trained,

@@ -1,0 +1,681 @@
+"""The command line, as a user meets it: results, messages, exit statuses."""
+
+import csv
+import itertools
+import json
+import os
+import pathlib
+import re
+import shutil
+import sys
+
+import gymnasium
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+import typer
+
+from dopamine_jax import cli
+from dopamine_jax import run_folder
+
+TINY = """
+from __gin__ import dynamic_registration
+import optax
+from dopamine_jax import networks
+from dopamine_jax import runner
+from dopamine_jax.agents import double_dqn
+from dopamine_jax.agents import dqn
+from dopamine_jax.environments import atari
+from dopamine_jax.environments import gym
+from dopamine_jax.metrics import csv_file
+from dopamine_jax.replay import uniform
+
+runner.Runner:
+  agent = @dqn.DQN
+  environment = @gym.Gym()
+  num_iterations = 2
+  training_steps = 40
+  collectors = [@csv_file.CSV]
+gym.Gym:
+  id = 'CartPole-v1'
+  max_steps_per_episode = 20
+dqn.DQN:
+  network = @networks.MLP
+  replay = @uniform.UniformReplay
+  optimizer = @optax.adam()
+  target_update_period = 20
+  epsilon = 0.5
+networks.MLP.hidden = (8,)
+uniform.UniformReplay:
+  capacity = 60
+  batch_size = 8
+  min_history = 20
+optax.adam.learning_rate = 1e-3
+"""
+
+# Environments that a user might have, in a module of their own.
+MY_ENVS = """
+import gymnasium
+from gymnasium import spaces
+import numpy as np
+
+
+class Coins(gymnasium.Env):
+  '''3 to 7 steps, each worth 2, whatever one does.'''
+
+  observation_space = spaces.Box(0, 1, (2,), np.float32)
+  action_space = spaces.Discrete(2)
+
+  def reset(self, *, seed=None, options=None):
+    super().reset(seed=seed)
+    self.left = self.np_random.integers(3, 8)
+    return np.zeros(2, np.float32), {}
+
+  def step(self, action):
+    self.left -= 1
+    return np.zeros(2, np.float32), 2.0, self.left == 0, False, {}
+
+
+class Dictionary(Coins):
+  observation_space = spaces.Dict({'place': Coins.observation_space})
+
+
+class FromOne(Coins):
+  action_space = spaces.Discrete(2, start=1)
+
+
+for name, env in (
+  ('Coins', Coins), ('Dictionary', Dictionary), ('FromOne', FromOne)
+):
+  gymnasium.register(f'{name}-v0', entry_point=env)
+"""
+
+
+class Cli:
+  """Runs commands in this process."""
+
+  def __init__(self, capsys, monkeypatch):
+    self._capsys = capsys
+    self._monkeypatch = monkeypatch
+
+  def __call__(self, *words, status=0):
+    """Returns what was printed, without and with stderr, on one line each."""
+    with self._monkeypatch.context() as patch:
+      patch.setattr(sys, 'argv', ['dopamine-jax', *map(str, words)])
+      patch.setattr(sys, 'path', list(sys.path))
+      self._capsys.readouterr()
+      actual = cli.main()
+    out, err = self._capsys.readouterr()
+    assert 'Traceback' not in out + err
+    assert actual == status, out + err
+    return out if status == 0 else err
+
+
+@pytest.fixture(autouse=True)
+def working_folder(tmp_path, monkeypatch):
+  (tmp_path / 'tiny.gin').write_text(TINY)
+  monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def my_envs(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('modules')
+  (folder / 'my_envs.py').write_text(MY_ENVS)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(folder)
+    yield
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+  return Cli(capsys, monkeypatch)
+
+
+def train(*bindings, base_dir='run', gin='tiny.gin', options=()):
+  """Returns the words of a training with these bindings."""
+  words = ['train', '--gin_files', gin, '--base_dir', base_dir]
+  for binding in bindings:
+    words += ['--gin_bindings', binding]
+  return [*words, *options]
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+  """Returns a function that gives a fresh copy of a trained run's folder."""
+  folder = tmp_path_factory.mktemp('trained')
+  (folder / 'tiny.gin').write_text(TINY)
+
+  def copy(to, *bindings, seeds=1):
+    name = re.sub(r'\W+', '_', '_'.join(['run', *bindings, str(seeds)]))
+    if not (folder / name).exists():
+      words = train(
+        *bindings,
+        gin=folder / 'tiny.gin',
+        base_dir=folder / name,
+        options=['--num_seeds', str(seeds), '--quiet'],
+      )
+      with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, 'argv', ['dopamine-jax', *map(str, words)])
+        patch.setattr(sys, 'path', list(sys.path))
+        assert cli.main() == 0
+    shutil.copytree(folder / name, to)
+    return pathlib.Path(to)
+
+  return copy
+
+
+def files_of(folder):
+  """Returns what a folder holds, to see whether it is left alone."""
+  return {
+    str(p): p.read_bytes()
+    for p in pathlib.Path(folder).rglob('*')
+    if p.is_file() and p.name != '.lock'
+  }
+
+
+def line_of(words):
+  for number, line in enumerate(
+    pathlib.Path('tiny.gin').read_text().splitlines()
+  ):
+    if words in line:
+      return f'tiny.gin, line {number + 1}: '
+  raise AssertionError(words)
+
+
+# Usage.
+
+
+COMMANDS = ('train', 'evaluate', 'record', 'configs', 'fingerprint')
+
+
+@pytest.mark.parametrize('command', COMMANDS)
+def test_each_option_of_a_command_is_explained(run, command, monkeypatch):
+  monkeypatch.setenv('COLUMNS', '200')
+  text = run(command, '--help')
+  group = typer.main.get_command(cli.app)
+  assert set(group.commands) == set(COMMANDS)
+  assert group.commands[command].help in text
+  for parameter in group.commands[command].params:
+    assert len(parameter.help) > 10, parameter.name
+    assert max(parameter.opts, key=len) in text
+
+
+def test_the_options_are_those_that_are_documented(run, monkeypatch):
+  monkeypatch.setenv('COLUMNS', '200')
+  text = run('train', '--help')
+  for option in (
+    '--base_dir',
+    '--gin_files',
+    '--gin_bindings',
+    '--seed',
+    '--num_seeds',
+    '--resume',
+    '--no-resume',
+    '--quiet',
+  ):
+    assert f'{option} ' in text
+  assert '--episodes ' in run('evaluate', '--help')
+
+
+def test_the_help_lists_the_commands(run):
+  text = run('--help')
+  assert all(f' {command} ' in text for command in COMMANDS)
+
+
+@pytest.mark.parametrize(
+  'words',
+  [
+    [],
+    ['trane'],
+    ['train'],
+    ['train', '--base_dir', 'run'],
+    ['train', '--gin_files', 'tiny.gin'],
+    [*train(), '--nonsense'],
+    [*train(), 'extra'],
+    [*train(), '--seed', '-1'],
+    [*train(), '--seed', 'one'],
+    [*train(), '--num_seeds', '0'],
+    ['evaluate'],
+    ['evaluate', 'run', '--episodes', '0'],
+    ['record', 'run', '--episodes', '0'],
+    ['fingerprint'],
+  ],
+)
+def test_wrong_usage_has_status_2(run, words):
+  assert run(*words, status=2) or not words
+  assert not pathlib.Path('run').exists()
+
+
+def test_configs_lists_each_shipped_file_with_its_first_line(run):
+  text = run('configs')
+  root = pathlib.Path(cli.__file__).resolve().parent.parent
+  files = sorted((root / 'configs').glob('*.gin'))
+  assert files
+  for file in files:
+    header = file.read_text().splitlines()[0].removeprefix('# ')
+    (line,) = [x for x in text.splitlines() if f'/{file.name} ' in x]
+    assert line.split() == [
+      f'dopamine_jax/configs/{file.name}',
+      *header.split(),
+    ]
+
+
+# What the commands do.
+
+
+def test_train_says_what_was_reached_and_what_to_do_next(run):
+  text = run(*train('runner.Runner.evaluation_episodes = 2'))
+  assert re.search(r'Mean evaluation return in the last iteration: \d', text)
+  assert re.search(r'Mean training return in the last iteration: \d', text)
+  assert 'tensorboard --logdir run' in text
+  assert 'dopamine-jax evaluate run' in text
+  assert {'config.gin', 'metrics.csv', 'run.json', 'checkpoints'} <= set(
+    os.listdir('run')
+  )
+
+
+def test_quiet_says_nothing(run):
+  assert run(*train(options=['--quiet'])) == ''
+
+
+def test_the_operative_configuration_in_the_folder_trains_the_same(
+  run, trained, tmp_path
+):
+  first = trained('first')
+  run(*train(gin='first/config.gin', base_dir='second', options=['--quiet']))
+  assert run('fingerprint', 'second') == run('fingerprint', first)
+  one, two = (
+    pathlib.Path(x, 'config.gin').read_text() for x in ('first', 'second')
+  )
+  assert one == two
+
+
+def test_fingerprint_prints_a_digest_for_each_part(run, trained):
+  lines = run('fingerprint', trained('run')).splitlines()
+  assert [line.split()[0] for line in lines] == [
+    'parameters',
+    'optimizer',
+    'replay',
+    'counters',
+    'metrics',
+    'all',
+  ]
+  assert all(re.fullmatch(r'\w+ +[0-9a-f]{64}', line) for line in lines)
+
+
+@pytest.mark.parametrize('seeds', [1, 3])
+def test_evaluate_writes_each_episode_and_the_mean_with_its_interval(
+  run, trained, seeds
+):
+  base_dir = trained('run', "gym.Gym.id = 'my_envs:Coins-v0'", seeds=seeds)
+  text = run('evaluate', base_dir, '--episodes', '50')
+  with open(base_dir / 'evaluation.csv', newline='') as stream:
+    rows = list(csv.DictReader(stream))
+  assert [(int(r['seed']), int(r['episode'])) for r in rows] == list(
+    itertools.product(range(seeds), range(50))
+  )
+  by_seed = np.array([float(r['return']) for r in rows]).reshape(seeds, 50)
+  lengths = np.array([int(r['length']) for r in rows]).reshape(seeds, 50)
+  np.testing.assert_array_equal(by_seed, 2 * lengths)
+  assert set(lengths.ravel()) == {3, 4, 5, 6, 7}
+  for seed in range(seeds):
+    mean, low, high = map(
+      float,
+      re.search(
+        rf'seed {seed}: mean return (\S+), 95% interval \[(\S+), (\S+)\] over '
+        '50 episodes, after iteration 2',
+        text,
+      ).groups(),
+    )
+    assert mean == pytest.approx(by_seed[seed].mean(), abs=0.006)
+    half = 1.96 * by_seed[seed].std() / np.sqrt(50)
+    assert low == pytest.approx(mean - half, abs=0.15 * half)
+    assert high == pytest.approx(mean + half, abs=0.15 * half)
+  if seeds > 1:
+    assert len({tuple(row) for row in by_seed}) == seeds
+
+
+def test_evaluate_repeats_itself_and_takes_a_seed_and_a_file(run, trained):
+  base_dir = trained('run')
+  for output, seed in (('a.csv', 1), ('b.csv', 1), ('c.csv', 2)):
+    options = ('--episodes', 3, '--output', output, '--seed', seed)
+    assert output in run('evaluate', base_dir, *options)
+  a, b, c = (pathlib.Path(f'{x}.csv').read_text() for x in 'abc')
+  assert a == b
+  assert a != c
+  assert not (base_dir / 'evaluation.csv').exists()
+
+
+def test_evaluate_takes_an_older_checkpoint_for_a_damaged_one(
+  run, trained, capsys
+):
+  base_dir = trained('run')
+  (base_dir / 'checkpoints/000002/manifest.json').write_text('')
+  text = run('evaluate', base_dir, '--episodes', 2)
+  assert 'after iteration 1' in text
+
+
+def test_record_films_cartpole(run, trained):
+  pytest.importorskip('pygame')
+  base_dir = trained('run')
+  text = run('record', base_dir, '--episodes', 2)
+  assert 'returns' in text
+  returns = [float(x) for x in re.findall(r'[\d.]+', text.split('returns')[1])]
+  video = imageio.imread(base_dir / 'video.mp4')
+  assert len(returns) == 2
+  assert video.shape == (sum(returns), 400, 600, 3)
+  assert video[-1].std() > 5  # there is something to see, and it moves
+  assert (video[0] != video[-1]).any()
+  assert imageio.immeta(base_dir / 'video.mp4')['fps'] == 50
+
+
+def test_record_films_the_first_of_several_seeds(run, trained):
+  pytest.importorskip('pygame')
+  three = trained('three', seeds=3)
+  text = run('record', three, '--output', 'film.mp4')
+  (value,) = re.findall(r'returns (\d+)', text)
+  assert len(imageio.imread('film.mp4')) == int(value)
+
+
+@pytest.mark.parametrize(
+  ('module', 'bindings', 'shape', 'fps'),
+  [
+    (
+      'minatar',
+      ("gym.Gym.id = 'MinAtar/Breakout-v1'",),
+      (240, 240, 3),
+      30,
+    ),
+    (
+      'ale_py',
+      (
+        'runner.Runner.environment = @atari.Atari()',
+        'atari.Atari.max_steps_per_episode = 30',
+      ),
+      (420, 320, 3),
+      15,
+    ),
+  ],
+)
+def test_record_films_other_environments(
+  run, trained, module, bindings, shape, fps
+):
+  pytest.importorskip(module)
+  base_dir = trained('run', *bindings)
+  run('record', base_dir, '--output', 'film.mp4')
+  video = imageio.imread('film.mp4')
+  assert video.shape[1:] == shape
+  assert video.std() > 5
+  assert imageio.immeta('film.mp4')['fps'] == fps
+
+
+def test_record_says_which_files_it_can_not_write(run, trained):
+  base_dir = trained('run')
+  error = run('record', base_dir, '--output', 'film.txt', status=1)
+  assert 'film.txt' in error
+  assert '.mp4' in error
+  error = run('record', base_dir, '--output', 'no/film.mp4', status=1)
+  assert 'no/film.mp4' in error
+  error = run('evaluate', base_dir, '--output', 'no/x.csv', status=1)
+  assert 'could not write no/x.csv' in error
+
+
+@pytest.mark.parametrize('command', ['evaluate', 'record', 'fingerprint'])
+def test_a_folder_that_holds_no_run_is_told(run, command):
+  pathlib.Path('empty').mkdir()
+  for folder in ('empty', 'nowhere'):
+    error = run(command, folder, status=1)
+    assert f'{folder} holds no run' in error
+  pathlib.Path('empty/run.json').write_text('[]')
+  assert 'empty/run.json can not be read' in run(command, 'empty', status=1)
+
+
+@pytest.mark.parametrize('command', ['evaluate', 'record', 'fingerprint'])
+def test_a_run_without_a_checkpoint_is_told(run, trained, command):
+  base_dir = trained('run')
+  shutil.rmtree(base_dir / 'checkpoints')
+  error = run(command, base_dir, status=1)
+  assert 'no checkpoint' in error
+
+
+# Mistakes in a configuration.
+
+
+@pytest.mark.parametrize(
+  ('old', 'new', 'words'),
+  [
+    ('agents import dqn', 'agents import dqnn', ['Did you mean dqn?']),
+    ('= @dqn.DQN', '= @dqn.DQQN', ['DQQN', 'Did you mean DQN?']),
+    ('epsilon = 0.5', 'epsylon = 0.5', ["'epsylon'", 'Did you mean epsilon?']),
+    ('learning_rate', 'lerning_rate', ['Did you mean learning_rate?']),
+    ('capacity = 60', "capacity = '60'", ['of type str; expected int']),
+    ('capacity = 60', 'capacity = 60.5', ['of type float; expected int']),
+    ('learning_rate = 1e-3', "learning_rate = '1e-3'", ["'1e-3'", 'float']),
+    ('hidden = (8,)', 'hidden = 8', ['hidden = 8', 'Sequence']),
+    ('@optax.adam()', '@optax.adam', ['@name()']),
+    ('epsilon = 0.5', 'epsilon = = 0.5', ['Unable to parse']),
+    ('epsilon = 0.5', 'epsilon = high', ['high', 'quotes']),
+    ('epsilon = 0.5', 'epsilon = 1.5', ['1.5', '[0, 1]']),
+    ('batch_size = 8', 'batch_size = 30', ['30', 'min_history = 20']),
+    ('min_history = 20', 'min_history = 70', ['70', 'capacity = 60']),
+    ('training_steps = 40', 'training_steps = 0', ['0', 'at least 1']),
+    ('training_steps = 40', 'training_steps = -40', ['-40', 'at least 1']),
+    ('update_period = 20', 'update_period = 0', ['0']),
+    ('update_period = 20', 'update_period = 19', ['19', 'update_period = 4']),
+  ],
+)
+def test_a_mistake_in_the_gin_file_is_told_with_its_line(run, old, new, words):
+  assert TINY.count(old) == 1 or old == 'agents import dqn'
+  pathlib.Path('tiny.gin').write_text(
+    TINY.replace(f'{old}\n', f'{new}\n', 1)
+    if f'{old}\n' in TINY
+    else TINY.replace(old, new, 1)
+  )
+  error = run(*train(), status=1)
+  assert error.startswith(f'Error: {line_of(new)}'), error
+  for word in words:
+    assert word in error
+
+
+@pytest.mark.parametrize(
+  ('binding', 'words'),
+  [
+    ('dqn.DQN.gama = 0.9', ["'gama'", 'Did you mean gamma?']),
+    ("dqn.DQN.gamma = 'high'", ['of type str; expected float']),
+    ('dqn.DQM.gamma = 0.9', ['dqn.DQM', 'Did you mean dqn.DQN?']),
+    ('gamma', ["expected ':' or '='"]),
+    ('dqn.DQN.n_step = 58', ['n_step = 58', '60']),
+    ('dqn.DQN.n_step = 0', ['0', 'at least 1']),
+    ('runner.Runner.checkpoint_period = 0', ['0', 'at least 1']),
+    ('runner.Runner.evaluation_episodes = -1', ['-1', 'at least 0']),
+    ('runner.Runner.num_envs = 3', ['40', 'num_envs = 3']),
+    ('gym.Gym.stack = 0', ['0', 'at least 1']),
+    ('gym.Gym.reward_clip = -1', ['-1', 'above 0']),
+    ("gym.Gym.id = 'CartPol-v1'", ["'CartPol-v1'", 'CartPole-v1']),
+    ("gym.Gym.id = 'no_such_module:X-v0'", ['no_such_module']),
+    ("gym.Gym.id = 'ALE/Pong-v5'", ['atari.Atari.game']),
+    (
+      "gym.Gym.id = 'Pendulum-v1'",
+      ['action_space', 'Box(-2.0, 2.0', 'Discrete', 'DQN'],
+    ),
+    ("gym.Gym.id = 'my_envs:FromOne-v0'", ['start', 'Discrete']),
+    ("gym.Gym.id = 'my_envs:Dictionary-v0'", ['Dict(', 'Box', 'Flatten']),
+    (
+      'uniform.UniformReplay.capacity = 100_000_000_000',
+      ['GB for replay', 'GB are available', 'capacity'],
+    ),
+    ('runner.Runner.collectors = [@csv_file.CSV()]', ['without parentheses']),
+  ],
+)
+def test_what_can_not_work_is_refused_before_training(run, binding, words):
+  error = run(*train(binding), status=1)
+  for word in words:
+    assert word in error
+  assert not pathlib.Path('run/metrics.csv').exists()
+  assert not pathlib.Path('run/checkpoints').exists()
+
+
+def test_a_gin_file_that_is_not_there_is_named(run):
+  error = run(*train(gin='dopamine_jax/configs/dqn_cartpol.gin'), status=1)
+  assert 'gin file not found: dopamine_jax/configs/dqn_cartpol.gin' in error
+  assert 'Did you mean dopamine_jax/configs/dqn_cartpole.gin?' in error
+
+
+def test_a_binding_that_nothing_uses_is_told(run, capsys, monkeypatch):
+  words = train('double_dqn.DoubleDQN.gamma = 0.5', options=['--quiet'])
+  monkeypatch.setattr(sys, 'argv', ['dopamine-jax', *words])
+  assert cli.main() == 0
+  error = capsys.readouterr().err
+  assert 'DoubleDQN.gamma is set, but nothing in this run uses it' in error
+  assert error.count('nothing in this run uses') == 1
+
+
+@pytest.mark.parametrize(
+  ('missing', 'binding', 'extra'),
+  [
+    (['ale_py'], 'runner.Runner.environment = @atari.Atari()', 'atari'),
+    (['minatar'], "gym.Gym.id = 'MinAtar/Breakout-v1'", 'minatar'),
+    (['Box2D'], "gym.Gym.id = 'LunarLander-v3'", 'box2d'),
+    (['mujoco'], "gym.Gym.id = 'HalfCheetah-v5'", 'mujoco'),
+  ],
+)
+def test_an_extra_that_is_missing_is_named_with_what_installs_it(
+  run, monkeypatch, missing, binding, extra
+):
+  for name in [*sys.modules]:
+    if name.startswith(('gymnasium.envs.box2d', 'gymnasium.envs.mujoco')):
+      monkeypatch.delitem(sys.modules, name)
+  for name in missing:
+    monkeypatch.setitem(sys.modules, name, None)  # its import fails
+  monkeypatch.delitem(gymnasium.registry, 'MinAtar/Breakout-v1', raising=False)
+  error = run(*train(binding), status=1)
+  assert f"pip install 'dopamine-jax[{extra}]'" in error
+
+
+# Mistakes about a folder.
+
+
+def test_a_base_dir_that_can_not_be_written_is_told(run):
+  pathlib.Path('file').write_text('in the way')
+  for base_dir in ('file', 'file/run'):
+    error = run(*train(base_dir=base_dir), status=1)
+    assert f'--base_dir {base_dir} can not be written' in error
+  assert pathlib.Path('file').read_text() == 'in the way'
+
+
+def test_a_disk_that_is_full_during_a_save_keeps_the_last_checkpoint(
+  run, trained, monkeypatch
+):
+  from dopamine_jax.replay import ring_files
+
+  base_dir = trained('run')
+  before = sorted(os.listdir(base_dir / 'checkpoints'))
+  longer = 'runner.Runner.num_iterations = 3'
+
+  def full(*args):
+    raise OSError(28, 'No space left on device')
+
+  with monkeypatch.context() as patch:
+    patch.setattr(ring_files, '_write_rows', full)
+    error = run(*train(longer), status=1)
+  assert 'No space left on device' in error
+  assert 'stays: of iteration 2' in error
+  assert sorted(os.listdir(base_dir / 'checkpoints')) == before
+  run(*train(longer))
+
+
+@pytest.mark.parametrize(
+  ('binding', 'words'),
+  [
+    ('dqn.DQN.gamma = 0.5', ['DQN.gamma = 0.99', 'DQN.gamma = 0.5']),
+    (
+      'runner.Runner.agent = @double_dqn.DoubleDQN',
+      ['-', 'agent = @dqn.DQN', 'agent = @double_dqn.DoubleDQN'],
+    ),
+    ('networks.MLP.hidden = (9,)', ['hidden = (8,)', 'hidden = (9,)']),
+    ('runner.Runner.num_iterations = 1', ['done 2 iterations', '= 1']),
+  ],
+)
+def test_a_run_never_goes_on_under_another_configuration(
+  run, trained, binding, words
+):
+  before = files_of(trained('run'))
+  error = run(*train(binding), status=1)
+  for word in words:
+    assert word in error
+  assert files_of('run') == before
+
+
+@pytest.mark.parametrize(
+  'options', [['--seed', '1'], ['--num_seeds', '2'], ['--no-resume']]
+)
+def test_a_run_is_never_overwritten(run, trained, options):
+  before = files_of(trained('run'))
+  error = run(*train(options=options), status=1)
+  assert 'another --base_dir' in error
+  assert options[0] in error
+  if '--no-resume' not in options:
+    assert '[0]' in error
+  assert files_of('run') == before
+
+
+def test_no_resume_starts_where_there_is_no_run(run):
+  run(*train(options=['--no-resume']))
+
+
+def test_two_processes_do_not_train_in_one_folder(run):
+  with run_folder.open_for_training('run'):
+    error = run(*train(), status=1)
+  assert 'another process is training in run' in error
+  run(*train())
+
+
+def test_a_library_that_changed_is_told(run, trained, capsys, monkeypatch):
+  base_dir = trained('run')
+  facts = json.loads((base_dir / 'run.json').read_text())
+  facts['versions']['jax'] = '0.0.1'
+  (base_dir / 'run.json').write_text(json.dumps(facts))
+  monkeypatch.setattr(sys, 'argv', ['dopamine-jax', *train()])
+  assert cli.main() == 0
+  assert 'jax 0.0.1 -> ' in capsys.readouterr().err
+
+
+# NaN.
+
+
+def test_training_stops_at_the_first_update_that_is_not_finite(run):
+  bindings = (
+    'runner.Runner.training_steps = 20',
+    'runner.Runner.num_iterations = 5',
+    'optax.adam.learning_rate = @optax.piecewise_constant_schedule()',
+    'optax.piecewise_constant_schedule.init_value = 1e-3',
+    # From the 9th update on, which comes after step 52, in iteration 3.
+    'optax.piecewise_constant_schedule.boundaries_and_scales = {8: 1e38}',
+  )
+  error = run(*train(*bindings), status=1)
+  assert re.search(r'\w+ is not finite', error)
+  step = int(re.search(r'at agent step (\d+)', error).group(1))
+  assert 52 <= step <= 60
+  assert 'check_finite = False' in error
+  assert sorted(os.listdir('run/checkpoints')) == ['000001', '000002']
+  text = run('evaluate', 'run', '--episodes', 1)
+  assert 'after iteration 2' in text
+
+
+def test_the_guard_against_nan_can_be_switched_off(run):
+  run(
+    *train(
+      'optax.adam.learning_rate = 1e38', 'runner.Runner.check_finite = False'
+    )
+  )
+
+
+def test_the_seed_with_the_nan_is_named(run):
+  error = run(
+    *train(
+      'optax.adam.learning_rate = 1e38',
+      options=['--num_seeds', '2', '--seed', '5'],
+    ),
+    status=1,
+  )
+  assert 'of seed 5' in error or 'of seed 6' in error

@@ -1,0 +1,56 @@
+"""Every shipped gin file: builds, learns, and says what to expect of it."""
+
+import re
+
+import numpy as np
+import pytest
+
+from dopamine_jax import config
+from dopamine_jax import runner
+
+IMPORT = 'from __gin__ import dynamic_registration'
+# What an environment needs besides the default install.
+EXTRAS = {'atari': 'ale_py', 'minatar': 'minatar', 'lunarlander': 'Box2D'}
+SHRUNK = (
+  'runner.Runner.num_iterations = 1',
+  'runner.Runner.training_steps = 24',
+  'runner.Runner.evaluation_episodes = 0',
+  'runner.Runner.collectors = []',
+  'uniform.UniformReplay.capacity = 200',
+  'uniform.UniformReplay.min_history = 16',
+  'uniform.UniformReplay.batch_size = 4',
+)
+
+
+@pytest.fixture(params=config.shipped(), ids=lambda path: path.stem)
+def path(request):
+  for name, module in EXTRAS.items():
+    if name in request.param.stem:
+      pytest.importorskip(module)
+  return request.param
+
+
+def test_a_config_trains_and_its_operative_config_reproduces_it(path, tmp_path):
+  def trained(folder, files, bindings):
+    config.load(files, bindings)
+    statistics = config.build(runner.Runner).train(
+      tmp_path / folder, say=lambda message: pytest.fail(message)
+    )
+    return statistics
+
+  first = trained('first', [path], SHRUNK)
+  assert first['Train/Updates'][0] >= 2
+  assert np.isfinite(first['Train/Loss'][0])
+  again = trained('again', [tmp_path / 'first' / 'config.gin'], ())
+  assert first['Train/Loss'] == again['Train/Loss']
+  assert first['Train/ParameterNorm'] == again['Train/ParameterNorm']
+
+
+def test_a_config_fits_on_60_lines_and_says_what_to_expect(path):
+  lines = path.read_text().splitlines()
+  assert len(lines) <= 60
+  header = ' '.join(line.lstrip('# ') for line in lines[: lines.index(IMPORT)])
+  assert re.search(r'\(.*(19|20)\d\d\)', lines[0]), 'the paper and its year'
+  assert f'--gin_files dopamine_jax/configs/{path.name}' in header
+  assert re.search(r'[Rr]eturn', header), 'the result seen'
+  assert re.search(r'\d+ (s|min|h)\b', header), 'the time it took'

@@ -1,0 +1,499 @@
+"""A run that was stopped, however, ends as one that never was.
+
+Processes are killed at chosen moments rather than by a clock, so that a test
+hits the moment that it names on any machine.
+"""
+
+import csv
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from dopamine_jax import cli
+from dopamine_jax import fingerprint as fingerprint_lib
+from dopamine_jax.environments import gym
+from dopamine_jax.metrics import base
+
+# Small, but with all that a resume has to get right: a replay that wraps,
+# episodes that checkpoints cut, a target network, a decaying epsilon, metrics
+# between checkpoints, an evaluation.
+CARTPOLE = """
+from __gin__ import dynamic_registration
+import optax
+from dopamine_jax import networks
+from dopamine_jax import runner
+from dopamine_jax.agents import dqn
+from dopamine_jax.environments import gym
+from dopamine_jax.metrics import csv_file
+from dopamine_jax.replay import uniform
+
+runner.Runner:
+  agent = @dqn.DQN
+  environment = @gym.Gym()
+  num_iterations = 8
+  training_steps = 60
+  evaluation_episodes = 1
+  evaluation_period = 4
+  checkpoint_period = 2
+  max_to_keep = 2
+  collectors = [@csv_file.CSV]
+gym.Gym:
+  id = 'CartPole-v1'
+  max_steps_per_episode = 30
+dqn.DQN:
+  network = @networks.MLP
+  replay = @uniform.UniformReplay
+  optimizer = @optax.adam()
+  target_update_period = 20
+  epsilon = @optax.linear_schedule()
+  n_step = 2
+optax.linear_schedule:
+  init_value = 1.0
+  end_value = 0.1
+  transition_steps = 300
+networks.MLP.hidden = (8,)
+uniform.UniformReplay:
+  capacity = 150
+  batch_size = 8
+  min_history = 40
+optax.adam.learning_rate = 1e-3
+"""
+ATARI = (
+  CARTPOLE.replace('environments import gym', 'environments import atari')
+  .replace('@gym.Gym()', '@atari.Atari()')
+  .replace("  id = 'CartPole-v1'\n", "  game = 'Pong'\n  noop_max = 10\n")
+  .replace('gym.Gym:', 'atari.Atari:')
+  .replace('evaluation_episodes = 1', 'evaluation_episodes = 0')
+  .replace('num_iterations = 8', 'num_iterations = 4')
+)
+
+# Runs `dopamine-jax` and sends a signal to its own process at the n-th call of
+# something: `python stopper.py NAME N SIGNAL train ...`.
+STOPPER = """
+import os
+import pathlib
+import runpy
+import signal
+import sys
+
+from dopamine_jax import checkpoints
+from dopamine_jax.environments import atari
+from dopamine_jax.environments import gym
+from dopamine_jax.metrics import csv_file
+from dopamine_jax.replay import ring_files
+
+PLACES = {
+  'step': [(gym.GymVector, 'step'), (atari.AtariVector, 'step')],
+  'metrics': [(csv_file.CSV, 'write')],
+  'rows': [(ring_files, '_write_rows')],
+  'rename': [(pathlib.Path, 'rename')],
+  'cleaning': [(checkpoints.Checkpoints, '_collect_garbage')],
+}
+name, number, kind = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+calls = 0
+
+
+def stop_at(owner, method):
+  original = getattr(owner, method)
+
+  def wrapped(*args, **kwargs):
+    global calls
+    calls += 1
+    if calls == number:
+      os.kill(os.getpid(), getattr(signal, kind))
+    return original(*args, **kwargs)
+
+  setattr(owner, method, wrapped)
+
+
+for place in PLACES[name]:
+  stop_at(*place)
+sys.argv = ['dopamine-jax', *sys.argv[4:]]
+runpy.run_module('dopamine_jax', run_name='__main__')
+"""
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('resume')
+  (folder / 'cartpole.gin').write_text(CARTPOLE)
+  (folder / 'atari.gin').write_text(ATARI)
+  (folder / 'stopper.py').write_text(STOPPER)
+  return folder
+
+
+def command(folder, base_dir, config, *options):
+  return [
+    'train',
+    '--gin_files',
+    str(folder / f'{config}.gin'),
+    '--base_dir',
+    str(base_dir),
+    *options,
+  ]
+
+
+def run_here(monkeypatch, words):
+  """Runs the command line in this process; returns its status."""
+  with monkeypatch.context() as patch:
+    patch.setattr(sys, 'argv', ['dopamine-jax', *words])
+    patch.setattr(sys, 'path', list(sys.path))
+    return cli.main()
+
+
+def kill_at(folder, name, number, words):
+  """Runs the command line in a process that dies at that moment."""
+  result = subprocess.run(
+    [sys.executable, 'stopper.py', name, str(number), 'SIGKILL', *words],
+    cwd=folder,
+    capture_output=True,
+    text=True,
+    env=os.environ
+    | {'PYTHONPATH': str(pathlib.Path(__file__).resolve().parent.parent)},
+  )
+  assert result.returncode == -signal.SIGKILL, result.stdout + result.stderr
+  return result
+
+
+def metrics(base_dir):
+  """Returns the rows of metrics.csv but for timings."""
+  with open(base_dir / 'metrics.csv', newline='') as stream:
+    rows = list(csv.DictReader(stream))
+  for row in rows:
+    del row['wall_time']
+  return [row for row in rows if not base.is_timing(row['name'])]
+
+
+def checkpoints(base_dir):
+  return sorted(p.name for p in (base_dir / 'checkpoints').iterdir())
+
+
+def assert_equal_runs(actual, expected):
+  assert fingerprint_lib.fingerprint(actual) == fingerprint_lib.fingerprint(
+    expected
+  )
+  assert metrics(actual) == metrics(expected)
+  assert checkpoints(actual) == checkpoints(expected)
+
+
+@pytest.fixture(scope='module')
+def never_stopped(folder):
+  """Returns a function that gives the folder of a run that never stopped."""
+  done = {}
+
+  def run(config='cartpole', *options):
+    if (config, *options) not in done:
+      base_dir = folder / '_'.join(['never_stopped', config, *options])
+      with pytest.MonkeyPatch.context() as patch:
+        words = command(folder, base_dir, config, '--quiet', *options)
+        assert run_here(patch, words) == 0
+      done[config, *options] = base_dir
+    return done[config, *options]
+
+  return run
+
+
+# SIGKILL.
+
+
+def test_a_run_that_was_killed_at_several_moments_ends_the_same(
+  folder, never_stopped, tmp_path, monkeypatch, capsys
+):
+  words = command(folder, tmp_path / 'run', 'cartpole')
+  # In iteration 3, whose steps are lost.
+  kill_at(folder, 'step', 150, words)
+  assert checkpoints(tmp_path / 'run') == ['000002']
+  # While the second checkpoint, of iteration 6, is written.
+  kill_at(folder, 'rows', 7, words)
+  assert checkpoints(tmp_path / 'run') == ['000002', '000004', '000006.tmp']
+  # When that is whole, but not yet renamed.
+  kill_at(folder, 'rename', 1, words)
+  assert checkpoints(tmp_path / 'run') == ['000002', '000004', '000006.tmp']
+  assert run_here(monkeypatch, words) == 0
+  assert 'Going on after iteration 4' in capsys.readouterr().err
+  assert_equal_runs(tmp_path / 'run', never_stopped())
+
+
+def test_three_seeds_that_were_killed_end_the_same(
+  folder, never_stopped, tmp_path, monkeypatch
+):
+  words = command(folder, tmp_path / 'run', 'cartpole', '--num_seeds', '3')
+  # With an iteration's metrics written, and its checkpoint not.
+  kill_at(folder, 'metrics', 3, words)
+  # With a checkpoint there, and the old ones not yet removed.
+  kill_at(folder, 'cleaning', 2, words)
+  assert run_here(monkeypatch, words) == 0
+  assert_equal_runs(
+    tmp_path / 'run', never_stopped('cartpole', '--num_seeds', '3')
+  )
+
+
+def test_an_atari_run_that_was_killed_ends_the_same(
+  folder, never_stopped, tmp_path, monkeypatch
+):
+  pytest.importorskip('ale_py')
+  words = command(folder, tmp_path / 'run', 'atari')
+  kill_at(folder, 'step', 150, words)
+  assert checkpoints(tmp_path / 'run') == ['000002']
+  assert run_here(monkeypatch, words) == 0
+  assert_equal_runs(tmp_path / 'run', never_stopped('atari'))
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_starts_anew(
+  folder, never_stopped, tmp_path, monkeypatch
+):
+  words = command(folder, tmp_path / 'run', 'cartpole')
+  with monkeypatch.context() as patch:
+    die_at_step(patch, 70)
+    with pytest.raises(Died):
+      run_here(monkeypatch, words)
+  assert metrics(tmp_path / 'run')
+  assert run_here(monkeypatch, words) == 0
+  assert_equal_runs(tmp_path / 'run', never_stopped())
+
+
+class Died(Exception):
+  pass
+
+
+def die_at_step(patch, number, action=None):
+  """Makes the n-th step of an environment in this process raise or act."""
+  original, calls = gym.GymVector.step, []
+
+  def step(self, actions):
+    calls.append(None)
+    if len(calls) == number:
+      if action is None:
+        raise Died
+      action()
+    return original(self, actions)
+
+  patch.setattr(gym.GymVector, 'step', step)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('attempt', range(3))
+@pytest.mark.parametrize('num_seeds', [1, 3])
+def test_a_run_that_was_killed_by_the_clock_ends_the_same(
+  folder, never_stopped, tmp_path, monkeypatch, num_seeds, attempt
+):
+  seeds = ('--num_seeds', str(num_seeds)) if num_seeds > 1 else ()
+  words = command(folder, tmp_path / 'run', 'cartpole', '--quiet', *seeds)
+  generator = random.Random(attempt)
+  for _ in range(3):
+    process = subprocess.Popen(
+      [sys.executable, '-m', 'dopamine_jax', *words],
+      cwd=pathlib.Path(__file__).resolve().parent.parent,
+    )
+    while process.poll() is None:
+      time.sleep(0.01)
+      if (tmp_path / 'run/metrics.csv').exists():
+        time.sleep(generator.uniform(0, 3))
+        process.kill()
+        break
+    process.wait()
+  assert run_here(monkeypatch, words) == 0
+  assert_equal_runs(tmp_path / 'run', never_stopped('cartpole', *seeds))
+
+
+# SIGTERM and Ctrl-C.
+
+
+def test_a_run_that_was_asked_to_stop_says_how_to_go_on_and_ends_the_same(
+  folder, never_stopped, tmp_path, monkeypatch, capsys
+):
+  words = command(folder, tmp_path / 'run', 'cartpole')
+  for number, (kind, newest) in enumerate(
+    [
+      (signal.SIGTERM, 'from the start'),
+      (signal.SIGINT, 'after iteration 2'),
+      (signal.SIGTERM, 'after iteration 4'),
+    ]
+  ):
+    with monkeypatch.context() as patch:
+      die_at_step(
+        patch, 70 + 70 * number, lambda kind=kind: os.kill(os.getpid(), kind)
+      )
+      assert run_here(monkeypatch, words) == 1
+    message = capsys.readouterr().err
+    assert f'Stopped by {kind.name}' in message
+    assert f'The same command goes on {newest}' in message
+    assert 'Traceback' not in message
+  assert run_here(monkeypatch, words) == 0
+  assert_equal_runs(tmp_path / 'run', never_stopped())
+  assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_signal_during_a_checkpoint_waits_until_it_is_whole(
+  folder, tmp_path, monkeypatch, capsys
+):
+  from dopamine_jax.replay import ring_files
+
+  words = command(folder, tmp_path / 'run', 'cartpole')
+  original = ring_files._write_rows
+
+  def write(*args):
+    os.kill(os.getpid(), signal.SIGTERM)
+    original(*args)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(ring_files, '_write_rows', write)
+    assert run_here(monkeypatch, words) == 1
+  assert 'goes on after iteration 2' in capsys.readouterr().err
+  assert checkpoints(tmp_path / 'run') == ['000002']
+
+
+# Damage.
+
+
+@pytest.mark.parametrize(
+  'damaged',
+  ['manifest.json', 'state/_METADATA', 'replay/experience.replay/frame.npy'],
+)
+def test_a_damaged_newest_checkpoint_falls_back_says_so_and_ends_the_same(
+  folder, never_stopped, tmp_path, monkeypatch, capsys, damaged
+):
+  shutil.copytree(never_stopped(), tmp_path / 'run')
+  file = tmp_path / 'run/checkpoints/000008' / damaged
+  file.write_bytes(file.read_bytes()[:-1] + b'!')
+  with pytest.raises(Exception, match='damaged'):
+    fingerprint_lib.fingerprint(tmp_path / 'run')
+  words = command(folder, tmp_path / 'run', 'cartpole')
+  assert run_here(monkeypatch, words) == 0
+  message = capsys.readouterr().err
+  assert 'the checkpoint of iteration 8 is damaged' in message
+  assert 'Going on after iteration 6' in message
+  shutil.rmtree(tmp_path / 'run/checkpoints/000008.set-aside-1')
+  assert_equal_runs(tmp_path / 'run', never_stopped())
+
+
+def test_when_every_checkpoint_is_damaged_nothing_is_overwritten(
+  folder, never_stopped, tmp_path, monkeypatch, capsys
+):
+  shutil.copytree(never_stopped(), tmp_path / 'run')
+  for name in ('000006', '000008'):
+    (tmp_path / 'run/checkpoints' / name / 'manifest.json').write_text('')
+  before = {
+    p: p.read_bytes() for p in (tmp_path / 'run').rglob('*') if p.is_file()
+  }
+  words = command(folder, tmp_path / 'run', 'cartpole')
+  assert run_here(monkeypatch, words) == 1
+  assert 'no checkpoint' in capsys.readouterr().err
+  for path, content in before.items():
+    assert path.read_bytes() == content
+
+
+# Without a replay in the checkpoint, and other ends.
+
+
+def test_without_replay_a_run_resumes_and_says_that_it_fills_one_anew(
+  folder, tmp_path, monkeypatch, capsys
+):
+  words = command(
+    folder,
+    tmp_path / 'run',
+    'cartpole',
+    '--gin_bindings',
+    'runner.Runner.checkpoint_replay = False',
+  )
+  with monkeypatch.context() as patch:
+    die_at_step(patch, 150)
+    with pytest.raises(Died):
+      run_here(monkeypatch, words)
+  assert not list((tmp_path / 'run').rglob('*.npy'))
+  assert run_here(monkeypatch, words) == 0
+  assert 'filled anew' in capsys.readouterr().err
+  updates = {
+    int(row['agent_steps']): float(row['value'])
+    for row in metrics(tmp_path / 'run')
+    if row['name'] == 'Train/Updates'
+  }
+  # An update every 4 steps once there are 40 to learn from: at 40, 44, ...
+  # 120, and after the resume at 160, 164, ...
+  assert updates[120] == 21
+  assert updates[180] == 21 + 6
+  assert updates[480] == 21 + 81
+
+
+def test_a_run_can_be_made_longer_but_not_shorter(
+  folder, never_stopped, tmp_path, monkeypatch, capsys
+):
+  words = command(folder, tmp_path / 'run', 'cartpole', '--gin_bindings')
+  short = 'runner.Runner.num_iterations = 4'
+  assert run_here(monkeypatch, [*words, short]) == 0
+  assert run_here(monkeypatch, words[:-1]) == 0
+  assert_equal_runs(tmp_path / 'run', never_stopped())
+  assert run_here(monkeypatch, [*words, short]) == 1
+  assert 'has done 8 iterations' in capsys.readouterr().err
+
+
+def test_a_run_that_is_done_stays_as_it_is(
+  folder, never_stopped, tmp_path, monkeypatch
+):
+  shutil.copytree(never_stopped(), tmp_path / 'run')
+  words = command(folder, tmp_path / 'run', 'cartpole')
+  assert run_here(monkeypatch, words) == 0
+  assert_equal_runs(tmp_path / 'run', never_stopped())
+
+
+# The fingerprint itself.
+
+
+def test_the_fingerprint_tells_runs_apart(
+  folder, never_stopped, tmp_path, monkeypatch
+):
+  words = command(
+    folder, tmp_path / 'run', 'cartpole', '--quiet', '--seed', '1'
+  )
+  assert run_here(monkeypatch, words) == 0
+  one = fingerprint_lib.fingerprint(never_stopped())
+  other = fingerprint_lib.fingerprint(tmp_path / 'run')
+  assert list(one) == [*fingerprint_lib.PARTS, 'all']
+  for part, digest in one.items():
+    assert len(digest) == 64
+    assert digest != other[part], part
+
+
+def test_the_fingerprint_sees_each_metric_and_no_timing(
+  never_stopped, tmp_path
+):
+  shutil.copytree(never_stopped(), tmp_path / 'run')
+  file = tmp_path / 'run/metrics.csv'
+  original, expected = (
+    file.read_text(),
+    fingerprint_lib.fingerprint(never_stopped()),
+  )
+  lines = original.splitlines()
+
+  def digests(changed):
+    file.write_text('\n'.join(changed) + '\n')
+    return fingerprint_lib.fingerprint(tmp_path / 'run')
+
+  def change(column, name):
+    changed = []
+    for line in lines:
+      cells = line.split(',')
+      if cells[4] == name:
+        cells[column] = '77'
+      changed.append(','.join(cells))
+    assert changed != lines
+    return digests(changed)
+
+  assert digests(lines) == expected
+  assert change(5, 'Train/Loss')['metrics'] != expected['metrics']
+  assert change(5, 'Train/Loss')['all'] != expected['all']
+  assert change(5, 'Train/Loss')['replay'] == expected['replay']
+  assert change(5, 'Train/AverageStepsPerSecond') == expected
+  assert change(3, 'Train/Loss') == expected
+  # What comes after the checkpoint, or was cut off by a kill, is not counted.
+  later = '0,9,540,0.0,Train/Loss,1.0'
+  assert digests([*lines, later]) == expected
+  file.write_text(original + '0,1')
+  assert fingerprint_lib.fingerprint(tmp_path / 'run') == expected
