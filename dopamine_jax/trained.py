@@ -1,9 +1,9 @@
 """A training's newest agent, loaded from its folder to play."""
 
 from collections.abc import Callable
+import os
 import pathlib
 from typing import Any, NamedTuple
-import warnings
 
 import jax
 import jax.numpy as jnp
@@ -136,15 +136,12 @@ def film(
     trained.agent, trained.environment, 1, episodes, render=True
   )
   environments = evaluator.environments
+  # Else ffmpeg is started by a fork, which may hang beside JAX's threads.
+  os.environ.setdefault('IMAGEIO_FFMPEG_NO_PREVENT_SIGINT', '1')
   try:
-    with (
-      warnings.catch_warnings(),
-      imageio.get_writer(
-        output, fps=environments.frames_per_second, macro_block_size=2
-      ) as video,
-    ):
-      # JAX warns of any fork; this one becomes ffmpeg at once.
-      warnings.filterwarnings('ignore', r'os\.fork', RuntimeWarning)
+    with imageio.get_writer(
+      output, fps=environments.frames_per_second, macro_block_size=2
+    ) as video:
       result = _run(
         evaluator,
         trained,

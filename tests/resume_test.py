@@ -16,10 +16,12 @@ import time
 
 import pytest
 
+from dopamine_jax import checkpoints as checkpoints_lib
 from dopamine_jax import cli
 from dopamine_jax import fingerprint as fingerprint_lib
 from dopamine_jax.environments import gym
 from dopamine_jax.metrics import base
+from dopamine_jax.replay import ring_files
 
 # Small, but with all that a resume has to get right: a replay that wraps,
 # episodes that checkpoints cut, a target network, a decaying epsilon, metrics
@@ -74,16 +76,14 @@ ATARI = (
   .replace('num_iterations = 8', 'num_iterations = 4')
 )
 
-# Runs `dopamine-jax` and sends a signal to its own process at the n-th call of
-# something: `python stopper.py NAME N SIGNAL train ...`.
+# Runs `dopamine-jax` and kills its own process at the n-th call of something:
+# `python stopper.py NAME N train ...`.
 STOPPER = """
 import os
-import pathlib
 import runpy
 import signal
 import sys
 
-from dopamine_jax import checkpoints
 from dopamine_jax.environments import atari
 from dopamine_jax.environments import gym
 from dopamine_jax.metrics import csv_file
@@ -93,10 +93,8 @@ PLACES = {
   'step': [(gym.GymVector, 'step'), (atari.AtariVector, 'step')],
   'metrics': [(csv_file.CSV, 'write')],
   'rows': [(ring_files, '_write_rows')],
-  'rename': [(pathlib.Path, 'rename')],
-  'cleaning': [(checkpoints.Checkpoints, '_collect_garbage')],
 }
-name, number, kind = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+name, number = sys.argv[1], int(sys.argv[2])
 calls = 0
 
 
@@ -107,7 +105,7 @@ def stop_at(owner, method):
     global calls
     calls += 1
     if calls == number:
-      os.kill(os.getpid(), getattr(signal, kind))
+      os.kill(os.getpid(), signal.SIGKILL)
     return original(*args, **kwargs)
 
   setattr(owner, method, wrapped)
@@ -115,7 +113,7 @@ def stop_at(owner, method):
 
 for place in PLACES[name]:
   stop_at(*place)
-sys.argv = ['dopamine-jax', *sys.argv[4:]]
+sys.argv = ['dopamine-jax', *sys.argv[3:]]
 runpy.run_module('dopamine_jax', run_name='__main__')
 """
 
@@ -151,7 +149,7 @@ def run_here(monkeypatch, words):
 def kill_at(folder, name, number, words):
   """Runs the command line in a process that dies at that moment."""
   result = subprocess.run(
-    [sys.executable, 'stopper.py', name, str(number), 'SIGKILL', *words],
+    [sys.executable, 'stopper.py', name, str(number), *words],
     cwd=folder,
     capture_output=True,
     text=True,
@@ -160,6 +158,25 @@ def kill_at(folder, name, number, words):
   )
   assert result.returncode == -signal.SIGKILL, result.stdout + result.stderr
   return result
+
+
+class Died(Exception):
+  """Ends a run in this process as abruptly as can be."""
+
+
+def die_at(patch, owner, method, number, action=None):
+  """Makes the n-th call of a method raise Died, or do something else first."""
+  original, calls = getattr(owner, method), []
+
+  def wrapped(*args, **kwargs):
+    calls.append(None)
+    if len(calls) == number:
+      if action is None:
+        raise Died
+      action()
+    return original(*args, **kwargs)
+
+  patch.setattr(owner, method, wrapped)
 
 
 def metrics(base_dir):
@@ -214,7 +231,10 @@ def test_a_run_that_was_killed_at_several_moments_ends_the_same(
   kill_at(folder, 'rows', 7, words)
   assert checkpoints(tmp_path / 'run') == ['000002', '000004', '000006.tmp']
   # When that is whole, but not yet renamed.
-  kill_at(folder, 'rename', 1, words)
+  with monkeypatch.context() as patch:
+    die_at(patch, pathlib.Path, 'rename', 1)
+    with pytest.raises(Died):
+      run_here(monkeypatch, words)
   assert checkpoints(tmp_path / 'run') == ['000002', '000004', '000006.tmp']
   assert run_here(monkeypatch, words) == 0
   assert 'Going on after iteration 4' in capsys.readouterr().err
@@ -226,9 +246,14 @@ def test_three_seeds_that_were_killed_end_the_same(
 ):
   words = command(folder, tmp_path / 'run', 'cartpole', '--num_seeds', '3')
   # With an iteration's metrics written, and its checkpoint not.
-  kill_at(folder, 'metrics', 3, words)
+  kill_at(folder, 'metrics', 4, words)
+  assert checkpoints(tmp_path / 'run') == ['000002']
   # With a checkpoint there, and the old ones not yet removed.
-  kill_at(folder, 'cleaning', 2, words)
+  with monkeypatch.context() as patch:
+    die_at(patch, checkpoints_lib.Checkpoints, '_collect_garbage', 3)
+    with pytest.raises(Died):
+      run_here(monkeypatch, words)
+  assert checkpoints(tmp_path / 'run')[-1] == '000008'
   assert run_here(monkeypatch, words) == 0
   assert_equal_runs(
     tmp_path / 'run', never_stopped('cartpole', '--num_seeds', '3')
@@ -251,31 +276,12 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_starts_anew(
 ):
   words = command(folder, tmp_path / 'run', 'cartpole')
   with monkeypatch.context() as patch:
-    die_at_step(patch, 70)
+    die_at(patch, gym.GymVector, 'step', 70)
     with pytest.raises(Died):
       run_here(monkeypatch, words)
   assert metrics(tmp_path / 'run')
   assert run_here(monkeypatch, words) == 0
   assert_equal_runs(tmp_path / 'run', never_stopped())
-
-
-class Died(Exception):
-  pass
-
-
-def die_at_step(patch, number, action=None):
-  """Makes the n-th step of an environment in this process raise or act."""
-  original, calls = gym.GymVector.step, []
-
-  def step(self, actions):
-    calls.append(None)
-    if len(calls) == number:
-      if action is None:
-        raise Died
-      action()
-    return original(self, actions)
-
-  patch.setattr(gym.GymVector, 'step', step)
 
 
 @pytest.mark.slow
@@ -318,8 +324,12 @@ def test_a_run_that_was_asked_to_stop_says_how_to_go_on_and_ends_the_same(
     ]
   ):
     with monkeypatch.context() as patch:
-      die_at_step(
-        patch, 70 + 70 * number, lambda kind=kind: os.kill(os.getpid(), kind)
+      die_at(
+        patch,
+        gym.GymVector,
+        'step',
+        70 + 70 * number,
+        lambda kind=kind: os.kill(os.getpid(), kind),
       )
       assert run_here(monkeypatch, words) == 1
     message = capsys.readouterr().err
@@ -334,17 +344,15 @@ def test_a_run_that_was_asked_to_stop_says_how_to_go_on_and_ends_the_same(
 def test_a_signal_during_a_checkpoint_waits_until_it_is_whole(
   folder, tmp_path, monkeypatch, capsys
 ):
-  from dopamine_jax.replay import ring_files
-
   words = command(folder, tmp_path / 'run', 'cartpole')
-  original = ring_files._write_rows
-
-  def write(*args):
-    os.kill(os.getpid(), signal.SIGTERM)
-    original(*args)
-
   with monkeypatch.context() as patch:
-    patch.setattr(ring_files, '_write_rows', write)
+    die_at(
+      patch,
+      ring_files,
+      '_write_rows',
+      2,
+      lambda: os.kill(os.getpid(), signal.SIGTERM),
+    )
     assert run_here(monkeypatch, words) == 1
   assert 'goes on after iteration 2' in capsys.readouterr().err
   assert checkpoints(tmp_path / 'run') == ['000002']
@@ -404,7 +412,7 @@ def test_without_replay_a_run_resumes_and_says_that_it_fills_one_anew(
     'runner.Runner.checkpoint_replay = False',
   )
   with monkeypatch.context() as patch:
-    die_at_step(patch, 150)
+    die_at(patch, gym.GymVector, 'step', 150)
     with pytest.raises(Died):
       run_here(monkeypatch, words)
   assert not list((tmp_path / 'run').rglob('*.npy'))

@@ -210,7 +210,12 @@ def compiled(kind, slots):
   add = jax.jit(replay.add, compiler_options=COMPILE_FAST)
   look = jax.jit(look, compiler_options=COMPILE_FAST)
   names = list(zip(lane.tolist(), number.tolist(), strict=True))
-  return kind.ring(slots), add, lambda ring: (names, *look(ring))
+  # The zeros of `init`, without a program for each of its shapes.
+  ring = jax.tree.map(
+    lambda leaf: np.zeros(leaf.shape, leaf.dtype),
+    jax.eval_shape(lambda: kind.ring(slots)),
+  )
+  return ring, add, lambda ring: (names, *look(ring))
 
 
 def assert_holds(world, slots, look):
