@@ -76,9 +76,14 @@ def measure(keep: bool) -> dict[str, float]:
 def by_xla(images, kernel, strides, padding):
   """The formulation of `nn.Conv`."""
   from jax import lax
+  import jax.numpy as jnp
 
   return lax.conv_general_dilated(
-    images, kernel, strides, padding, dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+    images.astype(jnp.float32),
+    kernel,
+    strides,
+    padding,
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
   )
 
 
