@@ -41,6 +41,8 @@ _NO_NUMBERS = (
   collections.abc.Callable,
 )
 
+_DYNAMIC = 'from __gin__ import dynamic_registration'
+
 # What the last `load` read, by name, to tell in which line a bad value stands.
 _sources: dict[str, str] = {}
 
@@ -64,9 +66,11 @@ def load(
     with _explained(file):
       _sources[file] = pathlib.Path(file).read_text('utf-8')
       gin.parse_config_file(file)
+  # A binding may name what the files import, as if it stood at their end.
+  imports = sorted(each.format() for each in gin_config._IMPORTS)
   with _explained(_BINDINGS):
     _sources[_BINDINGS] = '\n'.join(gin_bindings)
-    gin.parse_config(list(gin_bindings))
+    gin.parse_config([_DYNAMIC, *imports, *gin_bindings])
   with _explained():
     _inherit_bindings()
     gin.finalize()

@@ -495,7 +495,7 @@ def test_a_mistake_in_the_gin_file_is_told_with_its_line(run, old, new, words):
     ("dqn.DQN.gamma = 'high'", ['of type str; expected float']),
     ('dqn.DQM.gamma = 0.9', ['dqn.DQM', 'Did you mean dqn.DQN?']),
     ('gamma', ["expected ':' or '='"]),
-    ('dqn.DQN.n_step = 58', ['n_step = 58', '60']),
+    ('dqn.DQN.n_step = 59', ['n_step = 59', '60']),
     ('dqn.DQN.n_step = 0', ['0', 'at least 1']),
     ('runner.Runner.checkpoint_period = 0', ['0', 'at least 1']),
     ('runner.Runner.evaluation_episodes = -1', ['-1', 'at least 0']),
