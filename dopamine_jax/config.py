@@ -67,10 +67,11 @@ def load(
       _sources[file] = pathlib.Path(file).read_text('utf-8')
       gin.parse_config_file(file)
   # A binding may name what the files import, as if it stood at their end.
-  imports = sorted(each.format() for each in gin_config._IMPORTS)
+  imports = {each.format() for each in gin_config._IMPORTS}
+  imports = sorted(imports, key=lambda line: line != _DYNAMIC)  # that one first
   with _explained(_BINDINGS):
     _sources[_BINDINGS] = '\n'.join(gin_bindings)
-    gin.parse_config([_DYNAMIC, *imports, *gin_bindings])
+    gin.parse_config([*imports, *gin_bindings])
   with _explained():
     _inherit_bindings()
     gin.finalize()
