@@ -124,7 +124,7 @@ class Checkpoints:
         f'{self.folder}: {error}\nThe last checkpoint stays: {last}. Make '
         'room or mend the folder, then run the same command to go on.'
       ) from error
-    self._collect_garbage()
+    self.collect_garbage()
 
   def restore(self, iteration: int, template: Any) -> Any:
     """Returns the state that was saved.
@@ -260,7 +260,8 @@ class Checkpoints:
       age=_fit(ring.age, f'{name}.age', arrays),
     )
 
-  def _collect_garbage(self):
+  def collect_garbage(self):
+    """Removes what neither the newest checkpoints nor their replays need."""
     kept = self.iterations()[-self.max_to_keep :]
     try:
       replay_needed = {

@@ -45,6 +45,8 @@ _DYNAMIC = 'from __gin__ import dynamic_registration'
 
 # What the last `load` read, by name, to tell in which line a bad value stands.
 _sources: dict[str, str] = {}
+# The (scope, selector, name) that it copied down to subclasses.
+_inherited: set[tuple[str, str, str]] = set()
 
 
 def load(
@@ -62,6 +64,7 @@ def load(
   """
   gin.clear_config(clear_constants=True)
   _sources.clear()
+  _inherited.clear()
   for file in [str(find(file)) for file in gin_files]:
     with _explained(file):
       _sources[file] = pathlib.Path(file).read_text('utf-8')
@@ -168,6 +171,7 @@ def unused() -> list[str]:
     for (scope, selector), bindings in gin_config._CONFIG.items()
     for name in bindings
     if not selector.startswith('gin.')
+    and (scope, selector, name) not in _inherited
     # What is bound in a scope holds in the scopes within it too.
     and not any(
       (name, selector) == (used_name, used_selector)
@@ -194,8 +198,9 @@ def _inherit_bindings():
         if other != ancestor:
           continue
         own = gin_config._CONFIG.setdefault((scope, selector), {})
-        for name, value in bindings.items():
-          own.setdefault(name, value)
+        for name in bindings.keys() - own.keys():
+          own[name] = bindings[name]
+          _inherited.add((scope, selector, name))
 
 
 def _ancestors(selector: str) -> list[str]:
@@ -270,9 +275,10 @@ def _explain(error: Exception, source: str | None = None) -> str:
   if place := re.search(r'In file "(.*)", line (\d+)', str(error)):
     where = f'{place.group(1)}, line {place.group(2)}: '
   elif isinstance(error, SyntaxError):
-    # The tokenizer reports its own name.
-    known = error.filename in _sources and error.filename
-    where = f'{known or source}, line {error.lineno}: '
+    # The tokenizer reports its own name. Of bindings, imports come before them.
+    file = error.filename if error.filename in _sources else source
+    line = '' if file == _BINDINGS else f', line {error.lineno}'
+    where = f'{file}{line}: '
   else:
     where = f'{source}: ' if source else ''
   reason = error.msg if isinstance(error, SyntaxError) else _reason(error)

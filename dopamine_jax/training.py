@@ -123,6 +123,9 @@ class Training:
           'This checkpoint has no replay (checkpoint_replay = False): it is '
           'filled anew before learning goes on.'
         )
+      if iteration == candidates[-1]:
+        # A run that was killed after a save may have left old ones behind.
+        self.checkpoints.collect_garbage()
       self.engine.restore(state, steps, began)
       self.iteration = self.newest_checkpoint = iteration
       self.engine.reset(

@@ -493,7 +493,7 @@ def test_a_mistake_in_the_gin_file_is_told_with_its_line(run, old, new, words):
   [
     ('dqn.DQN.gama = 0.9', ["'gama'", 'Did you mean gamma?']),
     ("dqn.DQN.gamma = 'high'", ['of type str; expected float']),
-    ('dqn.DQM.gamma = 0.9', ['dqn.DQM', 'Did you mean dqn.DQN?']),
+    ('dqn.DQM.gamma = 0.9', ['dqn.DQM', 'Did you mean DQN?']),
     ('gamma', ["expected ':' or '='"]),
     ('dqn.DQN.n_step = 59', ['n_step = 59', '60']),
     ('dqn.DQN.n_step = 0', ['0', 'at least 1']),

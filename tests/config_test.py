@@ -405,7 +405,7 @@ def test_a_file_that_is_no_text_is_named():
   ('binding', 'words'),
   [
     ('family.Parent.numbr = 1', ["'numbr'", 'Did you mean number?']),
-    ('family.Parnt.number = 1', ['family.Parnt', 'Did you mean family.Parent']),
+    ('family.Parnt.number = 1', ['Parnt', 'Did you mean Parent']),
     ('family.Parent.number = ', ['Unable to parse']),
     ('number', ["expected ':' or '='"]),
     ("family.function.size = '3'", ["function.size = '3'"]),

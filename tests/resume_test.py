@@ -250,7 +250,7 @@ def test_three_seeds_that_were_killed_end_the_same(
   assert checkpoints(tmp_path / 'run') == ['000002']
   # With a checkpoint there, and the old ones not yet removed.
   with monkeypatch.context() as patch:
-    die_at(patch, checkpoints_lib.Checkpoints, '_collect_garbage', 3)
+    die_at(patch, checkpoints_lib.Checkpoints, 'collect_garbage', 4)
     with pytest.raises(Died):
       run_here(monkeypatch, words)
   assert checkpoints(tmp_path / 'run')[-1] == '000008'
