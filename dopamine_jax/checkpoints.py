@@ -14,7 +14,7 @@ cut at a checkpoint, in the run that goes on as in the one that comes back, so
 that no environment's inner state is needed. Nothing is pickled.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import hashlib
 import json
 import os
@@ -155,6 +155,25 @@ class Checkpoints:
       else:
         restored.append(self._restore_ring(iteration, leaf, name, arrays))
     return jax.tree_util.tree_unflatten(structure, restored)
+
+  def restore_newest(
+    self, template: Any, say: Callable[[str], None]
+  ) -> tuple[int, Any] | None:
+    """Returns the newest good checkpoint's iteration and state, if any is.
+
+    Args:
+      template: as in `restore`.
+      say: is told of each damaged one that is passed over.
+    """
+    for iteration in reversed(self.iterations()):
+      try:
+        return iteration, self.restore(iteration, template)
+      except Damaged as damage:
+        say(
+          f'Warning: the checkpoint of iteration {iteration} is damaged '
+          f'({damage}); going back to the one before.'
+        )
+    return None
 
   def arrays(self, iteration: int) -> dict[str, np.ndarray]:
     """Returns all arrays but the rings' slots, by name, verified.

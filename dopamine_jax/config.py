@@ -14,7 +14,6 @@ import inspect
 import pathlib
 import pkgutil
 import re
-import types
 import typing
 from typing import Any
 
@@ -241,7 +240,7 @@ def _refuse_misfits():
 
 def _fits(value, hint):
   """Whether text or a number suits an annotation; one that is unclear does."""
-  if _is_union(hint):
+  if settings.is_union(hint):
     return any(_fits(value, each) for each in typing.get_args(hint))
   kind = typing.get_origin(hint) or hint
   if kind is Any or not isinstance(kind, type):
@@ -252,13 +251,9 @@ def _fits(value, hint):
 
 
 def _name(hint):
-  if _is_union(hint):
+  if settings.is_union(hint):
     return ' or '.join(_name(each) for each in typing.get_args(hint))
   return getattr(typing.get_origin(hint) or hint, '__name__', str(hint))
-
-
-def _is_union(hint):
-  return typing.get_origin(hint) in (typing.Union, types.UnionType)
 
 
 @contextlib.contextmanager

@@ -131,8 +131,8 @@ class PythonEngine:
     """
     agent, experience = self.state.agent, self.state.experience
     updates, metrics = self.state.updates, None
-    actions = self._flat(experience.action)
-    num_envs = self.loop.num_envs
+    num_seeds, num_envs = len(self.seeds), self.loop.num_envs
+    actions = flat(experience.action, num_seeds)
     for i in range(num_steps // num_envs):
       on_step()
       step = self.environments.step(actions)
@@ -143,7 +143,7 @@ class PythonEngine:
           observation=self.reset(cut_with),
           truncated=step.truncated | ~step.terminated,
         )
-      step = self._by_seed(step)
+      step = by_seed(step, num_seeds)
       due = self._updates_due()
       if not due:
         experience = self._act[self._behaviour()](agent, experience, step)
@@ -156,7 +156,7 @@ class PythonEngine:
         )
         if self.check_finite and not np.asarray(finite).all():
           self._stop_at(metrics, np.asarray(finite))
-      actions = self._flat(experience.action)
+      actions = flat(experience.action, num_seeds)
     self.state = loop_lib.TrainingState(
       agent=agent, experience=experience, updates=updates
     )
@@ -169,7 +169,7 @@ class PythonEngine:
 
   def _init_arguments(self):
     seeds = np.asarray(self.seeds, np.int32)
-    frames = self._by_seed(self.first_frames)
+    frames = by_seed(self.first_frames, len(seeds))
     return (seeds if len(seeds) > 1 else seeds[0]), frames
 
   def _behaviour(self):
@@ -216,22 +216,6 @@ class PythonEngine:
       'reward_clip; `runner.Runner.check_finite = False` turns this check off.'
     )
 
-  def _flat(self, actions):
-    """[S, N, ...] on the device to [S * N, ...] in NumPy, copied."""
-    actions = np.array(actions)
-    if len(self.seeds) > 1:
-      actions = actions.reshape(-1, *actions.shape[2:])
-    return actions
-
-  def _by_seed(self, tree):
-    """[S * N, ...] to [S, N, ...] if there are several seeds."""
-    num_seeds = len(self.seeds)
-    if num_seeds == 1:
-      return tree
-    return jax.tree.map(
-      lambda x: x.reshape(num_seeds, self.loop.num_envs, *x.shape[1:]), tree
-    )
-
 
 def over_seeds(function: Callable[..., Any], num_seeds: int):
   """Returns `function` over a leading seed axis, if there is one.
@@ -240,6 +224,22 @@ def over_seeds(function: Callable[..., Any], num_seeds: int):
   could be ordered differently.
   """
   return jax.vmap(function) if num_seeds > 1 else function
+
+
+def by_seed(tree: Any, num_seeds: int) -> Any:
+  """Returns arrays [S * N, ...] as [S, N, ...], or as they are if S = 1."""
+  if num_seeds == 1:
+    return tree
+  return jax.tree.map(lambda x: x.reshape(num_seeds, -1, *x.shape[1:]), tree)
+
+
+def flat(actions: jax.Array, num_seeds: int) -> np.ndarray:
+  """Returns actions [S, N, ...] as NumPy's [S * N, ...], copied.
+
+  A view of the device's memory would keep it from being donated.
+  """
+  actions = np.array(actions)
+  return actions if num_seeds == 1 else actions.reshape(-1, *actions.shape[2:])
 
 
 def _act_step(loop, behaviour, agent, experience, step):

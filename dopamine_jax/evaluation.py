@@ -95,7 +95,8 @@ class Evaluator:
     share = np.tile(share, self.num_seeds)
     played = np.zeros(lanes, int)
     episodes = engine.Episodes(lanes)
-    observation = self._first(self._by_seed(self.environments.reset(env_seeds)))
+    frames = self.environments.reset(env_seeds)
+    observation = self._first(engine.by_seed(frames, self.num_seeds))
     steps = self._per_seed(step)
     count = 0
     while (played < share).any():
@@ -103,15 +104,12 @@ class Evaluator:
       actions = self._act(
         state, observation, steps, keys, self._per_seed(count)
       )
-      answer = self.environments.step(self._flat(np.array(actions)))
+      answer = self.environments.step(engine.flat(actions, self.num_seeds))
       episodes.record(answer)
       done = answer.terminated | answer.truncated
       played += done
-      observation = self._next(
-        observation,
-        self._by_seed(answer.observation),
-        self._by_seed(done),
-      )
+      seen = engine.by_seed((answer.observation, done), self.num_seeds)
+      observation = self._next(observation, *seen)
       count += 1
     return self._collect(episodes, share)
 
@@ -130,16 +128,6 @@ class Evaluator:
   def _per_seed(self, number):
     number = np.int32(number)
     return number if self.num_seeds == 1 else np.full(self.num_seeds, number)
-
-  def _by_seed(self, array):
-    if self.num_seeds == 1:
-      return array
-    return array.reshape(self.num_seeds, self.num_envs, *array.shape[1:])
-
-  def _flat(self, actions):
-    if self.num_seeds == 1:
-      return actions
-    return actions.reshape(-1, *actions.shape[2:])
 
 
 def confidence_interval(values: np.ndarray) -> tuple[float, float]:

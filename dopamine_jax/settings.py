@@ -60,7 +60,7 @@ class Settings:
     return dataclasses.replace(self, **changes)
 
   def _check_type(self, name: str, hint: Any):
-    alternatives = typing.get_args(hint) if _is_union(hint) else (hint,)
+    alternatives = typing.get_args(hint) if is_union(hint) else (hint,)
     value = getattr(self, name)
     if any(_fits(value, alternative) for alternative in alternatives):
       return
@@ -100,7 +100,8 @@ class Settings:
         self.refuse(name, 'is out of range; it must lie in [0, 1]')
 
 
-def _is_union(hint: Any) -> bool:
+def is_union(hint: Any) -> bool:
+  """Whether an annotation is `A | B` or `Union[A, B]`."""
   return typing.get_origin(hint) in (typing.Union, types.UnionType)
 
 

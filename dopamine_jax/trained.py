@@ -78,25 +78,20 @@ def load(
   template = jax.eval_shape(
     engine.over_seeds(init, len(seeds)), keys if len(seeds) > 1 else keys[0]
   )
-  checkpoints = checkpoints_lib.Checkpoints(folder)
-  for iteration in reversed(checkpoints.iterations()):
-    try:
-      state = checkpoints.restore(iteration, {'agent': template})['agent']
-    except checkpoints_lib.Damaged as damage:
-      say(
-        f'Warning: the checkpoint of iteration {iteration} is damaged '
-        f'({damage}); taking the one before.'
-      )
-      continue
-    return Trained(
-      agent=agent.greedy(),
-      state=state,
-      environment=runner.environment,
-      seeds=seeds,
-      iteration=iteration,
-      steps=iteration * runner.training_steps,
-    )
-  raise errors.UserError(f'{folder} has no checkpoint that can be read yet.')
+  found = checkpoints_lib.Checkpoints(folder).restore_newest(
+    {'agent': template}, say
+  )
+  if found is None:
+    raise errors.UserError(f'{folder} has no checkpoint that can be read yet.')
+  iteration, state = found
+  return Trained(
+    agent=agent.greedy(),
+    state=state['agent'],
+    environment=runner.environment,
+    seeds=seeds,
+    iteration=iteration,
+    steps=iteration * runner.training_steps,
+  )
 
 
 def play(trained: Trained, episodes: int, seed: int) -> evaluation.Evaluation:

@@ -96,47 +96,39 @@ class Training:
     for name in config.unused():
       self.say(f'Warning: {name} is set, but nothing in this run uses it.')
     facts = {'seeds': list(self.seeds), 'versions': run_folder.versions()}
-    newest = run_folder.claim(
+    iterations = run_folder.claim(
       self.folder, self.checkpoints, self.config, facts, resume, self.say
     )
-    if newest:
-      self._restore(newest, template)
+    if iterations:
+      self._restore(iterations[-1], template)
     else:
       self.engine.init()
 
-  def _restore(self, candidates, template):
-    for iteration in reversed(candidates):
-      try:
-        state = self.checkpoints.restore(iteration, template)
-        manifest = self.checkpoints.manifest(iteration)
-      except checkpoints_lib.Damaged as damage:
-        self.say(
-          f'Warning: the checkpoint of iteration {iteration} is damaged '
-          f'({damage}); going back to the one before.'
-        )
-        continue
-      steps = iteration * self.runner.training_steps
-      began = 0
-      if not manifest['rings']:
-        began = steps
-        self.say(
-          'This checkpoint has no replay (checkpoint_replay = False): it is '
-          'filled anew before learning goes on.'
-        )
-      if iteration == candidates[-1]:
-        # A run that was killed after a save may have left old ones behind.
-        self.checkpoints.collect_garbage()
-      self.engine.restore(state, steps, began)
-      self.iteration = self.newest_checkpoint = iteration
-      self.engine.reset(
-        self._env_seeds(Stream.TRAIN, iteration, self.runner.num_envs)
+  def _restore(self, newest, template):
+    found = self.checkpoints.restore_newest(template, self.say)
+    if found is None:
+      raise errors.UserError(
+        f'no checkpoint in {self.checkpoints.folder} can be read. Nothing was '
+        'changed. Train into another --base_dir, or move this folder away.'
       )
-      self.say(f'Going on after iteration {iteration} in {self.folder}.')
-      return
-    raise errors.UserError(
-      f'no checkpoint in {self.checkpoints.folder} can be read. Nothing was '
-      'changed. Train into another --base_dir, or move this folder away.'
+    iteration, state = found
+    steps = iteration * self.runner.training_steps
+    began = 0
+    if not self.checkpoints.manifest(iteration)['rings']:
+      began = steps
+      self.say(
+        'This checkpoint has no replay (checkpoint_replay = False): it is '
+        'filled anew before learning goes on.'
+      )
+    if iteration == newest:
+      # A run that was killed after a save may have left old ones behind.
+      self.checkpoints.collect_garbage()
+    self.engine.restore(state, steps, began)
+    self.iteration = self.newest_checkpoint = iteration
+    self.engine.reset(
+      self._env_seeds(Stream.TRAIN, iteration, self.runner.num_envs)
     )
+    self.say(f'Going on after iteration {iteration} in {self.folder}.')
 
   def open_collectors(self, quiet: bool):
     """Tells the collectors of the run."""

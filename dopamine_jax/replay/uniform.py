@@ -108,9 +108,8 @@ class UniformReplay(settings.Settings):
     num_envs = ring.head.shape[0]
 
     def draw(carry):
-      key, lane, slot, _ = carry
+      key, lane, slot, valid = carry
       key, lane_key, slot_key = jax.random.split(key, 3)
-      valid = self.is_valid(ring, lane, slot)
       shape = (self.batch_size,)
       new_lane = jax.random.randint(lane_key, shape, 0, num_envs)
       back = jax.random.randint(slot_key, shape, 0, live)
@@ -118,12 +117,9 @@ class UniformReplay(settings.Settings):
       slot = jnp.where(valid, slot, ring.head[new_lane] - 1 - back)
       return key, lane, slot, self.is_valid(ring, lane, slot)
 
-    nothing = jnp.full((self.batch_size,), -1)
-    carry = (key, jnp.zeros_like(nothing), nothing, nothing >= 0)
-    # The first draw stands outside the loop, whose body seldom runs.
-    carry = draw(carry)
+    start = jnp.zeros((self.batch_size,), jnp.int32)
     _, lane, slot, _ = jax.lax.while_loop(
-      lambda carry: ~jnp.all(carry[3]), draw, carry
+      lambda carry: ~jnp.all(carry[3]), draw, (key, start, start, start > 0)
     )
     return lane, slot
 
