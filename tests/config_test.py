@@ -328,6 +328,12 @@ def test_a_binding_that_nothing_uses_is_named(family):
   assert config.unused() == ['family.Part.size']
 
 
+def test_what_an_unused_class_inherits_is_not_told_again(family):
+  load('family.Parent.number = 1\nfamily.Child.word = "x"\n')
+  config.build(family.Parent)
+  assert config.unused() == ['family.Child.word']
+
+
 def test_a_binding_that_the_caller_overrules_is_not_used(family):
   load('family.Part:\n  given = 1\n  size = 2\n')
   config.build(family.Part, given=5)

@@ -17,7 +17,6 @@ def test_dqn_solves_cartpole(tmp_path):
     )
   finally:
     gin.clear_config()
-  print(statistics['Eval/AverageReturns'])
   assert statistics['Eval/NumEpisodes'].tolist() == [100] * 3
   # CartPole-v1 counts as solved at a mean of 475 over 100 episodes. The median
   # of the seeds, as the last iteration of one may happen to be a bad one.

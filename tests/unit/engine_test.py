@@ -366,8 +366,9 @@ def test_no_two_purposes_share_a_key():
   assert len(set(keys)) == len(keys) == 8
 
 
-def test_the_agent_acts_on_stacks_that_begin_with_their_episode():
-  environment = Scripted(stack=3, length=4, varies=True)
+@pytest.mark.parametrize('terminates', [True, False])
+def test_the_agent_acts_on_stacks_that_begin_with_their_episode(terminates):
+  environment = Scripted(stack=3, length=4, varies=True, terminates=terminates)
   engine = make_engine(environment, num_envs=2, min_history=100)
   (vector,) = environment.made
   zeros = np.zeros(2, np.float32)

@@ -433,7 +433,7 @@ def test_add_writes_into_the_donated_buffers(seeds):
   if seeds:
     init, add = jax.vmap(init), jax.vmap(add)
     step = jax.tree.map(lambda x: np.stack([x] * seeds), step)
-  ring = jax.jit(init)(step)
+  ring = init(step)
   before = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(ring)]
   size = ring.slots.reward.nbytes  # the smallest of what must not be copied
   program = jax.jit(add, donate_argnums=0).lower(ring, step).compile()
