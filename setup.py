@@ -7,7 +7,7 @@ import setuptools
 
 ROOT = pathlib.Path(__file__).resolve().parent
 
-# Lower bounds are the oldest versions that the tests have run on.
+# Lower bounds are the versions that this was written with, or a little older.
 INSTALL_REQUIRES = [
   'flax>=0.12.8',
   'gin-config>=0.5.0',

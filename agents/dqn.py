@@ -139,6 +139,9 @@ class DQN(agent_lib.Agent):
     )
     params = optax.apply_updates(state.params, changes)
     updates = state.updates + 1
+    # Kept apart from the optimizer's squares of the same numbers, which XLA
+    # would otherwise write to memory once more to share them.
+    measured = jax.lax.optimization_barrier(gradients)
     period = self.target_update_period // self.update_period
     state = DQNState(
       params=params,
@@ -152,7 +155,7 @@ class DQN(agent_lib.Agent):
       'Loss': loss,
       'QMean': jnp.mean(q),
       'QMax': jnp.max(q),
-      'GradientNorm': optax.tree.norm(gradients),
+      'GradientNorm': optax.tree.norm(measured),
       'ParameterNorm': optax.tree.norm(params),
     }
     return state, metrics, jnp.sqrt(losses)

@@ -91,7 +91,7 @@ class Settings:
     """Refuses a setting that is not a positive multiple of another one."""
     value, divisor = getattr(self, name), getattr(self, of)
     if value < 1 or value % divisor:
-      self.refuse(name, f'is not a multiple of {of} = {divisor}')
+      self.refuse(name, f'is not a positive multiple of {of} = {divisor}')
 
   def require_fraction(self, *names: str):
     """Refuses each of these settings that is outside [0, 1]."""

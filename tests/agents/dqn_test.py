@@ -425,7 +425,7 @@ def test_each_environment_gets_the_best_action_of_its_own_observation():
     ],
     (
       {'update_period': 4, 'target_update_period': 6},
-      'target_update_period = 6 is not a multiple of update_period = 4',
+      'target_update_period = 6 is not a positive multiple of update_period',
     ),
     ({'update_period': 0}, 'update_period = 0.*at least 1'),
     ({'target_update_period': 0}, 'target_update_period = 0'),

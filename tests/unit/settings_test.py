@@ -211,5 +211,7 @@ def test_a_multiple_is_a_positive_one(value):
       self.require_multiple('longer', of='period')
 
   assert Periods(longer=4).longer == 4
-  with pytest.raises(errors.UserError, match='not a multiple of period = 4'):
+  with pytest.raises(
+    errors.UserError, match='not a positive multiple of period = 4'
+  ):
     Periods(longer=value)
