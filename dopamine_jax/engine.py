@@ -48,14 +48,17 @@ class Episodes:
     self._lengths[:] = 0
 
 
-class PythonEngine:
+class Engine:
   """Trains S seeds in lockstep on S * N environments.
 
   Attributes:
     loop: the functions of one step.
+    environments: S * N of them; seed s has lanes s * N to s * N + N.
+    seeds: S of them.
+    check_finite: stop when a metric of an update is NaN or infinite.
     state: the training state, with a leading axis [S] if S > 1.
     steps: agent steps done by each seed.
-    episodes: the episodes of all lanes; seed s has lanes s * N to s * N + N.
+    episodes: the episodes of all lanes.
   """
 
   def __init__(
@@ -75,17 +78,8 @@ class PythonEngine:
     self.steps = 0
     # Where the replay that is held now began; above 0 after a restore without.
     self.replay_began = 0
-    vectorize = functools.partial(over_seeds, num_seeds=len(self.seeds))
-    self._init = jax.jit(vectorize(loop.init))
-    self._act = {
-      behaviour: jax.jit(
-        vectorize(functools.partial(_act_step, loop, behaviour)),
-        donate_argnums=1,
-      )
-      for behaviour in loop_lib.Behaviour
-    }
-    self._learn = {}
-    self._vectorize = vectorize
+    self._vectorize = functools.partial(over_seeds, num_seeds=len(self.seeds))
+    self._init = jax.jit(self._vectorize(loop.init))
 
   def abstract_state(self) -> loop_lib.TrainingState:
     """Returns the state's shapes and dtypes, without making it."""
@@ -120,7 +114,7 @@ class PythonEngine:
       cut_with: environment seeds [S * N] with which new episodes start after
         the last step, the running ones being cut as truncations; or None, and
         they run on.
-      on_step: called before each step; may raise to stop.
+      on_step: called before each step or chunk of steps; may raise to stop.
 
     Returns:
       The updates' metrics, their means over these steps: [S] by name; empty
@@ -129,6 +123,71 @@ class PythonEngine:
     Raises:
       UserError: if a metric is not finite and `check_finite` is set.
     """
+    raise NotImplementedError
+
+  def _init_arguments(self):
+    seeds = np.asarray(self.seeds, np.int32)
+    frames = by_seed(self.first_frames, len(seeds))
+    return (seeds if len(seeds) > 1 else seeds[0]), frames
+
+  def _behaviour_at(self, steps: int) -> loop_lib.Behaviour:
+    """How the action after the first `steps` agent steps is chosen."""
+    warming_up = steps < self.loop.replay.min_history
+    behaviour = loop_lib.Behaviour
+    return behaviour.RANDOM if warming_up else behaviour.AGENT
+
+  def _updates_due_at(self, steps: int) -> int:
+    """How many updates belong after the N steps that made it `steps`."""
+    period = self.loop.agent.update_period
+    if steps - self.replay_began < self.loop.replay.min_history:
+      return 0
+    return steps // period - (steps - self.loop.num_envs) // period
+
+  def _zero_metrics(self, state: loop_lib.TrainingState) -> loop_lib.Metrics:
+    """Returns sums of nothing, shaped like the metrics of an update."""
+    names = jax.eval_shape(self._vectorize(self.loop.learn), state)[1]
+    return loop_lib.Metrics(
+      total={k: jnp.zeros(v.shape, jnp.float32) for k, v in names.items()},
+      count=jnp.zeros(state.updates.shape, jnp.float32),
+    )
+
+  def _means(self, metrics: loop_lib.Metrics | None) -> dict[str, np.ndarray]:
+    """Returns the metrics' means [S] by name; none if there was no update."""
+    if metrics is None:
+      return {}
+    return {
+      name: np.asarray(total / metrics.count).reshape(len(self.seeds))
+      for name, total in metrics.total.items()
+    }
+
+  def _stop_at(self, names: Sequence[str], finite: np.ndarray):
+    """Raises: UserError that names the first metric that is not finite."""
+    seed, metric = np.argwhere(~finite.reshape(len(self.seeds), -1))[0]
+    raise errors.UserError(
+      f'{sorted(names)[metric]} is not finite (NaN or infinity) after the '
+      f'update at agent step {self.steps} of seed {self.seeds[seed]}. Training '
+      'stopped there; the last checkpoint is from before. Try a lower learning '
+      'rate, or a reward_clip; `runner.Runner.check_finite = False` turns this '
+      'check off.'
+    )
+
+
+class PythonEngine(Engine):
+  """Python steps the environments: any that Gymnasium can make."""
+
+  def __init__(self, *args: Any, **kwargs: Any):
+    super().__init__(*args, **kwargs)
+    self._act = {
+      behaviour: jax.jit(
+        self._vectorize(functools.partial(_act_step, self.loop, behaviour)),
+        donate_argnums=1,
+      )
+      for behaviour in loop_lib.Behaviour
+    }
+    self._learn = {}
+
+  def run(self, num_steps, *, cut_with, on_step):
+    """See base class."""
     agent, experience = self.state.agent, self.state.experience
     updates, metrics = self.state.updates, None
     num_seeds, num_envs = len(self.seeds), self.loop.num_envs
@@ -144,45 +203,28 @@ class PythonEngine:
           truncated=step.truncated | ~step.terminated,
         )
       step = by_seed(step, num_seeds)
-      due = self._updates_due()
+      due = self._updates_due_at(self.steps)
       if not due:
-        experience = self._act[self._behaviour()](agent, experience, step)
+        act = self._act[self._behaviour_at(self.steps)]
+        experience = act(agent, experience, step)
       else:
         learn = self._learn_fn(due)
         if metrics is None:
-          metrics = self._zero_metrics(agent, experience, updates)
+          metrics = self._zero_metrics(
+            loop_lib.TrainingState(
+              agent=agent, experience=experience, updates=updates
+            )
+          )
         agent, experience, updates, metrics, finite = learn(
           agent, experience, updates, metrics, step
         )
         if self.check_finite and not np.asarray(finite).all():
-          self._stop_at(metrics, np.asarray(finite))
+          self._stop_at(list(metrics.total), np.asarray(finite))
       actions = flat(experience.action, num_seeds)
     self.state = loop_lib.TrainingState(
       agent=agent, experience=experience, updates=updates
     )
-    if metrics is None:
-      return {}
-    return {
-      name: np.asarray(total / metrics.count).reshape(len(self.seeds))
-      for name, total in metrics.total.items()
-    }
-
-  def _init_arguments(self):
-    seeds = np.asarray(self.seeds, np.int32)
-    frames = by_seed(self.first_frames, len(seeds))
-    return (seeds if len(seeds) > 1 else seeds[0]), frames
-
-  def _behaviour(self):
-    warming_up = self.steps < self.loop.replay.min_history
-    behaviour = loop_lib.Behaviour
-    return behaviour.RANDOM if warming_up else behaviour.AGENT
-
-  def _updates_due(self):
-    """How many updates belong after the steps just taken, N of them."""
-    period = self.loop.agent.update_period
-    if self.steps - self.replay_began < self.loop.replay.min_history:
-      return 0
-    return self.steps // period - (self.steps - self.loop.num_envs) // period
+    return self._means(metrics)
 
   def _learn_fn(self, num_updates):
     if num_updates not in self._learn:
@@ -191,30 +233,6 @@ class PythonEngine:
         donate_argnums=(0, 1, 2, 3),
       )
     return self._learn[num_updates]
-
-  def _zero_metrics(self, agent, experience, updates):
-    """Returns sums of nothing, shaped like the metrics of an update."""
-    names = jax.eval_shape(
-      self._vectorize(self.loop.learn),
-      loop_lib.TrainingState(
-        agent=agent, experience=experience, updates=updates
-      ),
-    )[1]
-    return loop_lib.Metrics(
-      total={k: jnp.zeros(v.shape, jnp.float32) for k, v in names.items()},
-      count=jnp.zeros(updates.shape, jnp.float32),
-    )
-
-  def _stop_at(self, metrics, finite):
-    finite = finite.reshape(len(self.seeds), -1)
-    seed, metric = np.argwhere(~finite)[0]
-    name = sorted(metrics.total)[metric]
-    raise errors.UserError(
-      f'{name} is not finite (NaN or infinity) after the update at agent step '
-      f'{self.steps} of seed {self.seeds[seed]}. Training stopped there; the '
-      'last checkpoint is from before. Try a lower learning rate, or a '
-      'reward_clip; `runner.Runner.check_finite = False` turns this check off.'
-    )
 
 
 def over_seeds(function: Callable[..., Any], num_seeds: int):

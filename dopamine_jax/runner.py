@@ -13,6 +13,7 @@ import numpy as np
 
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import config
+from dopamine_jax import engine as engine_lib  # a field is called `engine`
 from dopamine_jax import loop
 from dopamine_jax import run_folder
 from dopamine_jax import settings
@@ -30,6 +31,8 @@ class Runner(settings.Settings):
   Attributes:
     agent: makes the agent from `observation_space` and `action_space`.
     environment: settings of the environment to train and evaluate on.
+    engine: what takes the steps: `engine.PythonEngine`, for any environment,
+      or `compiled.CompiledEngine`, for those that are written in JAX.
     num_iterations: iterations of the whole training.
     training_steps: agent steps of an iteration, of each seed, over all its
       `num_envs`.
@@ -51,6 +54,7 @@ class Runner(settings.Settings):
   environment: base.Environment
   num_iterations: int
   training_steps: int
+  engine: Callable[..., engine_lib.Engine] = engine_lib.PythonEngine
   num_envs: int = 1
   evaluation_episodes: int = 0
   evaluation_period: int = 1

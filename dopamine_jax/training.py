@@ -62,7 +62,7 @@ class Training:
     environments = runner.environment.make(len(seeds) * runner.num_envs)
     self.closers.callback(environments.close)
     agent = runner.make_agent(environments)
-    self.engine = engine_lib.PythonEngine(
+    self.engine = config.configured(runner.engine)(
       loop_lib.Loop(
         agent=agent,
         replay=agent.make_replay(runner.environment.stack),
