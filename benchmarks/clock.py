@@ -1,16 +1,11 @@
-"""How a contestant's process counts steps and says what it found.
+"""What contestants share: counting steps, and looking at what they have.
 
-Imported by the Python of every peer: needs nothing but Python itself.
+Imported by the Python of every peer, whatever is installed there.
 """
 
-import dataclasses
-import importlib.metadata
-import json
-import pathlib
-import resource
-import sys
+from collections.abc import Iterator
+import contextlib
 import time
-from collections.abc import Callable
 from typing import Any
 
 from benchmarks import jobs
@@ -52,27 +47,12 @@ class Clock:
       raise Finished
 
 
-def main(
-  measure: Callable[..., tuple[list[float], dict[str, Any]]],
-  packages: list[str],
-):
-  """Runs `python -m SCRIPT JOB ARGUMENTS RESULT`, as the parent starts it.
-
-  Args:
-    measure: takes a Job and arguments; returns the row's values and the
-      hyper-parameters that were really in force.
-    packages: whose versions the table should name.
-  """
-  name, arguments, result = sys.argv[1:]
-  values, hyperparameters = measure(jobs.JOBS[name], **json.loads(arguments))
-  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-  report = {
-    'values': values,
-    'hyperparameters': hyperparameters,
-    'memory': peak * (1 if sys.platform == 'darwin' else 1024),  # bytes
-    'versions': {name: importlib.metadata.version(name) for name in packages},
-  }
-  pathlib.Path(result).write_text(json.dumps(report))
+@contextlib.contextmanager
+def timed(steps: int, rates: list[float]) -> Iterator[None]:
+  """Appends the rate of the `steps` that are taken within to `rates`."""
+  started = time.perf_counter()
+  yield
+  rates.append(steps / (time.perf_counter() - started))
 
 
 def kernels_of(params: Any) -> list[tuple[int, ...]]:

@@ -2,7 +2,6 @@
 
 import pathlib
 import tempfile
-import time
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,8 @@ import numpy as np
 from benchmarks import clock
 from benchmarks import jobs
 from dopamine_jax import allocator
+
+PACKAGES = ('jax', 'jaxlib', 'gymnasium')
 
 
 def measure(
@@ -37,13 +38,14 @@ def measure(
     one.prepare(resume=False)
 
     def run(steps):
-      started = time.perf_counter()
       one.engine.run(steps, cut_with=None, on_step=lambda: None)
       jax.block_until_ready(one.engine.state)
-      return num_seeds * steps / (time.perf_counter() - started)
 
     run(job.warmup)
-    rates = [run(job.window) for _ in range(jobs.WINDOWS)]
+    rates = []
+    for _ in range(jobs.WINDOWS):
+      with clock.timed(num_seeds * job.window, rates):
+        run(job.window)
     found = hyperparameters(one, expected)
     one.close()
   return rates, found
@@ -55,7 +57,7 @@ def configuration(
   """Returns gin files and bindings."""
   bindings = [
     f'dqn.DQN.gamma = {expected.gamma}',
-    f'dqn.DQN.n_step = 1',
+    'dqn.DQN.n_step = 1',
     f'dqn.DQN.epsilon = {expected.epsilon}',
     f'dqn.DQN.update_period = {expected.update_period}',
     f'dqn.DQN.target_update_period = {expected.target_update_period}',
@@ -89,9 +91,7 @@ def configuration(
   return [f'dopamine_jax/configs/{name}.gin'], bindings
 
 
-def hyperparameters(
-  one: Any, expected: jobs.Hyperparameters
-) -> dict[str, Any]:
+def hyperparameters(one: Any, expected: jobs.Hyperparameters) -> dict[str, Any]:
   """Returns what a training really has."""
   loop, environment = one.engine.loop, one.runner.environment
   agent, replay = loop.agent, loop.replay
@@ -114,7 +114,3 @@ def hyperparameters(
     'updates': int(np.max(one.engine.state.updates)),
     **clock.adam_of(agent.optimizer, expected),
   }
-
-
-if __name__ == '__main__':
-  clock.main(measure, ['jax', 'jaxlib', 'gymnasium'])

@@ -4,14 +4,17 @@ Each repair does the least that lets its modules be imported and run; nothing
 that DQN does at a step is changed.
 """
 
+import functools
 import sys
 import tempfile
+import time
 import types
 from typing import Any
 
 import jax
 from jax._src import core as jax_core
 from jax.interpreters import xla
+import psutil
 
 from benchmarks import clock
 from benchmarks import jobs
@@ -43,11 +46,23 @@ from dopamine.jax import networks  # noqa: E402
 from dopamine.jax.agents.dqn import dqn_agent  # noqa: E402
 import gin  # noqa: E402
 
+PACKAGES = ('dopamine-rl', 'jax', 'jaxlib', 'tensorflow', 'gymnasium')
 
-def measure(job: jobs.Job) -> tuple[list[float], dict[str, Any]]:
-  """Returns rates and the hyper-parameters in force."""
+
+def measure(
+  job: jobs.Job, until_update: bool = False
+) -> tuple[list[float], dict[str, Any]]:
+  """Returns rates and the hyper-parameters in force.
+
+  Args:
+    job: what to do.
+    until_update: whether to return the seconds from the process's start to the
+      end of its first update instead, and stop there.
+  """
   expected = job.hyperparameters
   watch = clock.Clock(job)
+  if until_update:
+    watch = _FirstUpdate()
   gin.parse_config(_bindings(expected))
   with tempfile.TemporaryDirectory() as folder:
     runner = run_experiment.TrainRunner(
@@ -62,6 +77,25 @@ def measure(job: jobs.Job) -> tuple[list[float], dict[str, Any]]:
     except clock.Finished:
       pass
   return watch.rates, _found(runner, expected)
+
+
+class _FirstUpdate:
+  """Stands in for the clock; times the first update and stops after it."""
+
+  def __init__(self):
+    self.rates: list[float] = []
+    train = dqn_agent.train
+
+    def timed(*arguments):
+      jax.block_until_ready(train(*arguments))
+      launched = psutil.Process().create_time()
+      self.rates.append(time.time() - launched)
+      raise clock.Finished
+
+    dqn_agent.train = timed
+
+  def tick(self):
+    """Counts nothing."""
 
 
 class Ticking:
@@ -95,15 +129,16 @@ ReplayBuffer.max_capacity = {expected.buffer_size}
 ReplayBuffer.batch_size = {expected.batch_size}
 Runner.num_iterations = 1
 Runner.training_steps = 1_000_000_000
-Runner.max_steps_per_episode = 27_000
+Runner.max_steps_per_episode = {27_000 if expected.stack > 1 else 500}
+Runner.fine_grained_print_to_console = False
 """
 
 
 def _space(expected):
   if expected.stack > 1:
     return {}  # Atari's are the defaults
-  network = lambda num_actions: networks.ClassicControlDQNNetwork(
-    num_actions,
+  network = functools.partial(
+    networks.ClassicControlDQNNetwork,
     num_layers=len(expected.hidden),
     hidden_units=expected.hidden[0],
     min_vals=tuple(gym_lib.CARTPOLE_MIN_VALS),
@@ -148,9 +183,3 @@ def _found(runner, expected):
       'sticky_actions': ale.getFloat('repeat_action_probability'),
     }
   return found
-
-
-if __name__ == '__main__':
-  clock.main(
-    measure, ['dopamine-rl', 'jax', 'jaxlib', 'tensorflow', 'gymnasium']
-  )

@@ -16,6 +16,8 @@ from stable_baselines3.common import vec_env
 from benchmarks import clock
 from benchmarks import jobs
 
+PACKAGES = ('stable-baselines3', 'torch', 'gymnasium')
+
 
 def measure(job: jobs.Job) -> tuple[list[float], dict[str, Any]]:
   """Returns rates and the hyper-parameters in force."""
@@ -26,9 +28,7 @@ def measure(job: jobs.Job) -> tuple[list[float], dict[str, Any]]:
   model = make(dqn.DQN, expected, policy_kwargs)
   # PyTorch has [out, in, height, width].
   shapes = [
-    tuple(value.shape)
-    for value in model.q_net.parameters()
-    if value.dim() > 1
+    tuple(value.shape) for value in model.q_net.parameters() if value.dim() > 1
   ]
   kernels = [(*shape[2:], shape[1], shape[0]) for shape in shapes]
   group = model.policy.optimizer.param_groups[0]
@@ -126,7 +126,3 @@ def _pong():
   return atari_wrappers.AtariWrapper(
     environment, noop_max=0, frame_skip=4, terminal_on_life_loss=False
   )
-
-
-if __name__ == '__main__':
-  clock.main(measure, ['stable-baselines3', 'torch', 'gymnasium'])

@@ -8,6 +8,8 @@ from benchmarks import clock
 from benchmarks import jobs
 from benchmarks.peers import sb3
 
+PACKAGES = ('sbx-rl', 'stable-baselines3', 'jax', 'jaxlib', 'gymnasium')
+
 
 def measure(job: jobs.Job) -> tuple[list[float], dict[str, Any]]:
   """Returns rates and the hyper-parameters in force."""
@@ -21,9 +23,3 @@ def measure(job: jobs.Job) -> tuple[list[float], dict[str, Any]]:
   found['kernels'] = clock.kernels_of(state.params)
   values = sb3.rates(model, job)
   return values, found | {'updates': model._n_updates}
-
-
-if __name__ == '__main__':
-  clock.main(
-    measure, ['sbx-rl', 'stable-baselines3', 'jax', 'jaxlib', 'gymnasium']
-  )
