@@ -55,11 +55,17 @@ def timed(steps: int, rates: list[float]) -> Iterator[None]:
   rates.append(steps / (time.perf_counter() - started))
 
 
-def kernels_of(params: Any) -> list[tuple[int, ...]]:
-  """Returns the shapes of the kernels among JAX parameters."""
+def kernels_of(params: Any, num_seeds: int = 1) -> list[tuple[int, ...]]:
+  """Returns the shapes of the kernels among JAX parameters.
+
+  Args:
+    params: a pytree, with a leading axis of seeds if there are several.
+    num_seeds: how many.
+  """
   import jax
 
-  return [leaf.shape for leaf in jax.tree.leaves(params) if leaf.ndim > 1]
+  shapes = [leaf.shape[num_seeds > 1 :] for leaf in jax.tree.leaves(params)]
+  return [shape for shape in shapes if len(shape) > 1]
 
 
 def adam_of(optimizer: Any, expected: jobs.Hyperparameters) -> dict[str, float]:

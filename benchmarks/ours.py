@@ -95,11 +95,9 @@ def hyperparameters(one: Any, expected: jobs.Hyperparameters) -> dict[str, Any]:
   """Returns what a training really has."""
   loop, environment = one.engine.loop, one.runner.environment
   agent, replay = loop.agent, loop.replay
-  kernels = clock.kernels_of(one.engine.state.agent.params)
-  if len(one.seeds) > 1:
-    kernels = [shape[1:] for shape in kernels]
+  state = one.engine.state
   return {
-    'kernels': kernels,
+    'kernels': clock.kernels_of(state.agent.params, len(one.seeds)),
     'batch_size': replay.batch_size,
     'update_period': agent.update_period,
     'buffer_size': replay.capacity,
@@ -111,6 +109,6 @@ def hyperparameters(one: Any, expected: jobs.Hyperparameters) -> dict[str, Any]:
     'frame_skip': getattr(environment, 'frame_skip', 1),
     'stack': loop.stack,
     'sticky_actions': getattr(environment, 'sticky_actions', 0.0),
-    'updates': int(np.max(one.engine.state.updates)),
+    'updates': int(np.max(state.updates)),
     **clock.adam_of(agent.optimizer, expected),
   }

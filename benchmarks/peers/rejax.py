@@ -92,14 +92,12 @@ def make(expected: jobs.Hyperparameters, window: int):
 
 
 def _found(algorithm, state, num_seeds, expected):
-  kernels = clock.kernels_of(state.q_ts.params)
   buffer_size = state.replay_buffer.data.reward.shape
   updates = state.q_ts.step
   if num_seeds > 1:
-    kernels = [shape[1:] for shape in kernels]
     buffer_size, updates = buffer_size[1:], updates[0]
   return {
-    'kernels': kernels,
+    'kernels': clock.kernels_of(state.q_ts.params, num_seeds),
     'batch_size': algorithm.batch_size,
     'update_period': algorithm.num_envs // algorithm.num_epochs,
     'buffer_size': buffer_size[0],
