@@ -4,7 +4,7 @@
 
 Every call is waited for, as training waits for it. Beside the rate of the
 median call stands that of the fastest tenth; if they are far apart, something
-else was running.
+else was running. `python -m benchmarks --jobs replay` puts it into the results.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import jobs
 from dopamine_jax import allocator
 from dopamine_jax.replay import ring as ring_lib
 from dopamine_jax.replay import uniform
@@ -27,49 +28,66 @@ _BATCH = 32
 _POOL = 500
 
 
+PACKAGES = ('jax', 'jaxlib')
+
+
 def main():
   """Prints rates and bytes."""
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
   parser.add_argument('--slots', type=int, default=200_000)
   parser.add_argument('--calls', type=int, default=2_000)
   arguments = parser.parse_args()
-  allocator.keep_freed_memory()  # as training does
   print(f'{arguments.slots:,} slots of 84x84 bytes, n = 3, stack 4')
+  for name, values in figures(arguments.slots, arguments.calls).items():
+    print(f'{values[0]:12,.0f} {name} ({values[1]:,.0f} the fastest tenth)')
+
+
+def measure(job: jobs.Job) -> tuple[dict[str, list[float]], None]:
+  """Returns each row's values, for the table of results."""
+  del job
+  return {
+    name: values[:1] for name, values in figures(200_000, 2_000).items()
+  }, None
+
+
+def figures(slots: int, calls: int) -> dict[str, list[float]]:
+  """Returns by name the figure of the median call, and of the fastest tenth."""
+  allocator.keep_freed_memory()  # as training does
   steps = _steps(_POOL)
-  adding = _measure_ring(steps, arguments.slots, arguments.calls)
-  writing = _measure_floor(steps, arguments.slots, arguments.calls)
-  print(f'{adding / writing:12.2f} bare writes take as long as an add')
+  return _of_ring(steps, slots, calls) | _of_floor(steps, slots, calls)
 
 
-def _measure_ring(steps: list[ring_lib.Step], slots: int, calls: int) -> float:
-  """Prints what the replay takes; returns seconds of an add."""
+def _of_ring(steps, slots, calls):
   replay = uniform.UniformReplay(
     capacity=slots, batch_size=_BATCH, min_history=_BATCH, n_step=3, stack=4
   )
   ring = _filled(replay, steps)
   size = sum(leaf.nbytes for leaf in jax.tree.leaves(ring))
-  transitions = slots * _EPISODE / (_EPISODE + 1)
-  print(f'{size / transitions:12,.0f} bytes a transition')
+  taken = size / (slots * _EPISODE / (_EPISODE + 1))
   key = jax.random.key(0)
   sample = jax.jit(
     lambda ring, i: replay.sample(ring, jax.random.fold_in(key, i))
   )
-  _report(f'sample({_BATCH})', calls, lambda i: sample(ring, np.int32(i)))
+  sampling = _rates(calls, lambda i: sample(ring, np.int32(i)))
   add = _donating(replay.add, ring)
-  return _report('add', calls, lambda i: add(steps[i % _POOL]))
+  return {
+    'bytes a transition': [taken, taken],
+    f'sample({_BATCH})/s': sampling,
+    'add/s': _rates(calls, lambda i: add(steps[i % _POOL])),
+  }
 
 
-def _measure_floor(steps: list[ring_lib.Step], slots: int, calls: int) -> float:
-  """Prints how fast one frame is put where the caller says; its seconds."""
+def _of_floor(steps, slots, calls):
+  """One frame, put where the caller says; no add is faster."""
   write = _donating(
     lambda frames, frame, i: frames.at[i].set(frame[0]),
     jnp.zeros((slots, 84, 84), jnp.uint8),
   )
-  return _report(
-    'bare donated write',
+  rates = _rates(
     calls,
     lambda i: write(steps[i % _POOL].observation, np.int32(i % slots)),
   )
+  return {'bare donated write/s': rates}
 
 
 def _donating(function: Callable[..., Any], state: Any) -> Callable[..., Any]:
@@ -119,8 +137,8 @@ def _filled(
   return jax.block_until_ready(fill(replay.init(steps[0]), pool))
 
 
-def _report(name: str, calls: int, call: Callable[[int], object]) -> float:
-  """Prints how many calls fit into a second; returns the median's seconds."""
+def _rates(calls: int, call: Callable[[int], object]) -> list[float]:
+  """Returns calls a second at the pace of the median and the fastest tenth."""
   seconds = []
   for i in range(calls + 10):
     started = time.perf_counter()
@@ -128,8 +146,7 @@ def _report(name: str, calls: int, call: Callable[[int], object]) -> float:
     seconds.append(time.perf_counter() - started)
   # The first ones compile, and warm up.
   fast, median = np.quantile(seconds[10:], [0.1, 0.5])
-  print(f'{1 / median:12,.0f} {name}/s ({1 / fast:,.0f} the fastest tenth)')
-  return median
+  return [float(1 / median), float(1 / fast)]
 
 
 if __name__ == '__main__':

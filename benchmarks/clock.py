@@ -1,0 +1,93 @@
+"""What contestants share: counting steps, and looking at what they have.
+
+Imported by the Python of every peer, whatever is installed there.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import time
+from typing import Any
+
+from benchmarks import jobs
+
+
+class Finished(Exception):
+  """The last window is full: whoever steps may stop."""
+
+
+class Clock:
+  """Turns agent steps into rates, window by window.
+
+  Attributes:
+    rates: agent steps a second of each full window.
+  """
+
+  def __init__(self, job: jobs.Job):
+    self._job = job
+    self._steps = 0
+    self._next = job.warmup
+    self._started = None
+    self.rates: list[float] = []
+
+  def tick(self):
+    """Counts one agent step.
+
+    Raises:
+      Finished: if that was the last one.
+    """
+    self._steps += 1
+    if self._steps < self._next:
+      return
+    now = time.perf_counter()
+    if self._started is not None:
+      self.rates.append(self._job.window / (now - self._started))
+    self._started = now
+    self._next += self._job.window
+    if len(self.rates) == jobs.WINDOWS:
+      raise Finished
+
+
+@contextlib.contextmanager
+def timed(steps: int, rates: list[float]) -> Iterator[None]:
+  """Appends the rate of the `steps` that are taken within to `rates`."""
+  started = time.perf_counter()
+  yield
+  rates.append(steps / (time.perf_counter() - started))
+
+
+def kernels_of(params: Any, num_seeds: int = 1) -> list[tuple[int, ...]]:
+  """Returns the shapes of the kernels among JAX parameters.
+
+  Args:
+    params: a pytree, with a leading axis of seeds if there are several.
+    num_seeds: how many.
+  """
+  import jax
+
+  shapes = [leaf.shape[num_seeds > 1 :] for leaf in jax.tree.leaves(params)]
+  return [shape for shape in shapes if len(shape) > 1]
+
+
+def adam_of(optimizer: Any, expected: jobs.Hyperparameters) -> dict[str, float]:
+  """Returns the rate and epsilon of an optax Adam, read from what it does.
+
+  Its first step on a gradient g is -rate * g / (|g| + epsilon).
+
+  Args:
+    optimizer: an optax transformation that is Adam.
+    expected: what it should be; only makes the reading precise.
+  """
+  import jax.numpy as jnp
+
+  small = expected.adam_epsilon
+  params = jnp.zeros(2)
+  gradients = jnp.array([1.0, small])
+  changes, _ = optimizer.update(gradients, optimizer.init(params), params)
+  large_step, small_step = -changes.astype(float)
+  # Two equations, two unknowns.
+  ratio = float(large_step / small_step)
+  epsilon = small * (ratio - 1) / (1 - small * ratio)
+  return {
+    'learning_rate': float(large_step) * (1 + epsilon),
+    'adam_epsilon': epsilon,
+  }

@@ -1,0 +1,337 @@
+"""What is measured: one table of jobs, and their hyper-parameters once.
+
+Everybody who runs a job is configured from this table, then reports what it
+really has, and `differences` tells whether that is the same. This module is
+imported by the Python of every peer and so needs nothing but Python itself.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import math
+from typing import Any
+
+Shapes = tuple[tuple[int, ...], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Hyperparameters:
+  """DQN's, of one job.
+
+  Attributes:
+    kernels: the shapes of the network's kernels in order; [in, out] or
+      [height, width, in, out].
+    batch_size: transitions of an update.
+    update_period: agent steps from one update to the next.
+    buffer_size: transitions that the replay holds.
+    target_update_period: agent steps from one copy to the next.
+    gamma: discount of an agent step.
+    learning_rate: of Adam.
+    adam_epsilon: of Adam.
+    epsilon: of epsilon-greedy acting, constant.
+    min_history: agent steps before the first update.
+    num_envs: environments of one seed.
+    frame_skip: frames of an agent step.
+    stack: frames of an observation.
+    sticky_actions: probability of repeating the last action.
+  """
+
+  kernels: Shapes
+  batch_size: int
+  update_period: int
+  buffer_size: int
+  target_update_period: int
+  gamma: float
+  learning_rate: float
+  adam_epsilon: float
+  epsilon: float
+  min_history: int
+  num_envs: int = 1
+  frame_skip: int = 1
+  stack: int = 1
+  sticky_actions: float = 0.0
+
+  @property
+  def hidden(self) -> tuple[int, ...]:
+    """The sizes of an MLP's hidden layers."""
+    return tuple(shape[-1] for shape in self.kernels[:-1])
+
+  @property
+  def padding(self) -> str:
+    """How Nature's network pads, which the first dense layer tells."""
+    return 'VALID' if self.kernels[3][0] == 7 * 7 * 64 else 'SAME'
+
+
+@dataclasses.dataclass(frozen=True)
+class Contestant:
+  """Who runs a job.
+
+  Attributes:
+    label: its row in the table.
+    script: module below `benchmarks`, as in 'peers.sb3'; a peer's runs in the
+      peer's environment, any other in ours.
+    arguments: what its `measure` is told besides the job.
+  """
+
+  label: str
+  script: str
+  arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  @property
+  def peer(self) -> str | None:
+    """The peer's name, None for us."""
+    package, _, name = self.script.rpartition('.')
+    return name if package == 'peers' else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+  """A row, or how many times another row it is, and what it should be.
+
+  Attributes:
+    row: the row.
+    over: the row to divide by, if any.
+    at_least: the target, if it is a lower bound.
+    at_most: the target, if it is an upper bound.
+  """
+
+  row: str
+  over: str | None = None
+  at_least: float | None = None
+  at_most: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """One table of the results.
+
+  Attributes:
+    title: what is done.
+    unit: of the rows.
+    contestants: who does it, in this order in each round.
+    comparisons: what of it has a target.
+    hyperparameters: equal for all contestants; None where there are none.
+    warmup: agent steps before the first window, of each seed.
+    window: agent steps of one measured window, of each seed.
+    warm_cache: whether a first round, uncounted, fills a compilation cache.
+  """
+
+  title: str
+  unit: str
+  contestants: tuple[Contestant, ...]
+  comparisons: tuple[Comparison, ...] = ()
+  hyperparameters: Hyperparameters | None = None
+  warmup: int = 0
+  window: int = 0
+  warm_cache: bool = False
+
+
+WINDOWS = 5  # a process
+
+_CARTPOLE = Hyperparameters(
+  kernels=((4, 512), (512, 512), (512, 2)),
+  batch_size=128,
+  update_period=4,
+  buffer_size=50_000,
+  target_update_period=100,
+  gamma=0.99,
+  learning_rate=1e-3,
+  adam_epsilon=1e-8,
+  epsilon=0.01,
+  min_history=500,
+)
+_CARTPOLE_SMALL = dataclasses.replace(
+  _CARTPOLE, kernels=((4, 64), (64, 64), (64, 2)), batch_size=64
+)
+
+
+def _nature(flat: int) -> Shapes:
+  return ((8, 8, 4, 32), (4, 4, 32, 64), (3, 3, 64, 64), (flat, 512), (512, 6))
+
+
+_PONG_SAME = Hyperparameters(
+  kernels=_nature(11 * 11 * 64),
+  batch_size=32,
+  update_period=4,
+  buffer_size=20_000,
+  target_update_period=8_000,
+  gamma=0.99,
+  learning_rate=6.25e-5,
+  adam_epsilon=1.5e-4,
+  epsilon=0.01,
+  min_history=400,
+  frame_skip=4,
+  stack=4,
+  sticky_actions=0.25,
+)
+_PONG_VALID = dataclasses.replace(_PONG_SAME, kernels=_nature(7 * 7 * 64))
+
+_OURS = Contestant('ours', 'ours')
+_DOPAMINE = Contestant('dopamine-rl', 'peers.dopamine')
+_SB3 = Contestant('sb3', 'peers.sb3')
+_SBX = Contestant('sbx', 'peers.sbx')
+_FLOOR = Contestant('AtariVectorEnv alone', 'floor')
+_REJAX = Contestant('rejax', 'peers.rejax')
+
+
+def _seeds(count: int, engine: str = 'PythonEngine') -> Contestant:
+  return Contestant(
+    f'ours, {count} seed{"s" * (count > 1)}',
+    'ours',
+    {'num_seeds': count, 'engine': engine},
+  )
+
+
+JOBS = {
+  'A': Job(
+    'A: DQN on CartPole-v1, MLP 512-512, batch 128',
+    'agent steps/s',
+    (_OURS, _DOPAMINE, _SB3, _SBX),
+    (
+      Comparison('ours', 'sbx', at_least=1.6),
+      Comparison('ours', 'sb3', at_least=2.2),
+      Comparison('ours', 'dopamine-rl', at_least=2.2),
+    ),
+    _CARTPOLE,
+    warmup=1_000,
+    window=1_000,
+  ),
+  'A-small': Job(
+    "A': the same with MLP 64-64, batch 64",
+    'agent steps/s',
+    (_OURS, _DOPAMINE, _SB3, _SBX),
+    (
+      Comparison('ours', 'sbx', at_least=3.5),
+      Comparison('ours', 'sb3', at_least=3.5),
+      Comparison('ours', 'dopamine-rl', at_least=3.5),
+    ),
+    _CARTPOLE_SMALL,
+    warmup=1_000,
+    window=2_000,
+  ),
+  'A-compiled': Job(
+    'A with the environment inside the compiled program, 4 environments',
+    'agent steps/s over all seeds',
+    (_seeds(1, 'CompiledEngine'), _REJAX, _seeds(16, 'CompiledEngine')),
+    (Comparison('ours, 1 seed', 'rejax', at_least=1.5),),
+    dataclasses.replace(_CARTPOLE, num_envs=4),
+    warmup=1_000,
+    window=1_000,
+  ),
+  'A-small-compiled': Job(
+    "A' with the environment inside the compiled program",
+    'agent steps/s over all seeds',
+    (_seeds(1, 'CompiledEngine'), _seeds(16, 'CompiledEngine')),
+    (Comparison('ours, 16 seeds', 'ours, 1 seed', at_least=2.0),),
+    _CARTPOLE_SMALL,
+    warmup=1_000,
+    window=2_000,
+  ),
+  'seeds': Job(
+    "A', several seeds side by side (`--num_seeds`) over Gymnasium's CartPole",
+    'agent steps/s over all seeds',
+    (_seeds(1), _seeds(8), _seeds(16), _SB3),
+    (
+      Comparison('ours, 8 seeds', 'ours, 1 seed', at_least=4.0),
+      Comparison('ours, 16 seeds', 'sb3', at_least=12.0),
+    ),
+    _CARTPOLE_SMALL,
+    warmup=1_000,
+    window=2_000,
+  ),
+  'B-same': Job(
+    'B: DQN on Pong, Nature CNN with SAME padding, batch 32',
+    'agent steps/s',
+    (_OURS, _DOPAMINE),
+    (Comparison('ours', 'dopamine-rl', at_least=1.8),),
+    _PONG_SAME,
+    warmup=500,
+    window=100,
+  ),
+  'B-valid': Job(
+    'B: the same with VALID padding',
+    'agent steps/s',
+    (_OURS, _SB3, _SBX),
+    (
+      Comparison('ours', 'sb3', at_least=1.3),
+      Comparison('ours', 'sbx', at_least=8.0),
+    ),
+    _PONG_VALID,
+    warmup=500,
+    window=100,
+  ),
+  'B-warmup': Job(
+    "B': Pong before learning starts",
+    'agent steps/s',
+    (_OURS, _FLOOR, _DOPAMINE, _SB3, _SBX),
+    (Comparison('ours', 'AtariVectorEnv alone', at_least=0.8),),
+    # Beyond what is measured. The rest plays no part, but for dopamine-rl's
+    # acting, which asks the network even then: at its own SAME padding.
+    dataclasses.replace(_PONG_SAME, min_history=20_000),
+    warmup=500,
+    window=500,
+  ),
+  'replay': Job(
+    'Replay: 200,000 slots of 84x84 bytes, n = 3, stack 4',
+    'as the row says',
+    (Contestant('ours', 'replay'),),
+    (
+      Comparison('sample(32)/s', at_least=9_000),
+      Comparison('bare donated write/s', 'add/s', at_most=1.5),
+      Comparison('bytes a transition', at_most=7_100),
+    ),
+  ),
+  'startup': Job(
+    'Launch to first update, CartPole, compilation cache warm',
+    'seconds',
+    (
+      Contestant('ours', 'commands', {'what': 'startup'}),
+      Contestant('dopamine-rl', 'peers.dopamine', {'until_update': True}),
+    ),
+    (Comparison('ours', at_most=5.0), Comparison('dopamine-rl', 'ours')),
+    _CARTPOLE,
+    warm_cache=True,
+  ),
+  'memory': Job(
+    'Peak resident memory of DQN on Atari with 1,000,000 transitions',
+    'GB',
+    (Contestant('ours', 'commands', {'what': 'memory'}),),
+    (Comparison('ours', at_most=8.0),),
+  ),
+}
+
+
+def differences(job: Job, reported: Mapping[str, Any]) -> list[str]:
+  """Returns what of `reported` is not as the job says, in words.
+
+  Args:
+    job: one that has hyper-parameters.
+    reported: what a contestant really has, by the fields' names, and the
+      number of `updates` it did; as it came out of JSON.
+  """
+  expected = job.hyperparameters
+  wanted = dataclasses.asdict(expected)
+  reported = dict(reported)
+  steps = job.warmup + WINDOWS * job.window - expected.min_history
+  updates = max(0, steps) / expected.update_period
+  did = reported.pop('updates', None)
+  found = []
+  # A few are done earlier or later, counting from the episode's first frame.
+  if did is None or abs(did - updates) > 0.05 * updates:
+    found.append(f'updates were {did}, not about {updates:.0f}')
+  for name in sorted(wanted.keys() | reported.keys()):
+    if name not in reported:
+      found.append(f'{name} was not reported')
+    elif name not in wanted:
+      found.append(f'{name} is not known')
+    elif not _equal(wanted[name], reported[name]):
+      found.append(f'{name} is {reported[name]}, not {wanted[name]}')
+  return found
+
+
+def _equal(wanted: Any, reported: Any) -> bool:
+  if isinstance(wanted, tuple):  # kernels: frameworks order them in many ways
+    return sorted(wanted) == sorted(tuple(shape) for shape in reported)
+  if isinstance(wanted, float):
+    # Adam's numbers are read from a step of it, in float32.
+    return math.isclose(wanted, reported, rel_tol=1e-3, abs_tol=1e-12)
+  return wanted == reported

@@ -1,0 +1,152 @@
+"""Results as Markdown: a section a job, each with its own date and machine."""
+
+from collections.abc import Mapping
+import dataclasses
+import pathlib
+import statistics
+
+from benchmarks import jobs
+
+_HEAD = """\
+# Results
+
+Written by `make bench`, which is `python -m benchmarks`; a run replaces the
+sections of the jobs that it ran. In each round everybody runs once, in turn, in
+a fresh process, and measures {windows} windows after warm-up and compilation. A
+row shows the median of all windows, the lowest and the highest; a ratio is
+taken in each round, of the medians there, and its median is shown. "Others"
+is the share of the processors that other programs had meanwhile: where that
+isn't near 0, trust ratios more than rates, and neither where PyTorch is in
+them, whose threads wait for each other busily. Hyper-parameters are those of
+`jobs.py`; each process reported what it really had, and it was that.
+
+What can't be made equal: sb3 and sbx learn with Huber's loss, the others with
+squared errors; sb3 also clips gradients. rejax does its updates once all its
+environments have stepped: one update in four agent steps takes four
+environments, so ours has four beside it. dopamine-rl runs with the repairs that
+`peers/dopamine.py` names, rejax with the one in `peers/rejax.py`.
+"""
+
+
+@dataclasses.dataclass
+class Row:
+  """What one row of a job showed.
+
+  Attributes:
+    rounds: the values of each round's process.
+    memory: peak resident bytes, the largest of the rounds.
+    others: share of the processors that others had, the mean of the rounds.
+  """
+
+  rounds: list[list[float]] = dataclasses.field(default_factory=list)
+  memory: int = 0
+  others: float = 0.0
+
+
+def section(
+  job: jobs.Job,
+  rows: Mapping[str, Row],
+  versions: Mapping[str, str],
+  machine: str,
+) -> str:
+  """Returns the Markdown of one job.
+
+  Args:
+    job: the job.
+    rows: by their labels, those that were run.
+    versions: of packages, ours and the peers'.
+    machine: date and machine in a line.
+  """
+  rounds = max(len(row.rounds) for row in rows.values())
+  lines = [
+    f'## {job.title}',
+    '',
+    f'{machine}; {rounds} round{"s" * (rounds > 1)}.',
+    '',
+    f'| | {job.unit} | lowest to highest | peak GB | others |',
+    f'|{" --- |" * 5}',
+  ]
+  for label, row in rows.items():
+    values = [value for each in row.rounds for value in each]
+    cells = [
+      label,
+      number(statistics.median(values)),
+      f'{number(min(values))} to {number(max(values))}',
+      f'{row.memory / 1e9:.2f}',
+      f'{row.others:.0%}',
+    ]
+    lines.append(f'| {" | ".join(cells)} |')
+  lines += _compared(job, rows)
+  named = ', '.join(f'{name} {versions[name]}' for name in sorted(versions))
+  return '\n'.join([*lines, '', f'Versions: {named}.', ''])
+
+
+def _compared(job: jobs.Job, rows: Mapping[str, Row]) -> list[str]:
+  """Returns the table of comparisons whose rows were run."""
+  lines = []
+  for each in job.comparisons:
+    if each.row not in rows or (each.over and each.over not in rows):
+      continue
+    values = compare(each, rows)
+    median = statistics.median(values)
+    cells = [
+      f'{each.row} / {each.over}' if each.over else each.row,
+      number(median),
+      f'{number(min(values))} to {number(max(values))}',
+      *_verdict(each, median),
+    ]
+    lines.append(f'| {" | ".join(cells)} |')
+  if not lines:
+    return []
+  head = [
+    '| compared | median | lowest to highest | target | reached |',
+    f'|{" --- |" * 5}',
+  ]
+  return ['', *head, *lines]
+
+
+def compare(each: jobs.Comparison, rows: Mapping[str, Row]) -> list[float]:
+  """Returns the row's medians of each round, over the other row's if any."""
+  medians = [statistics.median(values) for values in rows[each.row].rounds]
+  if each.over is None:
+    return medians
+  below = [statistics.median(values) for values in rows[each.over].rounds]
+  return [a / b for a, b in zip(medians, below, strict=True)]
+
+
+def _verdict(each: jobs.Comparison, value: float) -> tuple[str, str]:
+  """Returns the target, and whether it was reached."""
+  if each.at_least is not None:
+    reached = value >= each.at_least
+    return f'>= {number(each.at_least)}', 'yes' if reached else 'no'
+  if each.at_most is not None:
+    reached = value <= each.at_most
+    return f'<= {number(each.at_most)}', 'yes' if reached else 'no'
+  return '', ''
+
+
+def number(value: float) -> str:
+  """Returns three digits, or all before the point."""
+  if value >= 100:
+    return f'{value:,.0f}'
+  return f'{value:.1f}' if value >= 10 else f'{value:.2f}'
+
+
+def write(path: pathlib.Path, sections: Mapping[str, str]):
+  """Puts sections into a file of results, in place of those of the same job.
+
+  Args:
+    path: the file; made if missing.
+    sections: Markdown by the job's name.
+  """
+  kept = {}
+  if path.exists():
+    for text in path.read_text('utf-8').split('\n## ')[1:]:
+      title = text.split('\n', 1)[0]
+      kept[title] = f'## {text.rstrip()}\n'
+  texts = [_HEAD.format(windows=jobs.WINDOWS)]
+  for name, job in jobs.JOBS.items():
+    if text := sections.get(name) or kept.get(job.title):
+      texts.append(text)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_text('\n'.join(texts), 'utf-8')

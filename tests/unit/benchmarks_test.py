@@ -1,0 +1,177 @@
+import dataclasses
+import json
+import re
+
+import pytest
+
+from benchmarks import __main__ as main
+from benchmarks import clock
+from benchmarks import environments
+from benchmarks import jobs
+from benchmarks import ours
+from benchmarks import table
+from dopamine_jax import errors
+
+A = jobs.JOBS['A']
+
+
+def reported(job=A, **changes):
+  """What a process that has just the job's hyper-parameters writes."""
+  found = dataclasses.asdict(job.hyperparameters)
+  steps = job.warmup + jobs.WINDOWS * job.window
+  found['updates'] = (steps - found['min_history']) // found['update_period']
+  return json.loads(json.dumps(found | changes))
+
+
+def test_equal_hyperparameters_are_accepted():
+  main.refuse_differences('A', 'sb3', reported())
+  # Read from an optimizer's step, in float32; in a framework's own order.
+  main.refuse_differences(
+    'A',
+    'sbx',
+    reported(
+      learning_rate=0.00099999, kernels=[[512, 2], [4, 512], [512, 512]]
+    ),
+  )
+
+
+@pytest.mark.parametrize(
+  ('name', 'value'),
+  [
+    ('kernels', [[4, 512], [512, 256], [256, 2]]),
+    ('batch_size', 64),
+    ('update_period', 1),
+    ('buffer_size', 10_000),
+    ('target_update_period', 10_000),
+    ('gamma', 0.999),
+    ('learning_rate', 1.002e-3),
+    ('adam_epsilon', 1e-5),
+    ('epsilon', 1.0),
+    ('min_history', 100),
+    ('num_envs', 4),
+    ('frame_skip', 4),
+    ('stack', 4),
+    ('sticky_actions', 0.25),
+    ('updates', 500),
+  ],
+)
+def test_a_hyperparameter_that_differs_is_refused(name, value):
+  with pytest.raises(errors.UserError, match=rf'sb3 .*{name}'):
+    main.refuse_differences('A', 'sb3', reported(**{name: value}))
+
+
+def test_a_hyperparameter_that_is_not_reported_is_refused():
+  for name in reported():
+    found = reported()
+    del found[name]
+    with pytest.raises(errors.UserError, match=name):
+      main.refuse_differences('A', 'sb3', found)
+
+
+def test_each_hyperparameter_has_a_case_above():
+  marks = test_a_hyperparameter_that_differs_is_refused.pytestmark
+  cases = {name for name, _ in marks[0].args[1]}
+  assert cases == reported().keys()
+
+
+def cells(line):
+  return [cell.strip() for cell in line.strip('|').split('|')]
+
+
+JOB = jobs.Job(
+  'Z: nothing',
+  'agent steps/s',
+  (jobs.Contestant('ours', 'ours'), jobs.Contestant('sb3', 'peers.sb3')),
+  (
+    jobs.Comparison('ours', 'sb3', at_least=2.5),
+    jobs.Comparison('ours', at_most=1_000.0),
+    jobs.Comparison('ours', 'absent', at_least=1.0),
+  ),
+)
+ROWS = {
+  'ours': table.Row([[100.0, 300.0, 200.0], [900.0, 900.0, 900.0]], 2**30, 0.1),
+  'sb3': table.Row([[100.0, 100.0, 100.0], [300.0, 300.0, 900.0]], 10**9, 0.0),
+}
+
+
+def test_a_section_shows_medians_ranges_and_ratios():
+  text = table.section(JOB, ROWS, {'b': '2', 'a': '1'}, 'today, a machine')
+  assert text.startswith('## Z: nothing\n\ntoday, a machine; 2 rounds.\n')
+  assert text.endswith('\nVersions: a 1, b 2.\n')
+  lines = [line for line in text.splitlines() if line.startswith('|')]
+  # The median of six windows; 600 = (300 + 900) / 2.
+  assert cells(lines[2]) == ['ours', '600', '100 to 900', '1.07', '10%']
+  assert cells(lines[3]) == ['sb3', '200', '100 to 900', '1.00', '0%']
+  # Round by round: 200 / 100 and 900 / 300, whose median is 2.5.
+  assert cells(lines[6]) == [
+    'ours / sb3', '2.50', '2.00 to 3.00', '>= 2.50', 'yes',
+  ]  # fmt: skip
+  assert cells(lines[7]) == ['ours', '550', '200 to 900', '<= 1,000', 'yes']
+  assert len(lines) == 8  # nothing about a row that was not run
+
+
+@pytest.mark.parametrize(
+  ('comparison', 'reached'),
+  [
+    (jobs.Comparison('ours', 'sb3', at_least=2.6), 'no'),
+    (jobs.Comparison('ours', at_most=549.0), 'no'),
+    (jobs.Comparison('ours', at_least=550.0), 'yes'),
+    (jobs.Comparison('sb3', 'ours'), ''),
+  ],
+)
+def test_a_target_is_reached_or_not(comparison, reached):
+  job = dataclasses.replace(JOB, comparisons=(comparison,))
+  text = table.section(job, ROWS, {}, '')
+  (line,) = re.findall(r'^\|.*\|$', text, re.MULTILINE)[-1:]
+  assert cells(line)[-1] == reached
+
+
+def test_a_run_replaces_the_sections_of_its_jobs_only(tmp_path):
+  path = tmp_path / 'results.md'
+  first = f'## {A.title}\n\nold\n'
+  second = f'## {jobs.JOBS["replay"].title}\n\nkept\n\n| a |\n'
+  table.write(path, {'replay': second})
+  table.write(path, {'A': first})
+  table.write(path, {'A': first.replace('old', 'new')})
+  text = path.read_text()
+  assert 'old' not in text
+  # In the order of the jobs, after the head.
+  assert text.startswith('# Results\n')
+  assert text.endswith(f'{first.replace("old", "new")}\n{second}')
+
+
+def test_the_clock_leaves_the_warm_up_out(monkeypatch):
+  now = iter([10.0, 12.0, 13.0, 17.0, 21.0, 31.0])
+  monkeypatch.setattr(clock.time, 'perf_counter', lambda: next(now))
+  watch = clock.Clock(dataclasses.replace(JOB, warmup=3, window=20))
+  for _ in range(3 + 5 * 20 - 1):
+    watch.tick()
+  with pytest.raises(clock.Finished):
+    watch.tick()
+  assert watch.rates == [10.0, 20.0, 5.0, 5.0, 2.0]
+
+
+def test_every_peer_has_pins_and_every_comparison_its_rows():
+  for job in jobs.JOBS.values():
+    peers = {each.peer for each in job.contestants} - {None}
+    assert peers <= environments.PINS.keys()
+    labels = {each.label for each in job.contestants}
+    for each in job.comparisons:
+      if job is not jobs.JOBS['replay']:  # whose rows it names itself
+        assert {each.row, each.over or each.row} <= labels
+
+
+@pytest.mark.parametrize('num_seeds', [1, 2])
+def test_our_side_runs_with_the_hyperparameters_of_the_table(num_seeds):
+  job = dataclasses.replace(
+    jobs.JOBS['A-small'],
+    hyperparameters=dataclasses.replace(
+      jobs.JOBS['A-small'].hyperparameters, min_history=100, buffer_size=1_000
+    ),
+    warmup=120,
+    window=40,
+  )
+  rates, found = ours.measure(job, num_seeds=num_seeds)
+  assert len(rates) == jobs.WINDOWS
+  assert min(rates) > 0
+  assert not jobs.differences(job, json.loads(json.dumps(found)))
