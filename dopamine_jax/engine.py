@@ -79,6 +79,7 @@ class Engine:
     self.steps = 0
     # Where the replay that is held now began; above 0 after a restore without.
     self.replay_began = 0
+    self._metric_shapes = None
     self._vectorize = functools.partial(over_seeds, num_seeds=len(self.seeds))
     self._init = jax.jit(self._vectorize(loop.init))
 
@@ -146,9 +147,14 @@ class Engine:
 
   def _zero_metrics(self, state: loop_lib.TrainingState) -> loop_lib.Metrics:
     """Returns sums of nothing, shaped like the metrics of an update."""
-    names = jax.eval_shape(self._vectorize(self.loop.learn), state)[1]
+    if self._metric_shapes is None:  # Tracing an update takes a tenth second.
+      learn = self._vectorize(self.loop.learn)
+      self._metric_shapes = jax.eval_shape(learn, state)[1]
     return loop_lib.Metrics(
-      total={k: jnp.zeros(v.shape, jnp.float32) for k, v in names.items()},
+      total={
+        k: jnp.zeros(v.shape, jnp.float32)
+        for k, v in self._metric_shapes.items()
+      },
       count=jnp.zeros(state.updates.shape, jnp.float32),
     )
 
