@@ -159,14 +159,16 @@ class CompiledEngine(engine.Engine):
       self._no_metrics = self._zero_metrics(self.state)
     metrics = jax.tree.map(jnp.copy, self._no_metrics)
     first = self._first if cut_with is None else self._lanes_of(cut_with)
-    left = num_steps // self.loop.num_envs
+    num_envs = self.loop.num_envs
+    left = num_steps // num_envs
+    ahead = np.arange(1, LONGEST + 1, dtype=np.int32) * num_envs
     while left:
       on_step()
-      behaviour = self._behaviour_at(self.steps + self.loop.num_envs)
+      behaviour = self._behaviour_at(self.steps + num_envs)
       length = min(left, self._longest(behaviour))
       plan = Plan(
         num_steps=np.int32(length),
-        updates_due=self._updates_due_from(self.steps),
+        updates_due=self._updates_due_at(self.steps + ahead),
         cut_at=np.int32(-1 if cut_with is None else left - 1),
         first=first,
       )
@@ -205,16 +207,6 @@ class CompiledEngine(engine.Engine):
       warm_up = self.loop.replay.min_history - 1 - self.steps
       length = min(length, warm_up // self.loop.num_envs)
     return length
-
-  def _updates_due_from(self, steps):
-    """Returns the updates due [LONGEST] after each step that follows."""
-    num_envs = self.loop.num_envs
-    return np.array(
-      [
-        self._updates_due_at(steps + (i + 1) * num_envs) for i in range(LONGEST)
-      ],
-      np.int32,
-    )
 
   # What follows is traced.
 

@@ -153,12 +153,11 @@ class Engine:
     behaviour = loop_lib.Behaviour
     return behaviour.RANDOM if warming_up else behaviour.AGENT
 
-  def _updates_due_at(self, steps: int) -> int:
+  def _updates_due_at(self, steps: int | np.ndarray) -> int | np.ndarray:
     """How many updates belong after the N steps that made it `steps`."""
     period = self.loop.agent.update_period
-    if steps - self.replay_began < self.loop.replay.min_history:
-      return 0
-    return steps // period - (steps - self.loop.num_envs) // period
+    due = steps // period - (steps - self.loop.num_envs) // period
+    return due * (steps - self.replay_began >= self.loop.replay.min_history)
 
   def _zero_metrics(self, state: loop_lib.TrainingState) -> loop_lib.Metrics:
     """Returns sums of nothing, shaped like the metrics of an update."""
