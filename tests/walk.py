@@ -22,6 +22,7 @@ class Walk(native.Native):
   Rewards are no round numbers, so that the order of a sum shows in it.
   """
 
+  reward_clip: float | None = 0.9
   length: int = 8  # of the longest episode
   num_actions: int = 4
   nan_above: float = 1.0  # episodes whose `first` is higher give rewards of NaN

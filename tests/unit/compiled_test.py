@@ -31,6 +31,7 @@ from tests.unit import engine_test
 ENGINES = (engine_lib.PythonEngine, compiled.CompiledEngine)
 Spy, small_dqn = engine_test.Spy, engine_test.small_dqn
 updates_after = engine_test.updates_after
+SEEDS = (5, 6, 7)
 Spies = functools.partial(walk.Walk, num_actions=1_000)
 
 
@@ -111,29 +112,24 @@ def assert_close(tree, other):
 
 
 @pytest.mark.parametrize(
-  ('seeds', 'num_envs', 'settings', 'agent'),
+  ('environment', 'agent', 'seeds', 'num_envs'),
   [
-    ((3,), 1, {'reward_clip': 0.9}, {'update_period': 4}),
-    ((3, 4), 2, {'stack': 3}, {'update_period': 4}),
+    (walk.Walk(), small_dqn, (5,), 1),
+    (walk.Walk(), small_dqn, SEEDS, 1),
     # One update or two a step.
-    ((3,), 6, {'max_steps_per_episode': 4}, {'update_period': 4}),
+    (Spies(stack=3, max_steps_per_episode=4), Spy, (5, 6), 6),
   ],
 )
-def test_both_engines_train_the_same(seeds, num_envs, settings, agent):
+def test_both_engines_train_the_same(environment, agent, seeds, num_envs):
   python, xla = (
     make_engine(
-      walk.Walk(**settings),
-      small_dqn,
-      engine=engine,
-      seeds=seeds,
-      num_envs=num_envs,
-      **agent,
+      environment, agent, engine=engine, seeds=seeds, num_envs=num_envs
     )
     for engine in ENGINES
   )
   assert_equal(python.first_frames, xla.first_frames)
   assert_equal(python.state, xla.state)
-  # Not aligned with updates, nor with the warm-up, which ends at 20.
+  # Not aligned with updates, nor with the end of the warm-up, at 10 or 20.
   for steps, cut in [(6, None), (12, 1), (54, None), (18, 2), (72, 3)]:
     metrics = [run(engine, steps, cut) for engine in (python, xla)]
     assert python.steps == xla.steps
@@ -142,9 +138,7 @@ def test_both_engines_train_the_same(seeds, num_envs, settings, agent):
     assert_equal(python.state.experience, xla.state.experience)
     assert_close(python.state, xla.state)
     assert_close(*metrics)
-  assert python.state.updates.min() == updates_after(
-    162, num_envs=num_envs, period=4, min_history=20
-  )
+  assert python.state.updates.min() > 30
   assert len(xla.episodes.finished) >= 20 * len(seeds)
 
 
@@ -158,20 +152,17 @@ def test_a_run_reports_the_same_on_both_engines(tmp_path):
       engine=engine,
       num_iterations=3,
       training_steps=50,
-      num_envs=2,
       checkpoint_period=2,
       evaluation_episodes=3,
       collectors=[lambda recorder=recorder: recorder],
     )
-    runner.train(tmp_path / engine.__name__, num_seeds=12, quiet=True)
-    assert checkpoints.Checkpoints(tmp_path / engine.__name__).iterations() == [
-      2,
-      3,
-    ]
+    folder = tmp_path / engine.__name__
+    runner.train(folder, seed=5, num_seeds=3, quiet=True)
+    assert checkpoints.Checkpoints(folder).iterations() == [2, 3]
     reported.append(recorder.values)
   python, xla = reported
   assert list(python) == list(xla)
-  assert len({seed for _, _, seed in xla}) == 12
+  assert {seed for _, _, seed in xla} == set(SEEDS)
   for key, value in python.items():
     if metrics_base.is_timing(key[0]):
       assert xla[key] > 0
@@ -180,10 +171,9 @@ def test_a_run_reports_the_same_on_both_engines(tmp_path):
 
 
 def test_several_seeds_train_as_each_would_alone():
-  seeds = (5, 6, 7)
-  together = make_engine(walk.Walk(), small_dqn, seeds=seeds)
+  together = make_engine(walk.Walk(), small_dqn, seeds=SEEDS)
   metrics = run(together, 64)
-  for i, seed in enumerate(seeds):
+  for i, seed in enumerate(SEEDS):
     alone = make_engine(walk.Walk(), small_dqn, seeds=(seed,))
     solo_metrics = run(alone, 64)
     own = jax.tree.map(lambda leaf, i=i: leaf[i], together.state)
@@ -257,12 +247,12 @@ def lengths(monkeypatch, length):
   monkeypatch.setattr(compiled.Pace, 'stop', lambda self, steps: None)
 
 
-@pytest.mark.parametrize('seeds', [(0,), (0, 1)])
+@pytest.mark.parametrize('seeds', [(5,), SEEDS])
 def test_a_run_does_not_depend_on_how_it_is_cut_into_chunks(monkeypatch, seeds):
   results = []
   for length in (1, 7, compiled.LONGEST):
     lengths(monkeypatch, length)
-    engine = make_engine(walk.Walk(length=30), small_dqn, seeds=seeds)
+    engine = make_engine(walk.Walk(), small_dqn, seeds=seeds)
     metrics = [run(engine, 50), run(engine, 30, cut=1), run(engine, 20)]
     results.append((engine.state, metrics, engine.episodes.finished))
   for state, metrics, finished in results[1:]:
