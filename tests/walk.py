@@ -36,13 +36,12 @@ class Walk(native.Native):
     return gymnasium.spaces.Discrete(self.num_actions)
 
   def reset(self, key):
-    keys = jax.random.split(key, 3)
-    first = jax.random.uniform(keys[0])
+    first, length, end = jax.random.uniform(key, (3,))
     state = State(
       first=first,
       age=jnp.zeros((), jnp.int32),
-      length=jax.random.randint(keys[1], (), 1, self.length + 1),
-      end=jax.random.randint(keys[2], (), 0, 3),
+      length=1 + (length * self.length).astype(jnp.int32),
+      end=(end * 3).astype(jnp.int32),
     )
     return state, jnp.stack([first, 0.0])
 
