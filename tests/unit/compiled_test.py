@@ -384,13 +384,15 @@ def test_episodes_are_counted_many_steps_at_a_time_as_one_by_one(
 
 
 def test_a_long_episode_is_summed_in_the_order_of_its_steps():
-  reward = np.full((10_000, 1), 0.1, np.float32)
+  # Magnitudes so far apart that another order rounds otherwise.
+  reward = 10.0 ** np.random.default_rng(0).uniform(-9, 9, (1_000, 1))
+  reward = reward.astype(np.float32)
   episodes = engine_lib.Episodes(1)
-  episodes.record_all(reward, np.arange(10_000)[:, None] == 9_999)
+  episodes.record_all(reward, np.arange(1_000)[:, None] == 999)
   total = 0.0
   for value in reward[:, 0]:
     total += float(value)
-  assert episodes.finished == [(0, total, 10_000)]
+  assert episodes.finished == [(0, total, 1_000)]
 
 
 # What can't work.
