@@ -140,7 +140,6 @@ class CompiledEngine(engine.Engine):
       for behaviour in loop_lib.Behaviour
     }
     self._pace = {behaviour: Pace() for behaviour in loop_lib.Behaviour}
-    self._no_metrics = None
 
   def reset(self, env_seeds):
     """See base class."""
@@ -155,9 +154,7 @@ class CompiledEngine(engine.Engine):
 
   def run(self, num_steps, *, cut_with, on_step):
     """See base class; `on_step` is called before each chunk."""
-    if self._no_metrics is None:
-      self._no_metrics = self._zero_metrics(self.state)
-    metrics = jax.tree.map(jnp.copy, self._no_metrics)
+    metrics = self._zero_metrics(self.state)
     first = self._first if cut_with is None else self._lanes_of(cut_with)
     num_envs = self.loop.num_envs
     left = num_steps // num_envs

@@ -305,7 +305,9 @@ def test_no_second_ring_is_held():
   run(engine, 30)
   chunk = engine._chunk[loop.Behaviour.AGENT]
   carry = compiled.Carry(
-    state=engine.state, metrics=engine._no_metrics, lanes=engine._lanes
+    state=engine.state,
+    metrics=engine._zero_metrics(engine.state),
+    lanes=engine._lanes,
   )
   plan = compiled.Plan(
     num_steps=np.int32(1),
