@@ -22,6 +22,7 @@ INSTALL_REQUIRES = [
   'psutil>=7.0',
   'rich>=15.0',
   'rlax>=0.1.9',
+  'scipy>=1.15',
   'tensorboard>=2.21.0',
   'tensorboardX>=2.6.5',
   'typer>=0.29.0',

@@ -75,6 +75,14 @@ ATARI = (
   .replace('evaluation_episodes = 1', 'evaluation_episodes = 0')
   .replace('num_iterations = 8', 'num_iterations = 4')
 )
+COMPILED = (
+  CARTPOLE.replace(
+    'from dopamine_jax.environments import gym',
+    'from dopamine_jax import compiled\nfrom tests import walk',
+  )
+  .replace('@gym.Gym()', '@walk.Walk()\n  engine = @compiled.CompiledEngine')
+  .replace("gym.Gym:\n  id = 'CartPole-v1'", 'walk.Walk:\n  length = 40')
+)
 
 # Runs `dopamine-jax` and kills its own process at the n-th call of something:
 # `python stopper.py NAME N train ...`.
@@ -84,12 +92,15 @@ import runpy
 import signal
 import sys
 
+from dopamine_jax import compiled
 from dopamine_jax.environments import atari
 from dopamine_jax.environments import gym
 from dopamine_jax.metrics import csv_file
 from dopamine_jax.replay import ring_files
 
+compiled.LONGEST = 8  # So that many chunks make an iteration on any machine.
 PLACES = {
+  'chunk': [(compiled.CompiledEngine, '_run_chunk')],
   'step': [(gym.GymVector, 'step'), (atari.AtariVector, 'step')],
   'metrics': [(csv_file.CSV, 'write')],
   'rows': [(ring_files, '_write_rows')],
@@ -123,6 +134,7 @@ def folder(tmp_path_factory):
   folder = tmp_path_factory.mktemp('resume')
   (folder / 'cartpole.gin').write_text(CARTPOLE)
   (folder / 'atari.gin').write_text(ATARI)
+  (folder / 'compiled.gin').write_text(COMPILED)
   (folder / 'stopper.py').write_text(STOPPER)
   return folder
 
@@ -269,6 +281,22 @@ def test_an_atari_run_that_was_killed_ends_the_same(
   assert checkpoints(tmp_path / 'run') == ['000002']
   assert run_here(monkeypatch, words) == 0
   assert_equal_runs(tmp_path / 'run', never_stopped('atari'))
+
+
+@pytest.mark.parametrize('num_seeds', ['1', '3'])
+def test_a_compiled_run_that_was_killed_ends_the_same(
+  folder, never_stopped, tmp_path, monkeypatch, num_seeds
+):
+  seeds = ('--num_seeds', num_seeds)
+  words = command(folder, tmp_path / 'run', 'compiled', *seeds)
+  # Chunks of 1, 2, 4 and then 8 steps, anew after the warm-up: in iteration 3.
+  kill_at(folder, 'chunk', 24, words)
+  assert checkpoints(tmp_path / 'run') == ['000002']
+  # While the checkpoint of iteration 4 is written.
+  kill_at(folder, 'rows', 2, words)
+  assert checkpoints(tmp_path / 'run') == ['000002', '000004.tmp']
+  assert run_here(monkeypatch, words) == 0
+  assert_equal_runs(tmp_path / 'run', never_stopped('compiled', *seeds))
 
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_starts_anew(

@@ -293,10 +293,69 @@ class TestTensorBoard:
     )
     collector.close()
     root = tmp_path / 'tensorboard'
-    assert sorted(path.name for path in root.iterdir()) == ['seed_5', 'seed_6']
+    assert sorted(path.name for path in root.iterdir()) == [
+      'interval_high',
+      'interval_low',
+      'mean',
+      'seed_5',
+      'seed_6',
+    ]
     assert read_scalars(root / 'seed_5') == {RETURN: [(100, 0.5)]}
     assert read_scalars(root / 'seed_6') == {RETURN: [(100, 1.5)]}
     assert list(read_texts(root / 'seed_6')) == ['config']
+
+  @pytest.mark.parametrize(
+    ('values', 'mean', 'margin'),
+    [
+      # The margin is t * s / sqrt(n), with t from a printed table.
+      ([1.0, 2.0, 3.0], 2.0, 4.3027 * 1 / 3**0.5),
+      ([1.0, 4.0], 2.5, 12.7062 * 4.5**0.5 / 2**0.5),
+      ([7.0], 7.0, None),  # two seeds had no episode
+      ([5.0] * 12, 5.0, 0.0),
+      ([math.inf, 1.0], math.inf, math.nan),
+    ],
+  )
+  def test_several_seeds_have_a_mean_and_its_interval(
+    self, tmp_path, values, mean, margin
+  ):
+    collector = tensorboard.TensorBoard()
+    seeds = tuple(range(max(len(values), 3)))
+    collector.open(make_run(tmp_path, seeds=seeds))
+    collector.write(
+      [
+        make_statistic(2, value, name, seed)
+        for seed, value in enumerate(values)
+        for name in (RETURN, EVAL)
+      ]
+    )
+    collector.close()
+    for name, expected in {
+      'mean': mean,
+      'interval_low': mean - margin if margin is not None else None,
+      'interval_high': mean + margin if margin is not None else None,
+    }.items():
+      scalars = read_scalars(tmp_path / 'tensorboard' / name)
+      if expected is None:
+        assert scalars == {}
+        continue
+      assert list(scalars) == [RETURN, EVAL]
+      ((step, value),) = scalars[RETURN]
+      assert step == 200
+      np.testing.assert_allclose(value, expected, rtol=1e-4)
+
+  def test_more_seeds_than_a_page_can_show_have_no_run_each(self, tmp_path):
+    for num_seeds in (10, 11):
+      run = make_run(tmp_path / str(num_seeds), seeds=tuple(range(num_seeds)))
+      write(tensorboard.TensorBoard(), run, [1], lambda i: 0.5)
+      names = {path.name for path in (run.base_dir / 'tensorboard').iterdir()}
+      both = {'mean', 'interval_low', 'interval_high'}
+      seeds = (
+        {f'seed_{seed}' for seed in run.seeds} if num_seeds == 10 else set()
+      )
+      assert names == both | seeds
+      assert read_scalars(run.base_dir / 'tensorboard/mean') == {
+        RETURN: [(100, 0.5)]
+      }
 
   def test_config_is_shown_as_code(self, tmp_path):
     run = make_run(tmp_path, config='import optax\n\n# Of DQN\nDQN.n = 1')
