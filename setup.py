@@ -11,7 +11,8 @@ ROOT = pathlib.Path(__file__).resolve().parent
 INSTALL_REQUIRES = [
   'flax>=0.12.8',
   'gin-config>=0.5.0',
-  'gymnasium[classic-control]>=1.4.0',  # the extra draws CartPole: pygame-ce
+  # The extra draws CartPole: pygame-ce. gymnax 1.0.1 takes nothing newer.
+  'gymnasium[classic-control]>=1.3.0',
   'imageio>=2.38.0',
   'imageio-ffmpeg>=0.6.0,<0.8',  # 0.8 doubles the ffmpeg inside, to 173 MB
   'jax>=0.10.2',
@@ -29,8 +30,12 @@ INSTALL_REQUIRES = [
 EXTRAS_REQUIRE = {
   'atari': ['ale-py>=0.12.1'],  # GPL-2.0
   'minatar': ['MinAtar>=1.0.15'],  # GPL-3.0
-  'mujoco': ['gymnasium[mujoco]>=1.4.0'],
+  'mujoco': ['gymnasium[mujoco]>=1.3.0'],
   'box2d': ['box2d>=2.3.10'],
+  'brax': ['brax>=0.14.0'],
+  # Exactly this one: beside newer packages than it allows, pip would take 0.0.9
+  # without a word, whose steps are others. It imports six and doesn't say so.
+  'gymnax': ['gymnax==1.0.1', 'six>=1.16'],
   'dev': [
     'build>=1.3',
     'hypothesis>=6.150',
@@ -41,7 +46,12 @@ EXTRAS_REQUIRE = {
     'setuptools>=70.1',  # the tests build the package without isolation
   ],
 }
-EXTRAS_REQUIRE['all'] = sorted(set().union(*EXTRAS_REQUIRE.values()))
+# gymnax holds gymnasium below 1.4 and jax below 0.12: by request only.
+EXTRAS_REQUIRE['all'] = sorted(
+  set().union(
+    *(EXTRAS_REQUIRE[extra] for extra in EXTRAS_REQUIRE if extra != 'gymnax')
+  )
+)
 
 
 def version() -> str:

@@ -112,13 +112,15 @@ class DQN(agent_lib.Agent):
 
   def act(self, state, observation, step, key, *, explore) -> jax.Array:
     """Acts epsilon-greedily; see base class."""
-    network_key, explore_key, action_key = jax.random.split(key, 3)
+    network_key, explore_key = jax.random.split(key)
     q = self.q_values(state.params, observation, network_key)
     n, num_actions = q.shape
     epsilon = self.epsilon_at(step) if explore else self.evaluation_epsilon
+    # One draw for both: on CPUs each is as dear as a small layer.
+    coin, choice = jax.random.uniform(explore_key, (2, n))
     return jnp.where(
-      jax.random.uniform(explore_key, (n,)) < epsilon,
-      jax.random.randint(action_key, (n,), 0, num_actions),
+      coin < epsilon,
+      (choice * num_actions).astype(jnp.int32),
       jnp.argmax(q, axis=-1),
     )
 

@@ -8,6 +8,7 @@ loop as outside. `benchmarks/convolutions.py` measures both.
 """
 
 from collections.abc import Sequence
+import functools
 
 from flax import linen as nn
 import jax
@@ -127,18 +128,43 @@ def _convolve_by_matmul(images, kernel, strides, padding):
   x = _space_to_depth(images, pads[:, 0], outputs + blocks - 1, stride)
   kernel = jnp.moveaxis(kernel, -1, 0)
   w = _space_to_depth(kernel, np.zeros(2, int), blocks, stride)
+  # Each position has as many windows as the kernel has blocks, or as many
+  # products with one: what is smaller goes through memory.
+  by_products = len(kernel) < x.shape[-1]
+  multiply = _add_products if by_products else _multiply_windows
+  return multiply(x, w, outputs)
 
+
+def _multiply_windows(x, w, outputs):
+  """Multiplies whole windows: [B, *, *, C] and [F, h, w, C] to [B, H, W, F]."""
   windows = jnp.concatenate(
-    [
-      x[:, i : i + outputs[0], j : j + outputs[1]]
-      for i in range(blocks[0])
-      for j in range(blocks[1])
-    ],
-    axis=-1,
+    [_shifted(x, shift, outputs) for shift in np.ndindex(w.shape[1:3])], axis=-1
   )
-  batch_shape, k = windows.shape[:-1], windows.shape[-1]
-  y = windows.reshape(-1, k).astype(jnp.float32) @ w.reshape(-1, k).T
-  return y.reshape(*batch_shape, -1)
+  return _multiply(windows, w.reshape(len(w), -1).T)
+
+
+def _add_products(x, w, outputs):
+  """The same; multiplies each block with all of the kernel's, then adds up."""
+  features, *blocks, channels = w.shape
+  w = w.reshape(features, -1, channels).transpose(2, 1, 0)
+  products = _multiply(x, w.reshape(channels, -1))
+  parts = [
+    _shifted(products[..., i * features : (i + 1) * features], shift, outputs)
+    for i, shift in enumerate(np.ndindex(*blocks))
+  ]
+  return functools.reduce(jnp.add, parts)
+
+
+def _shifted(x, shift, size):
+  """Returns [B, *size, C], from `shift` on."""
+  (i, j), (height, width) = shift, size
+  return x[:, i : i + height, j : j + width]
+
+
+def _multiply(x, w):
+  """Returns the products [B, H, W, K] of x [B, H, W, C] and w [C, K]."""
+  y = x.reshape(-1, x.shape[-1]).astype(jnp.float32) @ w
+  return y.reshape(*x.shape[:-1], -1)
 
 
 def _space_to_depth(x, low, blocks, block):

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dopamine_jax import dispatch
 from dopamine_jax import errors
 from dopamine_jax import loop as loop_lib
 from dopamine_jax.environments import base
@@ -78,6 +79,7 @@ class Engine:
     self.steps = 0
     # Where the replay that is held now began; above 0 after a restore without.
     self.replay_began = 0
+    self._metric_shapes = None
     self._vectorize = functools.partial(over_seeds, num_seeds=len(self.seeds))
     self._init = jax.jit(self._vectorize(loop.init))
 
@@ -145,9 +147,14 @@ class Engine:
 
   def _zero_metrics(self, state: loop_lib.TrainingState) -> loop_lib.Metrics:
     """Returns sums of nothing, shaped like the metrics of an update."""
-    names = jax.eval_shape(self._vectorize(self.loop.learn), state)[1]
+    if self._metric_shapes is None:  # Tracing an update takes a tenth second.
+      learn = self._vectorize(self.loop.learn)
+      self._metric_shapes = jax.eval_shape(learn, state)[1]
     return loop_lib.Metrics(
-      total={k: jnp.zeros(v.shape, jnp.float32) for k, v in names.items()},
+      total={
+        k: jnp.zeros(v.shape, jnp.float32)
+        for k, v in self._metric_shapes.items()
+      },
       count=jnp.zeros(state.updates.shape, jnp.float32),
     )
 
@@ -173,24 +180,26 @@ class Engine:
 
 
 class PythonEngine(Engine):
-  """Python steps the environments: any that Gymnasium can make."""
+  """Python steps the environments: any that Gymnasium can make.
+
+  With a small network, calling XLA takes longer than what it computes, and a
+  call costs by the array: so a time step is passed as one array of bytes, and
+  to an acting call only those of the agent's leaves that it reads.
+  """
 
   def __init__(self, *args: Any, **kwargs: Any):
     super().__init__(*args, **kwargs)
-    self._act = {
-      behaviour: jax.jit(
-        self._vectorize(functools.partial(_act_step, self.loop, behaviour)),
-        donate_argnums=1,
-      )
-      for behaviour in loop_lib.Behaviour
-    }
-    self._learn = {}
+    self._act, self._learn = {}, {}
 
   def run(self, num_steps, *, cut_with, on_step):
     """See base class."""
     agent, experience = self.state.agent, self.state.experience
     updates, metrics = self.state.updates, None
     num_seeds, num_envs = len(self.seeds), self.loop.num_envs
+    # Constant; as plain arrays, since typed keys are slow to pass.
+    typed_keys = experience.keys
+    keys = jax.tree.map(jax.random.key_data, typed_keys)
+    experience = experience.replace(keys=None)
     actions = flat(experience.action, num_seeds)
     for i in range(num_steps // num_envs):
       on_step()
@@ -202,37 +211,79 @@ class PythonEngine(Engine):
           observation=self.reset(cut_with),
           truncated=step.truncated | ~step.terminated,
         )
-      step = by_seed(step, num_seeds)
+      packed = dispatch.pack(step, num_seeds)
       due = self._updates_due_at(self.steps)
       if not due:
-        act = self._act[self._behaviour_at(self.steps)]
-        experience = act(agent, experience, step)
+        act, reads = self._act_program(agent, experience, keys, packed)
+        read = jax.tree.leaves(agent)
+        read = [read[leaf] for leaf in reads]
+        experience = act(read, experience, keys, packed)
       else:
-        learn = self._learn_fn(due)
         if metrics is None:
           metrics = self._zero_metrics(
             loop_lib.TrainingState(
-              agent=agent, experience=experience, updates=updates
+              agent=agent,
+              experience=experience.replace(keys=typed_keys),
+              updates=updates,
             )
           )
+        learn = self._learn_program(due)
         agent, experience, updates, metrics, finite = learn(
-          agent, experience, updates, metrics, step
+          agent, experience, updates, metrics, keys, packed
         )
         if self.check_finite and not np.asarray(finite).all():
           self._stop_at(list(metrics.total), np.asarray(finite))
       actions = flat(experience.action, num_seeds)
     self.state = loop_lib.TrainingState(
-      agent=agent, experience=experience, updates=updates
+      agent=agent,
+      experience=experience.replace(keys=typed_keys),
+      updates=updates,
     )
     return self._means(metrics)
 
-  def _learn_fn(self, num_updates):
+  def _act_program(self, *arguments):
+    """Returns a step without an update, and the agent's leaves it reads."""
+    behaviour = self._behaviour_at(self.steps)
+    if behaviour not in self._act:
+
+      def step(agent, experience, keys, packed):
+        experience = self._remember(experience, keys, packed)
+        experience = self.loop.act(agent, experience, behaviour)
+        return experience.replace(keys=None)
+
+      step, reads = dispatch.reading_less(
+        step, *dispatch.one_seed(arguments, len(self.seeds))
+      )
+      program = jax.jit(
+        self._vectorize(step),
+        donate_argnums=1,
+        compiler_options=dispatch.one_by_one(),
+      )
+      self._act[behaviour] = program, reads
+    return self._act[behaviour]
+
+  def _learn_program(self, num_updates):
+    """Returns a step with this many updates."""
+
+    def step(agent, experience, updates, metrics, keys, packed):
+      experience = self._remember(experience, keys, packed)
+      agent, experience, *rest = learn_and_act(
+        self.loop, num_updates, agent, experience, updates, metrics
+      )
+      return agent, experience.replace(keys=None), *rest
+
     if num_updates not in self._learn:
       self._learn[num_updates] = jax.jit(
-        self._vectorize(functools.partial(_learn_step, self.loop, num_updates)),
-        donate_argnums=(0, 1, 2, 3),
+        self._vectorize(step), donate_argnums=(0, 1, 2, 3)
       )
     return self._learn[num_updates]
+
+  def _remember(self, experience, keys, packed):
+    keys = jax.tree.map(jax.random.wrap_key_data, keys)
+    space, num_envs = self.environments.observation_space, self.loop.num_envs
+    return self.loop.remember(
+      experience.replace(keys=keys), dispatch.unpack(packed, space, num_envs)
+    )
 
 
 def over_seeds(function: Callable[..., Any], num_seeds: int):
@@ -260,13 +311,15 @@ def flat(actions: jax.Array, num_seeds: int) -> np.ndarray:
   return actions if num_seeds == 1 else actions.reshape(-1, *actions.shape[2:])
 
 
-def _act_step(loop, behaviour, agent, experience, step):
-  return loop.act(agent, loop.remember(experience, step), behaviour)
+def learn_and_act(loop, num_updates, agent, experience, updates, metrics):
+  """Updates `num_updates` times, then acts; all of it for one seed.
 
-
-def _learn_step(loop, num_updates, agent, experience, updates, metrics, step):
+  Returns:
+    The agent's state, the experience, the count of updates, the metrics' sums,
+    and which metrics were finite, in the order of their names.
+  """
   state = loop_lib.TrainingState(
-    agent=agent, experience=loop.remember(experience, step), updates=updates
+    agent=agent, experience=experience, updates=updates
   )
   if num_updates == 1:
     state, values = loop.learn(state)

@@ -2,4 +2,6 @@
 
 `base` says what the engine sees, `gym` adapts any Gymnasium environment with
 Box observations, and `atari` adapts the Arcade Learning Environment.
+`native` is the contract of environments written in JAX: `classic` and `catch`
+are ours, `gymnax` and `brax` adapt those of others.
 """

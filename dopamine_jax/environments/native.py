@@ -25,7 +25,7 @@ class Outcome(NamedTuple):
   Attributes:
     state: a pytree, the environment after the step.
     observation: its observation, the true last one if the episode ended.
-    reward: scalar.
+    reward: scalar, raw.
     terminated: bool scalar, whether a terminal state was reached.
     truncated: bool scalar, whether the environment itself cuts the episode;
       `max_steps_per_episode` needs nothing of it.
@@ -33,8 +33,8 @@ class Outcome(NamedTuple):
 
   state: Any
   observation: jax.Array
-  reward: jax.Array
-  terminated: jax.Array
+  reward: jax.Array | float
+  terminated: jax.Array | bool
   truncated: jax.Array | bool = False
 
 
@@ -42,8 +42,14 @@ class Native(base.Environment):
   """Settings of an environment in JAX; subclasses fill in its four parts.
 
   Its settings are constants of the compiled program. An environment never
-  resets itself: `advance` does that.
+  resets itself: `advance` does that. The states of `reset` and `step` are one
+  kind of pytree: the same structure, shapes and types.
+
+  Attributes:
+    frames_per_second: how many steps pass in a second of a film.
   """
+
+  frames_per_second = 30.0  # no setting: it has no type
 
   @property
   def observation_space(self) -> gymnasium.spaces.Box:
@@ -75,6 +81,8 @@ class Native(base.Environment):
   def make(self, num_envs: int, render: bool = False) -> 'NativeVector':
     """Makes the environments; see `base.Environment.make`."""
     base.check_num_envs(num_envs)
+    if render and type(self).image is Native.image:
+      self.image(None)  # says that there is none, before anything is played
     return NativeVector(self, num_envs)
 
 
@@ -83,8 +91,9 @@ class Lane(struct.PyTreeNode):
 
   Attributes:
     state: the environment's own.
-    key: of all its draws; a step's own key is `fold_in(key, count)`.
-    count: int32 scalar, steps since it was seeded, and one for the reset.
+    key: of all its draws; a step folds `2 * count` into it, and the reset after
+      it `2 * count + 1`.
+    count: int32 scalar, steps since it was seeded, counted from 1.
     age: int32 scalar, steps of the running episode.
   """
 
@@ -97,9 +106,9 @@ class Lane(struct.PyTreeNode):
 def begin(environment: Native, seed: jax.Array) -> tuple[Lane, jax.Array]:
   """Returns a lane that depends on `seed` alone, and its first observation."""
   key = jax.random.key(seed)
-  state, observation = environment.reset(jax.random.fold_in(key, 0))
+  state, observation = environment.reset(jax.random.fold_in(key, 1))
   zero = jnp.zeros((), jnp.int32)
-  lane = Lane(state=state, key=key, count=zero + 1, age=zero)
+  lane = Lane(state=_strong(state), key=key, count=zero + 1, age=zero)
   return lane, _as_space(environment, observation)
 
 
@@ -110,22 +119,31 @@ def advance(
 
   Returns:
     The lane, and its time step: scalars and one observation, no axis [N].
+
+  Raises:
+    UserError: if an observation isn't what the environment's space says, or the
+      states of `reset` and `step` differ in kind.
   """
-  key = jax.random.fold_in(lane.key, lane.count)
-  step_key, reset_key = jax.random.split(key)
+  step_key = jax.random.fold_in(lane.key, 2 * lane.count)
   outcome = environment.step(lane.state, action, step_key)
   age = lane.age + 1
+  terminated = jnp.asarray(outcome.terminated, bool)
   truncated = jnp.asarray(outcome.truncated, bool)
   if environment.max_steps_per_episode is not None:
     truncated |= age >= environment.max_steps_per_episode
-  done = outcome.terminated | truncated
+  done = terminated | truncated
   # Computed at every step and mostly dropped: under vmap a branch would be too.
-  first_state, first_observation = environment.reset(reset_key)
+  first_state, first_observation = environment.reset(
+    jax.random.fold_in(lane.key, 2 * lane.count + 1)
+  )
+  state = _strong(outcome.state)
+  first_state = _strong(first_state)
+  _check_states(environment, first_state, state)
   successor = _as_space(environment, outcome.observation)
   state, observation = jax.tree.map(
-    lambda first, going_on: jnp.where(done, first, going_on),
+    functools.partial(jax.lax.select, done),
     (first_state, _as_space(environment, first_observation)),
-    (outcome.state, successor),
+    (state, successor),
   )
   lane = Lane(
     state=state,
@@ -135,8 +153,8 @@ def advance(
   )
   return lane, base.TimeStep(
     observation=observation,
-    reward=outcome.reward.astype(jnp.float32),
-    terminated=outcome.terminated,
+    reward=jnp.asarray(outcome.reward, jnp.float32),
+    terminated=terminated,
     truncated=truncated,
     next_observation=successor,
   )
@@ -145,6 +163,9 @@ def advance(
 class NativeVector(base.VectorEnvironment):
   """Environments in JAX, stepped from Python.
 
+  Whatever their number, each follows its own seed, up to the rounding of floats
+  if XLA compiles the arithmetic of more of them differently.
+
   Attributes:
     settings: the environment's.
   """
@@ -152,6 +173,7 @@ class NativeVector(base.VectorEnvironment):
   def __init__(self, settings: Native, num_envs: int):
     self.settings = settings
     self.num_envs = num_envs
+    self.frames_per_second = settings.frames_per_second
     self.observation_space = settings.observation_space
     self.action_space = settings.action_space
     self._begin = jax.jit(jax.vmap(functools.partial(begin, settings)))
@@ -167,18 +189,73 @@ class NativeVector(base.VectorEnvironment):
     return np.array(observation)
 
   def step(self, actions: np.ndarray) -> base.TimeStep:
-    """Steps every environment; see the base class."""
+    """Steps every environment; see the base class.
+
+    Args:
+      actions: [N, ...], one action an environment.
+
+    Returns:
+      The time step.
+
+    Raises:
+      ValueError: For another count, or an action that doesn't exist, which JAX
+        would take for another one.
+    """
+    actions = np.asarray(actions)
+    if len(actions) != self.num_envs:
+      raise ValueError(f'{len(actions)} actions for {self.num_envs} envs.')
+    if isinstance(self.action_space, gymnasium.spaces.Discrete):
+      if actions.min() < 0 or actions.max() >= self.action_space.n:
+        raise ValueError(f'Actions {actions} outside {self.action_space}.')
     self._lanes, step = self._advance(self._lanes, actions)
-    return jax.tree.map(np.array, step)
+    step = jax.tree.map(np.array, step)
+    if not (step.terminated | step.truncated).any():
+      step = step._replace(observation=step.next_observation)
+    return step
 
   def render(self) -> np.ndarray:
     """Returns environment 0 as an image; see the base class."""
-    state = jax.tree.map(lambda leaf: np.array(leaf[0]), self._lanes.state)
+    state = jax.tree.map(lambda leaf: leaf[0], self._lanes.state)
     return self.settings.image(state)
 
   def close(self) -> None:
     """Nothing is held but arrays."""
 
 
+def _strong(state):
+  """Returns the state's numbers as arrays whose types yield to no other.
+
+  Python's own numbers are weakly typed: a state of them would change its type
+  at the first step, and what steps it would be compiled twice.
+  """
+
+  def strong(leaf):
+    leaf = jnp.asarray(leaf)
+    return leaf.astype(leaf.dtype) if jax.typeof(leaf).weak_type else leaf
+
+  return jax.tree.map(strong, state)
+
+
+def _check_states(environment, first, later):
+  """Refuses states of two kinds: one would be cast to the other, or not fit."""
+  kinds = [jax.tree.map(jax.typeof, state) for state in (first, later)]
+  if kinds[0] != kinds[1]:
+    raise errors.UserError(
+      f'{type(environment).__name__} has states of two kinds: reset gives '
+      f'{kinds[0]}, and step gives {kinds[1]}. Mend the environment.'
+    )
+
+
 def _as_space(environment, observation):
-  return observation.astype(environment.observation_space.dtype)
+  """Returns the observation in its space's type; its shape must be right."""
+  space = environment.observation_space
+  # Whoever stores it would broadcast or cut off without a word.
+  if observation.shape != space.shape or not np.can_cast(
+    observation.dtype, space.dtype, 'same_kind'
+  ):
+    raise errors.UserError(
+      f'{type(environment).__name__} breaks its word: its observation_space '
+      f'says {space.dtype} {space.shape}, and it gave {observation.dtype} '
+      f'{observation.shape}. Mend the environment.'
+    )
+  return observation.astype(space.dtype)

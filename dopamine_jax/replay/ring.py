@@ -111,7 +111,6 @@ def init(step: Step, capacity: int) -> Ring:
 
 def add(ring: Ring, step: Step) -> Ring:
   """Writes one step of every environment; in place if `ring` is donated."""
-  lane = jnp.arange(step.reward.shape[0])
   here = ring.head % ring.capacity
   after = (ring.head + 1) % ring.capacity
   status = jnp.where(
@@ -120,27 +119,34 @@ def add(ring: Ring, step: Step) -> Ring:
     jnp.where(step.truncated, TRUNCATED, RUNNING),
   ).astype(jnp.uint8)
   done = step.terminated | step.truncated
-
-  def put(leaf, where, value):
-    return leaf.at[lane, where].set(value, unique_indices=True)
-
+  last = jnp.full_like(status, LAST)
   slots = ring.slots
   # The slot after this one gets the frame that followed. If the episode goes
   # on, the next step writes there again; if it ended, `head` moves past it.
   slots = Slots(
-    frame=put(
-      put(slots.frame, here, step.observation), after, step.next_observation
+    frame=_put(
+      _put(slots.frame, here, step.observation), after, step.next_observation
     ),
-    action=put(slots.action, here, step.action),
-    reward=put(slots.reward, here, step.reward),
-    status=put(put(slots.status, here, status), after, jnp.uint8(LAST)),
-    age=put(put(slots.age, here, ring.age), after, ring.age + 1),
+    action=_put(slots.action, here, step.action),
+    reward=_put(slots.reward, here, step.reward),
+    status=_put(_put(slots.status, here, status), after, last),
+    age=_put(_put(slots.age, here, ring.age), after, ring.age + 1),
   )
   return Ring(
     slots=slots,
     head=ring.head + 1 + done,
     age=jnp.where(done, 0, ring.age + 1),
   )
+
+
+def _put(leaf: jax.Array, slot: jax.Array, value: jax.Array) -> jax.Array:
+  """Returns `leaf` [N, C, ...] with `value` [N, ...] at each lane's slot."""
+  if len(slot) == 1:  # XLA writes a slice faster than the points of a scatter.
+    start = (0, slot[0], *(0 for _ in leaf.shape[2:]))
+    value = value[:, None].astype(leaf.dtype)
+    return jax.lax.dynamic_update_slice(leaf, value, start)
+  lane = jnp.arange(len(slot))
+  return leaf.at[lane, slot].set(value, unique_indices=True)
 
 
 def observation_at(

@@ -105,17 +105,21 @@ class UniformReplay(settings.Settings):
     frames are invalid, so that nearly every first draw stands.
     """
     live = jnp.max(ring.head - ring.oldest)
-    num_envs = ring.head.shape[0]
+    choices = (live * ring.head.shape[0]).astype(jnp.uint32)
+    # The largest multiple of `choices` in 32 bits: numbers beyond it, which
+    # would make the remainder favour small ones, are drawn again too.
+    end = jnp.uint32(2**32 - 1) // choices * choices
 
     def draw(carry):
       key, lane, slot, valid = carry
-      key, lane_key, slot_key = jax.random.split(key, 3)
-      shape = (self.batch_size,)
-      new_lane = jax.random.randint(lane_key, shape, 0, num_envs)
-      back = jax.random.randint(slot_key, shape, 0, live)
+      key, draw_key = jax.random.split(key)
+      number = jax.random.bits(draw_key, (self.batch_size,))
+      choice = (number % choices).astype(jnp.int32)
+      new_lane, back = choice // live, choice % live
       lane = jnp.where(valid, lane, new_lane)
       slot = jnp.where(valid, slot, ring.head[new_lane] - 1 - back)
-      return key, lane, slot, self.is_valid(ring, lane, slot)
+      fair = valid | (number < end)
+      return key, lane, slot, fair & self.is_valid(ring, lane, slot)
 
     start = jnp.zeros((self.batch_size,), jnp.int32)
     _, lane, slot, _ = jax.lax.while_loop(

@@ -1,0 +1,111 @@
+"""What makes a call into XLA cheap, where the call costs more than the work.
+
+Passing an array takes some microseconds, whatever its size, and so does each
+switch between XLA's threads.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import jax
+import numpy as np
+
+from dopamine_jax.environments import base
+
+
+def one_by_one() -> dict[str, Any] | None:
+  """Returns compiler options for programs of many tiny operations.
+
+  By default XLA's CPU backend orders them so that many can run at once, and
+  then spends several times their work on waking its threads.
+  """
+  if jax.default_backend() != 'cpu':
+    return None
+  return {'xla_cpu_scheduler_type': 'CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED'}
+
+
+def reading_less(
+  function: Callable[..., Any], tree: Any, *arguments: Any
+) -> tuple[Callable[..., Any], list[int]]:
+  """Returns `function` over those leaves of its first argument that it reads.
+
+  Args:
+    function: takes `tree` and `arguments`.
+    tree: an example, or shapes and dtypes.
+    arguments: the same.
+
+  Returns:
+    The function of a list of leaves and `arguments`, and which leaves it takes.
+  """
+  leaves, structure = jax.tree.flatten(tree)
+
+  def over_leaves(leaves, *arguments):
+    return function(jax.tree.unflatten(structure, leaves), *arguments)
+
+  jaxpr = jax.make_jaxpr(over_leaves)(leaves, *arguments).jaxpr
+  read = {id(each) for equation in jaxpr.eqns for each in equation.invars}
+  read |= {id(each) for each in jaxpr.outvars}
+  reads = [
+    i
+    for i, value in enumerate(jaxpr.invars[: len(leaves)])
+    if id(value) in read
+  ]
+
+  def over_less(read, *arguments):
+    # The others are looked at, at most: as shapes they need not be passed.
+    everything = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves]
+    for i, leaf in zip(reads, read, strict=True):
+      everything[i] = leaf
+    return over_leaves(everything, *arguments)
+
+  return over_less, reads
+
+
+def pack(step: base.TimeStep, num_seeds: int) -> np.ndarray:
+  """Returns the arrays of a time step [S * N, ...] as bytes [S, ...].
+
+  JAX takes as long to pass an array of four numbers as one of a frame. Without
+  the axis S for one seed; `unpack` undoes it.
+  """
+  parts = [
+    np.ascontiguousarray(part).view(np.uint8).reshape(num_seeds, -1)
+    for part in step
+  ]
+  packed = np.concatenate(parts, axis=1)
+  return packed if num_seeds > 1 else packed[0]
+
+
+def unpack(
+  packed: jax.Array, space: gymnasium.spaces.Box, num_envs: int
+) -> base.TimeStep:
+  """Returns the time step of one seed, arrays [N, ...], from its bytes.
+
+  Args:
+    packed: uint8 vector.
+    space: of one frame.
+    num_envs: N.
+  """
+  frame = (num_envs, *space.shape), space.dtype
+  reward = (num_envs,), np.dtype(np.float32)
+  flag = (num_envs,), np.dtype(np.bool_)
+  parts, begin = [], 0
+  for shape, dtype in (frame, reward, flag, flag, frame):
+    end = begin + int(np.prod(shape)) * dtype.itemsize
+    part = packed[begin:end]
+    if dtype == np.bool_:
+      part = part.reshape(shape) != 0
+    else:
+      size = (dtype.itemsize,) if dtype.itemsize > 1 else ()
+      part = jax.lax.bitcast_convert_type(part.reshape(*shape, *size), dtype)
+    parts.append(part)
+    begin = end
+  return base.TimeStep(*parts)
+
+
+def one_seed(tree: Any, num_seeds: int) -> Any:
+  """Returns the shapes and dtypes of one seed's part of `tree`."""
+  skip = 1 if num_seeds > 1 else 0
+  return jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(leaf.shape[skip:], leaf.dtype), tree
+  )

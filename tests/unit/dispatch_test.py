@@ -1,0 +1,108 @@
+"""What is passed to XLA at a step: everything that counts, and no more."""
+
+import gymnasium
+import hypothesis
+from hypothesis import strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dopamine_jax import dispatch
+from dopamine_jax.environments import base
+
+DTYPES = ['uint8', 'bool', 'int8', 'int32', 'float16', 'float32']
+
+
+def random_step(space, lanes, seed):
+  rng = np.random.default_rng(seed)
+
+  def frames():
+    size = (lanes, *space.shape, space.dtype.itemsize)
+    if space.dtype == bool:
+      return rng.integers(0, 2, size[:-1]).astype(bool)
+    return rng.integers(0, 120, size, np.uint8).view(space.dtype)[..., 0]
+
+  return base.TimeStep(
+    observation=frames(),
+    reward=rng.normal(size=lanes).astype(np.float32),
+    terminated=rng.integers(0, 2, lanes).astype(bool),
+    truncated=rng.integers(0, 2, lanes).astype(bool),
+    next_observation=frames(),
+  )
+
+
+@hypothesis.settings(deadline=None, max_examples=40)
+@hypothesis.given(
+  dtype=st.sampled_from(DTYPES),
+  shape=st.lists(st.integers(1, 4), max_size=3),
+  num_seeds=st.integers(1, 3),
+  num_envs=st.integers(1, 3),
+  seed=st.integers(0, 99),
+)
+def test_a_time_step_survives_the_passage_as_bytes(
+  dtype, shape, num_seeds, num_envs, seed
+):
+  space = gymnasium.spaces.Box(0, 1, shape, dtype)
+  step = random_step(space, num_seeds * num_envs, seed)
+  packed = dispatch.pack(step, num_seeds)
+  assert packed.dtype == np.uint8
+  assert packed.ndim == (1 if num_seeds == 1 else 2)
+  for s, part in enumerate(packed.reshape(num_seeds, -1)):
+    unpacked = dispatch.unpack(jnp.asarray(part), space, num_envs)
+    for before, after in zip(step, unpacked, strict=True):
+      mine = before[s * num_envs : (s + 1) * num_envs]
+      assert after.dtype == mine.dtype
+      np.testing.assert_array_equal(after, mine)
+
+
+def test_a_frame_that_is_not_contiguous_is_packed_too():
+  space = gymnasium.spaces.Box(0, 255, (2, 3), np.uint8)
+  step = random_step(space, 4, seed=0)
+  strided = np.stack([step.observation] * 2, axis=1)[:, 0]
+  step = step._replace(observation=strided[::2], next_observation=strided[::2])
+  step = base.TimeStep(*(part[:2] for part in step))
+  unpacked = dispatch.unpack(jnp.asarray(dispatch.pack(step, 1)), space, 2)
+  np.testing.assert_array_equal(unpacked.observation, strided[::2])
+
+
+def state():
+  return {
+    'params': jnp.arange(3.0),
+    'target': jnp.ones(5),
+    'count': jnp.ones(()),
+  }
+
+
+@pytest.mark.parametrize(
+  ('function', 'expected'),
+  [
+    (lambda s, x: s['params'] * x, ['params']),
+    (lambda s, x: s['params'] * x + s['count'], ['count', 'params']),
+    # Handed on without being used in a computation.
+    (lambda s, x: (s['target'], x), ['target']),
+    (lambda s, x: x, []),
+    # Looked at, not read.
+    (lambda s, x: x * len(s['target']), []),
+    (lambda s, x: jax.jit(lambda p: p + x)(s['params']), ['params']),
+  ],
+)
+def test_only_the_leaves_that_are_read_are_taken(function, expected):
+  less, reads = dispatch.reading_less(function, state(), jnp.ones(()))
+  names = sorted(state())  # as JAX orders a dict's leaves
+  assert [names[i] for i in reads] == expected
+  leaves = jax.tree.leaves(state())
+  result = jax.jit(less)([leaves[i] for i in reads], jnp.float32(2.0))
+  jax.tree.map(
+    np.testing.assert_array_equal, result, function(state(), jnp.float32(2.0))
+  )
+
+
+def test_one_seed_of_a_tree_has_no_seed_axis():
+  tree = {'a': jnp.zeros((3, 2)), 'b': jnp.zeros(3, jnp.int32)}
+  alone = dispatch.one_seed(tree, num_seeds=3)
+  assert {k: (v.shape, v.dtype) for k, v in alone.items()} == {
+    'a': ((2,), jnp.float32),
+    'b': ((), jnp.int32),
+  }
+  assert dispatch.one_seed(tree, num_seeds=1)['a'].shape == (3, 2)
