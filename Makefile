@@ -18,8 +18,9 @@ run: $(DEFAULT)
 test: $(ALL)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
+# A choice of jobs and peers: make bench ARGS='--jobs A B-valid --peers sb3'.
 bench: $(ALL)
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(ARGS)
 
 lint: $(ALL)
 	$(BIN)/ruff check .
