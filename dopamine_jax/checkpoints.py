@@ -27,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from dopamine_jax import devices
 from dopamine_jax import errors
 from dopamine_jax.replay import ring as ring_lib
 from dopamine_jax.replay import ring_files
@@ -104,6 +105,9 @@ class Checkpoints:
     Raises:
       UserError: if the disk can't take it.
     """
+    if not devices.is_writer():
+      self._save_elsewhere(state, previous, with_replay)
+      return
     final = self._path(iteration)
     beside = final.with_suffix('.tmp')
     try:
@@ -151,7 +155,7 @@ class Checkpoints:
       if not _is_ring(leaf):
         restored.append(_fit(leaf, name, arrays))
       elif not rings:
-        restored.append(_zeros_like(leaf))
+        restored.append(devices.zeros(leaf))
       else:
         restored.append(self._restore_ring(iteration, leaf, name, arrays))
     return jax.tree_util.tree_unflatten(structure, restored)
@@ -229,7 +233,7 @@ class Checkpoints:
             ring,
             beside / 'replay' / name,
             self._path(iteration).name,
-            earlier[name]['segments'] if name in earlier else [],
+            _segments(earlier, name),
           )
       saver.wait_until_finished()
     manifest['files'] = {
@@ -242,6 +246,12 @@ class Checkpoints:
       stream.write(json.dumps(text, indent=1))
       stream.flush()
       os.fsync(stream.fileno())
+
+  def _save_elsewhere(self, state, previous, with_replay):
+    """Fetches what `_write` fetches, for the process that writes it."""
+    earlier = self._rings(previous)
+    for name, ring in _split(state)[1].items() if with_replay else ():
+      ring_files.fetch(ring, _segments(earlier, name))
 
   def _rings(self, iteration):
     """Returns the rings in a manifest; none if it can't be read (any more)."""
@@ -262,7 +272,7 @@ class Checkpoints:
 
     def fill(path, leaf):
       leaf_name = ring_files.leaf_name(path)
-      slots = jnp.zeros(leaf.shape, leaf.dtype)
+      slots = devices.zeros(leaf)
       row = leaf.shape[head.ndim + 1 :]
       for lane, start, rows in self.rows(iteration, name, leaf_name):
         if rows.shape[1:] != row or rows.dtype != leaf.dtype:
@@ -302,6 +312,10 @@ class Checkpoints:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def _segments(rings, name):
+  return rings[name]['segments'] if name in rings else []
+
+
 def _split(state):
   """Returns all arrays by name, and the rings (also by name) without them."""
   arrays, rings = {}, {}
@@ -310,10 +324,10 @@ def _split(state):
     name = _name(path)
     if _is_ring(leaf):
       rings[name] = leaf
-      arrays[f'{name}.head'] = np.array(leaf.head)
-      arrays[f'{name}.age'] = np.array(leaf.age)
+      arrays[f'{name}.head'] = devices.fetch(leaf.head)
+      arrays[f'{name}.age'] = devices.fetch(leaf.age)
     elif leaf.size:  # orbax can't save an empty array, and there is no need to
-      arrays[name] = np.array(_plain(leaf))
+      arrays[name] = devices.fetch(_plain(leaf))
   return arrays, rings
 
 
@@ -336,7 +350,7 @@ def _fit(leaf, name, arrays):
   """Returns the saved array for a leaf of the template."""
   like = jax.eval_shape(_plain, leaf)
   if not like.size:
-    return _zeros_like(leaf)
+    return devices.zeros(leaf)
   if name not in arrays:
     raise errors.UserError(
       f'the checkpoint has no {name}: it is of another agent or network.'
@@ -347,12 +361,8 @@ def _fit(leaf, name, arrays):
       f'{name} was saved with shape {array.shape} of {array.dtype}; this run '
       f'has {like.shape} of {like.dtype}.'
     )
-  array = jnp.asarray(array)
+  array = devices.put(array, leaf)
   return jax.random.wrap_key_data(array) if _is_key(leaf) else array
-
-
-def _zeros_like(tree):
-  return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), tree)
 
 
 def _plain(leaf):
