@@ -190,7 +190,7 @@ class Checkpoints:
       for name, expected in self.manifest(iteration)['files'].items():
         if ring_files.checksum(folder / name) != expected:
           raise Damaged(f'its {name} is not what was saved')
-      with ocp.StandardCheckpointer() as saver:
+      with _checkpointer() as saver:
         arrays = saver.restore(folder / 'state')
     except (OSError, ValueError) as error:
       raise Damaged(f'its state can not be read: {error}') from error
@@ -224,7 +224,7 @@ class Checkpoints:
     """Writes everything into the folder `beside`, its manifest last."""
     arrays, rings = _split(state)
     manifest = {'iteration': iteration, 'files': {}, 'rings': {}}
-    with ocp.StandardCheckpointer() as saver:
+    with _checkpointer() as saver:
       saver.save(beside / 'state', arrays)
       if with_replay:
         earlier = self._rings(previous)
@@ -291,6 +291,8 @@ class Checkpoints:
 
   def collect_garbage(self):
     """Removes what neither the newest checkpoints nor their replays need."""
+    if not devices.is_writer():
+      return
     kept = self.iterations()[-self.max_to_keep :]
     try:
       replay_needed = {
@@ -310,6 +312,16 @@ class Checkpoints:
       (path / 'manifest.json').unlink(missing_ok=True)
       if path.name not in replay_needed:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _checkpointer():
+  """Returns orbax's, which would wait for all processes to do the same."""
+  me = jax.process_index()
+  return ocp.StandardCheckpointer(
+    multiprocessing_options=ocp.options.MultiprocessingOptions(
+      primary_host=me, active_processes={me}
+    )
+  )
 
 
 def _segments(rings, name):

@@ -15,6 +15,7 @@ devices: each steps the same environments, and process 0 alone writes.
 """
 
 from collections.abc import Callable
+import functools
 import math
 import os
 from typing import Any
@@ -157,10 +158,11 @@ class Layout:
       )
     if self.settings.split == 'batch':
       # XLA would lay out results as it likes, and then compile for that anew.
-      return lambda *args: self._map(
-        jax.lax.with_sharding_constraint, function(*args)
-      )
+      return functools.partial(self._in_place, function)
     return function
+
+  def _in_place(self, function, *args):
+    return self._map(jax.lax.with_sharding_constraint, function(*args))
 
   def split_batch(self, sample: Any) -> Any:
     """Returns a sample [B, ...], a share of it on each device."""
@@ -189,7 +191,7 @@ class Layout:
     # Frames in the host's memory may be too many for the device to make.
     template = self.place(jax.eval_shape(function, *args))
 
-    def rest(*args):
+    def without_frames(*args):
       return jax.tree.map(
         lambda leaf: _with_frame(leaf, None) if _is_ring(leaf) else leaf,
         function(*args),
@@ -197,9 +199,9 @@ class Layout:
       )
 
     return jax.tree.map(
-      lambda leaf, made: zeros(leaf) if made is None else made,
+      lambda leaf, made: zeros(leaf) if made is None else put(made, leaf),
       template,
-      jax.jit(rest)(*args),
+      jax.jit(without_frames)(*args),
     )
 
   def check(self, replay: Any, template: Any):
@@ -257,7 +259,11 @@ class Layout:
     return jax.tree.map(each, tree, is_leaf=_is_ring)
 
   def _sharding(self):
-    """Where all arrays lie but the rings' frames; None: JAX's default."""
+    """Where all arrays lie but the rings' frames; None: where JAX likes."""
+    if self._on_host:
+      # Said of all: beside frames that have their place, JAX gives one to all
+      # results, and would compile anew for them.
+      return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     if self.settings.split == 'none':
       return None
     spec = _P(_AXIS) if self.settings.split == 'seeds' else _P()
@@ -265,10 +271,7 @@ class Layout:
 
   def _frame_sharding(self, frame, slots_axis):
     if self._on_host:
-      device = jax.local_devices()[0]
-      return jax.sharding.SingleDeviceSharding(
-        device, memory_kind='pinned_host'
-      )
+      return self._sharding().with_memory_kind('pinned_host')
     if self.settings.split != 'batch':
       return self._sharding()
     slots = frame.shape[slots_axis]
@@ -282,7 +285,7 @@ class Layout:
     return jax.sharding.NamedSharding(self._mesh, spec)
 
 
-def put(array: np.ndarray, like: Any) -> jax.Array:
+def put(array: jax.Array | np.ndarray, like: Any) -> jax.Array:
   """Returns `array` placed as `like.sharding` says, if it says anything."""
   if getattr(like, 'sharding', None) is None:
     return jnp.asarray(array)
@@ -337,6 +340,12 @@ def local(tree: Any) -> Any:
 def is_writer() -> bool:
   """Whether this process writes the run's folder and the screen."""
   return jax.process_index() == 0
+
+
+def wait_for_all(moment: str):
+  """Returns when all processes have come to this moment."""
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(moment)
 
 
 def join():

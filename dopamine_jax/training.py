@@ -134,6 +134,8 @@ class Training:
 
   def open_collectors(self, quiet: bool):
     """Tells the collectors of the run."""
+    if not devices.is_writer():
+      self.collectors = []
     run = metrics_base.Run(
       base_dir=self.folder,
       seeds=self.seeds,

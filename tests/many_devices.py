@@ -70,12 +70,12 @@ class PicturesVector(base.VectorEnvironment):
 
   def _see(self):
     shape = self.observation_space.shape
-    return np.stack([r.integers(0, 256, shape, np.uint8) for r in self._rngs])
+    return np.stack([r.integers(0, 4, shape, np.uint8) for r in self._rngs])
 
 
 CNN = functools.partial(networks.MinAtarCNN, hidden=(16,))
 MLP = functools.partial(networks.MLP, hidden=(16,), low=None, high=None)
-LEARNING_RATE = 1e-6  # The frames are bytes, and not scaled.
+LEARNING_RATE = 1e-2
 
 
 def make_agent(network=CNN, learning_rate=LEARNING_RATE, **spaces):
