@@ -10,23 +10,20 @@ a mesh): no other code knows how many devices there are.
   Each computes its part of the batch, and XLA adds up the gradients. At an
   update the devices exchange the frames that were sampled and one gradient.
 
-Several processes (`jax.distributed`, one a machine) are the same over more
-devices: each steps the same environments, and process 0 alone writes.
+Several processes are the same over more devices; see `processes.py`.
 """
 
 from collections.abc import Callable
 import functools
 import math
-import os
 from typing import Any
 
 import jax
-from jax.experimental import multihost_utils
-import jax.numpy as jnp
 import numpy as np
 import psutil
 
 from dopamine_jax import errors
+from dopamine_jax import processes
 from dopamine_jax import settings
 from dopamine_jax.replay import ring as ring_lib
 
@@ -199,7 +196,11 @@ class Layout:
       )
 
     return jax.tree.map(
-      lambda leaf, made: zeros(leaf) if made is None else put(made, leaf),
+      lambda leaf, made: (
+        processes.zeros(leaf)
+        if made is None
+        else jax.device_put(made, leaf.sharding)
+      ),
       template,
       jax.jit(without_frames)(*args),
     )
@@ -285,94 +286,6 @@ class Layout:
     return jax.sharding.NamedSharding(self._mesh, spec)
 
 
-def put(array: jax.Array | np.ndarray, like: Any) -> jax.Array:
-  """Returns `array` placed as `like.sharding` says, if it says anything."""
-  if getattr(like, 'sharding', None) is None:
-    return jnp.asarray(array)
-  if like.sharding.is_fully_addressable:
-    return jax.device_put(array, like.sharding)
-  # Where there are other processes, device_put would compare their arrays.
-  return jax.make_array_from_callback(
-    array.shape, like.sharding, lambda share: array[share]
-  )
-
-
-def zeros(template: Any) -> Any:
-  """Returns zeros for each ShapeDtypeStruct of a template, in its place."""
-
-  def each(leaf):
-    if leaf.sharding is None:
-      return jnp.zeros(leaf.shape, leaf.dtype)
-    # NumPy's zeros take no memory until they are copied.
-    return put(np.zeros(leaf.shape, leaf.dtype), leaf)
-
-  return jax.tree.map(each, template)
-
-
-def fetch(array: jax.Array) -> np.ndarray:
-  """Returns an array as NumPy's, copied; all processes must call it.
-
-  A view of the device's memory would keep it from being donated.
-  """
-  if (
-    jax.process_count() > 1
-    and isinstance(array, jax.Array)
-    and not array.is_fully_addressable
-    and not array.is_fully_replicated
-  ):
-    array = multihost_utils.process_allgather(array, tiled=True)
-  return np.array(array)
-
-
-def local(tree: Any) -> Any:
-  """Returns a tree of arrays that this process has to itself."""
-  if jax.process_count() == 1:
-    return tree
-
-  def each(leaf):
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-      return jax.random.wrap_key_data(fetch(jax.random.key_data(leaf)))
-    return fetch(leaf)
-
-  return jax.tree.map(each, tree)
-
-
-def is_writer() -> bool:
-  """Whether this process writes the run's folder and the screen."""
-  return jax.process_index() == 0
-
-
-def wait_for_all(moment: str):
-  """Returns when all processes have come to this moment."""
-  if jax.process_count() > 1:
-    multihost_utils.sync_global_devices(moment)
-
-
-def join():
-  """Joins the processes that the environment names, if it does.
-
-  Call it before JAX is used for anything else. `JAX_COORDINATOR_ADDRESS` is
-  host:port of process 0, which listens there; `JAX_NUM_PROCESSES` and
-  `JAX_PROCESS_ID`, counted from 0, say how many there are and which this is.
-
-  Raises:
-    UserError: if only some of the three are set, or not to numbers.
-  """
-  names = ('JAX_COORDINATOR_ADDRESS', 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID')
-  values = [os.environ.get(name) for name in names]
-  if not any(values):
-    return
-  address, *numbers = values
-  if not address or not all(n and n.isdecimal() for n in numbers):
-    raise errors.UserError(
-      'a training over several processes needs '
-      + ', '.join(f'{n} (now {v})' for n, v in zip(names, values, strict=True))
-      + ': host:port of process 0, how many there are, and which this is.'
-    )
-  count, number = map(int, numbers)
-  jax.distributed.initialize(address, count, number)
-
-
 def _with_frame(ring, frame):
   return ring.replace(slots=ring.slots.replace(frame=frame))
 
@@ -385,6 +298,6 @@ def _refuse_above(available, needed, where):
   if needed > available:
     raise errors.UserError(
       f'this run needs {needed / 1e9:.1f} GB for replay, networks and '
-      f'optimizer on {where}; {available / 1e9:.1f} GB are available. Lower the '
-      "replay's capacity, or num_seeds."
+      f'optimizer on {where}; {available / 1e9:.1f} GB are available. Lower '
+      "the replay's capacity, or num_seeds."
     )

@@ -16,6 +16,7 @@ import numpy as np
 from dopamine_jax import devices as devices_lib
 from dopamine_jax import errors
 from dopamine_jax import loop as loop_lib
+from dopamine_jax import processes
 from dopamine_jax.environments import base
 
 
@@ -159,14 +160,14 @@ class Engine:
       lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32),
       loop_lib.Metrics(total=names, count=state.updates),
     )
-    return devices_lib.zeros(self.layout.place(sums))
+    return processes.zeros(self.layout.place(sums))
 
   def _means(self, metrics: loop_lib.Metrics | None) -> dict[str, np.ndarray]:
     """Returns the metrics' means [S] by name; none if there was no update."""
     if metrics is None:
       return {}
     return {
-      name: devices_lib.fetch(total / metrics.count).reshape(len(self.seeds))
+      name: processes.fetch(total / metrics.count).reshape(len(self.seeds))
       for name, total in metrics.total.items()
     }
 
@@ -229,7 +230,7 @@ class PythonEngine(Engine):
           agent, experience, updates, metrics, step
         )
         if self.check_finite:
-          finite = devices_lib.fetch(finite)
+          finite = processes.fetch(finite)
           if not finite.all():
             self._stop_at(list(metrics.total), finite)
       actions = flat(experience.action, num_seeds)
@@ -268,7 +269,7 @@ def flat(actions: jax.Array, num_seeds: int) -> np.ndarray:
 
   A view of the device's memory would keep it from being donated.
   """
-  actions = devices_lib.fetch(actions)
+  actions = processes.fetch(actions)
   return actions if num_seeds == 1 else actions.reshape(-1, *actions.shape[2:])
 
 

@@ -18,8 +18,8 @@ import re
 from typing import Any
 
 from dopamine_jax import checkpoints as checkpoints_lib
-from dopamine_jax import devices
 from dopamine_jax import errors
+from dopamine_jax import processes
 
 _LIBRARIES = ('dopamine-jax', 'jax', 'jaxlib', 'flax', 'optax', 'gymnasium')
 # A run may be made longer. It then equals one that was as long from its start,
@@ -35,7 +35,7 @@ def open_for_training(base_dir: str | pathlib.Path) -> Iterator[pathlib.Path]:
     UserError: if it can't be written, or another process holds it.
   """
   folder = pathlib.Path(base_dir)
-  if not devices.is_writer():  # The one that is holds it for all.
+  if not processes.is_writer():  # The one that is holds it for all.
     yield folder
     return
   try:
@@ -97,8 +97,8 @@ def claim(
           f'the run in {folder} has done {iterations[-1]} iterations; '
           f'num_iterations = {wanted.group(1)} is fewer.'
         )
-  devices.wait_for_all('the run folder was looked at')
-  if not devices.is_writer():
+  processes.wait_for_all('the run folder was looked at')
+  if not processes.is_writer():
     return iterations
   # The configuration last: where it is, so is the rest.
   write(facts_file, json.dumps(facts, indent=1))

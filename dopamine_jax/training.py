@@ -14,11 +14,11 @@ import numpy as np
 
 from dopamine_jax import checkpoints as checkpoints_lib
 from dopamine_jax import config
-from dopamine_jax import devices
 from dopamine_jax import engine as engine_lib
 from dopamine_jax import errors
 from dopamine_jax import evaluation
 from dopamine_jax import loop as loop_lib
+from dopamine_jax import processes
 from dopamine_jax import run_folder
 from dopamine_jax.metrics import base as metrics_base
 
@@ -134,7 +134,7 @@ class Training:
 
   def open_collectors(self, quiet: bool):
     """Tells the collectors of the run."""
-    if not devices.is_writer():
+    if not processes.is_writer():
       self.collectors = []
     run = metrics_base.Run(
       base_dir=self.folder,
@@ -155,6 +155,7 @@ class Training:
     while self.iteration < self.runner.num_iterations:
       self.iteration += 1
       statistics = self._iterate(stop)
+    processes.wait_for_all('the last checkpoint is written')
     return statistics
 
   def _iterate(self, stop):
@@ -221,15 +222,15 @@ class Training:
       ('Replay/Fill', fill(state.experience.replay)),
       ('Train/Updates', state.updates),
     ):
-      statistics[name] = devices.fetch(value).reshape(num_seeds)
+      statistics[name] = processes.fetch(value).reshape(num_seeds)
     return statistics
 
   def _evaluate(self, on_step):
     started = time.perf_counter()
     state = self.engine.state
     result = self.evaluator.run(
-      devices.local(state.agent),
-      self._evaluation_keys(devices.local(state.experience.keys.evaluate)),
+      processes.local(state.agent),
+      self._evaluation_keys(processes.local(state.experience.keys.evaluate)),
       self._env_seeds(Stream.EVALUATE, self.iteration, self.evaluator.num_envs),
       self.engine.steps,
       on_step,

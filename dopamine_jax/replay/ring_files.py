@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dopamine_jax import devices
+from dopamine_jax import processes
 from dopamine_jax.replay import host_rows
 from dopamine_jax.replay import ring as ring_lib
 
@@ -151,7 +151,7 @@ def checksum(file: pathlib.Path) -> int:
 
 def _new_lanes(ring, segments):
   """Returns each lane's [start, stop) to write, and its oldest live slot."""
-  heads = devices.fetch(ring.head).ravel()
+  heads = processes.fetch(ring.head).ravel()
   oldest = np.maximum(heads - (ring.slots.reward.shape[-1] - 1), 0)
   written = [stop for _, stop in segments[-1]['lanes']] if segments else oldest
   lanes = [
@@ -184,7 +184,7 @@ def _chunks(slots, lane_axes, lanes):
   for lane, (start, stop) in enumerate(lanes):
     where = np.unravel_index(lane, slots.shape[:lane_axes])
     for first in range(start, stop, _CHUNK):
-      yield devices.fetch(_take(slots, where, first))[: stop - first]
+      yield processes.fetch(_take(slots, where, first))[: stop - first]
 
 
 # Copies of a few rows, though NumPy's view of the whole ring would be free on
