@@ -23,11 +23,11 @@ import shutil
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 
+from dopamine_jax import array_files
 from dopamine_jax import errors
+from dopamine_jax import processes
 from dopamine_jax.replay import ring as ring_lib
 from dopamine_jax.replay import ring_files
 
@@ -104,6 +104,9 @@ class Checkpoints:
     Raises:
       UserError: if the disk can't take it.
     """
+    if not processes.is_writer():
+      self._save_elsewhere(state, previous, with_replay)
+      return
     final = self._path(iteration)
     beside = final.with_suffix('.tmp')
     try:
@@ -151,7 +154,7 @@ class Checkpoints:
       if not _is_ring(leaf):
         restored.append(_fit(leaf, name, arrays))
       elif not rings:
-        restored.append(_zeros_like(leaf))
+        restored.append(processes.zeros(leaf))
       else:
         restored.append(self._restore_ring(iteration, leaf, name, arrays))
     return jax.tree_util.tree_unflatten(structure, restored)
@@ -186,11 +189,9 @@ class Checkpoints:
       for name, expected in self.manifest(iteration)['files'].items():
         if ring_files.checksum(folder / name) != expected:
           raise Damaged(f'its {name} is not what was saved')
-      with ocp.StandardCheckpointer() as saver:
-        arrays = saver.restore(folder / 'state')
+      return array_files.read(folder / 'state')
     except (OSError, ValueError) as error:
       raise Damaged(f'its state can not be read: {error}') from error
-    return {name: np.asarray(array) for name, array in arrays.items()}
 
   def rows(
     self, iteration: int, ring: str, leaf: str
@@ -220,8 +221,7 @@ class Checkpoints:
     """Writes everything into the folder `beside`, its manifest last."""
     arrays, rings = _split(state)
     manifest = {'iteration': iteration, 'files': {}, 'rings': {}}
-    with ocp.StandardCheckpointer() as saver:
-      saver.save(beside / 'state', arrays)
+    with array_files.writing(beside / 'state', arrays):
       if with_replay:
         earlier = self._rings(previous)
         for name, ring in rings.items():
@@ -229,9 +229,8 @@ class Checkpoints:
             ring,
             beside / 'replay' / name,
             self._path(iteration).name,
-            earlier[name]['segments'] if name in earlier else [],
+            _segments(earlier, name),
           )
-      saver.wait_until_finished()
     manifest['files'] = {
       str(path.relative_to(beside)): ring_files.checksum(path)
       for path in sorted((beside / 'state').rglob('*'))
@@ -242,6 +241,18 @@ class Checkpoints:
       stream.write(json.dumps(text, indent=1))
       stream.flush()
       os.fsync(stream.fileno())
+
+  def _save_elsewhere(self, state, previous, with_replay):
+    """Fetches what `_write` fetches, for the process that writes it."""
+    _, rings = _split(state)
+    if previous is not None and not self._path(previous).exists():
+      raise errors.UserError(
+        f'{self._path(previous)}, which process 0 wrote, is not to be seen '
+        f'from process {jax.process_index()}: all need the same --base_dir.'
+      )
+    earlier = self._rings(previous)
+    for name, ring in rings.items() if with_replay else ():
+      ring_files.fetch(ring, _segments(earlier, name))
 
   def _rings(self, iteration):
     """Returns the rings in a manifest; none if it can't be read (any more)."""
@@ -262,7 +273,7 @@ class Checkpoints:
 
     def fill(path, leaf):
       leaf_name = ring_files.leaf_name(path)
-      slots = jnp.zeros(leaf.shape, leaf.dtype)
+      slots = processes.zeros(leaf)
       row = leaf.shape[head.ndim + 1 :]
       for lane, start, rows in self.rows(iteration, name, leaf_name):
         if rows.shape[1:] != row or rows.dtype != leaf.dtype:
@@ -281,6 +292,8 @@ class Checkpoints:
 
   def collect_garbage(self):
     """Removes what neither the newest checkpoints nor their replays need."""
+    if not processes.is_writer():
+      return
     kept = self.iterations()[-self.max_to_keep :]
     try:
       replay_needed = {
@@ -302,6 +315,10 @@ class Checkpoints:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def _segments(rings, name):
+  return rings[name]['segments'] if name in rings else []
+
+
 def _split(state):
   """Returns all arrays by name, and the rings (also by name) without them."""
   arrays, rings = {}, {}
@@ -310,10 +327,10 @@ def _split(state):
     name = _name(path)
     if _is_ring(leaf):
       rings[name] = leaf
-      arrays[f'{name}.head'] = np.array(leaf.head)
-      arrays[f'{name}.age'] = np.array(leaf.age)
+      arrays[f'{name}.head'] = processes.fetch(leaf.head)
+      arrays[f'{name}.age'] = processes.fetch(leaf.age)
     elif leaf.size:  # orbax can't save an empty array, and there is no need to
-      arrays[name] = np.array(_plain(leaf))
+      arrays[name] = processes.fetch(processes.plain(leaf))
   return arrays, rings
 
 
@@ -334,9 +351,9 @@ def _refuse_extra(arrays, leaves):
 
 def _fit(leaf, name, arrays):
   """Returns the saved array for a leaf of the template."""
-  like = jax.eval_shape(_plain, leaf)
+  like = jax.eval_shape(processes.plain, leaf)
   if not like.size:
-    return _zeros_like(leaf)
+    return processes.zeros(leaf)
   if name not in arrays:
     raise errors.UserError(
       f'the checkpoint has no {name}: it is of another agent or network.'
@@ -347,20 +364,7 @@ def _fit(leaf, name, arrays):
       f'{name} was saved with shape {array.shape} of {array.dtype}; this run '
       f'has {like.shape} of {like.dtype}.'
     )
-  array = jnp.asarray(array)
-  return jax.random.wrap_key_data(array) if _is_key(leaf) else array
-
-
-def _zeros_like(tree):
-  return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), tree)
-
-
-def _plain(leaf):
-  return jax.random.key_data(leaf) if _is_key(leaf) else leaf
-
-
-def _is_key(leaf):
-  return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+  return processes.put(array, leaf)
 
 
 def _is_ring(leaf):

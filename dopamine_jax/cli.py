@@ -65,8 +65,11 @@ def train(
   """Train an agent, or go on with a training that was stopped."""
   _prepare()
   from dopamine_jax import config
+  from dopamine_jax import processes
   from dopamine_jax import runner as runner_lib
 
+  processes.join()
+  quiet = quiet or not processes.is_writer()
   config.load(gin_files, gin_bindings)
   runner = config.build(runner_lib.Runner)
   statistics = runner.train(

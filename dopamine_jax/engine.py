@@ -5,16 +5,18 @@ acts; when an update is due, it learns in between, in the papers' order.
 """
 
 from collections.abc import Callable, Sequence
-import functools
+import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dopamine_jax import devices as devices_lib
 from dopamine_jax import dispatch
 from dopamine_jax import errors
 from dopamine_jax import loop as loop_lib
+from dopamine_jax import processes
 from dopamine_jax.environments import base
 
 
@@ -72,6 +74,7 @@ class Engine:
     environments: S * N of them; seed s has lanes s * N to s * N + N.
     seeds: S of them.
     check_finite: stop when a metric of an update is NaN or infinite.
+    layout: where arrays lie, and which device computes what.
     state: the training state, with a leading axis [S] if S > 1.
     steps: agent steps done by each seed.
     episodes: the episodes of all lanes.
@@ -84,8 +87,10 @@ class Engine:
     seeds: Sequence[int],
     *,
     check_finite: bool = True,
+    devices: devices_lib.Devices = devices_lib.ONE_DEVICE,
   ):
-    self.loop = loop
+    self.layout = devices_lib.Layout(devices, len(seeds))
+    self.loop = dataclasses.replace(loop, split_batch=self.layout.split_batch)
     self.environments = environments
     self.seeds = tuple(seeds)
     self.check_finite = check_finite
@@ -95,16 +100,16 @@ class Engine:
     # Where the replay that is held now began; above 0 after a restore without.
     self.replay_began = 0
     self._metric_shapes = None
-    self._vectorize = functools.partial(over_seeds, num_seeds=len(self.seeds))
-    self._init = jax.jit(self._vectorize(loop.init))
+    self._init = self._vectorize(self.loop.init)
 
   def abstract_state(self) -> loop_lib.TrainingState:
-    """Returns the state's shapes and dtypes, without making it."""
-    return jax.eval_shape(self._init, *self._init_arguments())
+    """Returns the state's shapes, dtypes and places, without making it."""
+    shapes = jax.eval_shape(self._init, *self._init_arguments())
+    return self.layout.place(shapes)
 
   def init(self):
     """Makes the state before the first step."""
-    self.state = self._init(*self._init_arguments())
+    self.state = self.layout.init(self._init, *self._init_arguments())
     self.steps = self.replay_began = 0
 
   def restore(self, state: loop_lib.TrainingState, steps: int, began: int):
@@ -142,6 +147,10 @@ class Engine:
     """
     raise NotImplementedError
 
+  def _vectorize(self, function):
+    """Returns `function` over the seeds, as the devices share the work."""
+    return self.layout.spread(over_seeds(function, len(self.seeds)))
+
   def _init_arguments(self):
     seeds = np.asarray(self.seeds, np.int32)
     frames = by_seed(self.first_frames, len(seeds))
@@ -164,20 +173,18 @@ class Engine:
     if self._metric_shapes is None:  # Tracing an update takes a tenth second.
       learn = self._vectorize(self.loop.learn)
       self._metric_shapes = jax.eval_shape(learn, state)[1]
-    return loop_lib.Metrics(
-      total={
-        k: jnp.zeros(v.shape, jnp.float32)
-        for k, v in self._metric_shapes.items()
-      },
-      count=jnp.zeros(state.updates.shape, jnp.float32),
+    sums = jax.tree.map(
+      lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32),
+      loop_lib.Metrics(total=self._metric_shapes, count=state.updates),
     )
+    return processes.zeros(self.layout.place(sums))
 
   def _means(self, metrics: loop_lib.Metrics | None) -> dict[str, np.ndarray]:
     """Returns the metrics' means [S] by name; none if there was no update."""
     if metrics is None:
       return {}
     return {
-      name: np.asarray(total / metrics.count).reshape(len(self.seeds))
+      name: processes.fetch(total / metrics.count).reshape(len(self.seeds))
       for name, total in metrics.total.items()
     }
 
@@ -245,8 +252,10 @@ class PythonEngine(Engine):
         agent, experience, updates, metrics, finite = learn(
           agent, experience, updates, metrics, keys, packed
         )
-        if self.check_finite and not np.asarray(finite).all():
-          self._stop_at(list(metrics.total), np.asarray(finite))
+        if self.check_finite:
+          finite = processes.fetch(finite)
+          if not finite.all():
+            self._stop_at(list(metrics.total), finite)
       actions = flat(experience.action, num_seeds)
     self.state = loop_lib.TrainingState(
       agent=agent,
@@ -321,7 +330,7 @@ def flat(actions: jax.Array, num_seeds: int) -> np.ndarray:
 
   A view of the device's memory would keep it from being donated.
   """
-  actions = np.array(actions)
+  actions = processes.fetch(actions)
   return actions if num_seeds == 1 else actions.reshape(-1, *actions.shape[2:])
 
 

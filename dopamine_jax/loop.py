@@ -5,6 +5,7 @@ chooses the next actions, in the order of the papers. Engines differ in who
 steps the environment between them. A seed axis is vmapped over all of it.
 """
 
+from collections.abc import Callable
 import dataclasses
 import enum
 from typing import Any
@@ -79,6 +80,7 @@ class Loop:
     reward_clip: bound of what learning sees of a reward, or None.
     stack: frames in an observation.
     num_envs: N.
+    split_batch: lays a sample out over the devices that learn from it.
   """
 
   agent: agent_lib.Agent
@@ -86,6 +88,7 @@ class Loop:
   reward_clip: float | None
   stack: int
   num_envs: int
+  split_batch: Callable[[agent_lib.Sample], agent_lib.Sample] = lambda s: s
 
   def init(self, seed: jax.Array, frame: jax.Array) -> TrainingState:
     """Returns the state before the first step.
@@ -171,7 +174,9 @@ class Loop:
       replay, jax.random.fold_in(keys.replay, state.updates)
     )
     agent, metrics, priorities = self.agent.update(
-      state.agent, sample, jax.random.fold_in(keys.update, state.updates)
+      state.agent,
+      self.split_batch(sample),
+      jax.random.fold_in(keys.update, state.updates),
     )
     replay = self.replay.reprioritize(replay, sample.index, priorities)
     state = TrainingState(

@@ -19,6 +19,7 @@ from typing import Any
 
 from dopamine_jax import checkpoints as checkpoints_lib
 from dopamine_jax import errors
+from dopamine_jax import processes
 
 _LIBRARIES = ('dopamine-jax', 'jax', 'jaxlib', 'flax', 'optax', 'gymnasium')
 # A run may be made longer. It then equals one that was as long from its start,
@@ -28,12 +29,15 @@ _MAY_CHANGE = re.compile(r'^\S*Runner\.num_iterations = .*$', re.MULTILINE)
 
 @contextlib.contextmanager
 def open_for_training(base_dir: str | pathlib.Path) -> Iterator[pathlib.Path]:
-  """Makes the folder and holds it, so that only one process trains in it.
+  """Makes the folder and holds it, so that only one training is in it.
 
   Raises:
     UserError: if it can't be written, or another process holds it.
   """
   folder = pathlib.Path(base_dir)
+  if not processes.is_writer():  # The one that is holds it for all.
+    yield folder
+    return
   try:
     folder.mkdir(parents=True, exist_ok=True)
     lock = open(folder / '.lock', 'w')
@@ -93,6 +97,9 @@ def claim(
           f'the run in {folder} has done {iterations[-1]} iterations; '
           f'num_iterations = {wanted.group(1)} is fewer.'
         )
+  processes.wait_for_all('the run folder was looked at')
+  if not processes.is_writer():
+    return iterations
   # The configuration last: where it is, so is the rest.
   write(facts_file, json.dumps(facts, indent=1))
   write(config_file, config)

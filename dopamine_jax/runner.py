@@ -13,7 +13,8 @@ import numpy as np
 
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import config
-from dopamine_jax import engine as engine_lib  # a field is called `engine`
+from dopamine_jax import devices as devices_lib  # a field is called `devices`
+from dopamine_jax import engine as engine_lib  # and another `engine`
 from dopamine_jax import loop
 from dopamine_jax import run_folder
 from dopamine_jax import settings
@@ -33,6 +34,7 @@ class Runner(settings.Settings):
     environment: settings of the environment to train and evaluate on.
     engine: what takes the steps: `engine.PythonEngine`, for any environment,
       or `compiled.CompiledEngine`, for those that are written in JAX.
+    devices: which ones train, what is split over them, where the replay lies.
     num_iterations: iterations of the whole training.
     training_steps: agent steps of an iteration, of each seed, over all its
       `num_envs`.
@@ -55,6 +57,7 @@ class Runner(settings.Settings):
   num_iterations: int
   training_steps: int
   engine: Callable[..., engine_lib.Engine] = engine_lib.PythonEngine
+  devices: devices_lib.Devices = devices_lib.ONE_DEVICE
   num_envs: int = 1
   evaluation_episodes: int = 0
   evaluation_period: int = 1

@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import psutil
 
 from dopamine_jax import checkpoints as checkpoints_lib
 from dopamine_jax import config
@@ -19,6 +18,7 @@ from dopamine_jax import engine as engine_lib
 from dopamine_jax import errors
 from dopamine_jax import evaluation
 from dopamine_jax import loop as loop_lib
+from dopamine_jax import processes
 from dopamine_jax import run_folder
 from dopamine_jax.metrics import base as metrics_base
 
@@ -73,6 +73,7 @@ class Training:
       environments,
       seeds,
       check_finite=runner.check_finite,
+      devices=runner.devices,
     )
     self.evaluator = None
     if runner.evaluation_episodes:
@@ -91,11 +92,12 @@ class Training:
     """Makes the first state, or restores the newest good checkpoint."""
     self.engine.reset(self._env_seeds(Stream.TRAIN, 0, self.runner.num_envs))
     template = self.engine.abstract_state()
-    _check_memory(template)
+    self.engine.layout.check(self.engine.loop.replay, template)
     self.config = config.operative()
     for name in config.unused():
       self.say(f'Warning: {name} is set, but nothing in this run uses it.')
-    facts = {'seeds': list(self.seeds), 'versions': run_folder.versions()}
+    versions = run_folder.versions() | self.engine.layout.versions()
+    facts = {'seeds': list(self.seeds), 'versions': versions}
     iterations = run_folder.claim(
       self.folder, self.checkpoints, self.config, facts, resume, self.say
     )
@@ -132,6 +134,8 @@ class Training:
 
   def open_collectors(self, quiet: bool):
     """Tells the collectors of the run."""
+    if not processes.is_writer():
+      self.collectors = []
     run = metrics_base.Run(
       base_dir=self.folder,
       seeds=self.seeds,
@@ -151,6 +155,7 @@ class Training:
     while self.iteration < self.runner.num_iterations:
       self.iteration += 1
       statistics = self._iterate(stop)
+    processes.wait_for_all('the last checkpoint is written')
     return statistics
 
   def _iterate(self, stop):
@@ -213,18 +218,19 @@ class Training:
     statistics |= {k: np.full(num_seeds, v) for k, v in everywhere.items()}
     state = self.engine.state
     fill = engine_lib.over_seeds(loop.replay.fill, num_seeds)
-    statistics['Replay/Fill'] = np.asarray(
-      fill(state.experience.replay)
-    ).reshape(num_seeds)
-    statistics['Train/Updates'] = np.asarray(state.updates).reshape(num_seeds)
+    for name, value in (
+      ('Replay/Fill', fill(state.experience.replay)),
+      ('Train/Updates', state.updates),
+    ):
+      statistics[name] = processes.fetch(value).reshape(num_seeds)
     return statistics
 
   def _evaluate(self, on_step):
     started = time.perf_counter()
     state = self.engine.state
     result = self.evaluator.run(
-      state.agent,
-      self._evaluation_keys(state.experience.keys.evaluate),
+      processes.local(state.agent),
+      self._evaluation_keys(processes.local(state.experience.keys.evaluate)),
       self._env_seeds(Stream.EVALUATE, self.iteration, self.evaluator.num_envs),
       self.engine.steps,
       on_step,
@@ -348,21 +354,6 @@ def stop_signals() -> Iterator[Stop]:
   finally:
     for number, handler in previous.items():
       signal.signal(number, handler)
-
-
-def _check_memory(state):
-  """Refuses a state that can't fit, before any of it is made."""
-  needed = sum(
-    leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)
-  )
-  stats = jax.devices()[0].memory_stats() or {}
-  available = stats.get('bytes_limit') or psutil.virtual_memory().available
-  if needed > available:
-    raise errors.UserError(
-      f'this run needs {needed / 1e9:.1f} GB for replay, networks and '
-      f'optimizer; {available / 1e9:.1f} GB are available. Lower the '
-      "replay's capacity, or num_seeds."
-    )
 
 
 def _peak_memory() -> float:

@@ -14,6 +14,8 @@ from flax import struct
 import jax
 import jax.numpy as jnp
 
+from dopamine_jax.replay import host_rows
+
 # How the step that was taken in a slot ended.
 RUNNING, TERMINATED, TRUNCATED = 0, 1, 2
 # The slot holds an episode's last observation; no step was taken in it.
@@ -141,6 +143,9 @@ def add(ring: Ring, step: Step) -> Ring:
 
 def _put(leaf: jax.Array, slot: jax.Array, value: jax.Array) -> jax.Array:
   """Returns `leaf` [N, C, ...] with `value` [N, ...] at each lane's slot."""
+  if host_rows.on_host(leaf):
+    where = jnp.stack([jnp.arange(len(slot)), slot], axis=-1)
+    return host_rows.put(leaf, where, value)
   if len(slot) == 1:  # XLA writes a slice faster than the points of a scatter.
     start = (0, slot[0], *(0 for _ in leaf.shape[2:]))
     value = value[:, None].astype(leaf.dtype)
@@ -157,14 +162,24 @@ def observation_at(
   Frames from before the episode's start are zeros; `stack` = 1 adds no axis.
   """
   frames, age = ring.slots.frame, ring.slots.age
-  # As rows of one matrix: on CPUs XLA gathers rows in half the time that it
-  # takes to count through a frame's own axes.
-  rows = frames.reshape(frames.shape[0] * ring.capacity, -1)
   back = jnp.arange(stack - 1, -1, -1)[None]
-  index = lane[:, None] * ring.capacity + (slot[:, None] - back) % ring.capacity
+  where = (slot[:, None] - back) % ring.capacity
+  rows = _rows(frames, jnp.broadcast_to(lane[:, None], where.shape), where)
   inside = age[lane, slot % ring.capacity][:, None] >= back
-  stacked = jnp.where(inside[..., None], rows[index], 0).astype(frames.dtype)
+  stacked = jnp.where(inside[..., None], rows, 0).astype(frames.dtype)
   shape = (*slot.shape, *frames.shape[2:])
   if stack > 1:
     shape += (stack,)
   return jnp.moveaxis(stacked, 1, -1).reshape(shape)
+
+
+def _rows(frames, lane, where):
+  """Returns frames as flat rows [B, stack, pixels]."""
+  if host_rows.on_host(frames):
+    index = jnp.stack([lane, where], axis=-1)
+    rows = host_rows.take(frames, index.reshape(-1, 2))
+    return rows.reshape(*where.shape, -1)
+  # As rows of a matrix: on CPUs XLA gathers rows in half the time that it takes
+  # to count through a frame's own axes. A matrix a lane: of one over all lanes,
+  # no device could have a share of each lane's slots (`devices.py`).
+  return frames.reshape(*frames.shape[:2], -1)[lane, where]

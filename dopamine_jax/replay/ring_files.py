@@ -19,6 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dopamine_jax import processes
+from dopamine_jax.replay import host_rows
 from dopamine_jax.replay import ring as ring_lib
 
 # Rows that leave or enter a ring at once. It bounds the memory that a save or
@@ -47,14 +49,8 @@ def write(
   Raises:
     OSError: if the disk can't take it.
   """
-  heads = np.array(ring.head).ravel()
   capacity = ring.slots.reward.shape[-1]
-  oldest = np.maximum(heads - (capacity - 1), 0)
-  written = [stop for _, stop in segments[-1]['lanes']] if segments else oldest
-  lanes = [
-    [int(start), int(stop)]
-    for start, stop in zip(np.maximum(written, oldest), heads, strict=True)
-  ]
+  lanes, oldest = _new_lanes(ring, segments)
   folder.mkdir(parents=True)
   checksums = {}
   for path, leaf in jax.tree_util.tree_flatten_with_path(ring.slots)[0]:
@@ -75,6 +71,14 @@ def write(
     'oldest': oldest.tolist(),
     'segments': [*live, newest],
   }
+
+
+def fetch(ring: ring_lib.Ring, segments: list[dict[str, Any]]):
+  """Takes part in `write`, which another process does: see there."""
+  lanes, _ = _new_lanes(ring, segments)
+  for leaf in jax.tree.leaves(ring.slots):
+    for _ in _chunks(leaf, ring.head.ndim, lanes):
+      pass
 
 
 def rows(
@@ -145,6 +149,18 @@ def checksum(file: pathlib.Path) -> int:
   return value
 
 
+def _new_lanes(ring, segments):
+  """Returns each lane's [start, stop) to write, and its oldest live slot."""
+  heads = processes.fetch(ring.head).ravel()
+  oldest = np.maximum(heads - (ring.slots.reward.shape[-1] - 1), 0)
+  written = [stop for _, stop in segments[-1]['lanes']] if segments else oldest
+  lanes = [
+    [int(start), int(stop)]
+    for start, stop in zip(np.maximum(written, oldest), heads, strict=True)
+  ]
+  return lanes, oldest
+
+
 def _write_rows(file, slots, lane_axes, lanes):
   """Writes slots [start, stop) of each lane as one array, by chunks."""
   header = {
@@ -157,13 +173,18 @@ def _write_rows(file, slots, lane_axes, lanes):
   }
   with open(file, 'wb') as stream:
     np.lib.format.write_array_header_1_0(stream, header)
-    for lane, (start, stop) in enumerate(lanes):
-      where = np.unravel_index(lane, slots.shape[:lane_axes])
-      for first in range(start, stop, _CHUNK):
-        chunk = np.asarray(_take(slots, where, first))
-        stream.write(chunk[: stop - first].tobytes())
+    for chunk in _chunks(slots, lane_axes, lanes):
+      stream.write(chunk.tobytes())
     stream.flush()
     os.fsync(stream.fileno())
+
+
+def _chunks(slots, lane_axes, lanes):
+  """Yields slots [start, stop) of each lane, a few rows at once."""
+  for lane, (start, stop) in enumerate(lanes):
+    where = np.unravel_index(lane, slots.shape[:lane_axes])
+    for first in range(start, stop, _CHUNK):
+      yield processes.fetch(_take(slots, where, first))[: stop - first]
 
 
 # Copies of a few rows, though NumPy's view of the whole ring would be free on
@@ -172,6 +193,8 @@ def _write_rows(file, slots, lane_axes, lanes):
 def _take(slots, lane, start):
   """Returns _CHUNK rows of a lane from slot number `start` on, around."""
   place = (start + jnp.arange(_CHUNK)) % slots.shape[len(lane)]
+  if host_rows.on_host(slots):
+    return host_rows.take(slots, _index(lane, place))
   return slots[(*lane, place)]
 
 
@@ -180,5 +203,16 @@ def _put(slots, lane, start, chunk, count):
   """Writes the first `count` rows of a chunk; the others fall outside."""
   capacity, index = slots.shape[len(lane)], jnp.arange(_CHUNK)
   place = jnp.where(index < count, (start + index) % capacity, capacity + index)
+  if host_rows.on_host(slots):
+    # The rows that would fall outside are the last one, again.
+    index = jnp.minimum(index, count - 1)
+    place = (start + index) % capacity
+    return host_rows.put(slots, _index(lane, place), chunk[index])
   # With the lanes' axes flattened, XLA may copy the ring for each chunk.
   return slots.at[(*lane, place)].set(chunk, mode='drop', unique_indices=True)
+
+
+def _index(lane, place):
+  """Returns [K, number of axes]: one lane's number beside each place [K]."""
+  lane = [jnp.full(place.shape, number, place.dtype) for number in lane]
+  return jnp.stack([*lane, place], axis=-1)

@@ -246,8 +246,10 @@ def test_any_course_of_adds_saves_and_restores_keeps_what_is_live(
       np.array(ring.head),
       np.array(ring.age),
     )
+    # What is gone doesn't come back when a later course has fewer.
+    expected = dict(sorted(expected.items())[-max_to_keep:])
     previous = iteration
-    assert checkpoints.iterations() == sorted(expected)[-max_to_keep:]
+    assert checkpoints.iterations() == list(expected)
   for kept in checkpoints.iterations():
     restored = checkpoints.restore(kept, template)['ring']
     assert_same_ring(restored, *expected[kept])

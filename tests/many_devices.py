@@ -1,0 +1,270 @@
+"""What `unit/devices_test.py` trains, in processes that see several devices.
+
+`python -m tests.many_devices FOLDER` does all that needs one such process, and
+writes what it saw to FOLDER/seen.json.
+"""
+
+import functools
+import json
+import pathlib
+import sys
+
+from dopamine_jax.agents import dqn
+import gymnasium
+import jax
+import numpy as np
+import optax
+
+from dopamine_jax import devices
+from dopamine_jax import engine as engine_lib
+from dopamine_jax import fingerprint
+from dopamine_jax import loop as loop_lib
+from dopamine_jax import networks
+from dopamine_jax import runner as runner_lib
+from dopamine_jax import training
+from dopamine_jax.environments import base
+from dopamine_jax.metrics import csv_file
+from dopamine_jax.replay import uniform
+
+SMALL = {
+  'CNN': functools.partial(networks.MinAtarCNN, hidden=(16,)),
+  'MLP': functools.partial(networks.MLP, hidden=(16,)),
+}
+BATCH = devices.Devices(split='batch')
+SEEDS = devices.Devices(split='seeds')
+HOST = devices.Devices(replay_memory='pinned_host')
+LEARNING_RATE = 1e-2
+
+
+class Pictures(base.Environment):
+  """Random frames; the reward is for the action that a pixel shows."""
+
+  shape: tuple = (10, 10)
+  stack: int = 2
+
+  def make(self, num_envs, render=False):
+    return PicturesVector(self.shape, num_envs)
+
+
+class PicturesVector(base.VectorEnvironment):
+  def __init__(self, shape, num_envs):
+    self.num_envs = num_envs
+    self.observation_space = gymnasium.spaces.Box(0, 255, shape, np.uint8)
+    self.action_space = gymnasium.spaces.Discrete(3)
+
+  def reset(self, seeds):
+    self._rngs = [np.random.default_rng(seed) for seed in seeds]
+    self._frame = self._see()
+    return self._frame
+
+  def step(self, actions):
+    shown = self._frame.reshape(self.num_envs, -1)[:, 0] % 3
+    done = np.array([rng.random() < 0.1 for rng in self._rngs])
+    successor = self._see()
+    self._frame = np.where(
+      done.reshape(-1, *[1] * (successor.ndim - 1)), self._see(), successor
+    )
+    return base.TimeStep(
+      self._frame,
+      (actions == shown).astype(np.float32),
+      done,
+      np.zeros(self.num_envs, bool),
+      successor,
+    )
+
+  def close(self):
+    pass
+
+  def _see(self):
+    shape = self.observation_space.shape
+    return np.stack([r.integers(0, 4, shape, np.uint8) for r in self._rngs])
+
+
+def make_agent(
+  observation_space,
+  action_space,
+  network='CNN',
+  learning_rate=LEARNING_RATE,
+  batch_size=16,
+  capacity=192,
+):
+  return dqn.DQN(
+    observation_space=observation_space,
+    action_space=action_space,
+    network=SMALL[network],
+    replay=functools.partial(
+      uniform.UniformReplay,
+      capacity=capacity,
+      batch_size=batch_size,
+      min_history=40,
+    ),
+    optimizer=optax.sgd(learning_rate),
+    n_step=2,
+    target_update_period=8,
+    epsilon=0.5,
+  )
+
+
+def make_engine(
+  layout=devices.ONE_DEVICE, *, num_seeds=1, num_envs=2, **settings
+):
+  """Returns an engine before its first step; `settings` are its agent's."""
+  environment = Pictures()
+  environments = environment.make(num_seeds * num_envs)
+  agent = make_agent(
+    loop_lib.stacked_space(environments.observation_space, environment.stack),
+    environments.action_space,
+    **settings,
+  )
+  engine = engine_lib.PythonEngine(
+    loop_lib.Loop(
+      agent=agent,
+      replay=agent.make_replay(environment.stack),
+      reward_clip=None,
+      stack=environment.stack,
+      num_envs=num_envs,
+    ),
+    environments,
+    range(num_seeds),
+    devices=layout,
+  )
+  engine.reset(
+    training.env_seeds(engine.seeds, training.Stream.TRAIN, 0, num_envs)
+  )
+  engine.layout.check(engine.loop.replay, engine.abstract_state())
+  engine.init()
+  return engine
+
+
+def run(*args, **kwargs):
+  """Returns an engine after its ring went around, and 50 updates."""
+  engine = make_engine(*args, **kwargs)
+  engine.run(240, cut_with=None, on_step=lambda: None)
+  return engine
+
+
+def params(engine):
+  """Returns all parameters as one vector."""
+  leaves = jax.tree.leaves(engine.state.agent.params)
+  return np.concatenate([np.ravel(leaf) for leaf in leaves])
+
+
+def distance(engine, other):
+  """Returns how far parameters are apart, relative to the largest one."""
+  a, b = params(engine), params(other)
+  return float(np.abs(a - b).max() / np.abs(b).max())
+
+
+def same_experience(*engines):
+  """Whether all replays, observations, actions and counters are equal."""
+  one, other = (
+    jax.tree.leaves(engine.state.experience.replace(keys=None))
+    for engine in engines
+  )
+  return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def each_device_has(engine):
+  """Returns what part of the frames and of the parameters each device has."""
+  parts = []
+  for leaf in (
+    engine.state.experience.replay.slots.frame,
+    jax.tree.leaves(engine.state.agent.params)[0],
+  ):
+    parts += {shard.data.size / leaf.size for shard in leaf.addressable_shards}
+  return parts
+
+
+def most_temporary_memory():
+  """Returns the bytes that a step needs besides its state, and the ring's.
+
+  The ring is split over devices, and larger than all else.
+  """
+  engine = make_engine(BATCH, network='MLP', capacity=40_000)
+  loop, state = engine.loop, engine.state
+  step = base.TimeStep(
+    *jax.tree.map(np.asarray, engine.environments.step(np.zeros(2, int)))
+  )
+
+  def act(experience, agent):
+    experience = loop.remember(experience, step)
+    return loop.act(agent, experience, loop_lib.Behaviour.AGENT)
+
+  needed = [
+    jax.jit(engine.layout.spread(function), donate_argnums=0)
+    .lower(*arguments)
+    .compile()
+    .memory_analysis()
+    .temp_size_in_bytes
+    for function, arguments in (
+      (act, (state.experience, state.agent)),
+      (loop.learn, (state,)),
+    )
+  ]
+  return max(needed), state.experience.replay.slots.frame.nbytes
+
+
+def resumes(folder, layout, **options):
+  """Whether a run that was resumed equals one that was not, and its places."""
+
+  def train(name, num_iterations):
+    runner = runner_lib.Runner(
+      agent=functools.partial(make_agent, network='MLP'),
+      environment=Pictures(),
+      devices=layout,
+      num_iterations=num_iterations,
+      training_steps=80,
+      num_envs=2,
+      collectors=[csv_file.CSV],
+    )
+    runner.train(folder / name, say=lambda message: None, **options)
+    return fingerprint.fingerprint(folder / name)['all']
+
+  whole = train('whole', 2)
+  train('resumed', 1)
+  return whole == train('resumed', 2)
+
+
+def main():
+  folder = pathlib.Path(sys.argv[1])
+  seen = {}
+  for network in SMALL:
+    one, split = run(network=network), run(BATCH, network=network)
+    seen[f'batch, {network}'] = {
+      'distance': distance(split, one),
+      'same experience': same_experience(split, one),
+      'each device has': each_device_has(split),
+    }
+  wrong = run(network=network, learning_rate=8 * LEARNING_RATE)
+  seen['gradients 8 times too large'] = distance(wrong, one)
+  seen['pinned host'] = {
+    'distance': distance(run(HOST, network=network), one),
+    'same experience': same_experience(run(HOST, network=network), one),
+  }
+  one = run(num_seeds=8)
+  for name, layout in (
+    ('seeds', SEEDS),
+    ('seeds, 4 devices', SEEDS.replace(num_devices=4)),
+    ('batch, 8 seeds', BATCH),
+    ('pinned host, 8 seeds', HOST),
+  ):
+    split = run(layout, num_seeds=8)
+    seen[name] = {
+      'distance': distance(split, one),
+      'same experience': same_experience(split, one),
+      'each device has': each_device_has(split),
+    }
+  seen['temporary memory'] = most_temporary_memory()
+  for name, layout, num_seeds in (
+    ('batch', BATCH, 1),
+    ('seeds', SEEDS, 8),
+    ('host', HOST, 1),
+  ):
+    seen[f'{name} resumes'] = resumes(
+      folder / name, layout, num_seeds=num_seeds
+    )
+  (folder / 'seen.json').write_text(json.dumps(seen, indent=1))
+
+
+if __name__ == '__main__':
+  main()
