@@ -1,7 +1,7 @@
 """What `unit/devices_test.py` trains, in processes that see several devices.
 
-`python -m tests.many_devices FOLDER` does all that needs one such process, and
-writes what it saw to FOLDER/seen.json.
+`python -m tests.many_devices quick FOLDER` (or `slow`) trains what needs one of
+them, and writes what it saw to FOLDER/seen.json.
 """
 
 import functools
@@ -33,7 +33,7 @@ SMALL = {
 BATCH = devices.Devices(split='batch')
 SEEDS = devices.Devices(split='seeds')
 HOST = devices.Devices(replay_memory='pinned_host')
-LEARNING_RATE = 1e-2
+LEARNING_RATE = 1e-3
 
 
 class Pictures(base.Environment):
@@ -86,7 +86,7 @@ def make_agent(
   network='CNN',
   learning_rate=LEARNING_RATE,
   batch_size=16,
-  capacity=192,
+  capacity=96,
 ):
   return dqn.DQN(
     observation_space=observation_space,
@@ -137,9 +137,9 @@ def make_engine(
 
 
 def run(*args, **kwargs):
-  """Returns an engine after its ring went around, and 50 updates."""
+  """Returns an engine after 20 updates; its ring has been around."""
   engine = make_engine(*args, **kwargs)
-  engine.run(240, cut_with=None, on_step=lambda: None)
+  engine.run(120, cut_with=None, on_step=lambda: None)
   return engine
 
 
@@ -175,37 +175,41 @@ def each_device_has(engine):
   return parts
 
 
-def most_temporary_memory():
-  """Returns the bytes that a step needs besides its state, and the ring's.
+def costs():
+  """Returns what one device spends on an act and an update, split or not.
 
-  The ring is split over devices, and larger than all else.
+  Returns:
+    Of a batch that is split: the most temporary memory, in bytes; the bytes of
+    all frames, of which each device has a share; the floating point operations
+    of an update, relative to those of one device alone.
   """
-  engine = make_engine(BATCH, network='MLP', capacity=40_000)
-  loop, state = engine.loop, engine.state
-  step = base.TimeStep(
-    *jax.tree.map(np.asarray, engine.environments.step(np.zeros(2, int)))
-  )
+  flops, temporary = [], []
+  for layout in (BATCH, devices.ONE_DEVICE):
+    engine = make_engine(layout, network='MLP', capacity=40_000)
+    loop, state = engine.loop, engine.state
+    step = engine.environments.step(np.zeros(2, int))
 
-  def act(experience, agent):
-    experience = loop.remember(experience, step)
-    return loop.act(agent, experience, loop_lib.Behaviour.AGENT)
+    def act(experience, agent, loop=loop, step=step):
+      experience = loop.remember(experience, step)
+      return loop.act(agent, experience, loop_lib.Behaviour.AGENT)
 
-  needed = [
-    jax.jit(engine.layout.spread(function), donate_argnums=0)
-    .lower(*arguments)
-    .compile()
-    .memory_analysis()
-    .temp_size_in_bytes
     for function, arguments in (
       (act, (state.experience, state.agent)),
       (loop.learn, (state,)),
-    )
-  ]
-  return max(needed), state.experience.replay.slots.frame.nbytes
+    ):
+      spread = jax.jit(engine.layout.spread(function), donate_argnums=0)
+      compiled = spread.lower(*arguments).compile()
+      temporary.append(compiled.memory_analysis().temp_size_in_bytes)
+    flops.append(compiled.cost_analysis()['flops'])
+  return {
+    'temporary memory': max(temporary[:2]),
+    'all frames': state.experience.replay.slots.frame.nbytes,
+    'relative flops': flops[0] / flops[1],
+  }
 
 
-def resumes(folder, layout, **options):
-  """Whether a run that was resumed equals one that was not, and its places."""
+def resumes(folder, layout, num_seeds=1):
+  """Whether a run that was resumed equals one that was not."""
 
   def train(name, num_iterations):
     runner = runner_lib.Runner(
@@ -217,54 +221,55 @@ def resumes(folder, layout, **options):
       num_envs=2,
       collectors=[csv_file.CSV],
     )
-    runner.train(folder / name, say=lambda message: None, **options)
-    return fingerprint.fingerprint(folder / name)['all']
+    runner.train(folder / name, num_seeds=num_seeds, say=lambda message: None)
+    return fingerprint.fingerprint(folder / name)
 
   whole = train('whole', 2)
   train('resumed', 1)
   return whole == train('resumed', 2)
 
 
-def main():
-  folder = pathlib.Path(sys.argv[1])
-  seen = {}
-  for network in SMALL:
-    one, split = run(network=network), run(BATCH, network=network)
-    seen[f'batch, {network}'] = {
-      'distance': distance(split, one),
-      'same experience': same_experience(split, one),
-      'each device has': each_device_has(split),
-    }
-  wrong = run(network=network, learning_rate=8 * LEARNING_RATE)
-  seen['gradients 8 times too large'] = distance(wrong, one)
-  seen['pinned host'] = {
-    'distance': distance(run(HOST, network=network), one),
-    'same experience': same_experience(run(HOST, network=network), one),
+def compare(engine, other):
+  """Returns all that a test may want to know of two engines."""
+  return {
+    'distance': distance(engine, other),
+    'same experience': same_experience(engine, other),
+    'each device has': each_device_has(engine),
   }
-  one = run(num_seeds=8)
-  for name, layout in (
-    ('seeds', SEEDS),
-    ('seeds, 4 devices', SEEDS.replace(num_devices=4)),
-    ('batch, 8 seeds', BATCH),
-    ('pinned host, 8 seeds', HOST),
-  ):
-    split = run(layout, num_seeds=8)
-    seen[name] = {
-      'distance': distance(split, one),
-      'same experience': same_experience(split, one),
-      'each device has': each_device_has(split),
-    }
-  seen['temporary memory'] = most_temporary_memory()
-  for name, layout, num_seeds in (
-    ('batch', BATCH, 1),
-    ('seeds', SEEDS, 8),
-    ('host', HOST, 1),
-  ):
-    seen[f'{name} resumes'] = resumes(
-      folder / name, layout, num_seeds=num_seeds
-    )
-  (folder / 'seen.json').write_text(json.dumps(seen, indent=1))
+
+
+def quick(folder):
+  one = run()
+  alone, eight = run(network='MLP'), run(network='MLP', num_seeds=8)
+  return {
+    'batch, CNN': compare(run(BATCH), one),
+    'gradients 8 times too large': distance(
+      run(learning_rate=8 * LEARNING_RATE), one
+    ),
+    'pinned host': compare(run(HOST, network='MLP'), alone),
+    'seeds': compare(run(SEEDS, network='MLP', num_seeds=8), eight),
+    'costs': costs(),
+    'batch resumes': resumes(folder / 'batch', BATCH),
+  }
+
+
+def slow(folder):
+  alone, eight = run(network='MLP'), run(network='MLP', num_seeds=8)
+  four = SEEDS.replace(num_devices=4)
+  return {
+    'batch, MLP': compare(run(BATCH, network='MLP'), alone),
+    'seeds, CNN': compare(run(SEEDS, num_seeds=8), run(num_seeds=8)),
+    'seeds, 4 devices': compare(run(four, network='MLP', num_seeds=8), eight),
+    'batch, 8 seeds': compare(run(BATCH, network='MLP', num_seeds=8), eight),
+    'pinned host, 8 seeds': compare(
+      run(HOST, network='MLP', num_seeds=8), eight
+    ),
+    'seeds resumes': resumes(folder / 'seeds', SEEDS, 8),
+    'pinned host resumes': resumes(folder / 'host', HOST),
+  }
 
 
 if __name__ == '__main__':
-  main()
+  FOLDER = pathlib.Path(sys.argv[2])
+  SEEN = {'quick': quick, 'slow': slow}[sys.argv[1]](FOLDER)
+  (FOLDER / 'seen.json').write_text(json.dumps(SEEN, indent=1))
