@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 
 from dopamine_jax import checkpoints as checkpoints_lib
@@ -619,7 +620,7 @@ def test_a_full_disk_leaves_the_older_checkpoints_and_says_so(
   elif full == 'manifest':
     monkeypatch.setattr(json, 'dumps', fail)
   elif full == 'orbax':
-    monkeypatch.setattr(checkpoints_lib.ocp.StandardCheckpointer, 'save', fail)
+    monkeypatch.setattr(ocp.StandardCheckpointer, 'save', fail)
   else:
     monkeypatch.setattr(pathlib.Path, 'rename', fail)
   with pytest.raises(errors.UserError) as raised:
