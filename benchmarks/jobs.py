@@ -259,13 +259,26 @@ JOBS = {
     warmup=500,
     window=100,
   ),
+  # Networks play a part here only for dopamine-rl, which asks its own, with
+  # SAME padding, even before it learns.
   'B-warmup': Job(
     "B': Pong before learning starts",
     'agent steps/s',
-    (_OURS, _FLOOR, _DOPAMINE, _SB3, _SBX),
-    (Comparison('ours', 'AtariVectorEnv alone', at_least=0.8),),
-    # Beyond what is measured. The rest plays no part, but for dopamine-rl's
-    # acting, which asks the network even then: at its own SAME padding.
+    (_OURS, _FLOOR, _SB3, _SBX),
+    (
+      Comparison('ours', 'AtariVectorEnv alone', at_least=0.8),
+      Comparison('ours', 'sb3'),
+      Comparison('ours', 'sbx'),
+    ),
+    dataclasses.replace(_PONG_VALID, min_history=20_000),
+    warmup=500,
+    window=500,
+  ),
+  'B-warmup-same': Job(
+    "B': the same beside dopamine-rl",
+    'agent steps/s',
+    (_OURS, _DOPAMINE),
+    (Comparison('ours', 'dopamine-rl'),),
     dataclasses.replace(_PONG_SAME, min_history=20_000),
     warmup=500,
     window=500,
