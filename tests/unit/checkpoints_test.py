@@ -16,6 +16,7 @@ import numpy as np
 import optax
 import pytest
 
+from dopamine_jax import array_files
 from dopamine_jax import checkpoints as checkpoints_lib
 from dopamine_jax import errors
 from dopamine_jax.replay import ring as ring_lib
@@ -617,7 +618,7 @@ def test_a_full_disk_leaves_the_older_checkpoints_and_says_so(
   elif full == 'manifest':
     monkeypatch.setattr(json, 'dumps', fail)
   elif full == 'orbax':
-    monkeypatch.setattr(checkpoints_lib.ocp.StandardCheckpointer, 'save', fail)
+    monkeypatch.setattr(array_files.ocp.StandardCheckpointer, 'save', fail)
   else:
     monkeypatch.setattr(pathlib.Path, 'rename', fail)
   with pytest.raises(errors.UserError) as raised:
