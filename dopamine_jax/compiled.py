@@ -18,6 +18,7 @@ import numpy as np
 from dopamine_jax import engine
 from dopamine_jax import errors
 from dopamine_jax import loop as loop_lib
+from dopamine_jax import processes
 from dopamine_jax.environments import base
 from dopamine_jax.environments import native
 
@@ -28,12 +29,15 @@ LONGEST = 4096
 class Pace:
   """How many steps a chunk has, so that it takes about 0.3 seconds.
 
+  With several processes always the same: they must agree, and clocks don't.
+
   Attributes:
     length: of the next chunk, at most LONGEST.
   """
 
   def __init__(self):
-    self.length = 1
+    self._is_alone = jax.process_count() == 1
+    self.length = 1 if self._is_alone else 256
     self._started = 0.0
 
   def start(self):
@@ -43,7 +47,7 @@ class Pace:
   def stop(self, num_steps: int):
     """Ends it; one that was shorter than it might have been tells nothing."""
     seconds = time.perf_counter() - self._started
-    if num_steps == self.length:
+    if self._is_alone and num_steps == self.length:
       if seconds < 0.2:
         self.length = min(2 * self.length, LONGEST)
       elif seconds > 0.5:
@@ -79,7 +83,7 @@ class Log(struct.PyTreeNode):
   def steps(self, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns rewards and ends [count, lanes] of the first steps."""
     return tuple(
-      np.asarray(leaf)[:count].reshape(count, -1)
+      processes.fetch(leaf)[:count].reshape(count, -1)
       for leaf in (self.reward, self.done)
     )
 
@@ -149,7 +153,7 @@ class CompiledEngine(engine.Engine):
     # A copy, since a chunk donates it.
     self._lanes = jax.tree.map(jnp.copy, lanes)
     shape = self.environments.observation_space.shape
-    self.first_frames = np.array(frames).reshape(-1, *shape)
+    self.first_frames = processes.fetch(frames).reshape(-1, *shape)
     return self.first_frames
 
   def run(self, num_steps, *, cut_with, on_step):
@@ -175,7 +179,7 @@ class CompiledEngine(engine.Engine):
       left -= length
     if cut_with is not None:
       self.reset(cut_with)
-    return self._means(metrics) if np.any(metrics.count) else {}
+    return self._means(metrics) if processes.fetch(metrics.count).any() else {}
 
   def _run_chunk(self, behaviour, metrics, plan):
     """Takes a chunk of steps, or those up to a metric that isn't finite."""
@@ -184,11 +188,11 @@ class CompiledEngine(engine.Engine):
     carry = Carry(state=self.state, metrics=metrics, lanes=self._lanes)
     carry, log, count, finite = self._chunk[behaviour](carry, plan)
     self.state, self._lanes = carry.state, carry.lanes
-    count = int(count)
+    count = int(processes.fetch(count))
     pace.stop(count)
     self.steps += count * self.loop.num_envs
     self.episodes.record_all(*log.steps(count))
-    return carry.metrics, np.asarray(finite)
+    return carry.metrics, processes.fetch(finite)
 
   def _lanes_of(self, env_seeds):
     """Returns lanes and first frames, [N, ...] or [S, N, ...]."""

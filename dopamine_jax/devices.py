@@ -75,12 +75,12 @@ class Devices(settings.Settings):
     Raises:
       SettingError: if there are fewer, or processes that have none.
     """
-    present, processes = jax.device_count(), jax.process_count()
+    present, group = jax.device_count(), jax.process_count()
     if self.split == 'none':
-      if processes > 1:
+      if group > 1:
         self.refuse(
           'split',
-          f'would have {processes} processes train the same on devices of '
+          f'would have {group} processes train the same on devices of '
           "their own; choose 'seeds' or 'batch', or start one process",
         )
       return 1
@@ -92,10 +92,10 @@ class Devices(settings.Settings):
         'have as many as you like: '
         f'XLA_FLAGS=--xla_force_host_platform_device_count={count})',
       )
-    if processes > 1 and count < present:
+    if group > 1 and count < present:
       self.refuse(
         'num_devices',
-        f'leaves out some of the {present} devices of {processes} processes; '
+        f'leaves out some of the {present} devices of {group} processes; '
         'leave it unset to use all',
       )
     return count

@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import orbax.checkpoint as ocp
 import pytest
 
+from dopamine_jax import array_files
 from dopamine_jax import checkpoints as checkpoints_lib
 from dopamine_jax import errors
 from dopamine_jax.replay import ring as ring_lib
@@ -620,7 +620,7 @@ def test_a_full_disk_leaves_the_older_checkpoints_and_says_so(
   elif full == 'manifest':
     monkeypatch.setattr(json, 'dumps', fail)
   elif full == 'orbax':
-    monkeypatch.setattr(ocp.StandardCheckpointer, 'save', fail)
+    monkeypatch.setattr(array_files.ocp.StandardCheckpointer, 'save', fail)
   else:
     monkeypatch.setattr(pathlib.Path, 'rename', fail)
   with pytest.raises(errors.UserError) as raised:
