@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import optax
 
+from dopamine_jax import compiled as compiled_lib
 from dopamine_jax import devices
 from dopamine_jax import engine as engine_lib
 from dopamine_jax import fingerprint
@@ -23,6 +24,7 @@ from dopamine_jax import networks
 from dopamine_jax import runner as runner_lib
 from dopamine_jax import training
 from dopamine_jax.environments import base
+from dopamine_jax.environments import catch
 from dopamine_jax.metrics import csv_file
 from dopamine_jax.replay import uniform
 
@@ -106,17 +108,23 @@ def make_agent(
 
 
 def make_engine(
-  layout=devices.ONE_DEVICE, *, num_seeds=1, num_envs=2, **settings
+  layout=devices.ONE_DEVICE,
+  *,
+  num_seeds=1,
+  num_envs=2,
+  environment=None,
+  engine=engine_lib.PythonEngine,
+  **settings,
 ):
   """Returns an engine before its first step; `settings` are its agent's."""
-  environment = Pictures()
+  environment = environment or Pictures()
   environments = environment.make(num_seeds * num_envs)
   agent = make_agent(
     loop_lib.stacked_space(environments.observation_space, environment.stack),
     environments.action_space,
     **settings,
   )
-  engine = engine_lib.PythonEngine(
+  engine = engine(
     loop_lib.Loop(
       agent=agent,
       replay=agent.make_replay(environment.stack),
@@ -240,6 +248,12 @@ def compare(engine, other):
 
 def quick(folder):
   one = run()
+  inside = {
+    'environment': catch.Catch(),
+    'engine': compiled_lib.CompiledEngine,
+    'network': 'MLP',
+    'num_seeds': 8,
+  }
   eight = run(network='MLP', num_seeds=8)
   return {
     'batch, CNN': compare(run(BATCH), one),
@@ -248,6 +262,7 @@ def quick(folder):
     ),
     'pinned host': compare(run(HOST), one),
     'seeds': compare(run(SEEDS, network='MLP', num_seeds=8), eight),
+    'seeds, compiled': compare(run(SEEDS, **inside), run(**inside)),
     'costs': costs(),
     'batch resumes': resumes(folder / 'batch', BATCH),
   }

@@ -112,10 +112,11 @@ def test_split_frames_are_never_gathered(seen):
 # Seeds over devices; the replay's memory.
 
 
-def test_seeds_on_devices_of_their_own_learn_what_they_learn_on_one(seen):
-  assert seen['seeds']['distance'] < ROUNDING
-  assert seen['seeds']['same experience']
-  assert seen['seeds']['each device has'] == [1 / 8, 1 / 8]
+@pytest.mark.parametrize('name', ['seeds', 'seeds, compiled'])
+def test_seeds_on_devices_of_their_own_learn_what_they_learn_on_one(seen, name):
+  assert seen[name]['distance'] < ROUNDING
+  assert seen[name]['same experience']
+  assert seen[name]['each device has'] == [1 / 8, 1 / 8]
 
 
 def test_a_replay_in_pinned_host_memory_changes_no_number(seen):
