@@ -159,3 +159,29 @@ def check_seeds(seeds: Sequence[int], num_envs: int) -> list[int]:
   if any(not 0 <= seed < 2**31 for seed in checked):
     raise ValueError(f'Seeds {checked}: each must be in [0, 2**31).')
   return checked
+
+
+def check_observation(
+  name: str, space: gymnasium.spaces.Box, observation: Any, giver: str
+) -> None:
+  """Refuses an observation that its space doesn't describe.
+
+  Whoever stores it would broadcast it or cut it off without a word.
+
+  Args:
+    name: The environment's.
+    space: What it says of its observations.
+    observation: An array, or what stands for one in a trace.
+    giver: What gave it, for the message.
+
+  Raises:
+    UserError: For another shape, or a type of another kind.
+  """
+  if observation.shape != space.shape or not np.can_cast(
+    observation.dtype, space.dtype, 'same_kind'
+  ):
+    raise errors.UserError(
+      f'{name} breaks its word: its observation_space says {space.dtype} '
+      f'{space.shape}, and {giver} gave {observation.dtype} '
+      f'{observation.shape}. Mend the environment.'
+    )

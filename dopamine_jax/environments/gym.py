@@ -193,16 +193,7 @@ class GymVector(base.VectorEnvironment):
   def _reset_one(self, i: int, seed: int | None = None) -> np.ndarray:
     """Begins an episode; None goes on with the environment's random stream."""
     observation = np.asarray(self._envs[i].reset(seed=seed)[0])
-    space = self._given_space
-    # Assignment into the batch would broadcast or cut off without a word.
-    if observation.shape != space.shape or not np.can_cast(
-      observation.dtype, space.dtype, 'same_kind'
-    ):
-      raise errors.UserError(
-        f'{self._name} breaks its word: its observation_space says '
-        f'{space.dtype} {space.shape}, and reset gave {observation.dtype} '
-        f'{observation.shape}. Mend the environment.'
-      )
+    base.check_observation(self._name, self._given_space, observation, 'reset')
     return observation
 
 

@@ -249,13 +249,5 @@ def _check_states(environment, first, later):
 def _as_space(environment, observation):
   """Returns the observation in its space's type; its shape must be right."""
   space = environment.observation_space
-  # Whoever stores it would broadcast or cut off without a word.
-  if observation.shape != space.shape or not np.can_cast(
-    observation.dtype, space.dtype, 'same_kind'
-  ):
-    raise errors.UserError(
-      f'{type(environment).__name__} breaks its word: its observation_space '
-      f'says {space.dtype} {space.shape}, and it gave {observation.dtype} '
-      f'{observation.shape}. Mend the environment.'
-    )
+  base.check_observation(type(environment).__name__, space, observation, 'it')
   return observation.astype(space.dtype)
