@@ -15,8 +15,9 @@ class DoubleDQN(dqn.DQN):
   def losses(self, params, target_params, batch, key):
     """See base class."""
     q = self.q_values(params, batch.observation, key)
-    q_select = self.q_values(params, batch.next_observation, key)
-    q_next = self.q_values(target_params, batch.next_observation, key)
+    target_key, select_key = (jax.random.fold_in(key, i) for i in (1, 2))
+    q_next = self.q_values(target_params, batch.next_observation, target_key)
+    q_select = self.q_values(params, batch.next_observation, select_key)
     return self.td_losses(
       jax.vmap(rlax.double_q_learning)(
         q, batch.action, batch.reward, batch.discount, q_next, q_select

@@ -21,7 +21,9 @@ import rlax
 
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import config
+from dopamine_jax import exploration
 from dopamine_jax import networks
+from dopamine_jax import optimization
 from dopamine_jax.replay import uniform
 
 
@@ -81,7 +83,9 @@ class DQN(agent_lib.Agent):
 
   def init(self, key, observation) -> DQNState:
     """See base class."""
-    params = self._module.init(key, observation)['params']
+    params = self.module.init(
+      {'params': key, 'noise': jax.random.fold_in(key, 1)}, observation
+    )['params']
     return DQNState(
       params=params,
       # A copy: the update donates both.
@@ -90,15 +94,25 @@ class DQN(agent_lib.Agent):
       updates=jnp.zeros((), jnp.int32),
     )
 
+  def outputs(self, params, observation, key) -> jax.Array:
+    """Returns what the network does [B, num_outputs]; `key`: its noise."""
+    return self.module.apply(
+      {'params': params}, observation, rngs={'noise': key}
+    )
+
   def q_values(self, params, observation, key) -> jax.Array:
-    """Returns Q-values [B, A]; `key` is for networks that draw noise."""
-    del key
-    return self._module.apply({'params': params}, observation)
+    """Returns Q-values [B, A]."""
+    return self.outputs(params, observation, key)
 
   def losses(self, params, target_params, batch, key) -> jax.Array:
-    """Returns each transition's loss [B] (Mnih et al., 2015, eq. 2)."""
+    """Returns each transition's loss [B] (Mnih et al., 2015, eq. 2).
+
+    The online network sees `batch.observation` with `key` itself, so that it
+    is the same computation as for the metrics; any other pass has its own.
+    """
     q = self.q_values(params, batch.observation, key)
-    q_next = self.q_values(target_params, batch.next_observation, key)
+    target_key = jax.random.fold_in(key, 1)
+    q_next = self.q_values(target_params, batch.next_observation, target_key)
     td_error = jax.vmap(rlax.q_learning)(
       q, batch.action, batch.reward, batch.discount, q_next
     )
@@ -114,15 +128,10 @@ class DQN(agent_lib.Agent):
     """Acts epsilon-greedily; see base class."""
     network_key, explore_key = jax.random.split(key)
     q = self.q_values(state.params, observation, network_key)
-    n, num_actions = q.shape
-    epsilon = self.epsilon_at(step) if explore else self.evaluation_epsilon
-    # One draw for both: on CPUs each is as dear as a small layer.
-    coin, choice = jax.random.uniform(explore_key, (2, n))
-    return jnp.where(
-      coin < epsilon,
-      (choice * num_actions).astype(jnp.int32),
-      jnp.argmax(q, axis=-1),
-    )
+    epsilon = self.evaluation_epsilon
+    if explore:
+      epsilon = exploration.value_at(self.epsilon, step)
+    return exploration.epsilon_greedy(q, epsilon, explore_key)
 
   def update(self, state, sample, key):
     """Takes one gradient step; see base class."""
@@ -136,14 +145,10 @@ class DQN(agent_lib.Agent):
 
     gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
     (loss, (losses, q)), gradients = gradient_fn(state.params)
-    changes, optimizer_state = self.optimizer.update(
-      gradients, state.optimizer_state, state.params
+    params, optimizer_state, metrics = optimization.take_step(
+      self.optimizer, gradients, state.optimizer_state, state.params
     )
-    params = optax.apply_updates(state.params, changes)
     updates = state.updates + 1
-    # Kept apart from the optimizer's squares of the same numbers, which XLA
-    # would otherwise write to memory once more to share them.
-    measured = jax.lax.optimization_barrier(gradients)
     period = self.target_update_period // self.update_period
     state = DQNState(
       params=params,
@@ -153,13 +158,7 @@ class DQN(agent_lib.Agent):
       optimizer_state=optimizer_state,
       updates=updates,
     )
-    metrics = {
-      'Loss': loss,
-      'QMean': jnp.mean(q),
-      'QMax': jnp.max(q),
-      'GradientNorm': optax.tree.norm(measured),
-      'ParameterNorm': optax.tree.norm(params),
-    }
+    metrics |= {'Loss': loss, 'QMean': jnp.mean(q), 'QMax': jnp.max(q)}
     return state, metrics, jnp.sqrt(losses)
 
   def greedy(self) -> 'DQN':
@@ -168,13 +167,14 @@ class DQN(agent_lib.Agent):
 
   def schedules(self, step: int) -> dict[str, float]:
     """See base class."""
-    return {'Epsilon': float(self.epsilon_at(step))}
-
-  def epsilon_at(self, step):
-    """Returns the exploration of training after `step` agent steps."""
-    return self.epsilon(step) if callable(self.epsilon) else self.epsilon
+    return {'Epsilon': float(exploration.value_at(self.epsilon, step))}
 
   @property
-  def _module(self):
-    network = config.configured(self.network)
-    return network(num_outputs=int(self.action_space.n))
+  def num_outputs(self) -> int:
+    """What the network's last layer has: one value for each action."""
+    return int(self.action_space.n)
+
+  @property
+  def module(self):
+    """The network, a Flax module."""
+    return config.configured(self.network)(num_outputs=self.num_outputs)

@@ -1,8 +1,8 @@
 """Networks that two or more agents share, as Flax modules.
 
-Each maps a batch of observations [B, *observation_shape] to [B, num_outputs];
-the batch axis is always there. What the outputs mean (values, logits of atoms,
-quantiles) is the agent's affair.
+Each maps a batch of observations [B, *observation_shape] to [B, num_outputs],
+a torso to features [B, F]; the batch axis is always there. What the outputs
+mean (values, logits of atoms, quantiles) is the agent's affair.
 """
 
 from collections.abc import Callable, Sequence
@@ -81,6 +81,32 @@ class NatureCNN(nn.Module):
     return nn.Dense(self.num_outputs, kernel_init=self.kernel_init)(x)
 
 
+class MinAtarTorso(nn.Module):
+  """The convolution of Young & Tian (2019), flattened.
+
+  Takes one-hot grids [B, H, W, C] of any type and returns features [B, F]; for
+  10x10 grids F is 8 * 8 * 16 with padding 'VALID'.
+
+  Attributes:
+    padding: 'VALID' or 'SAME'.
+    kernel_init: initializer of the kernel; the bias starts at zero.
+  """
+
+  padding: str = 'VALID'
+  kernel_init: Initializer = nn.initializers.xavier_uniform()
+
+  @nn.compact
+  def __call__(self, observation: jax.Array) -> jax.Array:
+    """Returns the features of `observation`."""
+    x = convolution.Conv(
+      16,
+      kernel_size=(3, 3),
+      padding=self.padding,
+      kernel_init=self.kernel_init,
+    )(_as_images(observation))
+    return nn.relu(x).reshape(x.shape[0], -1)
+
+
 class MinAtarCNN(nn.Module):
   """The network of MinAtar's DQN: Young & Tian (2019).
 
@@ -105,28 +131,53 @@ class MinAtarCNN(nn.Module):
   @nn.compact
   def __call__(self, observation: jax.Array) -> jax.Array:
     """Returns [B, num_outputs] for one-hot grids [B, H, W, C] of any type."""
-    x = convolution.Conv(
-      16,
-      kernel_size=(3, 3),
-      padding=self.padding,
-      kernel_init=self.kernel_init,
-    )(_as_images(observation))
-    x = nn.relu(x)
-    x = x.reshape(x.shape[0], -1)
+    x = MinAtarTorso(self.padding, self.kernel_init)(observation)
     for units in self.hidden:
       x = nn.relu(nn.Dense(units, kernel_init=self.kernel_init)(x))
     return nn.Dense(self.num_outputs, kernel_init=self.kernel_init)(x)
 
 
+class MLPTorso(nn.Module):
+  """Hidden dense layers on a flattened observation.
+
+  Attributes:
+    hidden: sizes of the layers.
+    low: the lower bound of each of the observation's numbers. With `high`, maps
+      [low, high] to [-1, 1]; what lies outside stays outside. None: as it is.
+    high: the upper bounds.
+    activation: applied after each hidden layer.
+    kernel_init: initializer of all kernels; biases start at zero.
+  """
+
+  hidden: Sequence[int] = (512, 512)
+  low: Sequence[float] | None = None
+  high: Sequence[float] | None = None
+  activation: Callable[[jax.Array], jax.Array] = nn.relu
+  kernel_init: Initializer = nn.initializers.xavier_uniform()
+
+  @nn.compact
+  def __call__(self, observation: jax.Array) -> jax.Array:
+    """Returns the features [B, hidden[-1]] for [B, *observation_shape].
+
+    Raises:
+      UserError: if `low` and `high` don't fit each other or the observation.
+    """
+    x = _flatten(observation)
+    if self.low is not None or self.high is not None:
+      x = 2.0 * _to_unit_interval(x, self.low, self.high, 'MLP') - 1.0
+    for units in self.hidden:
+      x = self.activation(nn.Dense(units, kernel_init=self.kernel_init)(x))
+    return x
+
+
 class MLP(nn.Module):
-  """Dense layers on a flattened observation.
+  """Dense layers on a flattened observation: `MLPTorso` and a linear layer.
 
   Attributes:
     num_outputs: size of the last, linear layer.
     hidden: sizes of the layers before it.
-    low: the lower bound of each of the observation's numbers. With `high`, maps
-      [low, high] to [-1, 1]; what lies outside stays outside. None: as it is.
-    high: the upper bounds.
+    low: see `MLPTorso`.
+    high: see `MLPTorso`.
     activation: applied after each hidden layer.
     kernel_init: initializer of all kernels; biases start at zero.
   """
@@ -145,11 +196,9 @@ class MLP(nn.Module):
     Raises:
       UserError: if `low` and `high` don't fit each other or the observation.
     """
-    x = _flatten(observation)
-    if self.low is not None or self.high is not None:
-      x = 2.0 * _to_unit_interval(x, self.low, self.high, 'MLP') - 1.0
-    for units in self.hidden:
-      x = self.activation(nn.Dense(units, kernel_init=self.kernel_init)(x))
+    x = MLPTorso(
+      self.hidden, self.low, self.high, self.activation, self.kernel_init
+    )(observation)
     return nn.Dense(self.num_outputs, kernel_init=self.kernel_init)(x)
 
 

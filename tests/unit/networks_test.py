@@ -233,8 +233,8 @@ def test_initializers_reach_every_kernel_and_biases_start_at_zero():
 
 def test_minatar_cnn_has_the_shapes_of_the_paper_by_default():
   assert shapes(networks.MinAtarCNN(num_outputs=6), pixels(1, 10, 10, 4)) == {
-    'Conv_0/kernel': (3, 3, 4, 16),
-    'Conv_0/bias': (16,),
+    'MinAtarTorso_0/Conv_0/kernel': (3, 3, 4, 16),
+    'MinAtarTorso_0/Conv_0/bias': (16,),
     'Dense_0/kernel': (8 * 8 * 16, 128),
     'Dense_0/bias': (128,),
     'Dense_1/kernel': (128, 6),
@@ -245,8 +245,8 @@ def test_minatar_cnn_has_the_shapes_of_the_paper_by_default():
 def test_minatar_cnn_can_be_that_of_dopamine():
   network = networks.MinAtarCNN(num_outputs=6, padding='SAME', hidden=())
   assert shapes(network, pixels(1, 10, 10, 4)) == {
-    'Conv_0/kernel': (3, 3, 4, 16),
-    'Conv_0/bias': (16,),
+    'MinAtarTorso_0/Conv_0/kernel': (3, 3, 4, 16),
+    'MinAtarTorso_0/Conv_0/bias': (16,),
     'Dense_0/kernel': (10 * 10 * 16, 6),
     'Dense_0/bias': (6,),
   }
@@ -292,12 +292,12 @@ def test_images_that_do_not_fit_are_refused(network, shape, message):
 
 def test_mlp_has_two_layers_of_512_by_default():
   assert shapes(networks.MLP(num_outputs=2), np.zeros((1, 4))) == {
-    'Dense_0/kernel': (4, 512),
-    'Dense_0/bias': (512,),
-    'Dense_1/kernel': (512, 512),
-    'Dense_1/bias': (512,),
-    'Dense_2/kernel': (512, 2),
-    'Dense_2/bias': (2,),
+    'MLPTorso_0/Dense_0/kernel': (4, 512),
+    'MLPTorso_0/Dense_0/bias': (512,),
+    'MLPTorso_0/Dense_1/kernel': (512, 512),
+    'MLPTorso_0/Dense_1/bias': (512,),
+    'Dense_0/kernel': (512, 2),
+    'Dense_0/bias': (2,),
   }
 
 
