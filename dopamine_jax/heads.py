@@ -21,18 +21,16 @@ class NoisyDense(nn.Module):
   Noisy Networks for Exploration. https://arxiv.org/abs/1706.10295
 
   The noise is the factorised Gaussian of eq. 10 and 11, the same for the whole
-  batch. `kernel` and `bias` are the means, and named as in `nn.Dense`.
+  batch. `kernel` and `bias` are the means, named as in `nn.Dense`, and start
+  uniform within 1 / sqrt(inputs).
 
   Attributes:
     features: size of the output.
     sigma0: of the first standard deviations, sigma0 / sqrt(inputs).
-    kernel_init: initializer of the means of the kernel; None: uniform within
-      1 / sqrt(inputs), as the paper has it for the bias too.
   """
 
   features: int
   sigma0: float = 0.5
-  kernel_init: nn.initializers.Initializer | None = None
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -42,7 +40,7 @@ class NoisyDense(nn.Module):
     uniform = _uniform(bound)
     sigma = nn.initializers.constant(self.sigma0 * bound)
     shape = (inputs, self.features)
-    kernel = self.param('kernel', self.kernel_init or uniform, shape)
+    kernel = self.param('kernel', uniform, shape)
     bias = self.param('bias', uniform, shape[1:])
     kernel_sigma = self.param(f'kernel{_SIGMA}', sigma, shape)
     bias_sigma = self.param(f'bias{_SIGMA}', sigma, shape[1:])

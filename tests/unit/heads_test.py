@@ -131,13 +131,6 @@ def test_without_noise_leaves_other_parameters_alone():
   )
 
 
-def test_an_initializer_of_the_kernel_leaves_its_noise_alone():
-  layer = heads.NoisyDense(3, kernel_init=nn.initializers.ones_init())
-  params = init(layer)
-  np.testing.assert_array_equal(params['kernel'], 1)
-  np.testing.assert_array_equal(params['kernel_sigma'], 0.25)
-
-
 # Heads.
 
 
