@@ -83,9 +83,8 @@ class DQN(agent_lib.Agent):
 
   def init(self, key, observation) -> DQNState:
     """See base class."""
-    params = self.module.init(
-      {'params': key, 'noise': jax.random.fold_in(key, 1)}, observation
-    )['params']
+    rngs = {'params': key, 'noise': jax.random.fold_in(key, 1)}
+    params = self.module.init(rngs, observation)['params']
     return DQNState(
       params=params,
       # A copy: the update donates both.
@@ -96,19 +95,22 @@ class DQN(agent_lib.Agent):
 
   def outputs(self, params, observation, key) -> jax.Array:
     """Returns what the network does [B, num_outputs]; `key`: its noise."""
-    return self.module.apply(
-      {'params': params}, observation, rngs={'noise': key}
-    )
+    variables, rngs = {'params': params}, {'noise': key}
+    return self.module.apply(variables, observation, rngs=rngs)
 
   def q_values(self, params, observation, key) -> jax.Array:
     """Returns Q-values [B, A]."""
     return self.outputs(params, observation, key)
 
+  def batch_q_values(self, params, observation, key) -> jax.Array:
+    """Returns what metrics report [B, A]: Q-values as `losses` has them."""
+    return self.q_values(params, observation, key)
+
   def losses(self, params, target_params, batch, key) -> jax.Array:
     """Returns each transition's loss [B] (Mnih et al., 2015, eq. 2).
 
-    The online network sees `batch.observation` with `key` itself, so that it
-    is the same computation as for the metrics; any other pass has its own.
+    The online network sees `batch.observation` with `key` itself, so that XLA
+    does this once for `batch_q_values` too; any other pass has its own key.
     """
     q = self.q_values(params, batch.observation, key)
     target_key = jax.random.fold_in(key, 1)
@@ -128,9 +130,8 @@ class DQN(agent_lib.Agent):
     """Acts epsilon-greedily; see base class."""
     network_key, explore_key = jax.random.split(key)
     q = self.q_values(state.params, observation, network_key)
-    epsilon = self.evaluation_epsilon
-    if explore:
-      epsilon = exploration.value_at(self.epsilon, step)
+    schedule = self.epsilon if explore else self.evaluation_epsilon
+    epsilon = exploration.value_at(schedule, step)
     return exploration.epsilon_greedy(q, epsilon, explore_key)
 
   def update(self, state, sample, key):
@@ -139,8 +140,7 @@ class DQN(agent_lib.Agent):
 
     def loss_fn(params):
       losses = self.losses(params, state.target_params, batch, key)
-      # The same computation as in `losses`, which XLA therefore does once.
-      q = self.q_values(params, batch.observation, key)
+      q = self.batch_q_values(params, batch.observation, key)
       return jnp.mean(sample.weight * losses), (losses, q)
 
     gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
