@@ -70,9 +70,7 @@ class DQN(agent_lib.Agent):
     self.require_discrete_actions()
     self.require_at_least(1, 'n_step')
     self.require_multiple('target_update_period', 'update_period')
-    self.require_fraction('gamma', 'evaluation_epsilon')
-    if not callable(self.epsilon):
-      self.require_fraction('epsilon')
+    self.require_fraction('gamma', 'epsilon', 'evaluation_epsilon')
     if self.huber_delta is not None and self.huber_delta <= 0:
       self.refuse('huber_delta', 'must be above 0, or None for squared errors')
 
@@ -83,9 +81,7 @@ class DQN(agent_lib.Agent):
 
   def init(self, key, observation) -> DQNState:
     """See base class."""
-    params = self.module.init(
-      {'params': key, 'noise': jax.random.fold_in(key, 1)}, observation
-    )['params']
+    params = networks.init(self.module, key, observation)
     return DQNState(
       params=params,
       # A copy: the update donates both.
@@ -96,13 +92,19 @@ class DQN(agent_lib.Agent):
 
   def outputs(self, params, observation, key) -> jax.Array:
     """Returns what the network does [B, num_outputs]; `key`: its noise."""
-    return self.module.apply(
-      {'params': params}, observation, rngs={'noise': key}
-    )
+    return networks.apply(self.module, params, observation, key)
 
   def q_values(self, params, observation, key) -> jax.Array:
     """Returns Q-values [B, A]."""
     return self.outputs(params, observation, key)
+
+  def parameters(self, state):
+    """See base class."""
+    return {'online': state.params, 'target': state.target_params}
+
+  def inspect(self, params, observation, key):
+    """See base class."""
+    return networks.show(self.module, self.q_values, params, observation, key)
 
   def losses(self, params, target_params, batch, key) -> jax.Array:
     """Returns each transition's loss [B] (Mnih et al., 2015, eq. 2).
@@ -128,9 +130,8 @@ class DQN(agent_lib.Agent):
     """Acts epsilon-greedily; see base class."""
     network_key, explore_key = jax.random.split(key)
     q = self.q_values(state.params, observation, network_key)
-    epsilon = self.evaluation_epsilon
-    if explore:
-      epsilon = exploration.value_at(self.epsilon, step)
+    epsilon = self.epsilon if explore else self.evaluation_epsilon
+    epsilon = exploration.value_at(epsilon, step)
     return exploration.epsilon_greedy(q, epsilon, explore_key)
 
   def update(self, state, sample, key):
@@ -139,7 +140,6 @@ class DQN(agent_lib.Agent):
 
     def loss_fn(params):
       losses = self.losses(params, state.target_params, batch, key)
-      # The same computation as in `losses`, which XLA therefore does once.
       q = self.q_values(params, batch.observation, key)
       return jnp.mean(sample.weight * losses), (losses, q)
 
