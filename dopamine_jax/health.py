@@ -84,8 +84,8 @@ class View:
     def each(i):
       key = jax.random.fold_in(self._key, i)
       seen = agent.inspect(params, self._observe(key), key)
-      magnitudes = {k: _magnitudes(x) for k, x in seen.activations.items()}
-      return seen.replace(activations=magnitudes)
+      means = {k: magnitudes(x) for k, x in seen.activations.items()}
+      return seen.replace(activations=means)
 
     in_sample = jax.eval_shape(self._observe, self._key).shape[0]
     samples = jnp.arange(math.ceil(num_transitions / in_sample))
@@ -101,7 +101,7 @@ class View:
     return sample.transition.observation
 
 
-def _magnitudes(activations):
+def magnitudes(activations):
   """Returns the mean of |x| over all axes but the first and the last."""
   between = tuple(range(1, activations.ndim - 1))
   return jnp.mean(jnp.abs(activations), axis=between)
