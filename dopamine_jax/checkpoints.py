@@ -144,20 +144,16 @@ class Checkpoints:
     """
     rings = self.manifest(iteration)['rings']
     arrays = self.arrays(iteration)
-    leaves, structure = jax.tree_util.tree_flatten_with_path(
-      template, is_leaf=_is_ring
-    )
-    _refuse_extra(arrays, leaves)
-    restored = []
-    for path, leaf in leaves:
-      name = _name(path)
+    _refuse_extra(arrays, template)
+
+    def each(path, leaf):
       if not _is_ring(leaf):
-        restored.append(_fit(leaf, name, arrays))
-      elif not rings:
-        restored.append(processes.zeros(leaf))
-      else:
-        restored.append(self._restore_ring(iteration, leaf, name, arrays))
-    return jax.tree_util.tree_unflatten(structure, restored)
+        return _fit(leaf, _name(path), arrays)
+      if not rings:
+        return processes.zeros(leaf)
+      return self._restore_ring(iteration, leaf, _name(path), arrays)
+
+    return jax.tree_util.tree_map_with_path(each, template, is_leaf=_is_ring)
 
   def restore_newest(
     self, template: Any, say: Callable[[str], None]
@@ -284,11 +280,12 @@ class Checkpoints:
         slots = ring_files.put(slots, head.ndim, lane, start, rows)
       return slots
 
-    return ring.replace(
-      slots=jax.tree_util.tree_map_with_path(fill, ring.slots),
-      head=head,
-      age=_fit(ring.age, f'{name}.age', arrays),
+    slots = jax.tree_util.tree_map_with_path(fill, ring.slots)
+    rest = jax.tree_util.tree_map_with_path(
+      lambda path, leaf: _fit(leaf, f'{name}.{_name(path)}', arrays),
+      _without_slots(ring),
     )
+    return rest.replace(slots=slots)
 
   def collect_garbage(self):
     """Removes what neither the newest checkpoints nor their replays need."""
@@ -320,26 +317,20 @@ def _segments(rings, name):
 
 
 def _split(state):
-  """Returns all arrays by name, and the rings (also by name) without them."""
-  arrays, rings = {}, {}
+  """Returns all arrays but the rings' slots, and the rings, both by name."""
   leaves, _ = jax.tree_util.tree_flatten_with_path(state, is_leaf=_is_ring)
-  for path, leaf in leaves:
-    name = _name(path)
-    if _is_ring(leaf):
-      rings[name] = leaf
-      arrays[f'{name}.head'] = processes.fetch(leaf.head)
-      arrays[f'{name}.age'] = processes.fetch(leaf.age)
-    elif leaf.size:  # orbax can't save an empty array, and there is no need to
-      arrays[name] = processes.fetch(processes.plain(leaf))
+  rings = {_name(path): leaf for path, leaf in leaves if _is_ring(leaf)}
+  arrays = {
+    name: processes.fetch(processes.plain(leaf))
+    for name, leaf in _named(_without_slots(state)).items()
+    if leaf.size  # orbax can't save an empty array, and there is no need to
+  }
   return arrays, rings
 
 
-def _refuse_extra(arrays, leaves):
+def _refuse_extra(arrays, template):
   """Refuses a saved array that the template lacks, in a part that it has."""
-  expected = set()
-  for path, leaf in leaves:
-    name = _name(path)
-    expected |= {f'{name}.head', f'{name}.age'} if _is_ring(leaf) else {name}
+  expected = _named(_without_slots(template)).keys()
   parts = {name.split('.')[0] for name in expected}
   for name in arrays:
     if name not in expected and name.split('.')[0] in parts:
@@ -369,6 +360,19 @@ def _fit(leaf, name, arrays):
 
 def _is_ring(leaf):
   return isinstance(leaf, ring_lib.Ring)
+
+
+def _without_slots(tree):
+  return jax.tree.map(
+    lambda leaf: leaf.replace(slots=None) if _is_ring(leaf) else leaf,
+    tree,
+    is_leaf=_is_ring,
+  )
+
+
+def _named(tree):
+  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+  return {_name(path): leaf for path, leaf in leaves}
 
 
 def _name(path):

@@ -134,7 +134,7 @@ def add(ring: Ring, step: Step) -> Ring:
     status=_put(_put(slots.status, here, status), after, last),
     age=_put(_put(slots.age, here, ring.age), after, ring.age + 1),
   )
-  return Ring(
+  return ring.replace(
     slots=slots,
     head=ring.head + 1 + done,
     age=jnp.where(done, 0, ring.age + 1),
