@@ -15,6 +15,7 @@ from dopamine_jax import agent as agent_lib
 from dopamine_jax import config
 from dopamine_jax import devices as devices_lib  # a field is called `devices`
 from dopamine_jax import engine as engine_lib  # and another `engine`
+from dopamine_jax import health as health_lib  # and one `health`
 from dopamine_jax import loop
 from dopamine_jax import python_engine
 from dopamine_jax import run_folder
@@ -50,6 +51,8 @@ class Runner(settings.Settings):
     checkpoint_replay: whether checkpoints hold the replay; without it, a run
       that goes on fills its replay anew before it learns.
     check_finite: stop when a metric of an update is NaN or infinite.
+    health: what is measured of networks and replay when an iteration has ended;
+      see `health`.
     collectors: where statistics go; classes or functions that make one.
   """
 
@@ -66,6 +69,7 @@ class Runner(settings.Settings):
   max_to_keep: int = 3
   checkpoint_replay: bool = True
   check_finite: bool = True
+  health: Sequence[health_lib.Metric] = ()
   collectors: Sequence[Callable[[], metrics_base.Collector]] = (
     console.Console,
     csv_file.CSV,
@@ -90,6 +94,13 @@ class Runner(settings.Settings):
           'collectors',
           'holds something made already; name the class or function that '
           'makes it, as in [@csv_file.CSV], without parentheses',
+        )
+    for metric in self.health:
+      if not isinstance(metric, health_lib.Metric):
+        self.refuse(
+          'health',
+          'holds what is no health.Metric; make each, as in '
+          '[@health.DormantNeurons()], with parentheses',
         )
     if self.training_steps % self.num_envs:
       self.refuse(
