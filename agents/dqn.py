@@ -81,7 +81,8 @@ class DQN(agent_lib.Agent):
 
   def init(self, key, observation) -> DQNState:
     """See base class."""
-    params = networks.init(self.module, key, observation)
+    rngs = {'params': key, 'noise': jax.random.fold_in(key, 1)}
+    params = self.module.init(rngs, observation)['params']
     return DQNState(
       params=params,
       # A copy: the update donates both.
@@ -92,25 +93,22 @@ class DQN(agent_lib.Agent):
 
   def outputs(self, params, observation, key) -> jax.Array:
     """Returns what the network does [B, num_outputs]; `key`: its noise."""
-    return networks.apply(self.module, params, observation, key)
+    variables, rngs = {'params': params}, {'noise': key}
+    return self.module.apply(variables, observation, rngs=rngs)
 
   def q_values(self, params, observation, key) -> jax.Array:
     """Returns Q-values [B, A]."""
     return self.outputs(params, observation, key)
 
-  def parameters(self, state):
-    """See base class."""
-    return {'online': state.params, 'target': state.target_params}
-
-  def inspect(self, params, observation, key):
-    """See base class."""
-    return networks.show(self.module, self.q_values, params, observation, key)
+  def batch_q_values(self, params, observation, key) -> jax.Array:
+    """Returns what metrics report [B, A]: Q-values as `losses` has them."""
+    return self.q_values(params, observation, key)
 
   def losses(self, params, target_params, batch, key) -> jax.Array:
     """Returns each transition's loss [B] (Mnih et al., 2015, eq. 2).
 
-    The online network sees `batch.observation` with `key` itself, so that it
-    is the same computation as for the metrics; any other pass has its own.
+    The online network sees `batch.observation` with `key` itself, so that XLA
+    does this once for `batch_q_values` too; any other pass has its own key.
     """
     q = self.q_values(params, batch.observation, key)
     target_key = jax.random.fold_in(key, 1)
@@ -130,8 +128,8 @@ class DQN(agent_lib.Agent):
     """Acts epsilon-greedily; see base class."""
     network_key, explore_key = jax.random.split(key)
     q = self.q_values(state.params, observation, network_key)
-    epsilon = self.epsilon if explore else self.evaluation_epsilon
-    epsilon = exploration.value_at(epsilon, step)
+    schedule = self.epsilon if explore else self.evaluation_epsilon
+    epsilon = exploration.value_at(schedule, step)
     return exploration.epsilon_greedy(q, epsilon, explore_key)
 
   def update(self, state, sample, key):
@@ -140,7 +138,7 @@ class DQN(agent_lib.Agent):
 
     def loss_fn(params):
       losses = self.losses(params, state.target_params, batch, key)
-      q = self.q_values(params, batch.observation, key)
+      q = self.batch_q_values(params, batch.observation, key)
       return jnp.mean(sample.weight * losses), (losses, q)
 
     gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
@@ -150,16 +148,18 @@ class DQN(agent_lib.Agent):
     )
     updates = state.updates + 1
     period = self.target_update_period // self.update_period
-    state = DQNState(
-      params=params,
-      target_params=optax.periodic_update(
-        params, state.target_params, updates, period
-      ),
-      optimizer_state=optimizer_state,
-      updates=updates,
+    target_params = optax.periodic_update(
+      params, state.target_params, updates, period
     )
+    state = DQNState(params, target_params, optimizer_state, updates)
     metrics |= {'Loss': loss, 'QMean': jnp.mean(q), 'QMax': jnp.max(q)}
     return state, metrics, jnp.sqrt(losses)
+
+  def anatomy(self, state) -> agent_lib.Anatomy:
+    """See base class."""
+    return agent_lib.Anatomy(
+      self.module, self.q_values, state.params, state.target_params
+    )
 
   def greedy(self) -> 'DQN':
     """See base class."""

@@ -5,21 +5,18 @@ a torso to features [B, F]; the batch axis is always there. What the outputs
 mean (values, logits of atoms, quantiles) is the agent's affair.
 
 Each shows its `activations` behind every nonlinearity, and as `features` what
-its last layer reads (Flax's `sow`). Only `show` collects them, and no other
+its last layer reads (Flax's `sow`). Only `health` collects them, and no other
 program is changed by it.
 """
 
 from collections.abc import Callable, Sequence
 import itertools
-from typing import Any
 
 from flax import linen as nn
-from flax import traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dopamine_jax import agent as agent_lib
 from dopamine_jax import convolution
 from dopamine_jax import errors
 
@@ -273,56 +270,6 @@ def fourier_features(x: jax.Array, order: int) -> jax.Array:
   """
   frequencies = itertools.product(range(order + 1), repeat=x.shape[-1])
   return jnp.cos(np.pi * (x @ np.array(list(frequencies), np.float32).T))
-
-
-def init(module: nn.Module, key: jax.Array, observation: jax.Array) -> Any:
-  """Returns a network's first parameters for observations [B, ...]."""
-  keys = {'params': key, 'noise': jax.random.fold_in(key, 1)}
-  return module.init(keys, observation)['params']
-
-
-def apply(
-  module: nn.Module,
-  params: Any,
-  observation: jax.Array,
-  key: jax.Array,
-  **options: Any,
-) -> Any:
-  """Returns a network's outputs [B, num_outputs]; `key` is of its noise."""
-  return module.apply(
-    {'params': params}, observation, rngs={'noise': key}, **options
-  )
-
-
-def show(
-  module: nn.Module,
-  values: Callable[[Any, jax.Array, jax.Array], jax.Array],
-  params: Any,
-  observation: jax.Array,
-  key: jax.Array,
-) -> agent_lib.Inspection:
-  """Returns what a network predicts, and what it shows of itself.
-
-  Args:
-    module: the network; it sows `activations` and `features`.
-    values: of params, observation and key; for `Inspection.values`.
-    params: the network's.
-    observation: [B, *observation_shape].
-    key: of the network's noise.
-  """
-  _, state = apply(module, params, observation, key, mutable='intermediates')
-  sown = traverse_util.flatten_dict(state.get('intermediates', {}))
-  activations, features = {}, []
-  for path, arrays in sorted(sown.items()):
-    if path[-1] == 'activations':
-      activations |= {f'{"/".join(path)}/{i}': x for i, x in enumerate(arrays)}
-    elif path[-1] == 'features':
-      features += arrays
-  return agent_lib.Inspection(
-    values=values(params, observation, key),
-    activations=activations,
-    features=jnp.concatenate(features, axis=-1) if features else None,
-  )
 
 
 def _flatten(observation):

@@ -17,6 +17,7 @@ from dopamine_jax import devices as devices_lib  # a field is called `devices`
 from dopamine_jax import engine as engine_lib  # and another `engine`
 from dopamine_jax import health as health_lib  # and one `health`
 from dopamine_jax import loop
+from dopamine_jax import python_engine
 from dopamine_jax import run_folder
 from dopamine_jax import settings
 from dopamine_jax import training
@@ -33,8 +34,8 @@ class Runner(settings.Settings):
   Attributes:
     agent: makes the agent from `observation_space` and `action_space`.
     environment: settings of the environment to train and evaluate on.
-    engine: what takes the steps: `engine.PythonEngine`, for any environment,
-      or `compiled.CompiledEngine`, for those that are written in JAX.
+    engine: what takes the steps: `python_engine.PythonEngine` for any
+      environment, `compiled.CompiledEngine` for those written in JAX.
     devices: which ones train, what is split over them, where the replay lies.
     num_iterations: iterations of the whole training.
     training_steps: agent steps of an iteration, of each seed, over all its
@@ -59,7 +60,7 @@ class Runner(settings.Settings):
   environment: base.Environment
   num_iterations: int
   training_steps: int
-  engine: Callable[..., engine_lib.Engine] = engine_lib.PythonEngine
+  engine: Callable[..., engine_lib.Engine] = python_engine.PythonEngine
   devices: devices_lib.Devices = devices_lib.ONE_DEVICE
   num_envs: int = 1
   evaluation_episodes: int = 0

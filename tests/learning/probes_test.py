@@ -1,26 +1,57 @@
-"""DQN finds the known values of each probe, through the whole framework."""
+"""Agents find the known values of each probe, through the whole framework."""
 
 import functools
 
+from dopamine_jax.agents import c51
+from dopamine_jax.agents import double_dqn
 from dopamine_jax.agents import dqn
+from dopamine_jax.agents import iqn
+from dopamine_jax.agents import quantile
+from dopamine_jax.agents import rainbow
 import jax
 import numpy as np
 import optax
 import pytest
 
 from dopamine_jax import networks
-from dopamine_jax.replay import uniform
 from tests import probes
 
 GAMMA = 0.8
+MLP = functools.partial(networks.MLP, hidden=(32,))
+# All returns are in [-1, 5]; -1, 0, 1 and 5 are atoms.
+SUPPORT = {'num_atoms': 25, 'v_min': -1.0, 'v_max': 5.0}
+IMPLICIT = functools.partial(
+  iqn.ImplicitQuantileNetwork,
+  torso=networks.MLPTorso(hidden=(32,)),
+  hidden=(32,),
+  num_cosines=8,
+)
+
+# Each agent, and what it needs to be quick.
+AGENTS = {
+  'dqn': (dqn.DQN, {'network': MLP}),
+  'double_dqn': (double_dqn.DoubleDQN, {'network': MLP}),
+  'c51': (c51.C51, {'network': MLP, **SUPPORT}),
+  'rainbow': (rainbow.Rainbow, {'network': MLP, **SUPPORT}),
+  'quantile': (quantile.QuantileDQN, {'network': MLP, 'num_quantiles': 8}),
+  'iqn': (
+    iqn.IQN,
+    {
+      'network': IMPLICIT,
+      'num_tau_samples': 8,
+      'num_tau_prime_samples': 8,
+      'num_quantile_samples': 8,
+    },
+  ),
+}
 
 
-def make_agent(n_step, num_envs):
+def make_agent(name, n_step, num_envs):
+  cls, settings = AGENTS[name]
   return functools.partial(
-    dqn.DQN,
-    network=functools.partial(networks.MLP, hidden=(32,)),
+    cls,
     replay=functools.partial(
-      uniform.UniformReplay, capacity=512, batch_size=32, min_history=64
+      cls.replay, capacity=512, batch_size=32, min_history=64
     ),
     optimizer=optax.adam(1e-2),
     gamma=GAMMA,
@@ -30,20 +61,27 @@ def make_agent(n_step, num_envs):
     target_update_period=10 * num_envs,
     # The values are those of any policy; a random one sees every action.
     epsilon=1.0,
+    **settings,
   )
 
 
-# With n = 3, where episodes are longer than one step; in two environments.
-RUNS = [(name, 1, 1) for name in probes.VALUES] + [
-  (f'Probe/{name}-v0', 3, 2)
-  for name in ('Discount', 'Truncation', 'LateTermination', 'LastReward')
+# All agents with n = 1 in one environment; where episodes are longer than one
+# step, DQN with n = 3 in two, the others only where that is hardest.
+SINGLE = [(name, 1, 1) for name in probes.VALUES]
+RUNS = [
+  *((agent, *run) for agent in AGENTS for run in SINGLE),
+  *((agent, 'Probe/LastReward-v0', 3, 2) for agent in AGENTS),
+  *(
+    ('dqn', f'Probe/{name}-v0', 3, 2)
+    for name in ('Discount', 'Truncation', 'LateTermination')
+  ),
 ]
 
 
-@pytest.mark.parametrize(('name', 'n_step', 'num_envs'), RUNS)
-def test_dqn_finds_the_values(name, n_step, num_envs, tmp_path):
+@pytest.mark.parametrize(('agent', 'name', 'n_step', 'num_envs'), RUNS)
+def test_an_agent_finds_the_values(agent, name, n_step, num_envs, tmp_path):
   agent, state, statistics = probes.train(
-    make_agent(n_step, num_envs),
+    make_agent(agent, n_step, num_envs),
     name,
     tmp_path,
     steps=400 * num_envs,

@@ -1,0 +1,151 @@
+"""IQN: learns the distribution of the return, as a function of any quantile.
+
+Dabney, Ostrovski, Silver & Munos (2018), Implicit Quantile Networks for
+Distributional Reinforcement Learning. https://arxiv.org/abs/1806.06923
+
+Differs from the paper:
+1. Three-step returns by default, as in Castro et al. (2018).
+2. Epsilon as there too: see `dqn`.
+3. `double` lets the online network choose the next action, as in Double DQN.
+"""
+
+from collections.abc import Callable, Sequence
+
+from dopamine_jax.agents import dqn
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import rlax
+
+from dopamine_jax import networks
+
+
+class ImplicitQuantileNetwork(nn.Module):
+  """Values of quantiles: features of the observation times those of tau.
+
+  Attributes:
+    num_outputs: actions, A.
+    torso: a Flax module that maps observations to features [B, F].
+    hidden: sizes of the rectified dense layers on the product.
+    num_cosines: of tau's embedding, n in eq. 4.
+    kernel_init: initializer of all kernels but the torso's.
+  """
+
+  num_outputs: int
+  torso: nn.Module = networks.NatureTorso()
+  hidden: Sequence[int] = (512,)
+  num_cosines: int = 64
+  kernel_init: networks.Initializer = nn.initializers.xavier_uniform()
+
+  @nn.compact
+  def __call__(
+    self, observation: jax.Array, tau: jax.Array | None = None
+  ) -> jax.Array:
+    """Returns [B, N, A], given tau [B, N] in [0, 1]; without it, medians."""
+    if tau is None:
+      tau = jnp.full((len(observation), 1), 0.5)
+
+    def dense(units, x):
+      return nn.Dense(units, kernel_init=self.kernel_init)(x)
+
+    features = self.torso(observation)[:, None]
+    frequencies = np.pi * np.arange(self.num_cosines, dtype=np.float32)
+    cosines = jnp.cos(tau[..., None] * frequencies[None, None])
+    embedding = nn.relu(dense(features.shape[-1], cosines))  # eq. 4
+    x = features * embedding
+    for units in self.hidden:
+      x = nn.relu(dense(units, x))
+    return dense(self.num_outputs, x)
+
+
+class IQN(dqn.DQN):
+  """DQN whose network gives the quantiles that it is asked for.
+
+  Attributes:
+    network: makes the Flax module from `num_outputs`, one for each action; it
+      maps (observation, tau [B, N]) to [B, N, A].
+    num_tau_samples: quantiles that an update learns, N.
+    num_tau_prime_samples: quantiles of the target's distribution, N'.
+    num_quantile_samples: quantiles whose mean is a Q-value, K.
+    kappa: where the loss turns from squared to linear; 0: linear everywhere.
+    double: whether the online network chooses the next action.
+  """
+
+  network: Callable = ImplicitQuantileNetwork
+  optimizer: optax.GradientTransformation = optax.adam(5e-5, eps=3.125e-4)
+  n_step: int = 3
+  num_tau_samples: int = 64
+  num_tau_prime_samples: int = 64
+  num_quantile_samples: int = 32
+  kappa: float = 1.0
+  double: bool = False
+
+  def __post_init__(self):
+    super().__post_init__()
+    self.require_at_least(
+      1, 'num_tau_samples', 'num_tau_prime_samples', 'num_quantile_samples'
+    )
+    self.require_at_least(0, 'kappa')
+
+  def quantiles(self, params, observation, key, num):
+    """Draws tau [B, num]; returns it and its quantiles [B, num, A]."""
+    tau = jax.random.uniform(key, (len(observation), num))
+    return tau, self.module.apply(
+      {'params': params}, observation, tau, rngs={'noise': key}
+    )
+
+  def q_values(self, params, observation, key) -> jax.Array:
+    """Returns means over K samples of the distributions [B, A] (eq. 3)."""
+    num = self.num_quantile_samples
+    return jnp.mean(self.quantiles(params, observation, key, num)[1], axis=1)
+
+  def batch_q_values(self, params, observation, key) -> jax.Array:
+    """Returns means over the N samples that `losses` draws [B, A]."""
+    num = self.num_tau_samples
+    return jnp.mean(self.quantiles(params, observation, key, num)[1], axis=1)
+
+  def losses(self, params, target_params, batch, key) -> jax.Array:
+    """Returns the losses [B] of Algorithm 1; see base class.
+
+    Summed over the N quantiles that are learnt, averaged over the target's N'.
+    """
+    tau, quantiles = self.quantiles(
+      params, batch.observation, key, self.num_tau_samples
+    )
+    select, target = self._next_quantiles(
+      params, target_params, batch.next_observation, key
+    )
+    loss = jax.vmap(rlax.quantile_q_learning, (0, 0, 0, 0, 0, 0, 0, None))
+    losses = loss(
+      quantiles,
+      tau,
+      batch.action,
+      batch.reward,
+      batch.discount,
+      select,
+      target,
+      self.kappa,
+    )
+    return losses / (self.kappa or 1.0)  # L_kappa / kappa in this paper
+
+  def _next_quantiles(self, params, target_params, observation, key):
+    """Returns what chooses the next action [B, K, A] and rates it [B, N', A].
+
+    Both come from one pass of the target network, unless the online one
+    chooses.
+    """
+    target_key, select_key = (jax.random.fold_in(key, i) for i in (1, 2))
+    num_select = self.num_quantile_samples
+    num_target = self.num_tau_prime_samples
+    if self.double:
+      _, select = self.quantiles(params, observation, select_key, num_select)
+      _, target = self.quantiles(
+        target_params, observation, target_key, num_target
+      )
+      return select, target
+    _, both = self.quantiles(
+      target_params, observation, target_key, num_select + num_target
+    )
+    return both[:, :num_select], both[:, num_select:]

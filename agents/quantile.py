@@ -1,0 +1,79 @@
+"""QR-DQN: learns the distribution of the return, as values of its quantiles.
+
+Dabney, Rowland, Bellemare & Munos (2018), Distributional Reinforcement Learning
+with Quantile Regression. https://arxiv.org/abs/1710.10044
+
+Differs from the paper:
+1. Three-step returns and prioritized replay by default, as in Castro et al.
+   (2018); `n_step = 1` and `uniform.UniformReplay` are the paper's.
+2. Epsilon as there too: see `dqn`.
+"""
+
+from collections.abc import Callable
+
+from dopamine_jax.agents import dqn
+import jax
+import jax.numpy as jnp
+import optax
+import rlax
+
+from dopamine_jax.replay import prioritized
+
+
+class QuantileDQN(dqn.DQN):
+  """DQN whose network gives quantiles, for each action M of them.
+
+  Attributes:
+    num_quantiles: M, one in the middle of each of M equal parts of [0, 1].
+    kappa: where the loss turns from squared to linear; 0: linear everywhere.
+  """
+
+  replay: Callable = prioritized.PrioritizedReplay
+  optimizer: optax.GradientTransformation = optax.adam(5e-5, eps=3.125e-4)
+  n_step: int = 3
+  num_quantiles: int = 200
+  kappa: float = 1.0
+
+  def __post_init__(self):
+    super().__post_init__()
+    self.require_at_least(1, 'num_quantiles')
+    self.require_at_least(0, 'kappa')
+
+  def quantiles(self, params, observation, key) -> jax.Array:
+    """Returns the quantiles' values [B, M, A]."""
+    outputs = self.outputs(params, observation, key)
+    return outputs.reshape(len(outputs), self.num_quantiles, -1)
+
+  def q_values(self, params, observation, key) -> jax.Array:
+    """Returns the means of the distributions [B, A]."""
+    return jnp.mean(self.quantiles(params, observation, key), axis=1)
+
+  def losses(self, params, target_params, batch, key) -> jax.Array:
+    """Returns the losses [B] of Algorithm 1; see base class.
+
+    Summed over the quantiles that are learnt, averaged over the target's.
+    """
+    quantiles = self.quantiles(params, batch.observation, key)
+    target_key = jax.random.fold_in(key, 1)
+    target = self.quantiles(target_params, batch.next_observation, target_key)
+    loss = jax.vmap(rlax.quantile_q_learning, (0, None, 0, 0, 0, 0, 0, None))
+    return loss(
+      quantiles,
+      self.midpoints,
+      batch.action,
+      batch.reward,
+      batch.discount,
+      target,  # chooses the action
+      target,  # rates it
+      self.kappa,
+    )
+
+  @property
+  def num_outputs(self) -> int:
+    """What the network's last layer has: M quantiles for each action."""
+    return super().num_outputs * self.num_quantiles
+
+  @property
+  def midpoints(self) -> jax.Array:
+    """The quantiles' probabilities [M] (Lemma 2)."""
+    return (jnp.arange(self.num_quantiles) + 0.5) / self.num_quantiles
