@@ -22,7 +22,6 @@ import rlax
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import config
 from dopamine_jax import exploration
-from dopamine_jax import forward
 from dopamine_jax import networks
 from dopamine_jax import optimization
 from dopamine_jax.replay import uniform
@@ -82,7 +81,8 @@ class DQN(agent_lib.Agent):
 
   def init(self, key, observation) -> DQNState:
     """See base class."""
-    params = forward.init(self.module, key, observation)
+    rngs = {'params': key, 'noise': jax.random.fold_in(key, 1)}
+    params = self.module.init(rngs, observation)['params']
     return DQNState(
       params=params,
       # A copy: the update donates both.
@@ -93,7 +93,8 @@ class DQN(agent_lib.Agent):
 
   def outputs(self, params, observation, key) -> jax.Array:
     """Returns what the network does [B, num_outputs]; `key`: its noise."""
-    return forward.apply(self.module, params, observation, key)
+    variables, rngs = {'params': params}, {'noise': key}
+    return self.module.apply(variables, observation, rngs=rngs)
 
   def q_values(self, params, observation, key) -> jax.Array:
     """Returns Q-values [B, A]."""
@@ -102,14 +103,6 @@ class DQN(agent_lib.Agent):
   def batch_q_values(self, params, observation, key) -> jax.Array:
     """Returns what metrics report [B, A]: Q-values as `losses` has them."""
     return self.q_values(params, observation, key)
-
-  def parameters(self, state):
-    """See base class."""
-    return {'online': state.params, 'target': state.target_params}
-
-  def inspect(self, params, observation, key):
-    """See base class."""
-    return forward.show(self.module, self.q_values, params, observation, key)
 
   def losses(self, params, target_params, batch, key) -> jax.Array:
     """Returns each transition's loss [B] (Mnih et al., 2015, eq. 2).
@@ -155,16 +148,18 @@ class DQN(agent_lib.Agent):
     )
     updates = state.updates + 1
     period = self.target_update_period // self.update_period
-    state = DQNState(
-      params=params,
-      target_params=optax.periodic_update(
-        params, state.target_params, updates, period
-      ),
-      optimizer_state=optimizer_state,
-      updates=updates,
+    target_params = optax.periodic_update(
+      params, state.target_params, updates, period
     )
+    state = DQNState(params, target_params, optimizer_state, updates)
     metrics |= {'Loss': loss, 'QMean': jnp.mean(q), 'QMax': jnp.max(q)}
     return state, metrics, jnp.sqrt(losses)
+
+  def anatomy(self, state) -> agent_lib.Anatomy:
+    """See base class."""
+    return agent_lib.Anatomy(
+      self.module, self.q_values, state.params, state.target_params
+    )
 
   def greedy(self) -> 'DQN':
     """See base class."""

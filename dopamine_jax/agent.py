@@ -5,7 +5,8 @@ chooses actions, `update` learns from one sample of experience. Only an engine
 calls `jax.jit`.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from flax import struct
 import gymnasium
@@ -53,19 +54,21 @@ class Sample(struct.PyTreeNode):
   weight: jax.Array
 
 
-class Inspection(struct.PyTreeNode):
-  """What a network does with a batch of observations, for `health`.
+class Anatomy(NamedTuple):
+  """What `health` looks into: a network, and what it is for.
 
   Attributes:
-    values: [B, ...] float32, what it predicts: of DQN Q-values [B, A].
-    activations: [B, ..., units] behind each nonlinearity, by the layers' names;
-      empty if the network shows none.
-    features: [B, F], what its last layer reads, or None.
+    module: a Flax module that maps observations [B, *observation_shape], and
+      shows its `activations` and `features` as those of `networks` do.
+    values: what it predicts [B, ...], of parameters, observations and a key.
+    params: the parameters that learn.
+    target_params: those of its target network; None if it has none.
   """
 
-  values: jax.Array
-  activations: dict[str, jax.Array]
-  features: jax.Array | None
+  module: Any
+  values: Callable[[Any, jax.Array, jax.Array], jax.Array]
+  params: Any
+  target_params: Any = None
 
 
 class Agent(settings.Settings):
@@ -151,33 +154,13 @@ class Agent(settings.Settings):
     """
     raise NotImplementedError
 
-  def parameters(self, state: State) -> dict[str, Any]:
-    """Returns parameters by network, for `health`; optional.
-
-    They are the 'online' ones, which learn, and, if the agent has a target
-    network, its 'target' ones, a tree of the same structure.
-    """
+  def anatomy(self, state: State) -> Anatomy:
+    """Returns what `runner.Runner.health` looks into; optional."""
     del state
-    self._refuse_health('parameters')
-
-  def inspect(
-    self, params: Any, observation: jax.Array, key: jax.Array
-  ) -> Inspection:
-    """Returns what a network does, for `health`; optional.
-
-    Args:
-      params: of one network, as `parameters` has them.
-      observation: [B, *observation_shape].
-      key: a PRNG key, the same for all networks that are compared.
-    """
-    del params, observation, key
-    self._refuse_health('inspect')
-
-  def _refuse_health(self, method):
     raise errors.UserError(
       f'runner.Runner.health asks for what {type(self).__name__} does not '
-      f'tell: it has no method `{method}`. Add one, as agent.Agent describes '
-      'it, or leave this metric out.'
+      'tell: it has no method `anatomy`. Add one, as agent.Agent describes it, '
+      'or leave this metric out.'
     )
 
   def greedy(self) -> 'Agent':

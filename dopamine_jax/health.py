@@ -15,6 +15,8 @@ import functools
 import math
 from typing import Any
 
+from flax import struct
+from flax import traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,9 +28,26 @@ from dopamine_jax import errors
 from dopamine_jax import loop as loop_lib
 from dopamine_jax import processes
 from dopamine_jax import settings
+from dopamine_jax.replay import prioritized
+from dopamine_jax.replay import sum_tree
 
 # Evaluations fold their iteration into the same key; none has this number.
 _NO_ITERATION = np.uint32(2**32 - 1)
+
+
+class Seen(struct.PyTreeNode):
+  """What a network does with a batch of observations.
+
+  Attributes:
+    values: [B, ...], what it predicts: of DQN Q-values [B, A].
+    magnitudes: [B, units] by layer, the means of |activation| over all axes
+      between, such as an image's; empty if the network shows no activations.
+    features: [B, F], what its last layer reads; None if it doesn't show them.
+  """
+
+  values: jax.Array
+  magnitudes: dict[str, jax.Array]
+  features: jax.Array | None
 
 
 class View:
@@ -37,7 +56,7 @@ class View:
   Attributes:
     loop: the settings of agent and replay.
     state: the training state.
-    parameters: by network, see `Agent.parameters`.
+    anatomy: see `Agent.anatomy`, which may raise UserError.
   """
 
   def __init__(self, loop: loop_lib.Loop, state: loop_lib.TrainingState):
@@ -47,45 +66,35 @@ class View:
       jax.random.fold_in(state.experience.keys.evaluate, _NO_ITERATION),
       state.experience.agent_steps,
     )
-    self._inspected = {}
+    self._seen = {}
 
-  @property
-  def parameters(self) -> dict[str, Any]:
-    """See above.
+  @functools.cached_property
+  def anatomy(self) -> agent_lib.Anatomy:
+    """See above."""
+    return self.loop.agent.anatomy(self.state.agent)
 
-    Raises:
-      UserError: if the agent doesn't tell.
-    """
-    return self.loop.agent.parameters(self.state.agent)
-
-  def inspect(self, network: str, num_transitions: int) -> agent_lib.Inspection:
+  def look(self, num_transitions: int, *, target: bool = False) -> Seen:
     """Returns what a network does with observations from the replay.
 
+    Samples go through it one after the other, so that this takes no more memory
+    than an update.
+
     Args:
-      network: its name in `parameters`.
       num_transitions: how many, rounded up to whole samples of the replay.
-
-    Returns:
-      Of the activations, [B, ..., units], only their mean magnitudes [B,
-      units]: samples go through the network one after the other, so that this
-      takes no more memory than an update.
-
-    Raises:
-      UserError: if the agent doesn't tell.
+      target: whether to look at the target network.
     """
-    call = network, num_transitions
-    if call not in self._inspected:
-      self._inspected[call] = self._inspect(*call)
-    return self._inspected[call]
+    call = num_transitions, target
+    if call not in self._seen:
+      self._seen[call] = self._look(*call)
+    return self._seen[call]
 
-  def _inspect(self, network, num_transitions):
-    agent, params = self.loop.agent, self.parameters[network]
+  def _look(self, num_transitions, target):
+    anatomy = self.anatomy
+    params = anatomy.target_params if target else anatomy.params
 
     def each(i):
       key = jax.random.fold_in(self._key, i)
-      seen = agent.inspect(params, self._observe(key), key)
-      means = {k: magnitudes(x) for k, x in seen.activations.items()}
-      return seen.replace(activations=means)
+      return see(anatomy, params, self._observe(key), key)
 
     in_sample = jax.eval_shape(self._observe, self._key).shape[0]
     samples = jnp.arange(math.ceil(num_transitions / in_sample))
@@ -101,10 +110,41 @@ class View:
     return sample.transition.observation
 
 
-def magnitudes(activations):
-  """Returns the mean of |x| over all axes but the first and the last."""
-  between = tuple(range(1, activations.ndim - 1))
-  return jnp.mean(jnp.abs(activations), axis=between)
+def see(
+  anatomy: agent_lib.Anatomy,
+  params: Any,
+  observation: jax.Array,
+  key: jax.Array,
+) -> Seen:
+  """Returns what a network with these parameters does with observations.
+
+  Args:
+    anatomy: the network.
+    params: its own, or its target network's.
+    observation: [B, *observation_shape].
+    key: a PRNG key, for noise.
+  """
+  _, state = anatomy.module.apply(
+    {'params': params},
+    observation,
+    rngs={'noise': key},
+    mutable='intermediates',
+  )
+  sown = traverse_util.flatten_dict(state.get('intermediates', {}))
+  magnitudes, features = {}, []
+  for path, arrays in sorted(sown.items()):
+    if path[-1] == 'activations':
+      for i, array in enumerate(arrays):
+        between = tuple(range(1, array.ndim - 1))
+        name = '/'.join([*path, str(i)])
+        magnitudes[name] = jnp.mean(jnp.abs(array), axis=between)
+    elif path[-1] == 'features':
+      features += [array.reshape(-1, array.shape[-1]) for array in arrays]
+  return Seen(
+    values=anatomy.values(params, observation, key),
+    magnitudes=magnitudes,
+    features=jnp.concatenate(features, axis=-1) if features else None,
+  )
 
 
 class Metric(settings.Settings):
@@ -154,7 +194,7 @@ class DormantNeurons(Sampled):
 
   def measure(self, view):
     """See base class."""
-    layers = view.inspect('online', self.num_transitions).activations
+    layers = view.look(self.num_transitions).magnitudes
     if not layers:
       raise _nothing_shown(
         self, view, 'activations', 'behind each nonlinearity'
@@ -190,7 +230,7 @@ class EffectiveRank(Sampled):
 
   def measure(self, view):
     """See base class."""
-    features = view.inspect('online', self.num_transitions).features
+    features = view.look(self.num_transitions).features
     if features is None:
       raise _nothing_shown(self, view, 'features', 'before the last layer')
     return {'EffectiveRank': effective_rank(features, self.delta)}
@@ -213,19 +253,58 @@ class TargetDrift(Sampled):
 
   def measure(self, view):
     """See base class."""
-    if 'target' not in view.parameters:
+    anatomy = view.anatomy
+    if anatomy.target_params is None:
       raise errors.UserError(
         f'health.TargetDrift compares a network with its target network, and '
         f'{type(view.loop.agent).__name__} has none. Take it out of '
         'runner.Runner.health.'
       )
-    online, target = (view.parameters[k] for k in ('online', 'target'))
-    online_values, target_values = (
-      view.inspect(k, self.num_transitions).values for k in ('online', 'target')
+    moved = optax.tree.sub(anatomy.params, anatomy.target_params)
+    online, target = (
+      view.look(self.num_transitions, target=x).values for x in (False, True)
     )
     return {
-      'ParameterDrift': optax.tree.norm(optax.tree.sub(online, target)),
-      'ValueDrift': jnp.mean(jnp.abs(online_values - target_values)),
+      'ParameterDrift': optax.tree.norm(moved),
+      'ValueDrift': jnp.mean(jnp.abs(online - target)),
+    }
+
+
+class PriorityQuantiles(Metric):
+  """How unequal the priorities of a prioritized replay are.
+
+  They are of p^alpha, by which a transition is drawn, over all that can be
+  sampled; `PrioritizedReplay` says what p is.
+
+  Attributes:
+    quantiles: numbers in [0, 1]; 0.5 is the median.
+  """
+
+  quantiles: Sequence[float] = (0.1, 0.5, 0.9)
+
+  def __post_init__(self):
+    super().__post_init__()
+    if not self.quantiles or not all(0 <= q <= 1 for q in self.quantiles):
+      self.refuse('quantiles', 'must be numbers in [0, 1], at least one')
+
+  def measure(self, view):
+    """See base class."""
+    ring = view.state.experience.replay
+    if not isinstance(ring, prioritized.PrioritizedRing):
+      raise errors.UserError(
+        'health.PriorityQuantiles needs a prioritized.PrioritizedReplay, and '
+        f'{type(view.loop.agent).__name__} has a '
+        f'{type(view.loop.replay).__name__}. Take it out of '
+        'runner.Runner.health, or set the replay.'
+      )
+    slots = jnp.arange(len(ring.head) * ring.capacity)
+    priorities = sum_tree.get(ring.tree, slots)
+    # Zero stands where no transition begins.
+    priorities = jnp.where(priorities > 0, priorities, jnp.nan)
+    found = jnp.nanquantile(priorities, jnp.asarray(self.quantiles))
+    return {
+      f'PriorityQuantile{quantile:g}': value
+      for quantile, value in zip(self.quantiles, found, strict=True)
     }
 
 

@@ -5,7 +5,7 @@ a torso to features [B, F]; the batch axis is always there. What the outputs
 mean (values, logits of atoms, quantiles) is the agent's affair.
 
 Each shows its `activations` behind every nonlinearity, and as `features` what
-its last layer reads (Flax's `sow`). Only `show` collects them, and no other
+its last layer reads (Flax's `sow`). Only `health` collects them, and no other
 program is changed by it.
 """
 

@@ -17,20 +17,21 @@ import pytest
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import compiled
 from dopamine_jax import config
-from dopamine_jax import engine as engine_lib
 from dopamine_jax import errors
 from dopamine_jax import fingerprint
-from dopamine_jax import forward
 from dopamine_jax import health
 from dopamine_jax import loop as loop_lib
 from dopamine_jax import networks
+from dopamine_jax import python_engine
 from dopamine_jax import runner as runner_lib
 from dopamine_jax import training as training_lib
 from dopamine_jax.metrics import csv_file
+from dopamine_jax.replay import prioritized
+from dopamine_jax.replay import sum_tree
 from dopamine_jax.replay import uniform
 from tests import walk
 
-ENGINES = (engine_lib.PythonEngine, compiled.CompiledEngine)
+ENGINES = (python_engine.PythonEngine, compiled.CompiledEngine)
 MLP = functools.partial(networks.MLP, hidden=(16, 8))
 ALL = (health.DormantNeurons(), health.EffectiveRank(), health.TargetDrift())
 NAMES = {
@@ -49,13 +50,11 @@ def no_configuration():
   gin.clear_config()
 
 
-def make_agent(observation_space, action_space, network=MLP):
-  return dqn.DQN(
-    observation_space=observation_space,
-    action_space=action_space,
-    network=network,
+def make_agent(agent=dqn.DQN, replay=uniform.UniformReplay, **settings):
+  return agent(
+    **{'network': MLP, **settings},
     replay=functools.partial(
-      uniform.UniformReplay, capacity=200, batch_size=4, min_history=20
+      replay, capacity=200, batch_size=4, min_history=20
     ),
     optimizer=optax.sgd(1e-2),
     target_update_period=16,
@@ -115,15 +114,14 @@ def measure_of(engine, agent, *metrics):
 
 
 class Shown:
-  """Stands in for a View: what networks do is given."""
+  """Stands in for a View: what a network does is given."""
 
-  def __init__(self, activations=None, features=None):
-    self.seen = agent_lib.Inspection(
-      values=None, activations=activations or {}, features=features
+  def __init__(self, magnitudes=None, features=None):
+    self.seen = health.Seen(
+      values=None, magnitudes=magnitudes or {}, features=features
     )
 
-  def inspect(self, network, num_transitions):
-    assert network == 'online'
+  def look(self, num_transitions):
     return self.seen
 
 
@@ -131,9 +129,9 @@ class Shown:
 
 
 def dormant(*layers, **settings):
-  activations = {str(i): jnp.asarray(x) for i, x in enumerate(layers)}
+  magnitudes = {str(i): jnp.asarray(x) for i, x in enumerate(layers)}
   metric = health.DormantNeurons(**settings)
-  return float(metric.measure(Shown(activations))['DormantNeurons'])
+  return float(metric.measure(Shown(magnitudes))['DormantNeurons'])
 
 
 def test_a_neuron_is_dormant_up_to_a_part_of_its_layers_mean():
@@ -169,22 +167,42 @@ def test_dead_units_of_a_network_are_found(trained):
 def test_a_feature_map_is_one_neuron():
   observation = np.ones((2, 5, 5, 3), bool)
   module = networks.MinAtarCNN(num_outputs=2, hidden=())
-  params = forward.init(module, jax.random.key(0), observation)
+  params = module.init(jax.random.key(0), observation)['params']
   conv = params['MinAtarTorso_0']['Conv_0']
   conv['bias'] = jnp.where(jnp.arange(16) < 4, -1e6, 1e3)
-  shown = forward.show(
-    module, lambda *_: None, params, observation, jax.random.key(0)
-  )
+  seen = see(module, params, observation)
 
-  (layer,) = shown.activations.values()
-  assert layer.shape == (2, 3, 3, 16)
-  assert shown.features.shape == (2, 3 * 3 * 16)
-  assert dormant(health.magnitudes(layer)) == 4 / 16
+  (layer,) = seen.magnitudes.values()
+  assert layer.shape == (2, 16)
+  assert seen.features.shape == (2, 3 * 3 * 16)
+  assert dormant(layer) == 4 / 16
 
 
-def test_magnitudes_do_not_cancel():
-  x = jnp.asarray([[[1.0, -2.0], [-3.0, 2.0]]])
-  np.testing.assert_array_equal(health.magnitudes(x), [[2.0, 2.0]])
+def see(module, params, observation):
+  anatomy = agent_lib.Anatomy(module, lambda *_: jnp.zeros(()), params)
+  return health.see(anatomy, params, observation, jax.random.key(0))
+
+
+class Streams(nn.Module):
+  """Shows what it is given, [B, H, W, 2], and two halves of its features."""
+
+  @nn.compact
+  def __call__(self, x):
+    self.sow('intermediates', 'activations', x)
+    self.sow('intermediates', 'activations', x[:, 0, 0])
+    self.sow('intermediates', 'noise', x)
+    for i in range(2):
+      self.sow('intermediates', 'features', x[..., i].reshape(len(x), -1))
+    return x
+
+
+def test_magnitudes_are_means_that_do_not_cancel_and_features_are_joined():
+  x = jnp.asarray([[[[1.0, -2.0], [-3.0, 2.0]]]])
+  seen = see(Streams(), {}, x)
+  first, second = seen.magnitudes.values()
+  np.testing.assert_array_equal(first, [[2.0, 2.0]])
+  np.testing.assert_array_equal(second, [[1.0, 2.0]])
+  np.testing.assert_array_equal(seen.features, [[1.0, -3.0, -2.0, 2.0]])
 
 
 # The effective rank.
@@ -260,30 +278,49 @@ def test_there_is_no_drift_right_after_a_copy(trained):
     assert value > 0
 
 
+# Priorities.
+
+
+def test_quantiles_are_of_the_priorities_of_what_can_be_sampled():
+  agent = functools.partial(make_agent, replay=prioritized.PrioritizedReplay)
+  engine = run(make_engine(agent=agent))
+  metric = health.PriorityQuantiles(quantiles=(0.0, 0.25, 0.5, 1.0))
+  ring = engine.state.experience.replay
+  leaves = np.ravel(ring.tree)  # of 200, which are the last rows
+  leaves = leaves[-(200 // 32 + 1) * 32 :][:200]
+  slots = np.flatnonzero(leaves)
+  assert 40 <= len(slots) < 60
+
+  values = np.arange(1.0, len(slots) + 1)
+  tree = sum_tree.put(ring.tree, jnp.asarray(slots), jnp.asarray(values))
+  experience = engine.state.experience.replace(replay=ring.replace(tree=tree))
+  engine.state = engine.state.replace(experience=experience)
+  last = len(slots) - 1
+  assert measure(engine, metric) == {
+    'Health/PriorityQuantile0': 1,
+    'Health/PriorityQuantile0.25': pytest.approx(1 + last / 4),
+    'Health/PriorityQuantile0.5': pytest.approx(1 + last / 2),
+    'Health/PriorityQuantile1': 1 + last,
+  }
+
+
 # What is sampled.
 
 
 class Open(dqn.DQN):
-  """Shows what it observes."""
+  """Values what it observes."""
 
-  def inspect(self, params, observation, key):
-    return agent_lib.Inspection(
-      values=observation, activations={}, features=None
-    )
+  def q_values(self, params, observation, key):
+    return observation
 
 
 def observed(engine, num_transitions):
   view = health.View(engine.loop, engine.state)
-  return np.array(view.inspect('online', num_transitions).values)
-
-
-def open_agent(**spaces):
-  agent = make_agent(**spaces)
-  return Open(**{name: getattr(agent, name) for name in agent.__dict__})
+  return np.array(view.look(num_transitions).values)
 
 
 def test_whole_samples_are_drawn_from_the_replay_and_more_extend_them():
-  engine = run(make_engine(agent=open_agent))
+  engine = run(make_engine(agent=functools.partial(make_agent, Open)))
   few, many = observed(engine, 5), observed(engine, 100)
   assert few.shape == (8, 2)
   assert many.shape == (100, 2)
@@ -426,20 +463,24 @@ class Silent(nn.Module):
 
 
 class Targetless(dqn.DQN):
-  def parameters(self, state):
-    return {'online': state.params}
-
-
-def targetless(**spaces):
-  agent = make_agent(**spaces)
-  return Targetless(**{name: getattr(agent, name) for name in agent.__dict__})
+  def anatomy(self, state):
+    return agent_lib.Anatomy(self.module, self.q_values, state.params)
 
 
 @pytest.mark.parametrize(
   ('agent', 'metric', 'message'),
   [
-    (Closed, ALL[0], 'Closed does not tell: it has no method `parameters`'),
-    (targetless, ALL[2], 'Targetless has none. Take it out of runner.Runner'),
+    (
+      make_agent,
+      health.PriorityQuantiles(),
+      'DQN has a UniformReplay. Take it out of runner.Runner.health, or set',
+    ),
+    (Closed, ALL[0], 'Closed does not tell: it has no method `anatomy`'),
+    (
+      functools.partial(make_agent, Targetless),
+      ALL[2],
+      'Targetless has none. Take it out of runner.Runner',
+    ),
     (
       functools.partial(make_agent, network=Silent),
       ALL[0],
@@ -472,6 +513,8 @@ def test_one_number_is_not_measured_twice():
   [
     (health.DormantNeurons, {'threshold': -0.1}, 'threshold = -0.1 is too sm'),
     (health.EffectiveRank, {'delta': 1.5}, r'must lie in \[0, 1\]'),
+    (health.PriorityQuantiles, {'quantiles': ()}, 'at least one'),
+    (health.PriorityQuantiles, {'quantiles': (0.5, 90)}, r'in \[0, 1\]'),
     (health.TargetDrift, {'num_transitions': 0}, 'num_transitions = 0 is too'),
   ],
 )
@@ -482,7 +525,6 @@ def test_bad_settings_are_refused(metric, settings, message):
 
 GIN = """
 from __gin__ import dynamic_registration
-from dopamine_jax import forward
 from dopamine_jax import health
 from dopamine_jax import runner
 from dopamine_jax.agents import dqn
