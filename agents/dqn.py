@@ -154,14 +154,10 @@ class DQN(agent_lib.Agent):
     )
     updates = state.updates + 1
     period = self.target_update_period // self.update_period
-    state = DQNState(
-      params=params,
-      target_params=optax.periodic_update(
-        params, state.target_params, updates, period
-      ),
-      optimizer_state=optimizer_state,
-      updates=updates,
+    target_params = optax.periodic_update(
+      params, state.target_params, updates, period
     )
+    state = DQNState(params, target_params, optimizer_state, updates)
     metrics |= {'Loss': loss, 'QMean': jnp.mean(q), 'QMax': jnp.max(q)}
     return state, metrics, jnp.sqrt(losses)
 

@@ -1,4 +1,4 @@
-"""Munchausen DQN against eq. 2 of its paper, one transition at a time."""
+"""Munchausen DQN and IQN against eq. 2 of the paper, by single transitions."""
 
 from dopamine_jax.agents import dqn
 from dopamine_jax.agents import munchausen
@@ -9,6 +9,7 @@ import pytest
 
 from dopamine_jax import errors
 from tests import linear
+from tests.agents import iqn_test
 
 NUM_ACTIONS = 3
 LOG_2 = np.log(2)
@@ -160,6 +161,104 @@ def test_it_acts_greedily_by_the_values():
       state, jnp.eye(2), jnp.int32(0), jax.random.key(i), explore=True
     )
     np.testing.assert_array_equal(actions, [1, 2])
+
+
+# Munchausen IQN.
+
+
+def make_iqn(network=iqn_test.Scaled, **settings):
+  numbers = {
+    'num_tau_samples': 5,
+    'num_tau_prime_samples': 4,
+    'num_quantile_samples': 3,
+  }
+  return make(
+    munchausen.MunchausenIQN, **{'network': network} | numbers | settings
+  )
+
+
+def expected_iqn(agent, kernel, target_kernel, batch):
+  """Returns each transition's quantile Huber loss [B], for kappa = 1."""
+  key = jax.random.key(0)
+  next_key, now_key = (jax.random.fold_in(key, i) for i in (1, 2))
+  tau = iqn_test.taus(agent, batch.observation, key, 5)
+  tau_next = iqn_test.taus(agent, batch.next_observation, next_key, 3 + 4)
+  tau_now = iqn_test.taus(agent, batch.observation, now_key, 3)
+  batch = jax.tree.map(lambda x: np.asarray(x, np.float64), batch)
+
+  def policy_of(tau, values):
+    q = np.mean([(1 + each) * values for each in tau], axis=0)
+    weights = np.exp((q - q.max()) / agent.tau)
+    return weights / weights.sum()
+
+  losses = []
+  for i in range(len(batch.reward)):
+    action = int(batch.action[i])
+    now, then = batch.observation[i], batch.next_observation[i]
+    log_policy = agent.tau * np.log(
+      policy_of(tau_now[i], now @ target_kernel)[action]
+    )
+    reward = batch.reward[i] + agent.alpha * max(
+      log_policy, agent.log_policy_min
+    )
+    values = then @ target_kernel
+    policy = policy_of(tau_next[i, :3], values)
+    loss = 0.0
+    for each in tau[i]:
+      for other in tau_next[i, 3:]:
+        target = reward
+        for p, value in zip(policy, values, strict=True):
+          z = (1 + other) * value
+          target += batch.discount[i] * p * (z - agent.tau * np.log(p))
+        error = target - (1 + each) * (now @ kernel[:, action])
+        size = abs(error)
+        huber = error**2 / 2 if size <= 1 else size - 1 / 2
+        loss += abs(each - (error < 0)) * huber / 4
+    losses.append(loss)
+  return np.array(losses)
+
+
+@pytest.mark.parametrize(
+  ('tau', 'minimum'), [(1.0, -10.0), (0.5, -0.5), (3.0, -1.0)]
+)
+def test_iqn_agrees_with_numpy(tau, minimum):
+  agent = make_iqn(tau=tau, log_policy_min=minimum)
+  for seed in range(3):
+    *problem, _ = linear.random_problem(seed, NUM_ACTIONS, NUM_ACTIONS)
+    np.testing.assert_allclose(
+      linear.losses(agent, *problem),
+      expected_iqn(agent, *problem),
+      rtol=1e-3,
+      atol=1e-5,
+    )
+
+
+def test_of_a_sure_return_iqn_has_the_target_of_dqn():
+  dqn_agent = make(tau=1.0, alpha=0.5, log_policy_min=-10.0)
+  agent = make_iqn(
+    iqn_test.Constant, tau=1.0, alpha=0.5, log_policy_min=-10.0, kappa=100.0
+  )
+  *problem, _ = linear.random_problem(0, NUM_ACTIONS, NUM_ACTIONS)
+  tau = iqn_test.taus(agent, problem[-1].observation, jax.random.key(0), 5)
+  # The squared error, by what of tau is on its side: with all alike, of each
+  # sign there is either tau or 1 - tau.
+  squares = linear.losses(dqn_agent, *problem)
+  losses = 100.0 * linear.losses(agent, *problem)
+  above, below = tau.sum(axis=1) / 2, (1 - tau).sum(axis=1) / 2
+  for i, loss in enumerate(losses):
+    candidates = squares[i] * np.array([above[i], below[i]])
+    assert np.min(np.abs(candidates / loss - 1)) < 1e-3
+
+
+def test_iqn_refuses_what_does_not_fit():
+  assert make_iqn().n_step == 1
+  for settings, message in [
+    ({'n_step': 3}, 'MunchausenIQN.n_step = 3'),
+    ({'double': True}, 'MunchausenIQN.double = True'),
+    ({'kappa': -1.0}, 'MunchausenIQN.kappa'),
+  ]:
+    with pytest.raises(errors.UserError, match=message):
+      make_iqn(**settings)
 
 
 @pytest.mark.parametrize(
