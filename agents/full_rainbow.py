@@ -147,8 +147,8 @@ class FullRainbow(c51.C51):
       self.refuse(
         'network',
         'must take num_outputs, num_atoms, noisy and dueling. Use '
-        'full_rainbow.RainbowNetwork, and set its torso to have other layers '
-        'below the head, as in `RainbowNetwork.torso = @networks.ImpalaTorso()`',
+        'full_rainbow.RainbowNetwork with another torso, as in '
+        '`RainbowNetwork.torso = @networks.ImpalaTorso()`',
       )
 
   @property

@@ -1,4 +1,4 @@
-"""Munchausen DQN: rewards that include the agent's own log-policy.
+"""Munchausen DQN and IQN: rewards that include the agent's own log-policy.
 
 Vieillard, Pietquin & Geist (2020), Munchausen Reinforcement Learning.
 https://arxiv.org/abs/2007.14430
@@ -8,6 +8,7 @@ the targets alone: actions are epsilon-greedy by the values, as in the paper.
 """
 
 from dopamine_jax.agents import dqn
+from dopamine_jax.agents import iqn
 import jax
 import jax.numpy as jnp
 
@@ -46,7 +47,52 @@ class MunchausenDQN(dqn.DQN):
     )
 
 
-def check(agent):
+class MunchausenIQN(iqn.IQN):
+  """IQN with the same reward, and the mean of quantiles by the same policy.
+
+  Of each quantile of the next observation, the policy's mean over actions is
+  learnt (app. B.1), where IQN learns the best action's.
+
+  Attributes:
+    tau: see `MunchausenDQN`.
+    alpha: see `MunchausenDQN`.
+    log_policy_min: see `MunchausenDQN`.
+  """
+
+  n_step: int = 1
+  tau: float = 0.03
+  alpha: float = 0.9
+  log_policy_min: float = -1.0
+
+  def __post_init__(self):
+    super().__post_init__()
+    check(self)
+    if self.double:
+      self.refuse('double', 'does not fit: no next action is chosen')
+
+  def losses(self, params, target_params, batch, key):
+    """See base class."""
+    q_now = self.q_values(
+      target_params, batch.observation, jax.random.fold_in(key, 2)
+    )
+    bonus = munchausen_bonus(
+      q_now, batch.action, self.tau, self.alpha, self.log_policy_min
+    )
+    batch = batch.replace(reward=batch.reward + bonus)
+    return super().losses(params, target_params, batch, key)
+
+  def next_quantiles(self, params, target_params, observation, key):
+    """Returns what there is to learn as if it were the only action's, twice."""
+    select, quantiles = super().next_quantiles(
+      params, target_params, observation, key
+    )
+    log_policy = scaled_log_policy(jnp.mean(select, axis=1), self.tau)[:, None]
+    policy = jnp.exp(log_policy / self.tau)
+    soft = jnp.sum(policy * (quantiles - log_policy), axis=-1, keepdims=True)
+    return soft, soft
+
+
+def check(agent: dqn.DQN):
   """Refuses settings with which the target would not be the paper's."""
   agent.require_fraction('alpha')
   if agent.tau <= 0:

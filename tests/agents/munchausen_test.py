@@ -1,7 +1,6 @@
-"""Munchausen DQN against eq. 2 of its paper, one transition at a time."""
+"""Munchausen DQN and IQN against eq. 2 of the paper, by single transitions."""
 
-import functools
-
+from dopamine_jax.agents import dqn
 from dopamine_jax.agents import munchausen
 import jax
 import jax.numpy as jnp
@@ -9,10 +8,16 @@ import numpy as np
 import pytest
 
 from dopamine_jax import errors
-from tests.agents import dqn_test
+from tests import linear
+from tests.agents import iqn_test
 
-make = functools.partial(dqn_test.make, munchausen.MunchausenDQN)
+NUM_ACTIONS = 3
 LOG_2 = np.log(2)
+
+
+def make(cls=munchausen.MunchausenDQN, **settings):
+  return linear.make(cls, NUM_ACTIONS, **settings)
+
 
 # Observation 1 has q = (0, 0, 1) online and (2, 2, 2 - log 2) by the target
 # network, observation 0 has (0, 2, 0) and (1, 1, 1 - log 2).
@@ -25,13 +30,13 @@ POLICY = np.array([2, 2, 1]) / 5
 @pytest.mark.parametrize('action', [0, 2])
 def test_the_target_has_the_log_policy_and_the_next_ones_entropy(action):
   agent = make(tau=1.0, alpha=0.5, log_policy_min=-10.0)
-  batch = dqn_test.make_batch([[1, 0]], [action], [1], [0.5], [[0, 1]])
+  batch = linear.make_batch([[1, 0]], [action], [1], [0.5], [[0, 1]])
   bonus = 0.5 * np.log(POLICY[action])
   entropy = -sum(p * np.log(p) for p in POLICY)
   value_next = POLICY @ np.array(TARGET_KERNEL[1]) + entropy
   expected = (1 + bonus + 0.5 * value_next - 0) ** 2  # q = 0
   np.testing.assert_allclose(
-    dqn_test.losses(agent, KERNEL, TARGET_KERNEL, batch), [expected], rtol=1e-5
+    linear.losses(agent, KERNEL, TARGET_KERNEL, batch), [expected], rtol=1e-5
   )
 
 
@@ -47,21 +52,21 @@ def test_the_log_policy_is_clipped_after_it_is_scaled():
 
 def test_nothing_is_bootstrapped_after_a_termination():
   agent = make(tau=1.0, alpha=0.5)
-  batch = dqn_test.make_batch([[1, 0]], [1], [1], [0], [[0, 1]])
+  batch = linear.make_batch([[1, 0]], [1], [1], [0], [[0, 1]])
   target = [TARGET_KERNEL[0], [1e6] * 3]
   expected = (1 + 0.5 * np.log(2 / 5) - 2) ** 2
   np.testing.assert_allclose(
-    dqn_test.losses(agent, KERNEL, target, batch), [expected], rtol=1e-5
+    linear.losses(agent, KERNEL, target, batch), [expected], rtol=1e-5
   )
 
 
 def test_without_bonus_and_entropy_it_is_dqn():
-  agent, dqn_agent = make(alpha=0.0, tau=1e-5), dqn_test.make()
+  agent, dqn_agent = make(alpha=0.0, tau=1e-5), make(dqn.DQN)
   for seed in range(3):
-    problem = dqn_test.random_problem(seed)
+    *problem, _ = linear.random_problem(seed, NUM_ACTIONS, NUM_ACTIONS)
     np.testing.assert_allclose(
-      dqn_test.losses(agent, *problem),
-      dqn_test.losses(dqn_agent, *problem),
+      linear.losses(agent, *problem),
+      linear.losses(dqn_agent, *problem),
       rtol=1e-3,
     )
 
@@ -96,21 +101,16 @@ def test_losses_and_gradients_agree_with_numpy(tau, alpha, minimum):
   settings = {'tau': tau, 'alpha': alpha}
   agent = make(log_policy_min=minimum, **settings)
   for seed in range(3):
-    kernel, target_kernel, batch = dqn_test.random_problem(seed)
+    kernel, target_kernel, batch, weight = linear.random_problem(
+      seed, NUM_ACTIONS, NUM_ACTIONS
+    )
     if tau == 0.03:  # or its policy is 0 in float64 too
       target_kernel = target_kernel / 5
     expected = expected_losses(
       kernel, target_kernel, batch, minimum=minimum, **settings
     )
-    losses = dqn_test.losses(agent, kernel, target_kernel, batch)
-    np.testing.assert_allclose(losses, expected, rtol=1e-3, atol=1e-5)
-
-    state = dqn_test.make_state(agent, kernel, target_kernel)
-    state, _, priorities = dqn_test.update(
-      agent, state, dqn_test.make_sample(batch)
-    )
-    np.testing.assert_allclose(priorities, np.sqrt(expected), rtol=1e-3)
-    # The target is a constant: a difference by the online kernel alone.
+    # The target is a constant: slopes by the online kernel alone.
+    slopes = np.zeros((linear.BATCH_SIZE, *kernel.shape))
     for index in np.ndindex(*kernel.shape):
       step = np.zeros_like(kernel)
       step[index] = 1e-5
@@ -118,22 +118,18 @@ def test_losses_and_gradients_agree_with_numpy(tau, alpha, minimum):
         expected_losses(k, target_kernel, batch, minimum=minimum, **settings)
         for k in (kernel + step, kernel - step)
       )
-      slope = (above - below).mean() / 2e-5
-      np.testing.assert_allclose(
-        state.params['kernel'][index],
-        kernel[index] - 0.1 * slope,
-        rtol=1e-3,
-        atol=1e-4,
-      )
+      slopes[:, *index] = (above - below) / 2e-5
+    problem = (kernel, target_kernel, batch, weight)
+    linear.assert_update(agent, problem, expected, slopes)
 
 
 def test_no_gradient_flows_through_the_policy():
   # The policy is the target network's; were it the online network's, the loss
   # of an action would move the values of others.
   agent = make(tau=1.0)
-  _, _, batch = dqn_test.random_problem(0)
+  _, _, batch, _ = linear.random_problem(0, NUM_ACTIONS, NUM_ACTIONS)
   batch = batch.replace(action=jnp.zeros_like(batch.action))
-  params = dqn_test.params_of(KERNEL)
+  params = linear.params_of(KERNEL)
   gradient = jax.grad(
     lambda p: agent.losses(p, p, batch, jax.random.key(0)).sum()
   )(params)['kernel']
@@ -155,9 +151,114 @@ def test_small_temperatures_and_large_values_stay_finite():
 
 
 def test_it_acts_greedily_by_the_values():
-  agent = make(num_actions=4, epsilon=0.0)
-  actions = dqn_test.actions_of(agent, explore=True)
-  np.testing.assert_array_equal(actions, 3)
+  agent = make(epsilon=0.0)
+  state = agent.init(jax.random.key(0), jnp.eye(2))
+  # Of observation 1 the policy has nearly the same for two actions.
+  kernel = [[0, 2, 0], [0, 1, 1 + 1e-3]]
+  state = state.replace(params=linear.params_of(kernel))
+  for i in range(5):
+    actions = agent.act(
+      state, jnp.eye(2), jnp.int32(0), jax.random.key(i), explore=True
+    )
+    np.testing.assert_array_equal(actions, [1, 2])
+
+
+# Munchausen IQN.
+
+
+def make_iqn(network=iqn_test.Scaled, **settings):
+  numbers = {
+    'num_tau_samples': 5,
+    'num_tau_prime_samples': 4,
+    'num_quantile_samples': 3,
+  }
+  return make(
+    munchausen.MunchausenIQN, **{'network': network} | numbers | settings
+  )
+
+
+def expected_iqn(agent, kernel, target_kernel, batch):
+  """Returns each transition's quantile Huber loss [B], for kappa = 1."""
+  key = jax.random.key(0)
+  next_key, now_key = (jax.random.fold_in(key, i) for i in (1, 2))
+  tau = iqn_test.taus(agent, batch.observation, key, 5)
+  tau_next = iqn_test.taus(agent, batch.next_observation, next_key, 3 + 4)
+  tau_now = iqn_test.taus(agent, batch.observation, now_key, 3)
+  batch = jax.tree.map(lambda x: np.asarray(x, np.float64), batch)
+
+  def policy_of(tau, values):
+    q = np.mean([(1 + each) * values for each in tau], axis=0)
+    weights = np.exp((q - q.max()) / agent.tau)
+    return weights / weights.sum()
+
+  losses = []
+  for i in range(len(batch.reward)):
+    action = int(batch.action[i])
+    now, then = batch.observation[i], batch.next_observation[i]
+    log_policy = agent.tau * np.log(
+      policy_of(tau_now[i], now @ target_kernel)[action]
+    )
+    reward = batch.reward[i] + agent.alpha * max(
+      log_policy, agent.log_policy_min
+    )
+    values = then @ target_kernel
+    policy = policy_of(tau_next[i, :3], values)
+    loss = 0.0
+    for each in tau[i]:
+      for other in tau_next[i, 3:]:
+        target = reward
+        for p, value in zip(policy, values, strict=True):
+          z = (1 + other) * value
+          target += batch.discount[i] * p * (z - agent.tau * np.log(p))
+        error = target - (1 + each) * (now @ kernel[:, action])
+        size = abs(error)
+        huber = error**2 / 2 if size <= 1 else size - 1 / 2
+        loss += abs(each - (error < 0)) * huber / 4
+    losses.append(loss)
+  return np.array(losses)
+
+
+@pytest.mark.parametrize(
+  ('tau', 'minimum'), [(1.0, -10.0), (0.5, -0.5), (3.0, -1.0)]
+)
+def test_iqn_agrees_with_numpy(tau, minimum):
+  agent = make_iqn(tau=tau, log_policy_min=minimum)
+  for seed in range(3):
+    *problem, _ = linear.random_problem(seed, NUM_ACTIONS, NUM_ACTIONS)
+    np.testing.assert_allclose(
+      linear.losses(agent, *problem),
+      expected_iqn(agent, *problem),
+      rtol=1e-3,
+      atol=1e-5,
+    )
+
+
+def test_of_a_sure_return_iqn_has_the_target_of_dqn():
+  dqn_agent = make(tau=1.0, alpha=0.5, log_policy_min=-10.0)
+  agent = make_iqn(
+    iqn_test.Constant, tau=1.0, alpha=0.5, log_policy_min=-10.0, kappa=100.0
+  )
+  *problem, _ = linear.random_problem(0, NUM_ACTIONS, NUM_ACTIONS)
+  tau = iqn_test.taus(agent, problem[-1].observation, jax.random.key(0), 5)
+  # The squared error, by what of tau is on its side: with all alike, of each
+  # sign there is either tau or 1 - tau.
+  squares = linear.losses(dqn_agent, *problem)
+  losses = 100.0 * linear.losses(agent, *problem)
+  above, below = tau.sum(axis=1) / 2, (1 - tau).sum(axis=1) / 2
+  for i, loss in enumerate(losses):
+    candidates = squares[i] * np.array([above[i], below[i]])
+    assert np.min(np.abs(candidates / loss - 1)) < 1e-3
+
+
+def test_iqn_refuses_what_does_not_fit():
+  assert make_iqn().n_step == 1
+  for settings, message in [
+    ({'n_step': 3}, 'MunchausenIQN.n_step = 3'),
+    ({'double': True}, 'MunchausenIQN.double = True'),
+    ({'kappa': -1.0}, 'MunchausenIQN.kappa'),
+  ]:
+    with pytest.raises(errors.UserError, match=message):
+      make_iqn(**settings)
 
 
 @pytest.mark.parametrize(
