@@ -19,6 +19,7 @@ import numpy as np
 
 from benchmarks import jobs
 from dopamine_jax import allocator
+from dopamine_jax.replay import prioritized
 from dopamine_jax.replay import ring as ring_lib
 from dopamine_jax.replay import uniform
 
@@ -54,11 +55,16 @@ def figures(slots: int, calls: int) -> dict[str, list[float]]:
   """Returns by name the figure of the median call, and of the fastest tenth."""
   allocator.keep_freed_memory()  # as training does
   steps = _steps(_POOL)
-  return _of_ring(steps, slots, calls) | _of_floor(steps, slots, calls)
+  found = _of_ring(uniform.UniformReplay, steps, slots, calls)
+  del found[f'reprioritize({_BATCH})/s']  # which does nothing
+  by_priority = _of_ring(prioritized.PrioritizedReplay, steps, slots, calls)
+  found |= {f'prioritized {name}': each for name, each in by_priority.items()}
+  return found | _of_floor(steps, slots, calls)
 
 
-def _of_ring(steps, slots, calls):
-  replay = uniform.UniformReplay(
+def _of_ring(replay, steps, slots, calls):
+  """Of one kind of replay."""
+  replay = replay(
     capacity=slots, batch_size=_BATCH, min_history=_BATCH, n_step=3, stack=4
   )
   ring = _filled(replay, steps)
@@ -69,20 +75,26 @@ def _of_ring(steps, slots, calls):
     lambda ring, i: replay.sample(ring, jax.random.fold_in(key, i))
   )
   sampling = _rates(calls, lambda i: sample(ring, np.int32(i)))
-  add = _donating(replay.add, ring)
+  state = _Donated(ring)
+  del ring
+  renew, add = state.program(replay.reprioritize), state.program(replay.add)
+  rng = np.random.default_rng(0)
+  places = rng.integers(0, slots, (_POOL, _BATCH)).astype(np.int32)
+  priorities = rng.exponential(size=(_POOL, _BATCH)).astype(np.float32)
   return {
     'bytes a transition': [taken, taken],
     f'sample({_BATCH})/s': sampling,
+    f'reprioritize({_BATCH})/s': _rates(
+      calls, lambda i: renew(places[i % _POOL], priorities[i % _POOL])
+    ),
     'add/s': _rates(calls, lambda i: add(steps[i % _POOL])),
   }
 
 
 def _of_floor(steps, slots, calls):
   """One frame, put where the caller says; no add is faster."""
-  write = _donating(
-    lambda frames, frame, i: frames.at[i].set(frame[0]),
-    jnp.zeros((slots, 84, 84), jnp.uint8),
-  )
+  frames = _Donated(jnp.zeros((slots, 84, 84), jnp.uint8))
+  write = frames.program(lambda frames, frame, i: frames.at[i].set(frame[0]))
   rates = _rates(
     calls,
     lambda i: write(steps[i % _POOL].observation, np.int32(i % slots)),
@@ -90,16 +102,21 @@ def _of_floor(steps, slots, calls):
   return {'bare donated write/s': rates}
 
 
-def _donating(function: Callable[..., Any], state: Any) -> Callable[..., Any]:
-  """Returns the jitted function that passes `state` from call to call."""
-  program = jax.jit(function, donate_argnums=0)
+class _Donated:
+  """State that passes from call to call."""
 
-  def call(*arguments):
-    nonlocal state
-    state = program(state, *arguments)
-    return state
+  def __init__(self, state: Any):
+    self._state = state
 
-  return call
+  def program(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns the jitted function of what it takes besides the state."""
+    program = jax.jit(function, donate_argnums=0)
+
+    def call(*arguments):
+      self._state = program(self._state, *arguments)
+      return self._state
+
+    return call
 
 
 def _steps(count: int) -> list[ring_lib.Step]:
