@@ -1,11 +1,13 @@
 """Networks that two or more agents share, as Flax modules.
 
 Each maps a batch of observations [B, *observation_shape] to [B, num_outputs],
-a torso to features [B, F]; the batch axis is always there. What the outputs
-mean (values, logits of atoms, quantiles) is the agent's affair.
+a torso to features [B, F], `ActorCritic` to two results; the batch axis is
+always there. What the outputs mean (values, logits of atoms, quantiles) is the
+agent's affair.
 """
 
 from collections.abc import Callable, Sequence
+import functools
 import itertools
 
 from flax import linen as nn
@@ -13,10 +15,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dopamine_jax import config
 from dopamine_jax import convolution
 from dopamine_jax import errors
 
 Initializer = nn.initializers.Initializer
+Activation = Callable[[jax.Array], jax.Array]
+
+
+def normalized_relu(x: jax.Array) -> jax.Array:
+  """Returns relu(LayerNorm(x)), over the last axis: Ba et al. (2016).
+
+  As an `activation` of the networks below, in which the norm's parameters lie.
+  """
+  return nn.relu(nn.LayerNorm()(x))
 
 
 class NatureTorso(nn.Module):
@@ -29,10 +41,12 @@ class NatureTorso(nn.Module):
   Attributes:
     padding: 'SAME', as Dopamine has it, or 'VALID', as the paper does.
     kernel_init: initializer of the kernels; biases start at zero.
+    activation: applied after each convolution.
   """
 
   padding: str = 'SAME'
   kernel_init: Initializer = nn.initializers.xavier_uniform()
+  activation: Activation = nn.relu
 
   @nn.compact
   def __call__(self, observation: jax.Array) -> jax.Array:
@@ -47,7 +61,7 @@ class NatureTorso(nn.Module):
         kernel_init=self.kernel_init,
         input_scale=scale,
       )(x)
-      x, scale = nn.relu(x), 1.0
+      x, scale = self.activation(x), 1.0
     return x.reshape(x.shape[0], -1)
 
 
@@ -63,21 +77,24 @@ class NatureCNN(nn.Module):
   Attributes:
     num_outputs: size of the last, linear layer.
     padding: of the convolutions, 'SAME' or 'VALID'.
-    hidden: sizes of the rectified dense layers after the convolutions.
+    hidden: sizes of the dense layers after the convolutions.
     kernel_init: initializer of all kernels; biases start at zero.
+    activation: applied after each layer but the last.
   """
 
   num_outputs: int
   padding: str = 'SAME'
   hidden: Sequence[int] = (512,)
   kernel_init: Initializer = nn.initializers.xavier_uniform()
+  activation: Activation = nn.relu
 
   @nn.compact
   def __call__(self, observation: jax.Array) -> jax.Array:
     """Returns the outputs [B, num_outputs] for uint8 frames [B, H, W, C]."""
-    x = NatureTorso(self.padding, self.kernel_init)(observation)
+    torso = NatureTorso(self.padding, self.kernel_init, self.activation)
+    x = torso(observation)
     for units in self.hidden:
-      x = nn.relu(nn.Dense(units, kernel_init=self.kernel_init)(x))
+      x = self.activation(nn.Dense(units, kernel_init=self.kernel_init)(x))
     return nn.Dense(self.num_outputs, kernel_init=self.kernel_init)(x)
 
 
@@ -90,10 +107,12 @@ class MinAtarTorso(nn.Module):
   Attributes:
     padding: 'VALID' or 'SAME'.
     kernel_init: initializer of the kernel; the bias starts at zero.
+    activation: applied after the convolution.
   """
 
   padding: str = 'VALID'
   kernel_init: Initializer = nn.initializers.xavier_uniform()
+  activation: Activation = nn.relu
 
   @nn.compact
   def __call__(self, observation: jax.Array) -> jax.Array:
@@ -104,7 +123,7 @@ class MinAtarTorso(nn.Module):
       padding=self.padding,
       kernel_init=self.kernel_init,
     )(_as_images(observation))
-    return nn.relu(x).reshape(x.shape[0], -1)
+    return self.activation(x).reshape(x.shape[0], -1)
 
 
 class MinAtarCNN(nn.Module):
@@ -119,21 +138,24 @@ class MinAtarCNN(nn.Module):
   Attributes:
     num_outputs: size of the last, linear layer.
     padding: of the convolution, 'VALID' or 'SAME'.
-    hidden: sizes of the rectified dense layers after the convolution.
+    hidden: sizes of the dense layers after the convolution.
     kernel_init: initializer of all kernels; biases start at zero.
+    activation: applied after each layer but the last.
   """
 
   num_outputs: int
   padding: str = 'VALID'
   hidden: Sequence[int] = (128,)
   kernel_init: Initializer = nn.initializers.xavier_uniform()
+  activation: Activation = nn.relu
 
   @nn.compact
   def __call__(self, observation: jax.Array) -> jax.Array:
     """Returns [B, num_outputs] for one-hot grids [B, H, W, C] of any type."""
-    x = MinAtarTorso(self.padding, self.kernel_init)(observation)
+    torso = MinAtarTorso(self.padding, self.kernel_init, self.activation)
+    x = torso(observation)
     for units in self.hidden:
-      x = nn.relu(nn.Dense(units, kernel_init=self.kernel_init)(x))
+      x = self.activation(nn.Dense(units, kernel_init=self.kernel_init)(x))
     return nn.Dense(self.num_outputs, kernel_init=self.kernel_init)(x)
 
 
@@ -152,7 +174,7 @@ class MLPTorso(nn.Module):
   hidden: Sequence[int] = (512, 512)
   low: Sequence[float] | None = None
   high: Sequence[float] | None = None
-  activation: Callable[[jax.Array], jax.Array] = nn.relu
+  activation: Activation = nn.relu
   kernel_init: Initializer = nn.initializers.xavier_uniform()
 
   @nn.compact
@@ -186,7 +208,7 @@ class MLP(nn.Module):
   hidden: Sequence[int] = (512, 512)
   low: Sequence[float] | None = None
   high: Sequence[float] | None = None
-  activation: Callable[[jax.Array], jax.Array] = nn.relu
+  activation: Activation = nn.relu
   kernel_init: Initializer = nn.initializers.xavier_uniform()
 
   @nn.compact
@@ -200,6 +222,45 @@ class MLP(nn.Module):
       self.hidden, self.low, self.high, self.activation, self.kernel_init
     )(observation)
     return nn.Dense(self.num_outputs, kernel_init=self.kernel_init)(x)
+
+
+class ActorCritic(nn.Module):
+  """A policy's outputs and a value, as PPO's authors initialize them.
+
+  Attributes:
+    num_outputs: of the policy.
+    torso: makes the layers that see the observation.
+    shared: whether policy and value are of the same features, or each of its
+      own layers.
+    hidden: sizes of rectified dense layers on the torso.
+  """
+
+  num_outputs: int
+  torso: Callable = functools.partial(
+    MLPTorso,
+    hidden=(64, 64),
+    activation=nn.tanh,
+    kernel_init=nn.initializers.orthogonal(np.sqrt(2)),
+  )
+  shared: bool = False
+  hidden: Sequence[int] = ()
+
+  @nn.compact
+  def __call__(self, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns outputs [B, num_outputs] and values [B]."""
+    orthogonal = nn.initializers.orthogonal
+
+    def features():
+      x = config.configured(self.torso)()(observation)
+      for units in self.hidden:
+        x = nn.relu(nn.Dense(units, kernel_init=orthogonal(np.sqrt(2)))(x))
+      return x
+
+    x = features()
+    # A first policy that is nearly uniform, whatever is seen.
+    outputs = nn.Dense(self.num_outputs, kernel_init=orthogonal(0.01))(x)
+    x = x if self.shared else features()
+    return outputs, nn.Dense(1, kernel_init=orthogonal(1.0))(x)[:, 0]
 
 
 class FourierBasis(nn.Module):
