@@ -31,6 +31,24 @@ def normalized_relu(x: jax.Array) -> jax.Array:
   return nn.relu(nn.LayerNorm()(x))
 
 
+def orthogonal(scale: float = 1.0) -> Initializer:
+  """Returns `nn.initializers.orthogonal`, safe over several seeds on CPUs.
+
+  Under `jax.vmap` it decomposes a batch of matrices, for which jaxlib waits in
+  a thread of the pool that is to do the work: two such calls at once can wait
+  for ever (seen in jaxlib 0.10.2). Here it is one matrix after another.
+  """
+  initialize = nn.initializers.orthogonal(scale)
+
+  def init(key, shape, dtype=jnp.float32):
+    one = jax.custom_batching.sequential_vmap(
+      lambda key: initialize(key, shape, dtype)
+    )
+    return one(key)
+
+  return init
+
+
 class NatureTorso(nn.Module):
   """The convolutions of Mnih et al. (2015), flattened.
 
@@ -240,7 +258,7 @@ class ActorCritic(nn.Module):
     MLPTorso,
     hidden=(64, 64),
     activation=nn.tanh,
-    kernel_init=nn.initializers.orthogonal(np.sqrt(2)),
+    kernel_init=orthogonal(np.sqrt(2)),
   )
   shared: bool = False
   hidden: Sequence[int] = ()
@@ -248,7 +266,6 @@ class ActorCritic(nn.Module):
   @nn.compact
   def __call__(self, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns outputs [B, num_outputs] and values [B]."""
-    orthogonal = nn.initializers.orthogonal
 
     def features():
       x = config.configured(self.torso)()(observation)
