@@ -65,7 +65,8 @@ def learning_curves(
   own = {name: c for name, c in curves.items() if name not in bands}
   style = Style(list(own))
   for axes, (game, title) in zip(grid, titles.items(), strict=False):
-    end = max(c[game].steps[-1] for c in own.values() if game in c)
+    last = max(c[game].steps[-1] for c in own.values() if game in c)
+    ends = [last]
     for name, games in own.items():
       if game in games:
         curve = games[game]
@@ -76,9 +77,9 @@ def learning_curves(
         _draw(axes, curve.steps, interval, label, style[name])
     for dash, (name, games) in zip(itertools.cycle(_DASHES), bands.items()):
       if game in games:
-        end = _draw_band(axes, games[game], end, name, dash)
+        ends.append(_draw_band(axes, games[game], last, name, dash))
     axes.set_title(title)
-    _steps_axis(axes, end)
+    _steps_axis(axes, max(ends))
   for axes in grid[len(titles) :]:
     axes.remove()
   for axes in grid[: len(titles) : columns]:
