@@ -116,6 +116,7 @@ def _unknown(agent, network, table):
   names = sorted([*(':'.join(pair) for pair in pairs), 'SAC'])
   wanted = f'{agent}:{network}'
   near = {name.lower(): name for name in names}
-  close = difflib.get_close_matches(wanted.lower(), near, n=1)
+  close = ['sac'] if agent.lower() == 'sac' else []
+  close = close or difflib.get_close_matches(wanted.lower(), near, n=1)
   hint = f' Did you mean {near[close[0]]}?' if close else ''
   return f'no published curve of {wanted}.{hint} There are {", ".join(names)}.'

@@ -190,7 +190,15 @@ def _scalar(dtype, data):
   return np.frombuffer(data, dtype.name)[0].item()
 
 
+def _encode(text, encoding):
+  """For the codec that old protocols write bytes with."""
+  if encoding != 'latin1':
+    raise errors.UserError(f'it holds bytes written as {encoding!r}.')
+  return text.encode('latin1')
+
+
 _STAND_INS = {
+  ('_codecs', 'encode'): _encode,
   ('collections', 'defaultdict'): _Dict,
   ('collections', 'OrderedDict'): _Dict,
   ('functools', 'partial'): _Nothing,
