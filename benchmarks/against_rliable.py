@@ -18,9 +18,9 @@ from dopamine_jax import analysis
 from dopamine_jax.analysis import games
 from dopamine_jax.analysis import statistics
 
-_SEEDS = 6
+_SEEDS = 20
 _RESAMPLES = 1_000
-_SLOW_RESAMPLES = 200  # rliable counts wins game by game
+_SLOW_RESAMPLES = 100  # rliable counts wins game by game
 _STATISTICS = {
   'IQM': (statistics.iqm, metrics.aggregate_iqm),
   'median': (statistics.median, metrics.aggregate_median),

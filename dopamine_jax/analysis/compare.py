@@ -56,19 +56,19 @@ class Comparison(NamedTuple):
   sentences: Sequence[str]
 
   @property
-  def on_humans_scale(self) -> bool:
-    """Whether a random and a human score are known of all games compared."""
+  def human_games(self) -> list[str]:
+    """Keys of the compared games with known random and human scores."""
     known = games_lib.random_human().index
-    return bool(self.ends) and set(self.ends) <= set(known)
+    return [game for game in self.ends if game in known]
 
   def normalized_scores(self) -> dict[str, np.ndarray]:
-    """Returns the scores on the scale from a random to a human player."""
-    columns = list(self.ends)
+    """Returns the scores on `human_games`, from 0 (random) to 1 (human)."""
+    columns = {game: i for i, game in enumerate(self.ends)}
     return {
       name: np.stack(
         [
-          games_lib.human_normalized(scores[:, i], game)
-          for i, game in enumerate(columns)
+          games_lib.human_normalized(scores[:, columns[game]], game)
+          for game in self.human_games
         ],
         axis=1,
       )
@@ -154,17 +154,16 @@ def write(comparison: Comparison, folder: pathlib.Path) -> list[pathlib.Path]:
       comparison.curves, comparison.titles, comparison.bands, comparison.metric
     )
   }
-  if comparison.on_humans_scale and len(comparison.ends) > 1:
+  games = comparison.human_games
+  if len(games) > 1:
     normalized = {
       name: {
-        game: curves_lib.normalized(c[game].until(end), game)
-        for game, end in comparison.ends.items()
+        game: curves_lib.normalized(c[game].until(comparison.ends[game]), game)
+        for game in games
       }
       for name, c in comparison.curves.items()
     }
-    figures['aggregate'] = plots.aggregate(
-      normalized, [*comparison.ends], comparison.last
-    )
+    figures['aggregate'] = plots.aggregate(normalized, games, comparison.last)
   for name, figure in figures.items():
     plots.save(figure, folder, name)
   names = [f'{name}.{suffix}' for name in figures for suffix in ('png', 'svg')]
@@ -219,7 +218,7 @@ def score_table(comparison: Comparison) -> pd.DataFrame:
 
 def aggregate_table(comparison: Comparison) -> pd.DataFrame | None:
   """Returns human-normalized aggregates, or None where no human is known."""
-  if not comparison.on_humans_scale:
+  if not comparison.human_games:
     return None
   rows = []
   for name, scores in comparison.normalized_scores().items():

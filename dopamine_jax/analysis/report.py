@@ -10,6 +10,7 @@ from rich import table as table_lib
 from dopamine_jax.analysis import compare as compare_lib
 
 _MAX_ROWS = 40  # of the scores; scores.csv has them all
+_MAX_SENTENCES = 30
 _MAX_WIDTH = 100  # of a sentence
 
 
@@ -24,8 +25,11 @@ def show(comparison: compare_lib.Comparison, console: console_lib.Console):
       console.print(table)
       console.print()
   width = min(console.width, _MAX_WIDTH)
-  for sentence in comparison.sentences:
+  for sentence in comparison.sentences[:_MAX_SENTENCES]:
     console.print(markup.escape(f'- {sentence}'), width=width)
+  more = len(comparison.sentences) - _MAX_SENTENCES
+  if more > 0:
+    console.print(f'- {more} more are in summary.txt.')
   if comparison.pairs:
     console.print(
       '\n"Better with probability": how often a run of the first has the '
@@ -78,8 +82,10 @@ def _aggregates(comparison):
   rows = compare_lib.aggregate_table(comparison)
   if rows is None:
     return None
-  games = len(comparison.ends)
+  games, of = len(comparison.human_games), len(comparison.ends)
   title = f'Human-normalized, {games} {"game" if games == 1 else "games"}'
+  if games < of:
+    title += f' of {of}: of the others no human score is known'
   labels = list(dict.fromkeys(rows.statistic))
   table = _table(title, ['group', *labels], right=range(1, 1 + len(labels)))
   for name, own in rows.groupby('group', sort=False):

@@ -116,12 +116,14 @@ def sentence(pair: Pair) -> str:
       f', its mean {gap:.4g} higher (95% interval {low:.4g} to {high:.4g})'
     )
   if pair.told_apart:
-    return f'{words}; chance alone would hardly do that (p = {_p(pair)}).'
-  return f'{words}; that may be chance (p = {_p(pair)}). {_needed(pair)}'
+    return f'{words}; chance alone would hardly do that ({_p(pair)}).'
+  return f'{words}; that may be chance ({_p(pair)}). {_needed(pair)}'
 
 
 def _p(pair):
-  return f'{pair.p_value:.{1 if pair.p_value < 0.01 else 2}g}'
+  if pair.p_value < 0.001:
+    return 'p < 0.001'
+  return f'p = {pair.p_value:.{1 if pair.p_value < 0.01 else 2}g}'
 
 
 def _needed(pair):

@@ -167,6 +167,7 @@ def test_runs_of_different_lengths_are_used_as_far_as_the_shortest():
   comparison, said = compare('g=a', 'g=b')
   assert comparison.curves['g']['cartpole'].steps[-1] == 6_000
   assert any('between 6,000 and 10,000 agent steps' in s for s in said)
+  assert not any('points are left out' in s for s in said)
 
 
 def test_different_iterations_are_told_and_meet_where_both_have_numbers():
@@ -435,6 +436,30 @@ def test_several_games_with_human_scores_have_aggregates():
   assert row.value == pytest.approx(scores.mean())
   assert comparison.pairs[0].num_games == 3
   assert np.isnan(comparison.pairs[0].difference.value)
+
+
+def test_aggregates_are_over_the_games_that_have_human_scores():
+  published_runs('a/Pong', 'DQN', 'Pong')
+  published_runs('a/AirRaid', 'DQN', 'AirRaid')
+  comparison, _ = compare('a')
+  assert list(comparison.ends) == ['airraid', 'pong']
+  assert comparison.human_games == ['pong']
+  expected = (comparison.scores['a'][:, 1] + 20.7) / (14.6 + 20.7)
+  np.testing.assert_allclose(
+    comparison.normalized_scores()['a'][:, 0], expected
+  )
+  assert '1 game of 2: of the others no human' in run('a')
+
+
+def test_a_long_list_of_sentences_is_cut_and_whole_in_the_file():
+  for game in ('Pong', 'Breakout', 'Qbert', 'Alien', 'Amidar'):
+    for n in range(7):
+      published_runs(f'x{n}/{game}', 'DQN', game, (0,), 3, n_step=n)
+  names = [f'x{n}' for n in range(7)]
+  text = run(*names, '--baseline', 'dopamine:DQN')
+  assert ' more are in summary.txt' in text
+  lines = pathlib.Path('comparison/summary.txt').read_text().splitlines()
+  assert len(lines) == 7 + 5 * 7 + 1
 
 
 def test_games_without_human_scores_have_none():
