@@ -151,6 +151,49 @@ def record(
 
 
 @app.command()
+def compare(
+  runs: Annotated[
+    list[str],
+    typer.Argument(
+      metavar='RUN...',
+      help='Folders of runs, or above several; NAME=PATH gives a name.',
+    ),
+  ],
+  metric: Annotated[
+    str,
+    typer.Option(help="A tag, as 'Eval/AverageReturns'."),
+  ] = 'Train/AverageReturns',
+  baseline: Annotated[
+    list[str],
+    typer.Option(
+      help="Published curves, 'dopamine:DQN:cnn' or 'dopamine:SAC'; repeatable."
+    ),
+  ] = (),
+  last: Annotated[
+    int | None,
+    typer.Option(
+      min=1,
+      help="Points whose mean is a run's score.",
+      show_default='5 of training returns, else 1',
+    ),
+  ] = None,
+  out: Annotated[
+    pathlib.Path, typer.Option(help='Folder for figures and tables.')
+  ] = pathlib.Path('comparison'),
+):
+  """Compare runs: learning curves, scores with 95% intervals, and in words."""
+  from dopamine_jax.analysis import compare as compare_lib
+  from dopamine_jax.analysis import report
+
+  comparison = compare_lib.compare(runs, metric, baseline, last, _say)
+  files = compare_lib.write(comparison, out)
+  width = None if sys.stdout.isatty() else 200
+  console = rich.console.Console(width=width, highlight=False, emoji=False)
+  report.show(comparison, console)
+  typer.echo(f'Written: {", ".join(str(file) for file in files)}')
+
+
+@app.command()
 def configs():
   """List the gin files that come with the framework."""
   from dopamine_jax import config

@@ -196,7 +196,9 @@ def line_of(words):
 # Usage.
 
 
-COMMANDS = ('train', 'evaluate', 'record', 'configs', 'fingerprint')
+COMMANDS = (
+  *('train', 'evaluate', 'record', 'compare', 'configs', 'fingerprint'),
+)
 
 
 @pytest.mark.parametrize('command', COMMANDS)
