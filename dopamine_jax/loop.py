@@ -177,7 +177,7 @@ class Loop:
     """Samples once and updates once; returns the update's metrics too."""
     replay, keys = state.experience.replay, state.experience.keys
     sample = self.replay.sample(
-      replay, jax.random.fold_in(keys.replay, state.updates)
+      replay, jax.random.fold_in(keys.replay, state.updates), state.updates
     )
     agent, metrics, priorities = self.agent.update(
       state.agent,

@@ -89,13 +89,15 @@ def make_agent(
   learning_rate=LEARNING_RATE,
   batch_size=16,
   capacity=96,
+  replay=uniform.UniformReplay,
+  agent=dqn.DQN,
 ):
-  return dqn.DQN(
+  return agent(
     observation_space=observation_space,
     action_space=action_space,
     network=SMALL[network],
     replay=functools.partial(
-      uniform.UniformReplay,
+      replay,
       capacity=capacity,
       batch_size=batch_size,
       min_history=40,

@@ -96,8 +96,17 @@ class UniformReplay(settings.Settings):
     live = ring.head - ring.oldest
     return jnp.mean(live / (ring.capacity - 1))
 
-  def sample(self, ring: ring_lib.Ring, key: jax.Array) -> agent_lib.Sample:
-    """Returns B valid transitions, each drawn uniformly."""
+  def sample(
+    self, ring: ring_lib.Ring, key: jax.Array, updates: int | jax.Array = 0
+  ) -> agent_lib.Sample:
+    """Returns B valid transitions, each drawn uniformly.
+
+    Args:
+      ring: holds a valid transition.
+      key: a PRNG key for this sample alone.
+      updates: how many came before; what schedules count.
+    """
+    del updates
     lane, slot = self._sample_slots(ring, key)
     return agent_lib.Sample(
       transition=self.transition_at(ring, lane, slot),
