@@ -54,9 +54,12 @@ class ImplicitQuantileNetwork(nn.Module):
     frequencies = np.pi * np.arange(self.num_cosines, dtype=np.float32)
     cosines = jnp.cos(tau[..., None] * frequencies[None, None])
     embedding = nn.relu(dense(features.shape[-1], cosines))  # eq. 4
+    self.sow('intermediates', 'activations', embedding)
     x = features * embedding
     for units in self.hidden:
       x = nn.relu(dense(units, x))
+      self.sow('intermediates', 'activations', x)
+    self.sow('intermediates', 'features', x)
     return dense(self.num_outputs, x)
 
 
