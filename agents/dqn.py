@@ -128,9 +128,13 @@ class DQN(agent_lib.Agent):
     """Acts epsilon-greedily; see base class."""
     network_key, explore_key = jax.random.split(key)
     q = self.q_values(state.params, observation, network_key)
-    schedule = self.epsilon if explore else self.evaluation_epsilon
-    epsilon = exploration.value_at(schedule, step)
+    epsilon = self.epsilon_at(step, explore=explore)
     return exploration.epsilon_greedy(q, epsilon, explore_key)
+
+  def epsilon_at(self, step, *, explore: bool) -> float | jax.Array:
+    """Returns how many of the actions are random after `step` agent steps."""
+    schedule = self.epsilon if explore else self.evaluation_epsilon
+    return exploration.value_at(schedule, step)
 
   def update(self, state, sample, key):
     """Takes one gradient step; see base class."""
@@ -167,7 +171,7 @@ class DQN(agent_lib.Agent):
 
   def schedules(self, step: int) -> dict[str, float]:
     """See base class."""
-    return {'Epsilon': float(exploration.value_at(self.epsilon, step))}
+    return {'Epsilon': float(self.epsilon_at(step, explore=True))}
 
   @property
   def num_outputs(self) -> int:

@@ -117,7 +117,7 @@ class IQN(dqn.DQN):
     tau, quantiles = self.quantiles(
       params, batch.observation, key, self.num_tau_samples
     )
-    select, target = self._next_quantiles(
+    select, target = self.next_quantiles(
       params, target_params, batch.next_observation, key
     )
     loss = jax.vmap(rlax.quantile_q_learning, (0, 0, 0, 0, 0, 0, 0, None))
@@ -133,7 +133,7 @@ class IQN(dqn.DQN):
     )
     return losses / (self.kappa or 1.0)  # L_kappa / kappa in this paper
 
-  def _next_quantiles(self, params, target_params, observation, key):
+  def next_quantiles(self, params, target_params, observation, key):
     """Returns what chooses the next action [B, K, A] and rates it [B, N', A].
 
     Both come from one pass of the target network, unless the online one

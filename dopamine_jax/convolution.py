@@ -1,5 +1,7 @@
 """A 2-D convolution that is fast on CPUs too, inside loops and over seeds.
 
+And a max-pooling whose gradient is: see `max_pool`.
+
 XLA's convolution is the right one on accelerators. On CPUs it is up to thirty
 times slower inside a loop's body (`lax.scan`), and slower still when the
 kernels have a batch axis (one network a seed under `jax.vmap`).
@@ -106,6 +108,51 @@ def convolve(
     padding,
     dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
   )
+
+
+def max_pool(images: jax.Array) -> jax.Array:
+  """Returns the maxima of 3x3 windows, two pixels apart, with padding 'SAME'.
+
+  The same numbers as `nn.max_pool`, whose gradient XLA's CPU scatters pixel by
+  pixel: ten times slower for a batch of 32 (84x84 pixels, 16 channels).
+
+  Args:
+    images: [B, H, W, C] float32.
+
+  Returns:
+    [B, ceil(H / 2), ceil(W / 2), C].
+  """
+  if jax.default_backend() == 'cpu':
+    # Columns first: of equal maxima the gradient then is the first one's, row
+    # by row, as XLA's.
+    return _pool_axis(_pool_axis(images, 2), 1)
+  return nn.max_pool(images, (3, 3), (2, 2), 'SAME')
+
+
+def _pool_axis(x, axis):
+  """Pools along one axis: windows of an even, an odd and the next even place.
+
+  Even and odd places are parted by a reshape, whose gradient is a copy.
+  """
+  (low, high), size = _pool_pads(x.shape[axis]), -(-x.shape[axis] // 2)
+  pads = [(0, 0, 0)] * x.ndim
+  pads[axis] = (low, high, 0)
+  x = lax.pad(x, jnp.array(-jnp.inf, x.dtype), pads)
+  x = x.reshape(*x.shape[:axis], size + 1, 2, *x.shape[axis + 1 :])
+  even, odd = (lax.index_in_dim(x, i, axis + 1, keepdims=False) for i in (0, 1))
+  return functools.reduce(
+    lambda a, b: jnp.where(a >= b, a, b),
+    [
+      lax.slice_in_dim(each, start, start + size, axis=axis)
+      for each, start in ((even, 0), (odd, 0), (even, 1))
+    ],
+  )
+
+
+def _pool_pads(size):
+  """Returns what to pad before and behind, to ceil(size / 2) + 1 pairs."""
+  ((low, _),) = lax.padtype_to_pads((size,), (3,), (2,), 'SAME')
+  return low, 2 * (-(-size // 2) + 1) - size - low
 
 
 def _convolve_by_matmul(images, kernel, strides, padding):

@@ -76,12 +76,12 @@ def test_transitions_are_drawn_in_proportion_to_the_root_of_their_loss():
   share = roots[0] / roots.sum()
   bound = 5 * np.sqrt(share * (1 - share) / len(seen))
   np.testing.assert_allclose(seen[:, 0].mean(), share, atol=bound)
-  # With beta = 1/2, weights make up for half of that.
+  # Weights, with beta = 1/2, make up for half of that.
   known, unknown = weight[seen[:, 0] == 1], weight[seen[:, 0] == 0]
-  if len(known):
-    np.testing.assert_allclose(
-      unknown.min() / known.max(), np.sqrt(roots[0] / roots[1]), rtol=1e-3
-    )
+  np.testing.assert_allclose(known, 1.0)
+  np.testing.assert_allclose(
+    unknown.min(), np.sqrt(roots[0] / roots[1]), rtol=1e-3
+  )
 
 
 def step_from(state):

@@ -5,7 +5,9 @@ import functools
 from dopamine_jax.agents import c51
 from dopamine_jax.agents import double_dqn
 from dopamine_jax.agents import dqn
+from dopamine_jax.agents import full_rainbow
 from dopamine_jax.agents import iqn
+from dopamine_jax.agents import munchausen
 from dopamine_jax.agents import quantile
 from dopamine_jax.agents import rainbow
 import jax
@@ -13,6 +15,7 @@ import numpy as np
 import optax
 import pytest
 
+from dopamine_jax import heads
 from dopamine_jax import networks
 from tests import probes
 
@@ -27,6 +30,14 @@ IMPLICIT = functools.partial(
   num_cosines=8,
 )
 
+SAMPLES = {
+  'num_tau_samples': 8,
+  'num_tau_prime_samples': 8,
+  'num_quantile_samples': 8,
+}
+# What the worse of two actions loses by its log-policy stays this small.
+MUNCHAUSEN = {'log_policy_min': -0.05}
+
 # Each agent, and what it needs to be quick.
 AGENTS = {
   'dqn': (dqn.DQN, {'network': MLP}),
@@ -34,14 +45,25 @@ AGENTS = {
   'c51': (c51.C51, {'network': MLP, **SUPPORT}),
   'rainbow': (rainbow.Rainbow, {'network': MLP, **SUPPORT}),
   'quantile': (quantile.QuantileDQN, {'network': MLP, 'num_quantiles': 8}),
-  'iqn': (
-    iqn.IQN,
+  'iqn': (iqn.IQN, {'network': IMPLICIT, **SAMPLES}),
+  'full_rainbow': (
+    full_rainbow.FullRainbow,
     {
-      'network': IMPLICIT,
-      'num_tau_samples': 8,
-      'num_tau_prime_samples': 8,
-      'num_quantile_samples': 8,
+      'network': functools.partial(
+        full_rainbow.RainbowNetwork,
+        torso=networks.MLPTorso(hidden=(32,)),
+        hidden=(32,),
+      ),
+      **SUPPORT,
     },
+  ),
+  'munchausen_dqn': (
+    munchausen.MunchausenDQN,
+    {'network': MLP, **MUNCHAUSEN},
+  ),
+  'munchausen_iqn': (
+    munchausen.MunchausenIQN,
+    {'network': IMPLICIT, **SAMPLES, **MUNCHAUSEN},
   ),
 }
 
@@ -70,7 +92,11 @@ def make_agent(name, n_step, num_envs):
 SINGLE = [(name, 1, 1) for name in probes.VALUES]
 RUNS = [
   *((agent, *run) for agent in AGENTS for run in SINGLE),
-  *((agent, 'Probe/LastReward-v0', 3, 2) for agent in AGENTS),
+  *(
+    (agent, 'Probe/LastReward-v0', 3, 2)
+    for agent in AGENTS
+    if not agent.startswith('munchausen')  # they take single steps
+  ),
   *(
     ('dqn', f'Probe/{name}-v0', 3, 2)
     for name in ('Discount', 'Truncation', 'LateTermination')
@@ -92,6 +118,8 @@ def test_an_agent_finds_the_values(agent, name, n_step, num_envs, tmp_path):
   assert statistics['Train/Updates'] == 401 - 64 // num_envs
   expected = np.array(probes.VALUES[name](GAMMA))
   q = agent.q_values(
-    state.params, probes.observations(len(expected)), jax.random.key(0)
+    heads.without_noise(state.params),
+    probes.observations(len(expected)),
+    jax.random.key(0),
   )
   np.testing.assert_allclose(q, expected, atol=0.1)

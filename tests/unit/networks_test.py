@@ -158,6 +158,43 @@ def test_both_ways_to_convolve_agree(monkeypatch):
   np.testing.assert_allclose(by_matmul, by_xla, rtol=1e-4, atol=1e-2)
 
 
+# The max-pooling.
+
+
+@pytest.mark.parametrize('size', [(1, 2), (3, 4), (5, 5), (8, 7), (21, 42)])
+@pytest.mark.parametrize('ties', [False, True])
+def test_max_pool_equals_xla_in_values_and_gradients(size, ties):
+  rng = np.random.default_rng(0)
+  x = normal(rng, 2, *size, 3)
+  x = jnp.sign(x) if ties else x
+
+  def by_xla(x):
+    return nn.max_pool(x, (3, 3), (2, 2), 'SAME')
+
+  direction = normal(rng, *jax.eval_shape(by_xla, x).shape)
+
+  def value_and_gradient(pool):
+    y, vjp = jax.vjp(pool, x)
+    return y, vjp(direction)[0]
+
+  assert 'select_and_scatter' not in str(
+    jax.make_jaxpr(jax.grad(lambda x: convolution.max_pool(x).sum()))(x)
+  )
+  y, gradient = jax.jit(value_and_gradient, static_argnums=0)(
+    convolution.max_pool
+  )
+  y_xla, gradient_xla = jax.jit(value_and_gradient, static_argnums=0)(by_xla)
+  np.testing.assert_array_equal(y, y_xla)
+  np.testing.assert_allclose(gradient, gradient_xla, atol=1e-6)
+
+
+def test_both_ways_to_pool_agree(monkeypatch):
+  x = normal(np.random.default_rng(0), 2, 9, 8, 3)
+  by_slices = convolution.max_pool(x)
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+  np.testing.assert_array_equal(by_slices, convolution.max_pool(x))
+
+
 # Networks of images.
 
 
@@ -229,6 +266,49 @@ def test_initializers_reach_every_kernel_and_biases_start_at_zero():
   for path, leaf in jax.tree_util.tree_leaves_with_path(params):
     expected = {'kernel': 2.0, 'bias': 0.0}[path[-1].key]
     assert np.all(np.asarray(leaf) == expected), path
+
+
+@pytest.mark.parametrize('width', [1, 2])
+def test_impala_has_three_stages_of_five_convolutions(width):
+  expected = {'Dense_0/kernel': (11 * 11 * 32 * width, 512)}
+  expected['Dense_1/kernel'] = (512, 6)
+  channels = 4
+  for stage, features in enumerate((16, 32, 32)):
+    for i in range(5 * stage, 5 * stage + 5):
+      shape = (3, 3, channels, features * width)
+      expected[f'ImpalaTorso_0/Conv_{i}/kernel'] = shape
+      channels = features * width
+  expected |= {
+    name.replace('kernel', 'bias'): shape[-1:]
+    for name, shape in expected.items()
+  }
+  network = networks.ImpalaCNN(num_outputs=6, width=width)
+  assert shapes(network, pixels(1, 84, 84, 4)) == expected
+
+
+def test_impala_equals_the_same_layers_of_flax():
+  x = pixels(2, 20, 22, 4)
+  torso = networks.ImpalaTorso()
+  params = init(torso, x)
+  layers = iter(range(15))
+
+  def conv(x):
+    kernel = params[f'Conv_{next(layers)}']['kernel']  # biases are zero
+    layout = ('NHWC', 'HWIO', 'NHWC')
+    return lax.conv_general_dilated(
+      x, kernel, (1, 1), 'SAME', dimension_numbers=layout
+    )
+
+  y = x.astype(np.float32) / 255
+  for _ in range(3):
+    y = nn.max_pool(conv(y), (3, 3), (2, 2), 'SAME')
+    for _ in range(2):
+      y = y + conv(nn.relu(conv(nn.relu(y))))
+  features = apply(torso, params, x)
+  assert features.shape == (2, 3 * 3 * 32)
+  np.testing.assert_allclose(
+    features, nn.relu(y).reshape(2, -1), rtol=1e-4, atol=1e-4
+  )
 
 
 def test_minatar_cnn_has_the_shapes_of_the_paper_by_default():

@@ -1,0 +1,156 @@
+"""Rainbow with all its extensions, each of which one binding switches off.
+
+Hessel et al. (2018), Rainbow: Combining Improvements in Deep Reinforcement
+Learning. https://arxiv.org/abs/1710.02298
+
+To take out multi-step learning set `n_step = 1`, and for uniform replay
+`replay = @uniform.UniformReplay`.
+
+Differs from the paper:
+1. The exponent of the importance weights stays at 0.5 by default, as in Castro
+   et al. (2018), instead of rising from 0.4 to 1 (`PrioritizedReplay.beta`).
+2. A priority is the root of a cross-entropy, where the paper has the root of a
+   Kullback-Leibler divergence; they differ by the entropy of the target.
+3. Evaluation is without noise: it uses the means of the noisy weights.
+"""
+
+from collections.abc import Callable, Sequence
+import functools
+
+from dopamine_jax.agents import c51
+from flax import linen as nn
+import jax
+import optax
+import rlax
+
+from dopamine_jax import config
+from dopamine_jax import heads
+from dopamine_jax import networks
+from dopamine_jax.replay import prioritized
+
+
+class RainbowNetwork(nn.Module):
+  """A torso under a head whose layers may be noisy and which may be dueling.
+
+  Attributes:
+    num_outputs: A actions of M atoms each, A * M (given by the agent).
+    num_atoms: M; 1 for plain values (given by the agent).
+    noisy: whether the head is of `heads.NoisyDense` (given by the agent).
+    dueling: whether it is a `heads.Dueling` one (given by the agent).
+    torso: a Flax module that maps observations to features [B, F].
+    hidden: sizes of the head's rectified layers.
+    sigma0: of noisy layers.
+    kernel_init: initializer of the head's kernels if they are not noisy.
+  """
+
+  num_outputs: int
+  num_atoms: int = 1
+  noisy: bool = True
+  dueling: bool = True
+  torso: nn.Module = networks.NatureTorso()
+  hidden: Sequence[int] = (512,)
+  sigma0: float = 0.5
+  kernel_init: networks.Initializer = nn.initializers.xavier_uniform()
+
+  @nn.compact
+  def __call__(self, observation: jax.Array) -> jax.Array:
+    """Returns the outputs [B, num_outputs]."""
+    if self.noisy:
+      dense = functools.partial(heads.NoisyDense, sigma0=self.sigma0)
+    else:
+      dense = functools.partial(nn.Dense, kernel_init=self.kernel_init)
+    if self.dueling:
+      head = heads.Dueling(
+        self.num_outputs, self.num_atoms, self.hidden, dense, name='head'
+      )
+    else:
+      head = heads.Plain(self.num_outputs, self.hidden, dense, name='head')
+    return head(self.torso(observation))
+
+
+class FullRainbow(c51.C51):
+  """C51 with double Q-learning, dueling and noisy networks, n = 3, priorities.
+
+  Attributes:
+    network: makes the Flax module from `num_outputs`, `num_atoms`, `noisy` and
+      `dueling`, as `RainbowNetwork` does.
+    noisy: whether noise of the weights explores, instead of `epsilon`, which
+      then is 0; `evaluation_epsilon` holds for both.
+    dueling: whether values and advantages have streams of their own.
+    double: whether the online network chooses the next action.
+    distributional: whether to learn the weights of atoms, or values, by
+      `td_losses`.
+  """
+
+  network: Callable = RainbowNetwork
+  replay: Callable = prioritized.PrioritizedReplay
+  optimizer: optax.GradientTransformation = optax.adam(6.25e-5, eps=1.5e-4)
+  n_step: int = 3
+  noisy: bool = True
+  dueling: bool = True
+  double: bool = True
+  distributional: bool = True
+
+  def q_values(self, params, observation, key) -> jax.Array:
+    """See base class."""
+    if self.distributional:
+      return super().q_values(params, observation, key)
+    return self.outputs(params, observation, key)
+
+  def losses(self, params, target_params, batch, key) -> jax.Array:
+    """See base class. Each pass through a network has noise of its own."""
+    target_key, select_key = (jax.random.fold_in(key, i) for i in (1, 2))
+    read = self.logits if self.distributional else self.outputs
+    learnt = read(params, batch.observation, key)
+    following = read(target_params, batch.next_observation, target_key)
+    if self.double:
+      q_select = self.q_values(params, batch.next_observation, select_key)
+    elif self.distributional:
+      q_select = c51.mean(self.atoms, following)
+    else:
+      q_select = following
+    if self.distributional:
+      return self.categorical_losses(learnt, batch, following, q_select)
+    td_error = jax.vmap(rlax.double_q_learning)(
+      learnt, batch.action, batch.reward, batch.discount, following, q_select
+    )
+    return self.td_losses(td_error)
+
+  def act(self, state, observation, step, key, *, explore):
+    """See base class."""
+    if not explore:
+      state = state.replace(params=heads.without_noise(state.params))
+    return super().act(state, observation, step, key, explore=explore)
+
+  def epsilon_at(self, step, *, explore):
+    """See base class."""
+    if explore and self.noisy:
+      return 0.0
+    return super().epsilon_at(step, explore=explore)
+
+  @property
+  def num_outputs(self) -> int:
+    """What the network's last layer has: M logits or a value, by action."""
+    return int(self.action_space.n) * self._atoms_per_action
+
+  @property
+  def module(self):
+    """The network, a Flax module."""
+    try:
+      return config.configured(self.network)(
+        num_outputs=self.num_outputs,
+        num_atoms=self._atoms_per_action,
+        noisy=self.noisy,
+        dueling=self.dueling,
+      )
+    except TypeError:
+      self.refuse(
+        'network',
+        'must take num_outputs, num_atoms, noisy and dueling. Use '
+        'full_rainbow.RainbowNetwork with another torso, as in '
+        '`RainbowNetwork.torso = @networks.ImpalaTorso()`',
+      )
+
+  @property
+  def _atoms_per_action(self):
+    return self.num_atoms if self.distributional else 1
