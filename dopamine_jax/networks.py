@@ -23,6 +23,14 @@ from dopamine_jax import errors
 Initializer = nn.initializers.Initializer
 
 
+def fan_in_uniform(scale: float = 3**-0.5) -> Initializer:
+  """Returns an initializer of kernels, uniform with variance scale / fan-in.
+
+  Dopamine's for all networks that learn distributions has this scale.
+  """
+  return nn.initializers.variance_scaling(scale, 'fan_in', 'uniform')
+
+
 class NatureTorso(nn.Module):
   """The convolutions of Mnih et al. (2015), flattened.
 
