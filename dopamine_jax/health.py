@@ -8,6 +8,19 @@ is the same to the bit, with it or without.
 
 Before the replay holds its `min_history`, which after a resume without replay
 comes again, nothing is measured, and those iterations have no row.
+
+Seconds of one CPU core for each iteration and seed, with 1,024 transitions:
+
+| Metric            | MLP 512-512 | Nature CNN |
+| ----------------- | ----------- | ---------- |
+| DormantNeurons    | 0.004       | 0.3        |
+| EffectiveRank     | 0.03        | 0.35       |
+| TargetDrift       | 0.007       | 0.65       |
+| PriorityQuantiles | 0.003       | 0.007      |
+| all four          | 0.035       | 1.0        |
+
+Priorities were of 50,000 and 100,000 transitions. Compiling takes a few seconds
+more, once.
 """
 
 from collections.abc import Sequence

@@ -18,6 +18,7 @@ import optax
 from dopamine_jax import compiled as compiled_lib
 from dopamine_jax import devices
 from dopamine_jax import fingerprint
+from dopamine_jax import health
 from dopamine_jax import loop as loop_lib
 from dopamine_jax import networks
 from dopamine_jax import python_engine
@@ -239,6 +240,19 @@ def resumes(folder, layout, num_seeds=1):
   return whole == train('resumed', 2)
 
 
+def healths(*engines):
+  """Returns what is measured of each, a list of its values."""
+  metrics = [health.DormantNeurons(), health.TargetDrift()]
+  return [
+    [
+      float(value)
+      for values in health.Monitor(metrics, engine).measure().values()
+      for value in values
+    ]
+    for engine in engines
+  ]
+
+
 def compare(engine, other):
   """Returns all that a test may want to know of two engines."""
   return {
@@ -257,13 +271,19 @@ def quick(folder):
     'num_seeds': 8,
   }
   eight = run(network='MLP', num_seeds=8)
+  batch, host = run(BATCH), run(HOST)
+  seeds = run(SEEDS, network='MLP', num_seeds=8)
   return {
-    'batch, CNN': compare(run(BATCH), one),
+    'health': {
+      'one': healths(one, batch, host),
+      'eight': healths(eight, seeds),
+    },
+    'batch, CNN': compare(batch, one),
     'gradients 8 times too large': distance(
       run(learning_rate=8 * LEARNING_RATE), one
     ),
-    'pinned host': compare(run(HOST), one),
-    'seeds': compare(run(SEEDS, network='MLP', num_seeds=8), eight),
+    'pinned host': compare(host, one),
+    'seeds': compare(seeds, eight),
     'seeds, compiled': compare(run(SEEDS, **inside), run(**inside)),
     'costs': costs(),
     'batch resumes': resumes(folder / 'batch', BATCH),

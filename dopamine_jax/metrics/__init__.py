@@ -32,11 +32,21 @@ Each number comes once an iteration and once a seed. The x-axis is agent steps
 | Train/Updates               | updates of the parameters so far    | count   |
 | Replay/Fill                 | part of the ring that is in use     | 0 to 1  |
 | System/MemoryGB             | peak resident memory of the process | GB      |
+| Health/DormantNeurons       | part of the neurons that hardly act | 0 to 1  |
+| Health/EffectiveRank        | directions that the features use    | count   |
+| Health/ParameterDrift       | L2 distance to the target network   | -       |
+| Health/ValueDrift           | mean distance of the two's values   | reward  |
+| Health/PriorityQuantile0.5  | median of p^alpha in the replay     | -       |
 
 Returns and lengths are of episodes that ended by themselves in the iteration:
 an episode that a checkpoint cut short isn't counted. Returns are undiscounted
 sums of raw rewards, whatever `reward_clip` the learning sees. Loss, Q-values
 and norms are means over the iteration's updates.
+
+Health is measured where `runner.Runner.health` asks for it (see `health`), of
+what an iteration has ended with, on transitions from the replay. There are no
+such rows before the replay holds its `min_history`. Quantiles of priorities are
+those that `PriorityQuantiles` names.
 
 `base.is_timing` tells the tags that depend on clock and machine from those
 that a second run of the same seed repeats to the bit.

@@ -25,6 +25,7 @@ ROUNDING = 1e-5
 CONFIG = """
 from __gin__ import dynamic_registration
 from dopamine_jax import devices
+from dopamine_jax import health
 from dopamine_jax import runner
 from dopamine_jax.metrics import csv_file
 from tests import many_devices
@@ -37,6 +38,7 @@ runner.Runner:
   training_steps = 80
   num_envs = 2
   collectors = [@csv_file.CSV]
+  health = [@health.EffectiveRank()]
 many_devices.make_agent.network = 'MLP'
 """
 
@@ -124,6 +126,14 @@ def test_a_replay_in_pinned_host_memory_changes_no_number(seen):
   assert seen['pinned host']['same experience']
 
 
+@pytest.mark.parametrize('name', ['one', 'eight'])
+def test_health_is_the_same_however_it_lies(seen, name):
+  expected, *others = seen['health'][name]
+  assert any(expected) and others
+  for values in others:
+    np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-6)
+
+
 def test_a_run_over_devices_resumes_exactly(seen):
   assert seen['batch resumes']
 
@@ -204,6 +214,8 @@ def test_two_processes_train_what_one_does(seen, folder, config, tmp_path):
   assert largest_difference(two, one) < ROUNDING
   one, two = fingerprint.fingerprint(one), fingerprint.fingerprint(two)
   assert two['replay'] == one['replay']
+  rows = (tmp_path / 'two' / 'metrics.csv').read_text()
+  assert rows.count('Health/EffectiveRank') == 2
   assert 'The run lies in' in first and 'The run lies in' not in second
 
 
