@@ -22,6 +22,7 @@ import rlax
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import config
 from dopamine_jax import exploration
+from dopamine_jax import forward
 from dopamine_jax import networks
 from dopamine_jax import optimization
 from dopamine_jax.replay import uniform
@@ -70,9 +71,7 @@ class DQN(agent_lib.Agent):
     self.require_discrete_actions()
     self.require_at_least(1, 'n_step')
     self.require_multiple('target_update_period', 'update_period')
-    self.require_fraction('gamma', 'evaluation_epsilon')
-    if not callable(self.epsilon):
-      self.require_fraction('epsilon')
+    self.require_fraction('gamma', 'epsilon', 'evaluation_epsilon')
     if self.huber_delta is not None and self.huber_delta <= 0:
       self.refuse('huber_delta', 'must be above 0, or None for squared errors')
 
@@ -83,8 +82,7 @@ class DQN(agent_lib.Agent):
 
   def init(self, key, observation) -> DQNState:
     """See base class."""
-    rngs = {'params': key, 'noise': jax.random.fold_in(key, 1)}
-    params = self.module.init(rngs, observation)['params']
+    params = forward.init(self.module, key, observation)
     return DQNState(
       params=params,
       # A copy: the update donates both.
@@ -95,8 +93,7 @@ class DQN(agent_lib.Agent):
 
   def outputs(self, params, observation, key) -> jax.Array:
     """Returns what the network does [B, num_outputs]; `key`: its noise."""
-    variables, rngs = {'params': params}, {'noise': key}
-    return self.module.apply(variables, observation, rngs=rngs)
+    return forward.apply(self.module, params, observation, key)
 
   def q_values(self, params, observation, key) -> jax.Array:
     """Returns Q-values [B, A]."""
@@ -105,6 +102,14 @@ class DQN(agent_lib.Agent):
   def batch_q_values(self, params, observation, key) -> jax.Array:
     """Returns what metrics report [B, A]: Q-values as `losses` has them."""
     return self.q_values(params, observation, key)
+
+  def parameters(self, state):
+    """See base class."""
+    return {'online': state.params, 'target': state.target_params}
+
+  def inspect(self, params, observation, key):
+    """See base class."""
+    return forward.show(self.module, self.q_values, params, observation, key)
 
   def losses(self, params, target_params, batch, key) -> jax.Array:
     """Returns each transition's loss [B] (Mnih et al., 2015, eq. 2).

@@ -19,6 +19,7 @@ import numpy as np
 import optax
 import rlax
 
+from dopamine_jax import forward
 from dopamine_jax import networks
 
 
@@ -30,14 +31,15 @@ class ImplicitQuantileNetwork(nn.Module):
     torso: a Flax module that maps observations to features [B, F].
     hidden: sizes of the rectified dense layers on the product.
     num_cosines: of tau's embedding, n in eq. 4.
-    kernel_init: initializer of all kernels but the torso's.
+    kernel_init: initializer of all kernels but the torso's; the default is
+      Dopamine's.
   """
 
   num_outputs: int
   torso: nn.Module = networks.NatureTorso()
   hidden: Sequence[int] = (512,)
   num_cosines: int = 64
-  kernel_init: networks.Initializer = nn.initializers.xavier_uniform()
+  kernel_init: networks.Initializer = networks.fan_in_uniform()
 
   @nn.compact
   def __call__(
@@ -54,9 +56,12 @@ class ImplicitQuantileNetwork(nn.Module):
     frequencies = np.pi * np.arange(self.num_cosines, dtype=np.float32)
     cosines = jnp.cos(tau[..., None] * frequencies[None, None])
     embedding = nn.relu(dense(features.shape[-1], cosines))  # eq. 4
+    self.sow('intermediates', 'activations', embedding)
     x = features * embedding
     for units in self.hidden:
       x = nn.relu(dense(units, x))
+      self.sow('intermediates', 'activations', x)
+    self.sow('intermediates', 'features', x.reshape(-1, x.shape[-1]))
     return dense(self.num_outputs, x)
 
 
@@ -92,9 +97,7 @@ class IQN(dqn.DQN):
   def quantiles(self, params, observation, key, num):
     """Draws tau [B, num]; returns it and its quantiles [B, num, A]."""
     tau = jax.random.uniform(key, (len(observation), num))
-    return tau, self.module.apply(
-      {'params': params}, observation, tau, rngs={'noise': key}
-    )
+    return tau, forward.apply(self.module, params, observation, key, tau=tau)
 
   def q_values(self, params, observation, key) -> jax.Array:
     """Returns means over K samples of the distributions [B, A] (eq. 3)."""

@@ -83,13 +83,11 @@ def measure(job: jobs.Job, rate: float) -> list[float]:
     engine.environments.step = _timed(
       engine.environments.step, waited['environment']
     )
-    engine._act = {
-      key: (_timed(program, waited['acting']), reads)
-      for key, (program, reads) in engine._act.items()
-    }
-    engine._learn = {
+    program, reads = engine._act_program
+    engine._act_program = _timed(program, waited['acting']), reads
+    engine._learn_programs = {
       key: _timed(program, waited['learning'])
-      for key, program in engine._learn.items()
+      for key, program in engine._learn_programs.items()
     }
     with_waits = run()
     one.close()

@@ -11,6 +11,7 @@ from flax import struct
 import gymnasium
 import jax
 
+from dopamine_jax import errors
 from dopamine_jax import settings
 
 # Parameters, optimizer state and counters: any pytree that the agent chooses.
@@ -50,6 +51,21 @@ class Sample(struct.PyTreeNode):
   transition: Transition
   index: jax.Array
   weight: jax.Array
+
+
+class Inspection(struct.PyTreeNode):
+  """What a network does with a batch of observations, for `health`.
+
+  Attributes:
+    values: [B, ...] float32, what it predicts: of DQN Q-values [B, A].
+    activations: [B, ..., units] behind each nonlinearity, by the layers' names;
+      empty if the network shows none.
+    features: [B, F], what its last layer reads, or None.
+  """
+
+  values: jax.Array
+  activations: dict[str, jax.Array]
+  features: jax.Array | None
 
 
 class Agent(settings.Settings):
@@ -134,6 +150,35 @@ class Agent(settings.Settings):
       priorities [B] >= 0, which a uniform replay ignores.
     """
     raise NotImplementedError
+
+  def parameters(self, state: State) -> dict[str, Any]:
+    """Returns parameters by network, for `health`; optional.
+
+    They are the 'online' ones, which learn, and, if the agent has a target
+    network, its 'target' ones, a tree of the same structure.
+    """
+    del state
+    self._refuse_health('parameters')
+
+  def inspect(
+    self, params: Any, observation: jax.Array, key: jax.Array
+  ) -> Inspection:
+    """Returns what a network does, for `health`; optional.
+
+    Args:
+      params: of one network, as `parameters` has them.
+      observation: [B, *observation_shape].
+      key: a PRNG key, the same for all networks that are compared.
+    """
+    del params, observation, key
+    self._refuse_health('inspect')
+
+  def _refuse_health(self, method):
+    raise errors.UserError(
+      f'runner.Runner.health asks for what {type(self).__name__} does not '
+      f'tell: it has no method `{method}`. Add one, as agent.Agent describes '
+      'it, or leave this metric out.'
+    )
 
   def greedy(self) -> 'Agent':
     """Returns this agent with all exploration of its evaluation off."""

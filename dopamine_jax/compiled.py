@@ -130,7 +130,7 @@ class CompiledEngine(engine.Engine):
         f'(subclasses of native.Native), and was given a '
         f'{type(self.environments).__name__}. Bind one, as in '
         'runner.Runner.environment = @classic.CartPole(), or leave '
-        'runner.Runner.engine at engine.PythonEngine, which takes any.'
+        'runner.Runner.engine at python_engine.PythonEngine, which takes any.'
       )
     environment = self.environments.settings
     self._begin = jax.jit(

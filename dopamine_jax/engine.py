@@ -1,8 +1,4 @@
-"""The Python engine: Python steps Gymnasium environments, XLA does the rest.
-
-One donated XLA call a step: it remembers what the environments answered, and
-acts; when an update is due, it learns in between, in the papers' order.
-"""
+"""What both engines share: seeds in lockstep, metrics, when updates are due."""
 
 from collections.abc import Callable, Sequence
 import dataclasses
@@ -13,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from dopamine_jax import devices as devices_lib
-from dopamine_jax import dispatch
 from dopamine_jax import errors
 from dopamine_jax import loop as loop_lib
 from dopamine_jax import processes
@@ -197,115 +192,6 @@ class Engine:
       'stopped there; the last checkpoint is from before. Try a lower learning '
       'rate, or a reward_clip; `runner.Runner.check_finite = False` turns this '
       'check off.'
-    )
-
-
-class PythonEngine(Engine):
-  """Python steps the environments: any that Gymnasium can make.
-
-  With a small network, calling XLA takes longer than what it computes, and a
-  call costs by the array: so a time step is passed as one array of bytes, and
-  to an acting call only those of the agent's leaves that it reads.
-  """
-
-  def __init__(self, *args: Any, **kwargs: Any):
-    super().__init__(*args, **kwargs)
-    self._act, self._learn = {}, {}
-
-  def run(self, num_steps, *, cut_with, on_step):
-    """See base class."""
-    agent, experience = self.state.agent, self.state.experience
-    updates, metrics = self.state.updates, None
-    num_seeds, num_envs = len(self.seeds), self.loop.num_envs
-    # Constant; as plain arrays, since typed keys are slow to pass.
-    typed_keys = experience.keys
-    keys = jax.tree.map(jax.random.key_data, typed_keys)
-    experience = experience.replace(keys=None)
-    actions = flat(experience.action, num_seeds)
-    for i in range(num_steps // num_envs):
-      on_step()
-      step = self.environments.step(actions)
-      self.episodes.record(step)
-      self.steps += num_envs
-      if cut_with is not None and i == num_steps // num_envs - 1:
-        step = step._replace(
-          observation=self.reset(cut_with),
-          truncated=step.truncated | ~step.terminated,
-        )
-      packed = dispatch.pack(step, num_seeds)
-      due = self._updates_due_at(self.steps)
-      if not due:
-        act, reads = self._act_program(agent, experience, keys, packed)
-        read = jax.tree.leaves(agent)
-        read = [read[leaf] for leaf in reads]
-        experience = act(read, experience, keys, packed)
-      else:
-        if metrics is None:
-          metrics = self._zero_metrics(
-            loop_lib.TrainingState(
-              agent=agent,
-              experience=experience.replace(keys=typed_keys),
-              updates=updates,
-            )
-          )
-        learn = self._learn_program(due)
-        agent, experience, updates, metrics, finite = learn(
-          agent, experience, updates, metrics, keys, packed
-        )
-        if self.check_finite:
-          finite = processes.fetch(finite)
-          if not finite.all():
-            self._stop_at(list(metrics.total), finite)
-      actions = flat(experience.action, num_seeds)
-    self.state = loop_lib.TrainingState(
-      agent=agent,
-      experience=experience.replace(keys=typed_keys),
-      updates=updates,
-    )
-    return self._means(metrics)
-
-  def _act_program(self, *arguments):
-    """Returns a step without an update, and the agent's leaves it reads."""
-    behaviour = self._behaviour_at(self.steps)
-    if behaviour not in self._act:
-
-      def step(agent, experience, keys, packed):
-        experience = self._remember(experience, keys, packed)
-        experience = self.loop.act(agent, experience, behaviour)
-        return experience.replace(keys=None)
-
-      step, reads = dispatch.reading_less(
-        step, *dispatch.one_seed(arguments, len(self.seeds))
-      )
-      program = jax.jit(
-        self._vectorize(step),
-        donate_argnums=1,
-        compiler_options=dispatch.one_by_one(),
-      )
-      self._act[behaviour] = program, reads
-    return self._act[behaviour]
-
-  def _learn_program(self, num_updates):
-    """Returns a step with this many updates."""
-
-    def step(agent, experience, updates, metrics, keys, packed):
-      experience = self._remember(experience, keys, packed)
-      agent, experience, *rest = learn_and_act(
-        self.loop, num_updates, agent, experience, updates, metrics
-      )
-      return agent, experience.replace(keys=None), *rest
-
-    if num_updates not in self._learn:
-      self._learn[num_updates] = jax.jit(
-        self._vectorize(step), donate_argnums=(0, 1, 2, 3)
-      )
-    return self._learn[num_updates]
-
-  def _remember(self, experience, keys, packed):
-    keys = jax.tree.map(jax.random.wrap_key_data, keys)
-    space, num_envs = self.environments.observation_space, self.loop.num_envs
-    return self.loop.remember(
-      experience.replace(keys=keys), dispatch.unpack(packed, space, num_envs)
     )
 
 

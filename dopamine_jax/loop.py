@@ -125,7 +125,6 @@ class Loop:
 
   def remember(self, experience: Experience, step: base.TimeStep) -> Experience:
     """Adds what the environments answered to `experience.action`."""
-    done = step.terminated | step.truncated
     reward = step.reward
     if self.reward_clip is not None:
       reward = jnp.clip(reward, -self.reward_clip, self.reward_clip)
@@ -140,8 +139,12 @@ class Loop:
         next_observation=step.next_observation,
       ),
     )
+    return self.see(experience.replace(replay=replay), step)
+
+  def see(self, experience: Experience, step: base.TimeStep) -> Experience:
+    """Takes in what the environments show, without remembering it."""
+    done = step.terminated | step.truncated
     return experience.replace(
-      replay=replay,
       observation=next_observation(
         experience.observation, step.observation, done, self.stack
       ),

@@ -3,6 +3,10 @@
 Each maps a batch of observations [B, *observation_shape] to [B, num_outputs],
 a torso to features [B, F]; the batch axis is always there. What the outputs
 mean (values, logits of atoms, quantiles) is the agent's affair.
+
+Each shows its `activations` behind every nonlinearity, and as `features` what
+its last layer reads (Flax's `sow`). Only `show` collects them, and no other
+program is changed by it.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,6 +21,14 @@ from dopamine_jax import convolution
 from dopamine_jax import errors
 
 Initializer = nn.initializers.Initializer
+
+
+def fan_in_uniform(scale: float = 3**-0.5) -> Initializer:
+  """Returns an initializer of kernels, uniform with variance scale / fan-in.
+
+  Dopamine's for all networks that learn distributions has this scale.
+  """
+  return nn.initializers.variance_scaling(scale, 'fan_in', 'uniform')
 
 
 class NatureTorso(nn.Module):
@@ -48,6 +60,7 @@ class NatureTorso(nn.Module):
         input_scale=scale,
       )(x)
       x, scale = nn.relu(x), 1.0
+      self.sow('intermediates', 'activations', x)
     return x.reshape(x.shape[0], -1)
 
 
@@ -78,6 +91,8 @@ class NatureCNN(nn.Module):
     x = NatureTorso(self.padding, self.kernel_init)(observation)
     for units in self.hidden:
       x = nn.relu(nn.Dense(units, kernel_init=self.kernel_init)(x))
+      self.sow('intermediates', 'activations', x)
+    self.sow('intermediates', 'features', x)
     return nn.Dense(self.num_outputs, kernel_init=self.kernel_init)(x)
 
 
@@ -170,7 +185,9 @@ class MinAtarTorso(nn.Module):
       padding=self.padding,
       kernel_init=self.kernel_init,
     )(_as_images(observation))
-    return nn.relu(x).reshape(x.shape[0], -1)
+    x = nn.relu(x)
+    self.sow('intermediates', 'activations', x)
+    return x.reshape(x.shape[0], -1)
 
 
 class MinAtarCNN(nn.Module):
@@ -200,6 +217,8 @@ class MinAtarCNN(nn.Module):
     x = MinAtarTorso(self.padding, self.kernel_init)(observation)
     for units in self.hidden:
       x = nn.relu(nn.Dense(units, kernel_init=self.kernel_init)(x))
+      self.sow('intermediates', 'activations', x)
+    self.sow('intermediates', 'features', x)
     return nn.Dense(self.num_outputs, kernel_init=self.kernel_init)(x)
 
 
@@ -233,6 +252,7 @@ class MLPTorso(nn.Module):
       x = 2.0 * _to_unit_interval(x, self.low, self.high, 'MLP') - 1.0
     for units in self.hidden:
       x = self.activation(nn.Dense(units, kernel_init=self.kernel_init)(x))
+      self.sow('intermediates', 'activations', x)
     return x
 
 
@@ -265,6 +285,7 @@ class MLP(nn.Module):
     x = MLPTorso(
       self.hidden, self.low, self.high, self.activation, self.kernel_init
     )(observation)
+    self.sow('intermediates', 'features', x)
     return nn.Dense(self.num_outputs, kernel_init=self.kernel_init)(x)
 
 
@@ -305,6 +326,7 @@ class FourierBasis(nn.Module):
     x = _flatten(observation)
     x = _to_unit_interval(x, self.low, self.high, 'FourierBasis')
     features = fourier_features(x, self.order)
+    self.sow('intermediates', 'features', features)
     return nn.Dense(
       self.num_outputs, use_bias=False, kernel_init=self.kernel_init
     )(features)

@@ -15,7 +15,9 @@ from dopamine_jax import agent as agent_lib
 from dopamine_jax import config
 from dopamine_jax import devices as devices_lib  # a field is called `devices`
 from dopamine_jax import engine as engine_lib  # and another `engine`
+from dopamine_jax import health as health_lib  # and one `health`
 from dopamine_jax import loop
+from dopamine_jax import python_engine
 from dopamine_jax import run_folder
 from dopamine_jax import settings
 from dopamine_jax import training
@@ -32,8 +34,8 @@ class Runner(settings.Settings):
   Attributes:
     agent: makes the agent from `observation_space` and `action_space`.
     environment: settings of the environment to train and evaluate on.
-    engine: what takes the steps: `engine.PythonEngine`, for any environment,
-      or `compiled.CompiledEngine`, for those that are written in JAX.
+    engine: what takes the steps: `python_engine.PythonEngine` for any
+      environment, `compiled.CompiledEngine` for those written in JAX.
     devices: which ones train, what is split over them, where the replay lies.
     num_iterations: iterations of the whole training.
     training_steps: agent steps of an iteration, of each seed, over all its
@@ -49,6 +51,8 @@ class Runner(settings.Settings):
     checkpoint_replay: whether checkpoints hold the replay; without it, a run
       that goes on fills its replay anew before it learns.
     check_finite: stop when a metric of an update is NaN or infinite.
+    health: what is measured of networks and replay when an iteration has ended;
+      see `health`.
     collectors: where statistics go; classes or functions that make one.
   """
 
@@ -56,7 +60,7 @@ class Runner(settings.Settings):
   environment: base.Environment
   num_iterations: int
   training_steps: int
-  engine: Callable[..., engine_lib.Engine] = engine_lib.PythonEngine
+  engine: Callable[..., engine_lib.Engine] = python_engine.PythonEngine
   devices: devices_lib.Devices = devices_lib.ONE_DEVICE
   num_envs: int = 1
   evaluation_episodes: int = 0
@@ -65,6 +69,7 @@ class Runner(settings.Settings):
   max_to_keep: int = 3
   checkpoint_replay: bool = True
   check_finite: bool = True
+  health: Sequence[health_lib.Metric] = ()
   collectors: Sequence[Callable[[], metrics_base.Collector]] = (
     console.Console,
     csv_file.CSV,
@@ -89,6 +94,13 @@ class Runner(settings.Settings):
           'collectors',
           'holds something made already; name the class or function that '
           'makes it, as in [@csv_file.CSV], without parentheses',
+        )
+    for metric in self.health:
+      if not isinstance(metric, health_lib.Metric):
+        self.refuse(
+          'health',
+          'holds what is no health.Metric; make each, as in '
+          '[@health.DormantNeurons()], with parentheses',
         )
     if self.training_steps % self.num_envs:
       self.refuse(

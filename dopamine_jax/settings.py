@@ -94,9 +94,10 @@ class Settings:
       self.refuse(name, f'is not a positive multiple of {of} = {divisor}')
 
   def require_fraction(self, *names: str):
-    """Refuses each of these settings that is outside [0, 1]."""
+    """Refuses each setting that is outside [0, 1]; a schedule passes."""
     for name in names:
-      if not 0 <= getattr(self, name) <= 1:
+      value = getattr(self, name)
+      if not callable(value) and not 0 <= value <= 1:
         self.refuse(name, 'is out of range; it must lie in [0, 1]')
 
 

@@ -17,6 +17,7 @@ from dopamine_jax import config
 from dopamine_jax import engine as engine_lib
 from dopamine_jax import errors
 from dopamine_jax import evaluation
+from dopamine_jax import health
 from dopamine_jax import loop as loop_lib
 from dopamine_jax import processes
 from dopamine_jax import run_folder
@@ -75,6 +76,7 @@ class Training:
       check_finite=runner.check_finite,
       devices=runner.devices,
     )
+    self.monitor = None
     self.evaluator = None
     if runner.evaluation_episodes:
       self.evaluator = evaluation.Evaluator(
@@ -93,6 +95,8 @@ class Training:
     self.engine.reset(self._env_seeds(Stream.TRAIN, 0, self.runner.num_envs))
     template = self.engine.abstract_state()
     self.engine.layout.check(self.engine.loop.replay, template)
+    if self.runner.health:
+      self.monitor = health.Monitor(self.runner.health, self.engine)
     self.config = config.operative()
     for name in config.unused():
       self.say(f'Warning: {name} is set, but nothing in this run uses it.')
@@ -179,6 +183,8 @@ class Training:
     jax.block_until_ready(self.engine.state)
     seconds = time.perf_counter() - started
     statistics = self._training_statistics(metrics, seconds)
+    if self.monitor:
+      statistics |= self.monitor.measure()
     if self.evaluator and (
       is_last or iteration % runner.evaluation_period == 0
     ):

@@ -16,10 +16,14 @@ SHRUNK = (
   'runner.Runner.training_steps = 24',
   'runner.Runner.evaluation_episodes = 0',
   'runner.Runner.collectors = []',
-  'uniform.UniformReplay.capacity = 200',
-  'uniform.UniformReplay.min_history = 16',
-  'uniform.UniformReplay.batch_size = 4',
 )
+SHRUNK_REPLAY = ('capacity = 200', 'min_history = 16', 'batch_size = 4')
+
+
+def shrunk(path):
+  """Returns bindings that make a run of the file at `path` a small one."""
+  replay = re.search(r'replay = @(\w+\.\w+)', path.read_text()).group(1)
+  return *SHRUNK, *(f'{replay}.{binding}' for binding in SHRUNK_REPLAY)
 
 
 @pytest.fixture(params=config.shipped(), ids=lambda path: path.stem)
@@ -38,7 +42,7 @@ def test_a_config_trains_and_its_operative_config_reproduces_it(path, tmp_path):
     )
     return statistics
 
-  first = trained('first', [path], SHRUNK)
+  first = trained('first', [path], shrunk(path))
   assert first['Train/Updates'][0] >= 2
   assert np.isfinite(first['Train/Loss'][0])
   again = trained('again', [tmp_path / 'first' / 'config.gin'], ())

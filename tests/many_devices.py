@@ -17,10 +17,10 @@ import optax
 
 from dopamine_jax import compiled as compiled_lib
 from dopamine_jax import devices
-from dopamine_jax import engine as engine_lib
 from dopamine_jax import fingerprint
 from dopamine_jax import loop as loop_lib
 from dopamine_jax import networks
+from dopamine_jax import python_engine
 from dopamine_jax import runner as runner_lib
 from dopamine_jax import training
 from dopamine_jax.environments import base
@@ -113,7 +113,7 @@ def make_engine(
   num_seeds=1,
   num_envs=2,
   environment=None,
-  engine=engine_lib.PythonEngine,
+  engine=python_engine.PythonEngine,
   **settings,
 ):
   """Returns an engine before its first step; `settings` are its agent's."""

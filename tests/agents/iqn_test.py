@@ -249,6 +249,17 @@ def test_without_taus_the_network_gives_medians():
   )
 
 
+def test_the_network_shows_what_its_layers_do():
+  # For `health`: of the torso, of tau's embedding and of the hidden layer.
+  agent = linear.make(iqn.IQN, NUM_ACTIONS, network=small_network)
+  observation = jnp.eye(2)
+  params = agent.init(jax.random.key(0), observation).params
+  shown = agent.inspect(params, observation, jax.random.key(1))
+  assert sorted(x.shape[-1] for x in shown.activations.values()) == [16, 16, 32]
+  assert shown.features.shape == (2, 32)
+  assert shown.values.shape == (2, NUM_ACTIONS)
+
+
 def test_the_torso_is_set_in_gin(tmp_path):
   file = tmp_path / 'iqn.gin'
   file.write_text("""

@@ -20,6 +20,7 @@ from dopamine_jax import compiled
 from dopamine_jax import engine as engine_lib
 from dopamine_jax import errors
 from dopamine_jax import loop
+from dopamine_jax import python_engine
 from dopamine_jax import runner as runner_lib
 from dopamine_jax import training as training_lib
 from dopamine_jax.environments import base
@@ -28,7 +29,7 @@ from dopamine_jax.replay import ring
 from tests import walk
 from tests.unit import engine_test
 
-ENGINES = (engine_lib.PythonEngine, compiled.CompiledEngine)
+ENGINES = (python_engine.PythonEngine, compiled.CompiledEngine)
 Spy, small_dqn = engine_test.Spy, engine_test.small_dqn
 updates_after = engine_test.updates_after
 SEEDS = (5, 6, 7)

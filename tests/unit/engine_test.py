@@ -19,12 +19,12 @@ import pytest
 
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import checkpoints
-from dopamine_jax import engine as engine_lib
 from dopamine_jax import errors
 from dopamine_jax import evaluation
 from dopamine_jax import fingerprint
 from dopamine_jax import loop
 from dopamine_jax import networks
+from dopamine_jax import python_engine
 from dopamine_jax import runner as runner_lib
 from dopamine_jax import training as training_lib
 from dopamine_jax.environments import base
@@ -197,7 +197,7 @@ def make_engine(
     action_space=environments.action_space,
     **kwargs,
   )
-  engine = engine_lib.PythonEngine(
+  engine = python_engine.PythonEngine(
     loop.Loop(
       agent=agent,
       replay=agent.make_replay(environment.stack),

@@ -1,0 +1,517 @@
+"""The health of learning: numbers known by hand, and training left alone."""
+
+import csv
+import functools
+
+from dopamine_jax.agents import dqn
+from flax import linen as nn
+import gin
+import hypothesis
+from hypothesis import strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from dopamine_jax import agent as agent_lib
+from dopamine_jax import compiled
+from dopamine_jax import config
+from dopamine_jax import engine as engine_lib
+from dopamine_jax import errors
+from dopamine_jax import fingerprint
+from dopamine_jax import forward
+from dopamine_jax import health
+from dopamine_jax import loop as loop_lib
+from dopamine_jax import networks
+from dopamine_jax import runner as runner_lib
+from dopamine_jax import training as training_lib
+from dopamine_jax.metrics import csv_file
+from dopamine_jax.replay import uniform
+from tests import walk
+
+ENGINES = (engine_lib.PythonEngine, compiled.CompiledEngine)
+MLP = functools.partial(networks.MLP, hidden=(16, 8))
+ALL = (health.DormantNeurons(), health.EffectiveRank(), health.TargetDrift())
+NAMES = {
+  f'Health/{name}'
+  for name in (
+    'DormantNeurons',
+    'EffectiveRank',
+    'ParameterDrift',
+    'ValueDrift',
+  )
+}
+
+
+@pytest.fixture(autouse=True)
+def no_configuration():
+  gin.clear_config()
+
+
+def make_agent(observation_space, action_space, network=MLP):
+  return dqn.DQN(
+    observation_space=observation_space,
+    action_space=action_space,
+    network=network,
+    replay=functools.partial(
+      uniform.UniformReplay, capacity=200, batch_size=4, min_history=20
+    ),
+    optimizer=optax.sgd(1e-2),
+    target_update_period=16,
+    epsilon=0.5,
+  )
+
+
+def make_engine(
+  environment=None, agent=make_agent, *, engine=ENGINES[0], seeds=(0,)
+):
+  """Returns an engine before its first step."""
+  environment = environment or walk.Walk()
+  environments = environment.make(len(seeds))
+  agent = agent(
+    observation_space=environments.observation_space,
+    action_space=environments.action_space,
+  )
+  engine = engine(
+    loop_lib.Loop(
+      agent=agent,
+      replay=agent.make_replay(environment.stack),
+      reward_clip=None,
+      stack=environment.stack,
+      num_envs=1,
+    ),
+    environments,
+    seeds,
+  )
+  engine.reset(training_lib.env_seeds(seeds, training_lib.Stream.TRAIN, 0, 1))
+  engine.init()
+  return engine
+
+
+def run(engine, num_steps=50):
+  engine.run(num_steps, cut_with=None, on_step=lambda: None)
+  return engine
+
+
+def measure(engine, *metrics):
+  return health.Monitor(metrics, engine).measure()
+
+
+@pytest.fixture(scope='module')
+def trained():
+  """An engine that most tests share, and leave as it is."""
+  return run(make_engine(), 62)
+
+
+def measure_of(engine, agent, *metrics):
+  """Measures with another state of the agent."""
+  before = engine.state
+  engine.state = before.replace(agent=agent)
+  try:
+    return measure(engine, *metrics)
+  finally:
+    engine.state = before
+
+
+class Shown:
+  """Stands in for a View: what networks do is given."""
+
+  def __init__(self, activations=None, features=None):
+    self.seen = agent_lib.Inspection(
+      values=None, activations=activations or {}, features=features
+    )
+
+  def inspect(self, network, num_transitions):
+    assert network == 'online'
+    return self.seen
+
+
+# Dormant neurons.
+
+
+def dormant(*layers, **settings):
+  activations = {str(i): jnp.asarray(x) for i, x in enumerate(layers)}
+  metric = health.DormantNeurons(**settings)
+  return float(metric.measure(Shown(activations))['DormantNeurons'])
+
+
+def test_a_neuron_is_dormant_up_to_a_part_of_its_layers_mean():
+  # Means over two transitions: 0, 0.125, 1, 2.875; over the layer: 1.
+  layer = [[0.0, 0.25, 0.0, 2.75], [0.0, 0.0, 2.0, 3.0]]
+  assert dormant(layer) == 1 / 4
+  assert dormant(layer, threshold=0.125) == 2 / 4
+  assert dormant(layer, threshold=0.124) == 1 / 4
+  assert dormant(layer, threshold=1.0) == 3 / 4
+
+
+def test_neurons_are_counted_over_all_layers_and_judged_in_their_own():
+  # The second layer is weak as a whole, which makes none of it dormant.
+  assert dormant([[0.0, 100.0]], [[0.001] * 4 + [0.002] * 2]) == 1 / 8
+  assert dormant([[1.0, 100.0]], [[0.001] * 4 + [0.002] * 2]) == 1 / 8
+
+
+def test_a_layer_that_is_silent_is_all_dormant():
+  assert dormant([[0.0, 0.0]], [[1.0, 1.0]]) == 2 / 4
+
+
+def test_dead_units_of_a_network_are_found(trained):
+  # Each unit is its bias alone, and behind a negative one nothing passes.
+  params = jax.tree.map(jnp.zeros_like, trained.state.agent.params)
+  for name, units, dead in (('Dense_0', 16, 5), ('Dense_1', 8, 2)):
+    bias = jnp.where(jnp.arange(units) < dead, -1.0, 1.0)
+    params['MLPTorso_0'][name]['bias'] = bias
+  agent = trained.state.agent.replace(params=params)
+  found = measure_of(trained, agent, health.DormantNeurons())
+  assert found['Health/DormantNeurons'] == pytest.approx(7 / 24)
+
+
+def test_a_feature_map_is_one_neuron():
+  observation = np.ones((2, 5, 5, 3), bool)
+  module = networks.MinAtarCNN(num_outputs=2, hidden=())
+  params = forward.init(module, jax.random.key(0), observation)
+  conv = params['MinAtarTorso_0']['Conv_0']
+  conv['bias'] = jnp.where(jnp.arange(16) < 4, -1e6, 1e3)
+  shown = forward.show(
+    module, lambda *_: None, params, observation, jax.random.key(0)
+  )
+
+  (layer,) = shown.activations.values()
+  assert layer.shape == (2, 3, 3, 16)
+  assert shown.features.shape == (2, 3 * 3 * 16)
+  assert dormant(health.magnitudes(layer)) == 4 / 16
+
+
+def test_magnitudes_do_not_cancel():
+  x = jnp.asarray([[[1.0, -2.0], [-3.0, 2.0]]])
+  np.testing.assert_array_equal(health.magnitudes(x), [[2.0, 2.0]])
+
+
+# The effective rank.
+
+
+def rank(features, delta=0.01):
+  metric = health.EffectiveRank(delta=delta)
+  seen = Shown(features=jnp.asarray(features, jnp.float32))
+  return int(metric.measure(seen)['EffectiveRank'])
+
+
+@hypothesis.given(
+  rows=st.integers(1, 12),
+  columns=st.integers(1, 12),
+  values=st.lists(st.floats(0.01, 10), min_size=12, max_size=12),
+  delta=st.sampled_from([0.001, 0.01, 0.3]),
+  seed=st.integers(0, 5),
+)
+def test_the_rank_is_that_of_the_singular_values_it_was_made_from(
+  rows, columns, values, delta, seed
+):
+  size = min(rows, columns)
+  values = sorted(values[:size], reverse=True)
+  rng = np.random.default_rng(seed)
+  left, _ = np.linalg.qr(rng.normal(size=(rows, size)))
+  right, _ = np.linalg.qr(rng.normal(size=(columns, size)))
+  expected, part = 0, 0.0
+  while part < (1 - delta) * sum(values):
+    hypothesis.assume(abs(part / sum(values) - (1 - delta)) > 1e-4)
+    part += values[expected]
+    expected += 1
+  hypothesis.assume(abs(part / sum(values) - (1 - delta)) > 1e-4)
+
+  assert rank((left * values) @ right.T, delta) == expected
+
+
+def test_the_rank_counts_directions():
+  assert rank(np.eye(7)) == 7
+  assert rank(np.ones((9, 5))) == 1
+  assert rank(np.zeros((4, 3))) == 0
+  # 98 % of the sum are in the first two values, 99 % in the first three.
+  spectrum = np.diag([50.0, 48.0, 1.0, 0.6, 0.4])
+  assert rank(spectrum, delta=0.02) == 2
+  assert rank(spectrum, delta=0.015) == 3
+  assert rank(spectrum, delta=0.005) == 4
+
+
+# The target network.
+
+
+def test_drift_is_the_distance_of_parameters_and_of_values(trained):
+  zeros = jax.tree.map(jnp.zeros_like, trained.state.agent.params)
+  online, target = (
+    zeros | {'Dense_0': zeros['Dense_0'] | {'bias': bias}}
+    for bias in (jnp.full(4, 5.0), jnp.arange(4.0))
+  )
+  agent = trained.state.agent.replace(params=online, target_params=target)
+
+  found = measure_of(trained, agent, health.TargetDrift())
+  # Biases are 5, 4, 3 and 2 apart, whatever is seen.
+  assert found['Health/ParameterDrift'] == pytest.approx(np.sqrt(54))
+  assert found['Health/ValueDrift'] == pytest.approx(14 / 4)
+
+
+def test_there_is_no_drift_right_after_a_copy(trained):
+  agent = trained.state.agent
+  copied = agent.replace(target_params=agent.params)
+  assert measure_of(trained, copied, health.TargetDrift()) == {
+    'Health/ParameterDrift': 0.0,
+    'Health/ValueDrift': 0.0,
+  }
+  for value in measure(trained, health.TargetDrift()).values():
+    assert value > 0
+
+
+# What is sampled.
+
+
+class Open(dqn.DQN):
+  """Shows what it observes."""
+
+  def inspect(self, params, observation, key):
+    return agent_lib.Inspection(
+      values=observation, activations={}, features=None
+    )
+
+
+def observed(engine, num_transitions):
+  view = health.View(engine.loop, engine.state)
+  return np.array(view.inspect('online', num_transitions).values)
+
+
+def open_agent(**spaces):
+  agent = make_agent(**spaces)
+  return Open(**{name: getattr(agent, name) for name in agent.__dict__})
+
+
+def test_whole_samples_are_drawn_from_the_replay_and_more_extend_them():
+  engine = run(make_engine(agent=open_agent))
+  few, many = observed(engine, 5), observed(engine, 100)
+  assert few.shape == (8, 2)
+  assert many.shape == (100, 2)
+  np.testing.assert_array_equal(many[:8], few)
+  ring = engine.state.experience.replay
+  held = {tuple(x) for x in ring.slots.frame[0, : ring.head[0]].tolist()}
+  assert {tuple(x) for x in many.tolist()} <= held
+  # Drawn anew for each sample, and after each iteration.
+  assert len({tuple(x) for x in many.tolist()}) > 25
+  assert not np.array_equal(observed(run(engine, 10), 5), few)
+
+
+def test_a_metric_is_the_same_beside_others(trained):
+  together = measure(trained, *ALL)
+  assert together.keys() == NAMES
+  for metric in ALL:
+    for name, value in measure(trained, metric).items():
+      assert value == pytest.approx(together[name], rel=1e-6)
+
+
+# Engines and seeds.
+
+
+def test_engines_and_seeds_side_by_side_measure_the_same(trained):
+  python, xla = (
+    measure(run(make_engine(engine=engine, seeds=(0, 6)), 62), *ALL)
+    for engine in ENGINES
+  )
+  alone = measure(trained, *ALL)
+  assert python.keys() == xla.keys() == alone.keys() == NAMES
+  for name, value in python.items():
+    assert value.shape == (2,)
+    np.testing.assert_allclose(value, xla[name], rtol=1e-4, atol=1e-6)
+    assert value[0] == pytest.approx(alone[name][0], rel=1e-4)
+
+
+# Training.
+
+
+def train(folder, metrics=(), *, num_iterations=4, num_seeds=1, **settings):
+  """Trains in iterations of 15 steps; returns metrics.csv's rows by name."""
+  runner = runner_lib.Runner(
+    agent=make_agent,
+    environment=walk.Walk(),
+    num_iterations=num_iterations,
+    training_steps=15,
+    collectors=[csv_file.CSV],
+    health=metrics,
+    **settings,
+  )
+  runner.train(
+    folder, num_seeds=num_seeds, quiet=True, say=lambda message: None
+  )
+  with open(folder / 'metrics.csv', newline='') as stream:
+    return {
+      (row['name'], int(row['iteration']), int(row['seed'])): row['value']
+      for row in csv.DictReader(stream)
+    }
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+def test_what_is_measured_changes_nothing_else(tmp_path, engine):
+  plain = train(tmp_path / 'off', num_seeds=2, engine=engine)
+  rows = train(tmp_path / 'on', ALL, num_seeds=2, engine=engine)
+  off, on = (fingerprint.fingerprint(tmp_path / x) for x in ('off', 'on'))
+  for part in ('parameters', 'optimizer', 'replay', 'counters'):
+    assert on[part] == off[part]
+  added = rows.keys() - plain.keys()
+  assert plain.keys() <= rows.keys()
+  for key in plain:
+    if not key[0].endswith('StepsPerSecond') and key[0] != 'System/MemoryGB':
+      assert rows[key] == plain[key]
+  # There are 20 steps to sample from only in the second iteration.
+  assert added == {
+    (name, iteration, seed)
+    for name in NAMES
+    for iteration in (2, 3, 4)
+    for seed in (0, 1)
+  }
+
+
+@pytest.mark.parametrize('num_seeds', [1, 2])
+def test_a_resumed_run_measures_what_an_unbroken_one_does(tmp_path, num_seeds):
+  train(tmp_path / 'whole', ALL, num_seeds=num_seeds)
+  for num_iterations in (2, 4):
+    train(
+      tmp_path / 'resumed',
+      ALL,
+      num_seeds=num_seeds,
+      num_iterations=num_iterations,
+    )
+  whole, resumed = (
+    fingerprint.fingerprint(tmp_path / x) for x in ('whole', 'resumed')
+  )
+  assert whole == resumed
+
+
+def test_a_replay_that_is_filled_anew_is_not_measured(tmp_path):
+  train(tmp_path, ALL, num_iterations=3, checkpoint_replay=False)
+  rows = train(tmp_path, ALL, num_iterations=6, checkpoint_replay=False)
+  measured = {i for name, i, _ in rows if name == 'Health/EffectiveRank'}
+  assert measured == {2, 3, 5, 6}
+
+
+def test_a_network_that_can_be_looked_into_learns_by_the_same_program(
+  monkeypatch,
+):
+  def program():
+    engine = make_engine()
+    return str(jax.make_jaxpr(engine.loop.learn)(engine.state))
+
+  shown = program()
+  sown = []
+  monkeypatch.setattr(nn.Module, 'sow', lambda *words: sown.append(words))
+  assert program() == shown
+  assert sown
+
+
+# What can't be measured is refused before the first step.
+
+
+class Closed(agent_lib.Agent):
+  """Tells nothing of its networks."""
+
+  def make_replay(self, stack):
+    return uniform.UniformReplay(capacity=60, batch_size=4, min_history=20)
+
+  def init(self, key, observation):
+    return jnp.zeros(())
+
+
+class Silent(nn.Module):
+  """Shows nothing of itself."""
+
+  num_outputs: int
+
+  @nn.compact
+  def __call__(self, observation):
+    return nn.Dense(self.num_outputs)(nn.relu(nn.Dense(4)(observation)))
+
+
+class Targetless(dqn.DQN):
+  def parameters(self, state):
+    return {'online': state.params}
+
+
+def targetless(**spaces):
+  agent = make_agent(**spaces)
+  return Targetless(**{name: getattr(agent, name) for name in agent.__dict__})
+
+
+@pytest.mark.parametrize(
+  ('agent', 'metric', 'message'),
+  [
+    (Closed, ALL[0], 'Closed does not tell: it has no method `parameters`'),
+    (targetless, ALL[2], 'Targetless has none. Take it out of runner.Runner'),
+    (
+      functools.partial(make_agent, network=Silent),
+      ALL[0],
+      r'DormantNeurons needs the activations of the network of DQN.* Write '
+      r"self.sow\('intermediates', 'activations', x\) into its __call__, "
+      'behind each nonlinearity',
+    ),
+    (
+      functools.partial(make_agent, network=Silent),
+      ALL[1],
+      r"self.sow\('intermediates', 'features', x\) .* before the last layer",
+    ),
+  ],
+)
+def test_what_does_not_show_itself_is_refused_with_the_remedy(
+  agent, metric, message
+):
+  with pytest.raises(errors.UserError, match=message):
+    health.Monitor([metric], make_engine(agent=agent))
+
+
+def test_one_number_is_not_measured_twice():
+  twice = [health.EffectiveRank(), health.EffectiveRank(delta=0.1)]
+  with pytest.raises(errors.UserError, match='EffectiveRank twice'):
+    health.Monitor(twice, make_engine())
+
+
+@pytest.mark.parametrize(
+  ('metric', 'settings', 'message'),
+  [
+    (health.DormantNeurons, {'threshold': -0.1}, 'threshold = -0.1 is too sm'),
+    (health.EffectiveRank, {'delta': 1.5}, r'must lie in \[0, 1\]'),
+    (health.TargetDrift, {'num_transitions': 0}, 'num_transitions = 0 is too'),
+  ],
+)
+def test_bad_settings_are_refused(metric, settings, message):
+  with pytest.raises(errors.UserError, match=message):
+    metric(**settings)
+
+
+GIN = """
+from __gin__ import dynamic_registration
+from dopamine_jax import forward
+from dopamine_jax import health
+from dopamine_jax import runner
+from dopamine_jax.agents import dqn
+from dopamine_jax.environments import gym
+
+runner.Runner:
+  agent = @dqn.DQN
+  environment = @gym.Gym()
+  num_iterations = 1
+  training_steps = 1
+  health = [@health.DormantNeurons(), @health.EffectiveRank()]
+gym.Gym.id = 'CartPole-v1'
+health.Sampled.num_transitions = 2_048
+health.DormantNeurons.threshold = 0.1
+"""
+
+
+def test_gin_names_what_is_measured(tmp_path):
+  (tmp_path / 'a.gin').write_text(GIN)
+  config.load([tmp_path / 'a.gin'])
+  assert list(config.build(runner_lib.Runner).health) == [
+    health.DormantNeurons(threshold=0.1, num_transitions=2_048),
+    health.EffectiveRank(num_transitions=2_048),
+  ]
+
+
+def test_a_metric_that_is_not_made_is_refused(tmp_path):
+  (tmp_path / 'a.gin').write_text(GIN.replace('Neurons()', 'Neurons'))
+  config.load([tmp_path / 'a.gin'])
+  message = r'a.gin, line 13: .*make each, as in \[@health.DormantNeurons\(\)\]'
+  with pytest.raises(errors.UserError, match=message):
+    config.build(runner_lib.Runner)
