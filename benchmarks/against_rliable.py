@@ -7,7 +7,18 @@ rliable 1.2.0 doesn't run with pandas 3, so it has an environment of its own:
     /tmp/rliable/bin/python -m benchmarks.against_rliable
 
 Point estimates must be equal. Both intervals are bootstraps, so each is redone
-with several seeds, and their means must agree within four standard errors.
+with several seeds, and their means must agree within four standard errors. Seen
+of the scores after 200 iterations, 55 games, 5 runs:
+
+                             value              ours     rliable 1.2.0
+    IQM, DQN                1.3741    1.343 to 1.406    1.343 to 1.405
+    median, DQN             1.0948    1.041 to 1.117    1.041 to 1.118
+    mean, DQN               7.1353    5.359 to 8.814    5.372 to 8.850
+    optimality gap, DQN     0.2867    0.276 to 0.298    0.276 to 0.298
+    IQM, Rainbow            1.6349    1.598 to 1.672    1.598 to 1.671
+    median, Rainbow         1.3468    1.322 to 1.395    1.322 to 1.394
+    mean, Rainbow           9.1833    8.725 to 9.556    8.725 to 9.553
+    optimality gap, Rainbow 0.2170    0.208 to 0.225    0.208 to 0.225
 """
 
 import numpy as np

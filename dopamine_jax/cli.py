@@ -194,6 +194,36 @@ def compare(
 
 
 @app.command()
+def doctor(
+  gin_files: Annotated[
+    list[pathlib.Path],
+    typer.Option('--gin_files', help='A gin file; repeatable, later ones win.'),
+  ],
+  gin_bindings: Annotated[
+    list[str],
+    typer.Option(
+      '--gin_bindings',
+      help="A line of gin, e.g. 'dqn.DQN.gamma = 0.9'; repeatable.",
+    ),
+  ] = (),
+  num_seeds: Annotated[
+    int,
+    typer.Option('--num_seeds', min=1, help='Seeds trained side by side.'),
+  ] = 1,
+):
+  """Say what a training will take here, in time and memory, and why."""
+  _prepare()
+  from dopamine_jax import config
+  from dopamine_jax import doctor as doctor_lib
+  from dopamine_jax import runner as runner_lib
+
+  config.load(gin_files, gin_bindings)
+  runner = config.build(runner_lib.Runner)
+  findings = doctor_lib.examine(runner, num_seeds)
+  doctor_lib.report(findings, num_seeds, typer.echo)
+
+
+@app.command()
 def configs():
   """List the gin files that come with the framework."""
   from dopamine_jax import config

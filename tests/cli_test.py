@@ -197,7 +197,8 @@ def line_of(words):
 
 
 COMMANDS = (
-  *('train', 'evaluate', 'record', 'compare', 'configs', 'fingerprint'),
+  *('train', 'evaluate', 'record', 'compare'),
+  *('doctor', 'configs', 'fingerprint'),
 )
 
 

@@ -120,7 +120,7 @@ def aggregate(
     )
     _draw(right, thresholds, interval, name, style[name])
   left.set_title(f'{len(games)} games')
-  left.set_ylabel('IQM of human-normalized returns')
+  left.set_ylabel('IQM of human-normalized\nreturns, 95% interval')
   left.axhline(1, color=_PUBLISHED, linewidth=0.8, zorder=0)
   _steps_axis(left, max(c[g].steps[-1] for c in curves.values() for g in games))
   right.set_title('performance profile, last scores')

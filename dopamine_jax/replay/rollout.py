@@ -77,12 +77,14 @@ class Rollout(settings.Settings):
     live = ring.head - ring.oldest
     return jnp.mean(live / (ring.capacity - 1))
 
-  def sample(self, ring: ring_lib.Ring, key: jax.Array) -> agent_lib.Sample:
+  def sample(
+    self, ring: ring_lib.Ring, key: jax.Array, updates: int | jax.Array = 0
+  ) -> agent_lib.Sample:
     """Returns the newest T steps, oldest first: leading axes [T, N].
 
     They are all there once `min_history` steps have been added.
     """
-    del key
+    del key, updates
     lane, slot = self._newest(ring)
     place = slot % ring.capacity
     status = ring.slots.status[lane, place]

@@ -1,6 +1,7 @@
 """Tests of replay.rollout against lists of the steps that were taken."""
 
-from hypothesis import given
+import given
+from hypothesis import functools
 from hypothesis import settings
 from hypothesis import strategies as st
 import jax
@@ -95,7 +96,7 @@ def test_a_rollout_is_the_newest_steps_in_order(stack, script):
 
 ADD = jax.jit(ring_lib.add)
 SAMPLE = {
-  stack: jax.jit(lambda ring, r=make(stack=stack): r.sample(ring, None))
+  stack: jax.jit(functools.partial(make(stack=stack).sample, key=None))
   for stack in (1, 3)
 }
 
