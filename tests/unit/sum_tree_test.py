@@ -177,7 +177,7 @@ def counts(tree, key, size):
 
 @pytest.mark.parametrize('kind', ['equal', 'uneven'])
 def test_of_a_million_leaves_each_is_drawn_by_its_value(kind):
-  # Without `finer`, a part of one in 2**23 makes equal leaves differ by 6%.
+  # Without `finer`, a part of one in 2**23 makes equal leaves differ: by 6%.
   rng = np.random.default_rng(3)
   values = np.ones(MILLION)
   if kind == 'uneven':
@@ -190,7 +190,7 @@ def test_of_a_million_leaves_each_is_drawn_by_its_value(kind):
   order = np.argsort(expected, kind='stable')
   order = order[expected[order] > 0]
   edges = np.flatnonzero(
-    np.diff(np.floor(np.cumsum(expected[order]) / 8), prepend=-1)
+    np.diff(np.floor(np.cumsum(expected[order]) / 4), prepend=-1)
   )
   observed = np.add.reduceat(found[order].astype(float), edges)
   expected = np.add.reduceat(expected[order], edges)
