@@ -126,14 +126,19 @@ class ImpalaTorso(nn.Module):
         input_scale=scale,
       )(x)
 
+    def rectify(x):
+      x = nn.relu(x)
+      self.sow('intermediates', 'activations', x)
+      return x
+
     x, scale = _as_images(observation), 1 / 255
     for channels in (16, 32, 32):
       x = convolution.max_pool(convolve(x, channels, scale))
       scale = 1.0
       for _ in range(2):
-        y = convolve(nn.relu(x), channels)
-        x += convolve(nn.relu(y), channels)
-    return nn.relu(x).reshape(x.shape[0], -1)
+        y = convolve(rectify(x), channels)
+        x += convolve(rectify(y), channels)
+    return rectify(x).reshape(x.shape[0], -1)
 
 
 class ImpalaCNN(nn.Module):
@@ -159,6 +164,8 @@ class ImpalaCNN(nn.Module):
     x = ImpalaTorso(self.width, self.kernel_init)(observation)
     for units in self.hidden:
       x = nn.relu(nn.Dense(units, kernel_init=self.kernel_init)(x))
+      self.sow('intermediates', 'activations', x)
+    self.sow('intermediates', 'features', x)
     return nn.Dense(self.num_outputs, kernel_init=self.kernel_init)(x)
 
 
