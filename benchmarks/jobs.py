@@ -62,6 +62,33 @@ class Hyperparameters:
 
 
 @dataclasses.dataclass(frozen=True)
+class RainbowHyperparameters(Hyperparameters):
+  """Rainbow's, of one job: what it has besides.
+
+  Attributes:
+    agent: 'rainbow', the compact one, or 'full_rainbow'.
+    n_step: rewards summed before bootstrapping.
+    num_atoms: of a return's distribution.
+    v_max: the highest atom; the lowest is its negative.
+    alpha: exponent of priorities.
+    prioritized: whether priorities were renewed by what was learnt.
+    noisy: whether the layers above the convolutions are.
+    dueling: whether values and advantages have layers of their own.
+    double: whether the online network chooses the next action.
+  """
+
+  agent: str = 'rainbow'
+  n_step: int = 3
+  num_atoms: int = 51
+  v_max: float = 10.0
+  alpha: float = 1.0
+  prioritized: bool = True
+  noisy: bool = False
+  dueling: bool = False
+  double: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class Contestant:
   """Who runs a job.
 
@@ -144,8 +171,11 @@ _CARTPOLE_SMALL = dataclasses.replace(
 )
 
 
+_CONVOLUTIONS = ((8, 8, 4, 32), (4, 4, 32, 64), (3, 3, 64, 64))
+
+
 def _nature(flat: int) -> Shapes:
-  return ((8, 8, 4, 32), (4, 4, 32, 64), (3, 3, 64, 64), (flat, 512), (512, 6))
+  return (*_CONVOLUTIONS, (flat, 512), (512, 6))
 
 
 _PONG_SAME = Hyperparameters(
@@ -162,6 +192,28 @@ _PONG_SAME = Hyperparameters(
   frame_skip=4,
   stack=4,
   sticky_actions=0.25,
+)
+_RAINBOW = RainbowHyperparameters(
+  **dataclasses.asdict(_PONG_SAME)
+  | {
+    'kernels': (*_CONVOLUTIONS, (11 * 11 * 64, 512), (512, 6 * 51)),
+  }
+)
+# Each kernel of a noisy layer is a mean and a deviation. As Dopamine has it,
+# both streams are of one hidden layer; the paper has one for each.
+_FULL_RAINBOW = dataclasses.replace(
+  _RAINBOW,
+  agent='full_rainbow',
+  kernels=(
+    *_CONVOLUTIONS,
+    *((11 * 11 * 64, 512),) * 2,
+    *((512, 6 * 51),) * 2,
+    *((512, 51),) * 2,
+  ),
+  epsilon=0.0,
+  noisy=True,
+  dueling=True,
+  double=True,
 )
 _PONG_VALID = dataclasses.replace(_PONG_SAME, kernels=_nature(7 * 7 * 64))
 
@@ -282,6 +334,25 @@ JOBS = {
     dataclasses.replace(_PONG_SAME, min_history=20_000),
     warmup=500,
     window=500,
+  ),
+  'C-rainbow': Job(
+    'C: Rainbow, compact, on Pong: as B with SAME padding, 51 atoms, n = 3, '
+    'priorities',
+    'agent steps/s',
+    (_OURS, _DOPAMINE),
+    (Comparison('ours', 'dopamine-rl', at_least=1.8),),
+    _RAINBOW,
+    warmup=500,
+    window=100,
+  ),
+  'C-full-rainbow': Job(
+    'C: Full Rainbow on Pong: the same with noisy, dueling and double',
+    'agent steps/s',
+    (_OURS, _DOPAMINE),
+    (Comparison('ours', 'dopamine-rl', at_least=1.8),),
+    _FULL_RAINBOW,
+    warmup=500,
+    window=100,
   ),
   'replay': Job(
     'Replay: 200,000 slots of 84x84 bytes, n = 3, stack 4',

@@ -85,6 +85,8 @@ class Plain(nn.Module):
     """Returns [B, num_outputs] for features [B, F]."""
     for units in self.hidden:
       x = nn.relu(self.dense(units)(x))
+      self.sow('intermediates', 'activations', x)
+    self.sow('intermediates', 'features', x)
     return self.dense(self.num_outputs)(x)
 
 

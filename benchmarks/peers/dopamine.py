@@ -1,7 +1,9 @@
-"""Dopamine's JAX DQN in its own runner, repaired to start on today's packages.
+"""Dopamine's JAX agents in its own runner, repaired for today's packages.
 
 Each repair does the least that lets its modules be imported and run; nothing
-that DQN does at a step is changed.
+that DQN does at a step is changed. Rainbow gets the prioritized replay that it
+is configured for: its base class overwrites the scheme with 'uniform' when it
+is made, so that 4.1.2 by itself never renews a priority or weights a loss.
 """
 
 import functools
@@ -44,6 +46,8 @@ from dopamine.discrete_domains import gym_lib  # noqa: E402
 from dopamine.discrete_domains import run_experiment  # noqa: E402
 from dopamine.jax import networks  # noqa: E402
 from dopamine.jax.agents.dqn import dqn_agent  # noqa: E402
+from dopamine.jax.agents.full_rainbow import full_rainbow_agent  # noqa: E402
+from dopamine.jax.agents.rainbow import rainbow_agent  # noqa: E402
 import gin  # noqa: E402
 
 PACKAGES = ('dopamine-rl', 'jax', 'jaxlib', 'tensorflow', 'gymnasium')
@@ -67,8 +71,8 @@ def measure(
   with tempfile.TemporaryDirectory() as folder:
     runner = run_experiment.TrainRunner(
       folder,
-      lambda sess, environment, summary_writer: dqn_agent.JaxDQNAgent(
-        environment.action_space.n, **_space(expected)
+      lambda sess, environment, summary_writer: _agent(
+        expected, environment.action_space.n
       ),
       lambda: Ticking(_environment(expected), watch),
     )
@@ -114,15 +118,41 @@ class Ticking:
     return self.inner.step(action)
 
 
+def _agent(expected, num_actions):
+  if not isinstance(expected, jobs.RainbowHyperparameters):
+    return dqn_agent.JaxDQNAgent(num_actions, **_space(expected))
+  if expected.agent == 'full_rainbow':
+    agent = full_rainbow_agent.JaxFullRainbowAgent(num_actions)
+  else:
+    agent = rainbow_agent.JaxRainbowAgent(num_actions)
+  agent._replay_scheme = 'prioritized'
+  return agent
+
+
 def _bindings(expected):
+  # Rainbow hands its base class all of it; Full Rainbow leaves it to gin.
+  owner, own = 'JaxDQNAgent', ''
+  if isinstance(expected, jobs.RainbowHyperparameters):
+    rainbow = 'JaxFullRainbowAgent'
+    if expected.agent == 'rainbow':
+      owner = rainbow = 'JaxRainbowAgent'
+    own = f"""
+{owner}.update_horizon = {expected.n_step}
+{rainbow}.num_atoms = {expected.num_atoms}
+{rainbow}.vmax = {expected.v_max}
+{rainbow}.seed = 0
+PrioritizedSamplingDistribution.max_capacity = {expected.buffer_size}
+PrioritizedSamplingDistribution.priority_exponent = {expected.alpha}
+"""
   return f"""
-JaxDQNAgent.gamma = {expected.gamma}
-JaxDQNAgent.min_replay_history = {expected.min_history}
-JaxDQNAgent.update_period = {expected.update_period}
-JaxDQNAgent.target_update_period = {expected.target_update_period}
-JaxDQNAgent.epsilon_fn = @jax.agents.dqn.dqn_agent.identity_epsilon
-JaxDQNAgent.epsilon_train = {expected.epsilon}
-JaxDQNAgent.seed = 0
+{own}
+{owner}.gamma = {expected.gamma}
+{owner}.min_replay_history = {expected.min_history}
+{owner}.update_period = {expected.update_period}
+{owner}.target_update_period = {expected.target_update_period}
+{owner}.epsilon_fn = @jax.agents.dqn.dqn_agent.identity_epsilon
+{owner}.epsilon_train = {expected.epsilon}
+{owner}.seed = 0
 create_optimizer.learning_rate = {expected.learning_rate}
 create_optimizer.eps = {expected.adam_epsilon}
 ReplayBuffer.max_capacity = {expected.buffer_size}
@@ -166,8 +196,15 @@ def _found(runner, expected):
     'update_period': agent.update_period,
     'buffer_size': agent._replay._max_capacity,
     'target_update_period': agent.target_update_period,
-    'gamma': agent.cumulative_gamma,
-    'epsilon': agent.epsilon_train,
+    'gamma': agent.gamma,
+    'epsilon': float(
+      agent.epsilon_fn(
+        agent.epsilon_decay_period,
+        agent.training_steps,
+        agent.min_replay_history,
+        agent.epsilon_train,
+      )
+    ),
     'min_history': agent.min_replay_history,
     'num_envs': 1,
     'frame_skip': 1,
@@ -182,4 +219,26 @@ def _found(runner, expected):
       'frame_skip': environment.frame_skip,
       'sticky_actions': ale.getFloat('repeat_action_probability'),
     }
+  if isinstance(expected, jobs.RainbowHyperparameters):
+    found |= _rainbow(agent)
   return found
+
+
+def _rainbow(agent):
+  """Returns the hyper-parameters that only Rainbow has."""
+  sampling = agent._replay._sampling_distribution
+  tree = sampling._sum_tree
+  # Where nothing renews them they are all alike.
+  priorities = set(tree._nodes[tree._first_leaf_offset :].tolist())
+  is_full = isinstance(agent, full_rainbow_agent.JaxFullRainbowAgent)
+  return {
+    'agent': 'full_rainbow' if is_full else 'rainbow',
+    'n_step': agent.update_horizon,
+    'num_atoms': agent._num_atoms,
+    'v_max': float(agent._support[-1]),
+    'alpha': sampling._priority_exponent,
+    'prioritized': len(priorities) > agent._replay._batch_size,
+    'noisy': getattr(agent, '_noisy', False),
+    'dueling': getattr(agent, '_dueling', False),
+    'double': getattr(agent, '_double_dqn', False),
+  }
