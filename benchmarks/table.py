@@ -24,7 +24,10 @@ What can't be made equal: sb3 and sbx learn with Huber's loss, the others with
 squared errors; sb3 also clips gradients. rejax does its updates once all its
 environments have stepped: one update in four agent steps takes four
 environments, so ours has four beside it. dopamine-rl runs with the repairs that
-`peers/dopamine.py` names, rejax with the one in `peers/rejax.py`.
+`peers/dopamine.py` names, rejax with the one in `peers/rejax.py`. One of them
+switches on dopamine-rl's prioritized replay, which its Rainbow has off by
+mistake, so that job C is like for like; and in Full Rainbow ours has, as
+dopamine-rl does, one hidden layer below both streams, where the paper has two.
 """
 
 

@@ -74,6 +74,27 @@ def test_each_hyperparameter_has_a_case_above():
   assert cases == reported().keys()
 
 
+@pytest.mark.parametrize(
+  ('name', 'value'),
+  [
+    ('agent', 'rainbow'),
+    ('n_step', 1),
+    ('num_atoms', 1),
+    ('v_max', 20.0),
+    ('alpha', 0.5),
+    ('prioritized', False),
+    ('noisy', False),
+    ('dueling', False),
+    ('double', False),
+  ],
+)
+def test_a_rainbow_that_differs_is_refused(name, value):
+  full = jobs.JOBS['C-full-rainbow']
+  assert not jobs.differences(full, reported(full))
+  (difference,) = jobs.differences(full, reported(full, **{name: value}))
+  assert difference.startswith(name)
+
+
 def cells(line):
   return [cell.strip() for cell in line.strip('|').split('|')]
 

@@ -4,6 +4,8 @@ import csv
 import functools
 
 from dopamine_jax.agents import dqn
+from dopamine_jax.agents import full_rainbow
+from dopamine_jax.agents import iqn
 from flax import linen as nn
 import gin
 import hypothesis
@@ -181,6 +183,43 @@ def test_a_feature_map_is_one_neuron():
 def see(module, params, observation):
   anatomy = agent_lib.Anatomy(module, lambda *_: jnp.zeros(()), params)
   return health.see(anatomy, params, observation, jax.random.key(0))
+
+
+@pytest.mark.parametrize(
+  ('network', 'shape', 'units', 'features'),
+  [
+    (networks.NatureCNN(2), (84, 84, 4), 32 + 64 + 64 + 512, 512),
+    # A relu before each of 13 convolutions, one behind the last, and 512.
+    (networks.ImpalaCNN(2), (84, 84, 4), 4 * 16 + 8 * 32 + 32 + 512, 512),
+    (networks.MinAtarCNN(2), (10, 10, 4), 16 + 128, 128),
+    (networks.MLP(2, hidden=(5, 7)), (3,), 5 + 7, 7),
+    (networks.FourierBasis(2, 3, [0.0], [1.0]), (1,), 0, 4),
+    (
+      iqn.ImplicitQuantileNetwork(2),
+      (84, 84, 4),
+      32 + 64 + 64 + 11 * 11 * 64 + 512,
+      512,
+    ),
+    # Its two streams.
+    (
+      full_rainbow.RainbowNetwork(2),
+      (84, 84, 4),
+      32 + 64 + 64 + 2 * 512,
+      2 * 512,
+    ),
+  ],
+)
+def test_shipped_networks_show_all_their_units(network, shape, units, features):
+  def seen(observation):
+    keys = {name: jax.random.key(0) for name in ('params', 'noise')}
+    return see(network, network.init(keys, observation)['params'], observation)
+
+  dtype = jnp.uint8 if len(shape) > 1 else jnp.float32
+  shapes = jax.eval_shape(seen, jax.ShapeDtypeStruct((6, *shape), dtype))
+  found = [layer.shape for layer in shapes.magnitudes.values()]
+  assert {batch for batch, _ in found} <= {6}
+  assert sum(count for _, count in found) == units
+  assert shapes.features.shape == (6, features)
 
 
 class Streams(nn.Module):
