@@ -29,6 +29,7 @@ INSTALL_REQUIRES = [
 ]
 
 EXTRAS_REQUIRE = {
+  'analysis': ['matplotlib>=3.10', 'pandas>=2.2'],
   'atari': ['ale-py>=0.12.1'],  # GPL-2.0
   'minatar': ['MinAtar>=1.0.15'],  # GPL-3.0
   'mujoco': ['gymnasium[mujoco]>=1.3.0'],
@@ -79,7 +80,10 @@ setuptools.setup(
     'dopamine_jax.agents': 'agents',
     'dopamine_jax.configs': 'configs',
   },
-  package_data={'dopamine_jax.configs': ['*.gin']},
+  package_data={
+    'dopamine_jax.configs': ['*.gin'],
+    'dopamine_jax.analysis': ['data/*'],
+  },
   install_requires=INSTALL_REQUIRES,
   extras_require=EXTRAS_REQUIRE,
   entry_points={'console_scripts': ['dopamine-jax = dopamine_jax.cli:main']},

@@ -148,7 +148,7 @@ class FullRainbow(c51.C51):
         'network',
         'must take num_outputs, num_atoms, noisy and dueling. Use '
         'full_rainbow.RainbowNetwork with another torso, as in '
-        '`RainbowNetwork.torso = @networks.ImpalaTorso()`',
+        '`RainbowNetwork.torso = @impala.ImpalaTorso()`',
       )
 
   @property

@@ -19,7 +19,7 @@ import numpy as np
 import optax
 import rlax
 
-from dopamine_jax import forward
+from dopamine_jax import initializers
 from dopamine_jax import networks
 
 
@@ -39,7 +39,7 @@ class ImplicitQuantileNetwork(nn.Module):
   torso: nn.Module = networks.NatureTorso()
   hidden: Sequence[int] = (512,)
   num_cosines: int = 64
-  kernel_init: networks.Initializer = networks.fan_in_uniform()
+  kernel_init: networks.Initializer = initializers.fan_in_uniform()
 
   @nn.compact
   def __call__(
@@ -97,7 +97,8 @@ class IQN(dqn.DQN):
   def quantiles(self, params, observation, key, num):
     """Draws tau [B, num]; returns it and its quantiles [B, num, A]."""
     tau = jax.random.uniform(key, (len(observation), num))
-    return tau, forward.apply(self.module, params, observation, key, tau=tau)
+    variables, rngs = {'params': params}, {'noise': key}
+    return tau, self.module.apply(variables, observation, tau, rngs=rngs)
 
   def q_values(self, params, observation, key) -> jax.Array:
     """Returns means over K samples of the distributions [B, A] (eq. 3)."""

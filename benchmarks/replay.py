@@ -76,7 +76,7 @@ def _of_ring(replay, steps, slots, calls):
   )
   sampling = _rates(calls, lambda i: sample(ring, np.int32(i)))
   state = _Donated(ring)
-  del ring
+
   renew, add = state.program(replay.reprioritize), state.program(replay.add)
   rng = np.random.default_rng(0)
   places = rng.integers(0, slots, (_POOL, _BATCH)).astype(np.int32)

@@ -40,11 +40,23 @@ class Transition(struct.PyTreeNode):
   next_observation: jax.Array
 
 
+class Trajectory(Transition):
+  """Experience in order: leading axes [T, N] wherever a Transition has [B].
+
+  Attributes:
+    last: [T, N] bool, whether the episode ended with this step, of itself or
+      cut. The row below it is then of another episode.
+  """
+
+  last: jax.Array
+
+
 class Sample(struct.PyTreeNode):
   """What a replay hands to `Agent.update`.
 
   Attributes:
-    transition: a Transition with leading axis [B].
+    transition: a Transition with leading axis [B]; from a rollout a Trajectory,
+      and then all of the sample has leading axes [T, N].
     index: [B] int32, where the replay keeps them; for `reprioritize`.
     weight: [B] float32, importance weights; ones under uniform sampling.
   """
@@ -77,7 +89,8 @@ class Agent(settings.Settings):
   Attributes:
     observation_space: the space of one (stacked) observation, given by the
       engine.
-    action_space: the space of one action, given by the engine.
+    action_space: the space of one action, given by the engine; a Box is
+      [-1, 1] in each dimension, see `environments.base`.
     update_period: agent steps from one update to the next.
   """
 
@@ -100,6 +113,11 @@ class Agent(settings.Settings):
         'Choose another environment, or an agent for continuous actions',
       )
 
+  def require_discrete_or_box_actions(self):
+    """Refuses action spaces but Discrete ones from 0 on, and Boxes."""
+    if not isinstance(self.action_space, gymnasium.spaces.Box):
+      self.require_discrete_actions()
+
   def make_replay(self, stack: int) -> Any:
     """Returns the experience that this agent learns from (settings).
 
@@ -113,7 +131,7 @@ class Agent(settings.Settings):
 
     Args:
       key: a PRNG key.
-      observation: [N, *observation_shape], an example.
+      observation: [N, *observation_shape], an example; N environments train.
     """
     raise NotImplementedError
 

@@ -151,6 +151,79 @@ def record(
 
 
 @app.command()
+def compare(
+  runs: Annotated[
+    list[str],
+    typer.Argument(
+      metavar='RUN...',
+      help='Folders of runs, or above several; NAME=PATH gives a name.',
+    ),
+  ],
+  metric: Annotated[
+    str,
+    typer.Option(help="A tag, as 'Eval/AverageReturns'."),
+  ] = 'Train/AverageReturns',
+  baseline: Annotated[
+    list[str],
+    typer.Option(
+      help="Published curves, 'dopamine:DQN:cnn' or 'dopamine:SAC'; repeatable."
+    ),
+  ] = (),
+  last: Annotated[
+    int | None,
+    typer.Option(
+      min=1,
+      help="Points whose mean is a run's score.",
+      show_default='5 of training returns, else 1',
+    ),
+  ] = None,
+  out: Annotated[
+    pathlib.Path, typer.Option(help='Folder for figures and tables.')
+  ] = pathlib.Path('comparison'),
+):
+  """Compare runs: learning curves, scores with 95% intervals, and in words."""
+  from dopamine_jax.analysis import compare as compare_lib
+  from dopamine_jax.analysis import report
+
+  comparison = compare_lib.compare(runs, metric, baseline, last, _say)
+  files = compare_lib.write(comparison, out)
+  width = None if sys.stdout.isatty() else 200
+  console = rich.console.Console(width=width, highlight=False, emoji=False)
+  report.show(comparison, console)
+  typer.echo(f'Written: {", ".join(str(file) for file in files)}')
+
+
+@app.command()
+def doctor(
+  gin_files: Annotated[
+    list[pathlib.Path],
+    typer.Option('--gin_files', help='A gin file; repeatable, later ones win.'),
+  ],
+  gin_bindings: Annotated[
+    list[str],
+    typer.Option(
+      '--gin_bindings',
+      help="A line of gin, e.g. 'dqn.DQN.gamma = 0.9'; repeatable.",
+    ),
+  ] = (),
+  num_seeds: Annotated[
+    int,
+    typer.Option('--num_seeds', min=1, help='Seeds trained side by side.'),
+  ] = 1,
+):
+  """Say what a training will take here, in time and memory, and why."""
+  _prepare()
+  from dopamine_jax import config
+  from dopamine_jax import doctor as doctor_lib
+  from dopamine_jax import runner as runner_lib
+
+  config.load(gin_files, gin_bindings)
+  runner = config.build(runner_lib.Runner)
+  findings = doctor_lib.examine(runner, num_seeds)
+  doctor_lib.report(findings, num_seeds, typer.echo)
+
+
+@app.command()
 def configs():
   """List the gin files that come with the framework."""
   from dopamine_jax import config

@@ -205,7 +205,7 @@ class CompiledEngine(engine.Engine):
     """Returns the steps that a chunk may have now, all of one behaviour."""
     length = self._pace[behaviour].length
     if behaviour is loop_lib.Behaviour.RANDOM:
-      warm_up = self.loop.replay.min_history - 1 - self.steps
+      warm_up = self.loop.replay.warm_up - 1 - self.steps
       length = min(length, warm_up // self.loop.num_envs)
     return length
 

@@ -215,12 +215,8 @@ class Layout:
     Raises:
       UserError: if a batch or the memory is too small.
     """
-    if self.settings.split == 'batch' and replay.batch_size % self.count:
-      replay.refuse(
-        'batch_size',
-        f'is not a multiple of the {self.count} devices that it is split over '
-        "(devices.Devices.split = 'batch')",
-      )
+    if self.settings.split == 'batch':
+      replay.check_split(self.count)
     on_device, on_host = 0, 0
     for leaf in jax.tree.leaves(template):
       kind, shape = None, leaf.shape

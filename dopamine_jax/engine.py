@@ -153,7 +153,7 @@ class Engine:
 
   def _behaviour_at(self, steps: int) -> loop_lib.Behaviour:
     """How the action after the first `steps` agent steps is chosen."""
-    warming_up = steps < self.loop.replay.min_history
+    warming_up = steps < self.loop.replay.warm_up
     behaviour = loop_lib.Behaviour
     return behaviour.RANDOM if warming_up else behaviour.AGENT
 

@@ -100,7 +100,6 @@ class Loop:
     init_key, *keys = jax.random.split(jax.random.key(seed), 5)
     keys = Keys(*keys)
     observation = first_observation(frame, self.stack)
-    # What the environments are first stepped with: the warm-up has begun.
     action = self._random_actions(jax.random.fold_in(keys.act, 0))
     example = ring.Step(
       observation=frame,
@@ -117,8 +116,12 @@ class Loop:
       agent_steps=jnp.zeros((), jnp.int32),
       keys=keys,
     )
+    agent = self.agent.init(init_key, observation)
+    # What the environments are first stepped with is part of the warm-up.
+    if not self.replay.warm_up:
+      experience = self.act(agent, experience, Behaviour.AGENT)
     return TrainingState(
-      agent=self.agent.init(init_key, observation),
+      agent=agent,
       experience=experience,
       updates=jnp.zeros((), jnp.int32),
     )
@@ -174,7 +177,7 @@ class Loop:
     """Samples once and updates once; returns the update's metrics too."""
     replay, keys = state.experience.replay, state.experience.keys
     sample = self.replay.sample(
-      replay, jax.random.fold_in(keys.replay, state.updates)
+      replay, jax.random.fold_in(keys.replay, state.updates), state.updates
     )
     agent, metrics, priorities = self.agent.update(
       state.agent,

@@ -1,8 +1,9 @@
 """Networks that two or more agents share, as Flax modules.
 
 Each maps a batch of observations [B, *observation_shape] to [B, num_outputs],
-a torso to features [B, F]; the batch axis is always there. What the outputs
-mean (values, logits of atoms, quantiles) is the agent's affair.
+a torso to features [B, F], `ActorCritic` to two results; the batch axis is
+always there. What the outputs mean (values, logits of atoms, quantiles) is the
+agent's affair.
 
 Each shows its `activations` behind every nonlinearity, and as `features` what
 its last layer reads (Flax's `sow`). Only `health` collects them, and no other
@@ -10,6 +11,7 @@ program is changed by it.
 """
 
 from collections.abc import Callable, Sequence
+import functools
 import itertools
 
 from flax import linen as nn
@@ -17,18 +19,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dopamine_jax import config
 from dopamine_jax import convolution
 from dopamine_jax import errors
+from dopamine_jax import initializers
 
 Initializer = nn.initializers.Initializer
+Activation = Callable[[jax.Array], jax.Array]
 
 
-def fan_in_uniform(scale: float = 3**-0.5) -> Initializer:
-  """Returns an initializer of kernels, uniform with variance scale / fan-in.
+def normalized_relu(x: jax.Array) -> jax.Array:
+  """Returns relu(LayerNorm(x)), over the last axis: Ba et al. (2016).
 
-  Dopamine's for all networks that learn distributions has this scale.
+  As an `activation` of the networks below, in which the norm's parameters lie.
   """
-  return nn.initializers.variance_scaling(scale, 'fan_in', 'uniform')
+  return nn.relu(nn.LayerNorm()(x))
 
 
 class NatureTorso(nn.Module):
@@ -41,15 +46,17 @@ class NatureTorso(nn.Module):
   Attributes:
     padding: 'SAME', as Dopamine has it, or 'VALID', as the paper does.
     kernel_init: initializer of the kernels; biases start at zero.
+    activation: applied after each convolution.
   """
 
   padding: str = 'SAME'
   kernel_init: Initializer = nn.initializers.xavier_uniform()
+  activation: Activation = nn.relu
 
   @nn.compact
   def __call__(self, observation: jax.Array) -> jax.Array:
     """Returns the features of `observation`."""
-    x, scale = _as_images(observation), 1 / 255
+    x, scale = as_images(observation), 1 / 255
     for features, size, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
       x = convolution.Conv(
         features,
@@ -59,7 +66,7 @@ class NatureTorso(nn.Module):
         kernel_init=self.kernel_init,
         input_scale=scale,
       )(x)
-      x, scale = nn.relu(x), 1.0
+      x, scale = self.activation(x), 1.0
       self.sow('intermediates', 'activations', x)
     return x.reshape(x.shape[0], -1)
 
@@ -76,94 +83,24 @@ class NatureCNN(nn.Module):
   Attributes:
     num_outputs: size of the last, linear layer.
     padding: of the convolutions, 'SAME' or 'VALID'.
-    hidden: sizes of the rectified dense layers after the convolutions.
+    hidden: sizes of the dense layers after the convolutions.
     kernel_init: initializer of all kernels; biases start at zero.
+    activation: applied after each layer but the last.
   """
 
   num_outputs: int
   padding: str = 'SAME'
   hidden: Sequence[int] = (512,)
   kernel_init: Initializer = nn.initializers.xavier_uniform()
+  activation: Activation = nn.relu
 
   @nn.compact
   def __call__(self, observation: jax.Array) -> jax.Array:
     """Returns the outputs [B, num_outputs] for uint8 frames [B, H, W, C]."""
-    x = NatureTorso(self.padding, self.kernel_init)(observation)
+    torso = NatureTorso(self.padding, self.kernel_init, self.activation)
+    x = torso(observation)
     for units in self.hidden:
-      x = nn.relu(nn.Dense(units, kernel_init=self.kernel_init)(x))
-      self.sow('intermediates', 'activations', x)
-    self.sow('intermediates', 'features', x)
-    return nn.Dense(self.num_outputs, kernel_init=self.kernel_init)(x)
-
-
-class ImpalaTorso(nn.Module):
-  """The residual convolutions of Espeholt et al. (2018), flattened.
-
-  IMPALA: Scalable Distributed Deep-RL with Importance Weighted Actor-Learner
-  Architectures. https://arxiv.org/abs/1802.01561
-
-  Three stages, each a convolution, a max-pooling that halves the image and two
-  residual blocks; 15 convolutions in all. Takes uint8 frames as `NatureTorso`
-  does. For 84x84 pixels F is 11 * 11 * 32 * width.
-
-  Attributes:
-    width: multiplies the channels of the stages: 16, 32 and 32.
-    kernel_init: initializer of the kernels; biases start at zero.
-  """
-
-  width: int = 1
-  kernel_init: Initializer = nn.initializers.xavier_uniform()
-
-  @nn.compact
-  def __call__(self, observation: jax.Array) -> jax.Array:
-    """Returns the features of `observation`."""
-
-    def convolve(x, channels, scale=1.0):
-      return convolution.Conv(
-        channels * self.width,
-        kernel_size=(3, 3),
-        kernel_init=self.kernel_init,
-        input_scale=scale,
-      )(x)
-
-    def rectify(x):
-      x = nn.relu(x)
-      self.sow('intermediates', 'activations', x)
-      return x
-
-    x, scale = _as_images(observation), 1 / 255
-    for channels in (16, 32, 32):
-      x = convolution.max_pool(convolve(x, channels, scale))
-      scale = 1.0
-      for _ in range(2):
-        y = convolve(rectify(x), channels)
-        x += convolve(rectify(y), channels)
-    return rectify(x).reshape(x.shape[0], -1)
-
-
-class ImpalaCNN(nn.Module):
-  """`ImpalaTorso`, a dense layer and a linear one.
-
-  The layer of 512 is Dopamine's; the paper's has 256, then an LSTM.
-
-  Attributes:
-    num_outputs: size of the last, linear layer.
-    width: see `ImpalaTorso`.
-    hidden: sizes of the rectified dense layers after the convolutions.
-    kernel_init: initializer of all kernels; biases start at zero.
-  """
-
-  num_outputs: int
-  width: int = 1
-  hidden: Sequence[int] = (512,)
-  kernel_init: Initializer = nn.initializers.xavier_uniform()
-
-  @nn.compact
-  def __call__(self, observation: jax.Array) -> jax.Array:
-    """Returns the outputs [B, num_outputs] for uint8 frames [B, H, W, C]."""
-    x = ImpalaTorso(self.width, self.kernel_init)(observation)
-    for units in self.hidden:
-      x = nn.relu(nn.Dense(units, kernel_init=self.kernel_init)(x))
+      x = self.activation(nn.Dense(units, kernel_init=self.kernel_init)(x))
       self.sow('intermediates', 'activations', x)
     self.sow('intermediates', 'features', x)
     return nn.Dense(self.num_outputs, kernel_init=self.kernel_init)(x)
@@ -178,10 +115,12 @@ class MinAtarTorso(nn.Module):
   Attributes:
     padding: 'VALID' or 'SAME'.
     kernel_init: initializer of the kernel; the bias starts at zero.
+    activation: applied after the convolution.
   """
 
   padding: str = 'VALID'
   kernel_init: Initializer = nn.initializers.xavier_uniform()
+  activation: Activation = nn.relu
 
   @nn.compact
   def __call__(self, observation: jax.Array) -> jax.Array:
@@ -191,8 +130,8 @@ class MinAtarTorso(nn.Module):
       kernel_size=(3, 3),
       padding=self.padding,
       kernel_init=self.kernel_init,
-    )(_as_images(observation))
-    x = nn.relu(x)
+    )(as_images(observation))
+    x = self.activation(x)
     self.sow('intermediates', 'activations', x)
     return x.reshape(x.shape[0], -1)
 
@@ -209,21 +148,24 @@ class MinAtarCNN(nn.Module):
   Attributes:
     num_outputs: size of the last, linear layer.
     padding: of the convolution, 'VALID' or 'SAME'.
-    hidden: sizes of the rectified dense layers after the convolution.
+    hidden: sizes of the dense layers after the convolution.
     kernel_init: initializer of all kernels; biases start at zero.
+    activation: applied after each layer but the last.
   """
 
   num_outputs: int
   padding: str = 'VALID'
   hidden: Sequence[int] = (128,)
   kernel_init: Initializer = nn.initializers.xavier_uniform()
+  activation: Activation = nn.relu
 
   @nn.compact
   def __call__(self, observation: jax.Array) -> jax.Array:
     """Returns [B, num_outputs] for one-hot grids [B, H, W, C] of any type."""
-    x = MinAtarTorso(self.padding, self.kernel_init)(observation)
+    torso = MinAtarTorso(self.padding, self.kernel_init, self.activation)
+    x = torso(observation)
     for units in self.hidden:
-      x = nn.relu(nn.Dense(units, kernel_init=self.kernel_init)(x))
+      x = self.activation(nn.Dense(units, kernel_init=self.kernel_init)(x))
       self.sow('intermediates', 'activations', x)
     self.sow('intermediates', 'features', x)
     return nn.Dense(self.num_outputs, kernel_init=self.kernel_init)(x)
@@ -244,7 +186,7 @@ class MLPTorso(nn.Module):
   hidden: Sequence[int] = (512, 512)
   low: Sequence[float] | None = None
   high: Sequence[float] | None = None
-  activation: Callable[[jax.Array], jax.Array] = nn.relu
+  activation: Activation = nn.relu
   kernel_init: Initializer = nn.initializers.xavier_uniform()
 
   @nn.compact
@@ -279,7 +221,7 @@ class MLP(nn.Module):
   hidden: Sequence[int] = (512, 512)
   low: Sequence[float] | None = None
   high: Sequence[float] | None = None
-  activation: Callable[[jax.Array], jax.Array] = nn.relu
+  activation: Activation = nn.relu
   kernel_init: Initializer = nn.initializers.xavier_uniform()
 
   @nn.compact
@@ -294,6 +236,50 @@ class MLP(nn.Module):
     )(observation)
     self.sow('intermediates', 'features', x)
     return nn.Dense(self.num_outputs, kernel_init=self.kernel_init)(x)
+
+
+class ActorCritic(nn.Module):
+  """A policy's outputs and a value, as PPO's authors initialize them.
+
+  Attributes:
+    num_outputs: of the policy.
+    torso: makes the layers that see the observation.
+    shared: whether policy and value are of the same features, or each of its
+      own layers.
+    hidden: sizes of rectified dense layers on the torso.
+  """
+
+  num_outputs: int
+  torso: Callable = functools.partial(
+    MLPTorso,
+    hidden=(64, 64),
+    activation=nn.tanh,
+    kernel_init=initializers.orthogonal(np.sqrt(2)),
+  )
+  shared: bool = False
+  hidden: Sequence[int] = ()
+
+  @nn.compact
+  def __call__(self, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns outputs [B, num_outputs] and values [B]."""
+
+    def features():
+      x = config.configured(self.torso)()(observation)
+      for units in self.hidden:
+        x = nn.relu(
+          nn.Dense(units, kernel_init=initializers.orthogonal(np.sqrt(2)))(x)
+        )
+      return x
+
+    x = features()
+    # A first policy that is nearly uniform, whatever is seen.
+    outputs = nn.Dense(
+      self.num_outputs, kernel_init=initializers.orthogonal(0.01)
+    )(x)
+    x = x if self.shared else features()
+    return outputs, nn.Dense(1, kernel_init=initializers.orthogonal(1.0))(x)[
+      :, 0
+    ]
 
 
 class FourierBasis(nn.Module):
@@ -358,7 +344,7 @@ def _flatten(observation):
   return observation.reshape(observation.shape[0], -1).astype(jnp.float32)
 
 
-def _as_images(observation):
+def as_images(observation):
   """Returns [B, H, W, C]; frames without channels have one."""
   if observation.ndim == 3:
     observation = observation[..., None]

@@ -1,9 +1,22 @@
-"""One step of gradient descent, and what is worth logging of it."""
+"""Steps of gradient descent, and what is worth logging of them."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
+
+
+def clipped(
+  optimizer: optax.GradientTransformation, max_norm: float
+) -> optax.GradientTransformation:
+  """Returns an optimizer of gradients whose global norm is clipped.
+
+  That is `optax.chain(optax.clip_by_global_norm(max_norm), optimizer)`, for gin
+  files, which can't pass a function its arguments by position.
+  """
+  return optax.chain(optax.clip_by_global_norm(max_norm), optimizer)
 
 
 def take_step(
@@ -30,3 +43,89 @@ def take_step(
     'ParameterNorm': optax.tree.norm(params),
   }
   return params, optimizer_state, metrics
+
+
+def shuffled(
+  key: jax.Array, size: int, num_epochs: int, num_minibatches: int
+) -> jax.Array:
+  """Returns rows of data for each minibatch, int32 [K, M].
+
+  In each epoch every row comes once, in an order of its own.
+
+  Args:
+    key: a PRNG key.
+    size: rows of the data, a multiple of `num_minibatches`.
+    num_epochs: passes over the data.
+    num_minibatches: of an epoch; K is the product of the two.
+  """
+  orders = jax.vmap(jax.random.permutation, (0, None))(
+    jax.random.split(key, num_epochs), size
+  )
+  return orders.reshape(num_epochs * num_minibatches, -1)
+
+
+def descend(
+  loss_fn: Callable[[Any, Any], tuple[jax.Array, dict[str, jax.Array]]],
+  optimizer: optax.GradientTransformation,
+  params: optax.Params,
+  optimizer_state: optax.OptState,
+  data: Any,
+  rows: jax.Array,
+  stop: Callable[[dict[str, jax.Array]], jax.Array] | None = None,
+) -> tuple[Any, optax.OptState, dict[str, jax.Array]]:
+  """Takes a gradient step on each minibatch.
+
+  Args:
+    loss_fn: gives the loss and its metrics, of parameters and a minibatch.
+    optimizer: an optax transformation; its schedules count gradient steps.
+    params: where to begin.
+    optimizer_state: the same.
+    data: a pytree of arrays [B, ...].
+    rows: int32 [K, M], the rows of `data` in each minibatch.
+    stop: says of a minibatch's metrics whether neither its step nor any later
+      one is to be taken.
+
+  Returns:
+    New parameters, the optimizer's new state, and metrics: means over the steps
+    that were taken, `Loss` and `take_step`'s among them, and `GradientSteps`,
+    how many these were.
+  """
+
+  def measure(params, row):
+    minibatch = jax.tree.map(lambda x: x[row], data)
+    gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
+    (loss, metrics), gradients = gradient_fn(params, minibatch)
+    return gradients, metrics | {'Loss': loss}
+
+  def step(carry, row):
+    params, optimizer_state, going = carry
+    gradients, metrics = measure(params, row)
+    new_params, new_state, norms = take_step(
+      optimizer, gradients, optimizer_state, params
+    )
+    new = new_params, new_state
+    if stop is not None:
+      going &= ~stop(metrics)
+      new = jax.tree.map(
+        lambda new, old: jnp.where(going, new, old),
+        new,
+        (params, optimizer_state),
+      )
+    metrics |= norms | {'GradientSteps': jnp.float32(1.0)}
+    return (*new, going), jax.tree.map(
+      lambda x: jnp.where(going, x, 0), metrics
+    )
+
+  def guarded(carry, row):
+    if stop is None:
+      return step(carry, row)
+    nothing = jax.eval_shape(step, carry, row)[1]
+    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), nothing)
+    return jax.lax.cond(carry[-1], step, lambda c, _: (c, nothing), carry, row)
+
+  start = (params, optimizer_state, jnp.array(True))
+  (params, optimizer_state, _), metrics = jax.lax.scan(guarded, start, rows)
+  total = {name: jnp.sum(values) for name, values in metrics.items()}
+  steps = total.pop('GradientSteps')
+  means = {name: value / steps for name, value in total.items()}
+  return params, optimizer_state, means | {'GradientSteps': steps}

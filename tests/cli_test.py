@@ -196,7 +196,10 @@ def line_of(words):
 # Usage.
 
 
-COMMANDS = ('train', 'evaluate', 'record', 'configs', 'fingerprint')
+COMMANDS = (
+  *('train', 'evaluate', 'record', 'compare'),
+  *('doctor', 'configs', 'fingerprint'),
+)
 
 
 @pytest.mark.parametrize('command', COMMANDS)

@@ -27,6 +27,7 @@ from dopamine_jax import training
 from dopamine_jax.environments import base
 from dopamine_jax.environments import catch
 from dopamine_jax.metrics import csv_file
+from dopamine_jax.replay import prioritized
 from dopamine_jax.replay import uniform
 
 SMALL = {
@@ -90,13 +91,15 @@ def make_agent(
   learning_rate=LEARNING_RATE,
   batch_size=16,
   capacity=96,
+  replay=uniform.UniformReplay,
+  agent=dqn.DQN,
 ):
-  return dqn.DQN(
+  return agent(
     observation_space=observation_space,
     action_space=action_space,
     network=SMALL[network],
     replay=functools.partial(
-      uniform.UniformReplay,
+      replay,
       capacity=capacity,
       batch_size=batch_size,
       min_history=40,
@@ -184,7 +187,7 @@ def each_device_has(engine):
   return parts
 
 
-def costs():
+def costs(replay=uniform.UniformReplay):
   """Returns what one device spends on an act and an update, split or not.
 
   Returns:
@@ -194,7 +197,7 @@ def costs():
   """
   flops, temporary = [], []
   for layout in (BATCH, devices.ONE_DEVICE):
-    engine = make_engine(layout, network='MLP', capacity=40_000)
+    engine = make_engine(layout, network='MLP', capacity=40_000, replay=replay)
     loop, state = engine.loop, engine.state
     step = engine.environments.step(np.zeros(2, int))
 
@@ -271,6 +274,7 @@ def quick(folder):
   eight = run(network='MLP', num_seeds=8)
   batch, host = run(BATCH), run(HOST)
   seeds = run(SEEDS, network='MLP', num_seeds=8)
+  by_priority = {'network': 'MLP', 'replay': prioritized.PrioritizedReplay}
   return {
     'health': {
       'one': healths(one, batch, host),
@@ -283,7 +287,11 @@ def quick(folder):
     'pinned host': compare(host, one),
     'seeds': compare(seeds, eight),
     'seeds, compiled': compare(run(SEEDS, **inside), run(**inside)),
+    'batch, by priority': compare(
+      run(BATCH, **by_priority), run(**by_priority)
+    ),
     'costs': costs(),
+    'costs by priority': costs(prioritized.PrioritizedReplay),
     'batch resumes': resumes(folder / 'batch', BATCH),
   }
 
@@ -291,6 +299,8 @@ def quick(folder):
 def slow(folder):
   alone, eight = run(network='MLP'), run(network='MLP', num_seeds=8)
   four = SEEDS.replace(num_devices=4)
+  by_priority = {'network': 'MLP', 'replay': prioritized.PrioritizedReplay}
+  eight_by_priority = run(num_seeds=8, **by_priority)
   return {
     'batch, MLP': compare(run(BATCH, network='MLP'), alone),
     'seeds, CNN': compare(run(SEEDS, num_seeds=8), run(num_seeds=8)),
@@ -298,6 +308,12 @@ def slow(folder):
     'batch, 8 seeds': compare(run(BATCH, network='MLP', num_seeds=8), eight),
     'pinned host, 8 seeds': compare(
       run(HOST, network='MLP', num_seeds=8), eight
+    ),
+    'seeds, by priority': compare(
+      run(SEEDS, num_seeds=8, **by_priority), eight_by_priority
+    ),
+    'pinned host, 8 seeds by priority': compare(
+      run(HOST, num_seeds=8, **by_priority), eight_by_priority
     ),
     'seeds resumes': resumes(folder / 'seeds', SEEDS, 8),
     'pinned host resumes': resumes(folder / 'host', HOST),

@@ -83,6 +83,15 @@ COMPILED = (
   .replace('@gym.Gym()', '@walk.Walk()\n  engine = @compiled.CompiledEngine')
   .replace("gym.Gym:\n  id = 'CartPole-v1'", 'walk.Walk:\n  length = 40')
 )
+PRIORITIZED, PRIORITIZED_COMPILED = (
+  config.replace(
+    'from dopamine_jax.replay import uniform',
+    'from dopamine_jax.replay import prioritized\n'
+    'from dopamine_jax.replay import uniform',
+  ).replace('@uniform.UniformReplay', '@prioritized.PrioritizedReplay')
+  + 'prioritized.PrioritizedReplay.beta = @optax.linear_schedule()\n'
+  for config in (CARTPOLE, COMPILED)
+)
 
 # Runs `dopamine-jax` and kills its own process at the n-th call of something:
 # `python stopper.py NAME N train ...`.
@@ -135,6 +144,8 @@ def folder(tmp_path_factory):
   (folder / 'cartpole.gin').write_text(CARTPOLE)
   (folder / 'atari.gin').write_text(ATARI)
   (folder / 'compiled.gin').write_text(COMPILED)
+  (folder / 'prioritized.gin').write_text(PRIORITIZED)
+  (folder / 'prioritized_compiled.gin').write_text(PRIORITIZED_COMPILED)
   (folder / 'stopper.py').write_text(STOPPER)
   return folder
 
@@ -299,6 +310,24 @@ def test_a_compiled_run_that_was_killed_ends_the_same(
   assert_equal_runs(tmp_path / 'run', never_stopped('compiled', *seeds))
 
 
+@pytest.mark.parametrize(
+  ('config', 'num_seeds'),
+  [('prioritized', '1'), ('prioritized', '3'), ('prioritized_compiled', '1')],
+)
+def test_a_run_by_priorities_that_was_stopped_ends_the_same(
+  folder, never_stopped, tmp_path, monkeypatch, config, num_seeds
+):
+  seeds = ('--num_seeds', num_seeds)
+  words = command(folder, tmp_path / 'run', config, *seeds)
+  with monkeypatch.context() as patch:
+    die_at(patch, checkpoints_lib.Checkpoints, 'save', 3)
+    with pytest.raises(Died):
+      run_here(monkeypatch, words)
+  assert checkpoints(tmp_path / 'run') == ['000002', '000004']
+  assert run_here(monkeypatch, words) == 0
+  assert_equal_runs(tmp_path / 'run', never_stopped(config, *seeds))
+
+
 def test_a_run_that_was_killed_before_its_first_checkpoint_starts_anew(
   folder, never_stopped, tmp_path, monkeypatch
 ):
@@ -429,13 +458,14 @@ def test_when_every_checkpoint_is_damaged_nothing_is_overwritten(
 # Without a replay in the checkpoint, and other ends.
 
 
+@pytest.mark.parametrize('config', ['cartpole', 'prioritized'])
 def test_without_replay_a_run_resumes_and_says_that_it_fills_one_anew(
-  folder, tmp_path, monkeypatch, capsys
+  folder, tmp_path, monkeypatch, capsys, config
 ):
   words = command(
     folder,
     tmp_path / 'run',
-    'cartpole',
+    config,
     '--gin_bindings',
     'runner.Runner.checkpoint_replay = False',
   )

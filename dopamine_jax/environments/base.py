@@ -45,7 +45,8 @@ class VectorEnvironment:
 
   Attributes:
     observation_space: The space of one frame of one environment.
-    action_space: The space of one environment's action.
+    action_space: The space of one environment's action, as agents give it:
+      a Box is [-1, 1], see `space_of_agents`.
     num_envs: N.
     frames_per_second: How many steps pass in a second of a film of them.
   """
@@ -131,6 +132,44 @@ class Environment(settings.Settings):
       UserError: For settings that can't work, or an extra that is missing.
     """
     raise NotImplementedError
+
+
+def space_of_agents(space: gymnasium.Space[Any]) -> gymnasium.Space[Any]:
+  """Returns the space that agents act in: a Box becomes [-1, 1].
+
+  Every adapter says this of its actions and calls `as_environments_action`, so
+  that an agent knows no environment's units.
+
+  Args:
+    space: what the environment itself takes.
+
+  Raises:
+    UserError: if a Box has no bounds to scale to.
+  """
+  if not isinstance(space, gymnasium.spaces.Box):
+    return space
+  if not space.is_bounded():
+    raise errors.UserError(
+      f'actions in {space} have no bounds, and agents here act in [-1, 1]. '
+      'Give the environment bounds, as gymnasium.wrappers.RescaleAction does.'
+    )
+  return gymnasium.spaces.Box(-1.0, 1.0, space.shape)
+
+
+def as_environments_action(space: gymnasium.Space[Any], action: Any) -> Any:
+  """Returns an agent's action as the environment takes it.
+
+  In a Box, [-1, 1] is stretched to the bounds; what is outside is clipped.
+
+  Args:
+    space: what the environment itself takes.
+    action: [..., *action_shape], of NumPy or JAX.
+  """
+  if not isinstance(space, gymnasium.spaces.Box):
+    return action
+  low, high = (bound.astype(np.float32) for bound in (space.low, space.high))
+  # Exact where the bounds are -1 and 1.
+  return (low + high) / 2 + (high - low) / 2 * action.clip(-1, 1)
 
 
 def check_num_envs(num_envs: int) -> None:

@@ -123,7 +123,8 @@ class GymVector(base.VectorEnvironment):
     self.num_envs = len(makers)
     fps = self._envs[0].metadata.get('render_fps')
     self.frames_per_second = fps or self.frames_per_second
-    self.action_space = self._envs[0].action_space
+    self._taken_space = self._envs[0].action_space
+    self.action_space = base.space_of_agents(self._taken_space)
     self._given_space = self._envs[0].observation_space
     if not isinstance(self._given_space, gymnasium.spaces.Box):
       raise errors.UserError(
@@ -153,6 +154,7 @@ class GymVector(base.VectorEnvironment):
     actions = np.asarray(actions)
     if len(actions) != self.num_envs:
       raise ValueError(f'{len(actions)} actions for {self.num_envs} envs.')
+    actions = base.as_environments_action(self._taken_space, actions)
     # New arrays at each step: JAX may still be reading the last ones.
     successor = np.empty(self._shape, self._dtype)
     reward = np.empty(self.num_envs, np.float32)

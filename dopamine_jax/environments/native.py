@@ -58,7 +58,7 @@ class Native(base.Environment):
 
   @property
   def action_space(self) -> gymnasium.Space[Any]:
-    """The space of one action."""
+    """The space of one action, as `step` takes it."""
     raise NotImplementedError
 
   def reset(self, key: jax.Array) -> tuple[Any, jax.Array]:
@@ -117,6 +117,11 @@ def advance(
 ) -> tuple[Lane, base.TimeStep]:
   """Takes one step; an episode that ends is followed by the next at once.
 
+  Args:
+    environment: the settings.
+    lane: where it stands.
+    action: as an agent gives it.
+
   Returns:
     The lane, and its time step: scalars and one observation, no axis [N].
 
@@ -125,6 +130,7 @@ def advance(
       states of `reset` and `step` differ in kind.
   """
   step_key = jax.random.fold_in(lane.key, 2 * lane.count)
+  action = base.as_environments_action(environment.action_space, action)
   outcome = environment.step(lane.state, action, step_key)
   age = lane.age + 1
   terminated = jnp.asarray(outcome.terminated, bool)
@@ -175,7 +181,7 @@ class NativeVector(base.VectorEnvironment):
     self.num_envs = num_envs
     self.frames_per_second = settings.frames_per_second
     self.observation_space = settings.observation_space
-    self.action_space = settings.action_space
+    self.action_space = base.space_of_agents(settings.action_space)
     self._begin = jax.jit(jax.vmap(functools.partial(begin, settings)))
     self._advance = jax.jit(
       jax.vmap(functools.partial(advance, settings)), donate_argnums=0

@@ -32,13 +32,10 @@ class PrioritizedRing(ring_lib.Ring):
     tree: a sum tree with a leaf a slot, lane after lane; zero where no valid
       transition begins.
     largest: float32 scalar, the largest p^alpha that any had; 0 if none.
-    updates: int32 scalar, how often priorities were renewed; what a schedule
-      of beta counts.
   """
 
-  tree: jax.Array
+  tree: sum_tree.SumTree
   largest: jax.Array
-  updates: jax.Array
 
 
 class PrioritizedReplay(uniform.UniformReplay):
@@ -76,35 +73,38 @@ class PrioritizedReplay(uniform.UniformReplay):
       age=ring.age,
       tree=sum_tree.init(ring.head.shape[0] * ring.capacity),
       largest=jnp.zeros(()),
-      updates=jnp.zeros((), jnp.int32),
     )
 
   def add(self, ring: PrioritizedRing, step: ring_lib.Step) -> PrioritizedRing:
     """See base class; priorities follow what becomes valid, or ceases to be."""
-    newest, age, done = ring.head, ring.age, step.terminated | step.truncated
+    newest, age = ring.head[:, None], ring.age[:, None]
+    done = (step.terminated | step.truncated)[:, None]
     ring = ring_lib.add(ring, step)
     # From the slot n - 1 steps back to the last that may need a frame that was
     # overwritten. In a ring the oldest slots lie behind the newest one.
     ahead = jnp.arange(1 - self.n_step, self.stack + 2)[None]
     lane = jnp.arange(len(newest))[:, None]
-    slot = (newest[:, None] + ahead) % ring.capacity
-    leaf = lane * ring.capacity + slot
-    done, age = done[:, None], age[:, None]
+    slot = (newest + ahead) % ring.capacity
     complete = (ahead <= 0) & (-ahead <= age)
     complete &= done | (ahead == 1 - self.n_step)
     # One slot ahead lies the frame that followed, which ended what was there;
     # if that is an episode's last, the next to be written is one further.
     frames = jnp.minimum(ring.slots.age[lane, slot], self.stack - 1)
     lost = (ahead > 0) & (ahead - frames < 2 + done)
-    priority = jnp.where(lost, 0.0, sum_tree.get(ring.tree, leaf))
-    priority = jnp.where(complete, jnp.maximum(ring.largest, 1.0), priority)
-    return ring.replace(
-      tree=sum_tree.put(ring.tree, leaf.ravel(), priority.ravel())
+    priority = jnp.where(complete, jnp.maximum(ring.largest, 1.0), 0.0)
+    tree = sum_tree.put(
+      ring.tree,
+      (lane * ring.capacity + slot).ravel(),
+      priority.ravel(),
+      where=(complete | lost).ravel(),
     )
+    return ring.replace(tree=tree)
 
-  def sample(self, ring: PrioritizedRing, key: jax.Array) -> agent_lib.Sample:
-    """Returns B valid transitions, each drawn by its priority."""
-    depth = sum_tree.depth(ring.tree)
+  def sample(
+    self, ring: PrioritizedRing, key: jax.Array, updates: int | jax.Array = 0
+  ) -> agent_lib.Sample:
+    """Returns B valid transitions, each drawn by its priority; see base."""
+    depth = ring.tree.depth
     fraction, *finer = jax.random.uniform(key, (1 + depth, self.batch_size))
     if self.stratified:
       fraction = (jnp.arange(self.batch_size) + fraction) / self.batch_size
@@ -115,7 +115,7 @@ class PrioritizedReplay(uniform.UniformReplay):
     # N and the sum of all priorities fall out of the weights.
     relative = sum_tree.get(ring.tree, index)
     relative = jnp.min(relative) / relative
-    beta = exploration.value_at(self.beta, ring.updates)
+    beta = exploration.value_at(self.beta, updates)
     return agent_lib.Sample(
       transition=self.transition_at(
         ring, lane, newest - (newest - slot) % ring.capacity
@@ -133,13 +133,17 @@ class PrioritizedReplay(uniform.UniformReplay):
     no valid transition begins (any more) change nothing.
     """
     # Below or above these, sums of them would not be what they should.
-    high = _FLOAT.max / ring.tree.size
+    high = _FLOAT.max / ring.tree.levels[0].size
     priority = jnp.clip(
       (priority + self.epsilon) ** self.alpha, _FLOAT.tiny, high
     )
-    valid = sum_tree.get(ring.tree, index) > 0
+    tree = sum_tree.put(
+      ring.tree,
+      index,
+      sum_tree.agree(index, priority),
+      where=sum_tree.get(ring.tree, index) > 0,
+    )
     return ring.replace(
-      tree=sum_tree.put(ring.tree, index, jnp.where(valid, priority, 0.0)),
+      tree=tree,
       largest=jnp.maximum(ring.largest, jnp.max(priority)),
-      updates=ring.updates + 1,
     )

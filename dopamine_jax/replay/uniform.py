@@ -49,6 +49,20 @@ class UniformReplay(settings.Settings):
         'min_history', f'is larger than the ring (capacity = {self.capacity})'
       )
 
+  @property
+  def warm_up(self) -> int:
+    """Agent steps that are taken by random actions."""
+    return self.min_history
+
+  def check_split(self, num_devices: int):
+    """Refuses devices that can't share each batch evenly."""
+    if self.batch_size % num_devices:
+      self.refuse(
+        'batch_size',
+        f'is not a multiple of the {num_devices} devices that it is split over '
+        "(devices.Devices.split = 'batch')",
+      )
+
   def init(self, step: ring_lib.Step) -> ring_lib.Ring:
     """Returns an empty ring for steps like the example `step`.
 
@@ -82,8 +96,17 @@ class UniformReplay(settings.Settings):
     live = ring.head - ring.oldest
     return jnp.mean(live / (ring.capacity - 1))
 
-  def sample(self, ring: ring_lib.Ring, key: jax.Array) -> agent_lib.Sample:
-    """Returns B valid transitions, each drawn uniformly."""
+  def sample(
+    self, ring: ring_lib.Ring, key: jax.Array, updates: int | jax.Array = 0
+  ) -> agent_lib.Sample:
+    """Returns B valid transitions, each drawn uniformly.
+
+    Args:
+      ring: holds a valid transition.
+      key: a PRNG key for this sample alone.
+      updates: how many came before; what schedules count.
+    """
+    del updates
     lane, slot = self._sample_slots(ring, key)
     return agent_lib.Sample(
       transition=self.transition_at(ring, lane, slot),

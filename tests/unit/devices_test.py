@@ -94,6 +94,12 @@ def test_a_split_batch_teaches_a_cnn_what_one_device_would(seen):
   assert seen['batch, CNN']['same experience']
 
 
+def test_a_split_batch_by_priorities_teaches_what_one_device_would(seen):
+  # Priorities are as far apart as losses, so that experience is not the same.
+  assert seen['batch, by priority']['distance'] < ROUNDING
+  assert seen['batch, by priority']['each device has'] == [1 / 8, 1]
+
+
 def test_gradients_added_once_too_often_would_be_seen(seen):
   assert seen['gradients 8 times too large'] > 1_000 * ROUNDING
 
@@ -106,8 +112,9 @@ def test_each_device_computes_its_part_of_a_batch(seen):
   assert seen['costs']['relative flops'] < 1 / 2
 
 
-def test_split_frames_are_never_gathered(seen):
-  costs = seen['costs']
+@pytest.mark.parametrize('name', ['costs', 'costs by priority'])
+def test_split_frames_are_never_gathered(seen, name):
+  costs = seen[name]
   assert costs['temporary memory'] < costs['all frames'] / 10
 
 
@@ -147,6 +154,8 @@ def test_a_run_over_devices_resumes_exactly(seen):
     'seeds, CNN',
     'seeds, 4 devices',
     'pinned host, 8 seeds',
+    'seeds, by priority',
+    'pinned host, 8 seeds by priority',
   ],
 )
 def test_other_layouts_learn_the_same_too(seen_slowly, name):

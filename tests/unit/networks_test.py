@@ -11,6 +11,7 @@ import pytest
 
 from dopamine_jax import convolution
 from dopamine_jax import errors
+from dopamine_jax import impala
 from dopamine_jax import networks
 
 
@@ -282,13 +283,13 @@ def test_impala_has_three_stages_of_five_convolutions(width):
     name.replace('kernel', 'bias'): shape[-1:]
     for name, shape in expected.items()
   }
-  network = networks.ImpalaCNN(num_outputs=6, width=width)
+  network = impala.ImpalaCNN(num_outputs=6, width=width)
   assert shapes(network, pixels(1, 84, 84, 4)) == expected
 
 
 def test_impala_equals_the_same_layers_of_flax():
   x = pixels(2, 20, 22, 4)
-  torso = networks.ImpalaTorso()
+  torso = impala.ImpalaTorso()
   params = init(torso, x)
   layers = iter(range(15))
 

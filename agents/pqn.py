@@ -1,0 +1,121 @@
+"""PQN: Q-learning over many environments, without a replay or target network.
+
+Gallici et al. (2024), Simplifying Deep Temporal Difference Learning.
+https://arxiv.org/abs/2407.04811
+
+The network is to normalize its layers, which keeps the learning stable:
+`networks.normalized_relu` as its activation.
+
+Differs from the paper:
+1. A truncated episode goes on in the value of its last observation; the
+   authors' code takes every end for a termination.
+"""
+
+from collections.abc import Callable
+
+from flax import struct
+import jax
+import jax.numpy as jnp
+import optax
+import rlax
+
+from dopamine_jax import config
+from dopamine_jax import exploration
+from dopamine_jax import networks
+from dopamine_jax import on_policy
+from dopamine_jax import optimization
+from dopamine_jax import returns
+
+
+class Batch(struct.PyTreeNode):
+  """What the epochs go over, [B, ...]."""
+
+  observation: jax.Array
+  action: jax.Array
+  target: jax.Array
+
+
+class PQN(on_policy.OnPolicy):
+  """Parallelized Q-network: Q(lambda) from each rollout.
+
+  Attributes:
+    network: makes the Flax module from `num_outputs`, one for each action.
+    optimizer: see base class.
+    update_period: see base class.
+    num_epochs: see base class.
+    num_minibatches: see base class.
+    q_lambda: how far returns look ahead before the largest value, from 0 to 1.
+    epsilon: of epsilon-greedy training, a number or an optax schedule over
+      agent steps.
+    evaluation_epsilon: the same when not training.
+  """
+
+  network: Callable = networks.NatureCNN
+  optimizer: optax.GradientTransformation = optimization.clipped(
+    optax.radam(2.5e-4), max_norm=10.0
+  )
+  update_period: int = 4_096
+  num_epochs: int = 2
+  num_minibatches: int = 32
+  q_lambda: float = 0.65
+  epsilon: float | optax.Schedule = optax.linear_schedule(1.0, 0.001, 5_000_000)
+  evaluation_epsilon: float = 0.0
+
+  def __post_init__(self):
+    super().__post_init__()
+    self.require_discrete_actions()
+    self.require_fraction('q_lambda', 'evaluation_epsilon')
+    if not callable(self.epsilon):
+      self.require_fraction('epsilon')
+
+  def init_params(self, key, observation):
+    """See base class."""
+    return self.module.init(key, observation)['params']
+
+  def q_values(self, params, observation) -> jax.Array:
+    """Returns Q-values [B, A]."""
+    return self.module.apply({'params': params}, observation)
+
+  def act(self, state, observation, step, key, *, explore) -> jax.Array:
+    """Acts epsilon-greedily; see base class."""
+    q = self.q_values(state.params, state.observations.normalize(observation))
+    epsilon = self.evaluation_epsilon
+    if explore:
+      epsilon = exploration.value_at(self.epsilon, step)
+    return exploration.epsilon_greedy(q, epsilon, key)
+
+  def batch(self, params, trajectory) -> Batch:
+    """See base class."""
+
+    def value(observation):
+      return jnp.max(self.q_values(params, observation), axis=-1)
+
+    values = returns.over_rows(value, trajectory.observation)
+    next_values = returns.next_values(trajectory, values, value)
+    return Batch(
+      observation=trajectory.observation,
+      action=trajectory.action,
+      target=returns.lambda_returns(trajectory, next_values, self.q_lambda),
+    )
+
+  def loss(self, params, batch, updates):
+    """Returns half the mean squared error of the chosen actions' values."""
+    del updates
+    q = self.q_values(params, batch.observation)
+    chosen = rlax.batched_index(q, batch.action)
+    loss = jnp.mean(jnp.square(chosen - batch.target)) / 2
+    return loss, {'QMean': jnp.mean(q), 'QMax': jnp.max(q)}
+
+  def greedy(self) -> 'PQN':
+    """See base class."""
+    return self.replace(evaluation_epsilon=0.0)
+
+  def schedules(self, step: int) -> dict[str, float]:
+    """See base class."""
+    return {'Epsilon': float(exploration.value_at(self.epsilon, step))}
+
+  @property
+  def module(self):
+    """The network, a Flax module."""
+    outputs = int(self.action_space.n)
+    return config.configured(self.network)(num_outputs=outputs)

@@ -1,0 +1,308 @@
+"""Compares groups of runs: tables, figures, and what they allow to say."""
+
+from collections.abc import Callable, Mapping, Sequence
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from dopamine_jax import errors
+from dopamine_jax.analysis import baselines as baselines_lib
+from dopamine_jax.analysis import curves as curves_lib
+from dopamine_jax.analysis import games as games_lib
+from dopamine_jax.analysis import groups as groups_lib
+from dopamine_jax.analysis import plots
+from dopamine_jax.analysis import statistics
+from dopamine_jax.analysis import verdicts
+
+# Points that make a score: training returns are noisy, and there are many; an
+# evaluation is of the agent as it is then.
+_LAST = {'Train/AverageReturns': 5}
+_AGGREGATES = {
+  'IQM': statistics.iqm,
+  'median': statistics.median,
+  'mean': statistics.mean,
+  'optimality gap': statistics.optimality_gap,
+}
+
+
+class Comparison(NamedTuple):
+  """Groups side by side.
+
+  Attributes:
+    metric: the tag.
+    last: how many points make a run's score.
+    titles: of the games, by key.
+    differences: settings in which the groups differ, with their values.
+    curves: by group's name and game's key.
+    bands: of published runs, by baseline's name and game's key.
+    ends: the agent step that scores are taken at, by the keys of those games
+      that all groups can be compared on.
+    scores: [R, G] by group's name, on those games.
+    pairs: what the scores say of each two groups.
+    sentences: all that is said in words.
+  """
+
+  metric: str
+  last: int
+  titles: Mapping[str, str]
+  differences: Mapping[str, Sequence[str]]
+  curves: curves_lib.Curves
+  bands: Mapping[str, Mapping[str, pd.DataFrame]]
+  ends: Mapping[str, int]
+  scores: Mapping[str, np.ndarray]
+  pairs: Sequence[verdicts.Pair]
+  sentences: Sequence[str]
+
+  @property
+  def human_games(self) -> list[str]:
+    """Keys of the compared games with known random and human scores."""
+    known = games_lib.random_human().index
+    return [game for game in self.ends if game in known]
+
+  def normalized_scores(self) -> dict[str, np.ndarray]:
+    """Returns the scores on `human_games`, from 0 (random) to 1 (human)."""
+    columns = {game: i for i, game in enumerate(self.ends)}
+    return {
+      name: np.stack(
+        [
+          games_lib.human_normalized(scores[:, columns[game]], game)
+          for game in self.human_games
+        ],
+        axis=1,
+      )
+      for name, scores in self.scores.items()
+    }
+
+
+def compare(
+  arguments: Sequence[str],
+  metric: str = 'Train/AverageReturns',
+  baselines: Sequence[str] = (),
+  last: int | None = None,
+  say: Callable[[str], None] = print,
+) -> Comparison:
+  """Compares runs.
+
+  Args:
+    arguments: each PATH or NAME=PATH, of a run or a folder above several.
+    metric: a tag.
+    baselines: as 'dopamine:DQN:cnn'.
+    last: how many points make a run's score; None is 5 of training returns and
+      1 of everything else.
+    say: prints what is left out, and why.
+
+  Raises:
+    UserError: if nothing can be compared.
+  """
+  # First, so that a misspelt one is told before anything is read.
+  published = {name: baselines_lib.parse(name) for name in baselines}
+  own = groups_lib.gather(arguments, say)
+  curves = curves_lib.of_groups(own, metric, say)
+  own = [group for group in own if group.name in curves]
+  for line in verdicts.unfinished(own):
+    say(line)
+  titles = _titles(own)
+  rivals, bands = _publish(published, metric, titles, say)
+  if rivals:
+    curves |= curves_lib.of_groups(rivals, metric, say)
+  last = last or _LAST.get(metric, 1)
+  ends = _ends(curves, titles, say)
+  scores = {
+    name: curves_lib.score_matrix(
+      {game: c[game].until(end) for game, end in ends.items()}, [*ends], last
+    )
+    for name, c in curves.items()
+    if ends
+  }
+  pairs = verdicts.pairs(scores, [group.name for group in rivals])
+  return Comparison(
+    metric=metric,
+    last=last,
+    titles=titles,
+    differences=groups_lib.differences(own),
+    curves=curves,
+    bands=bands,
+    ends=ends,
+    scores=scores,
+    pairs=pairs,
+    sentences=[
+      *(verdicts.sentence(pair) for pair in pairs),
+      *_departures(own, curves, bands, titles),
+    ],
+  )
+
+
+def write(comparison: Comparison, folder: pathlib.Path) -> list[pathlib.Path]:
+  """Writes figures, numbers and words; returns the files.
+
+  Raises:
+    UserError: if the folder can't be written.
+  """
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    curve_table(comparison).to_csv(folder / 'curves.csv', index=False)
+    score_table(comparison).to_csv(folder / 'scores.csv', index=False)
+    (folder / 'summary.txt').write_text('\n'.join(comparison.sentences) + '\n')
+  except OSError as error:
+    raise errors.UserError(
+      f'--out {folder} can not be written: {error}. Choose another folder.'
+    ) from error
+  figures = {
+    'curves': plots.learning_curves(
+      comparison.curves, comparison.titles, comparison.bands, comparison.metric
+    )
+  }
+  games = comparison.human_games
+  if len(games) > 1:
+    normalized = {
+      name: {
+        game: curves_lib.normalized(c[game].until(comparison.ends[game]), game)
+        for game in games
+      }
+      for name, c in comparison.curves.items()
+    }
+    figures['aggregate'] = plots.aggregate(normalized, games, comparison.last)
+  for name, figure in figures.items():
+    plots.save(figure, folder, name)
+  names = [f'{name}.{suffix}' for name in figures for suffix in ('png', 'svg')]
+  names += ['curves.csv', 'scores.csv', 'summary.txt']
+  return [folder / name for name in names]
+
+
+def curve_table(comparison: Comparison) -> pd.DataFrame:
+  """Returns each point of each curve, with its interval over runs."""
+  tables = []
+  for name, by_game in comparison.curves.items():
+    for game, curve in by_game.items():
+      interval = statistics.bootstrap(
+        statistics.mean, curve.values[..., None], resamples=1_000
+      )
+      columns = {
+        'group': name,
+        'game': comparison.titles[game],
+        'agent_steps': curve.steps,
+        'runs': curve.num_runs,
+        'mean': interval.value,
+        'low': interval.low,
+        'high': interval.high,
+      }
+      tables.append(pd.DataFrame(columns))
+  return pd.concat(tables, ignore_index=True)
+
+
+def score_table(comparison: Comparison) -> pd.DataFrame:
+  """Returns each group's score on each game, with its interval over runs."""
+  rows = []
+  for column, (game, end) in enumerate(comparison.ends.items()):
+    for name, scores in comparison.scores.items():
+      own = scores[:, [column]]
+      own = own[~np.isnan(own[:, 0])]
+      interval = statistics.bootstrap(statistics.mean, own)
+      rows.append(
+        {
+          'group': name,
+          'game': comparison.titles[game],
+          'agent_steps': end,
+          'runs': len(own),
+          'mean': interval.value,
+          'low': interval.low,
+          'high': interval.high,
+          'worst': own.min(),
+          'best': own.max(),
+        }
+      )
+  return pd.DataFrame(rows)
+
+
+def aggregate_table(comparison: Comparison) -> pd.DataFrame | None:
+  """Returns human-normalized aggregates, or None where no human is known."""
+  if not comparison.human_games:
+    return None
+  rows = []
+  for name, scores in comparison.normalized_scores().items():
+    for label, statistic in _AGGREGATES.items():
+      interval = statistics.bootstrap(statistic, scores)
+      rows.append({'group': name, 'statistic': label, **interval._asdict()})
+  return pd.DataFrame(rows)
+
+
+def _titles(groups):
+  """Returns games as their runs write them, by key and in order of names."""
+  titles = {}
+  for group in groups:
+    for run in group.runs:
+      titles.setdefault(games_lib.key(run.game), run.game)
+  return dict(sorted(titles.items()))
+
+
+def _publish(published, metric, titles, say):
+  """Returns baselines that have runs as groups, and all as bands."""
+  rivals, bands = [], {}
+  if published and metric != baselines_lib.METRIC:
+    say(
+      f'No baseline is drawn: they are of {baselines_lib.METRIC}, and you '
+      f'asked for {metric}.'
+    )
+    return rivals, bands
+  for name, table in published.items():
+    table = table[table.game.isin(titles)]
+    missing = [t for key, t in titles.items() if key not in set(table.game)]
+    if missing:
+      say(f'{name} has no curve of {", ".join(missing)}: none is drawn there.')
+    if table.empty:
+      continue
+    whole = baselines_lib.band(table)
+    bands[name] = {game: rows for game, rows in whole.groupby('game')}
+    if (table.seed != baselines_lib.ALL_SEEDS).all():
+      rivals.append(groups_lib.Group(name, [], table, published=True))
+  return rivals, bands
+
+
+def _ends(curves, titles, say):
+  """Returns where scores are taken, on the games that all groups have."""
+  shared = curves_lib.common_games(curves)
+  if not shared and len(curves) > 1:
+    say(
+      'No game has runs of all groups: curves are drawn, nothing is compared.'
+    )
+  elif len(shared) < len(titles):
+    alone = ', '.join(t for k, t in titles.items() if k not in shared)
+    say(f'Not compared, since not all groups have it: {alone}.')
+  ends = curves_lib.ends(curves, shared)
+  short = {}
+  for game, end in [*ends.items()]:
+    late = [n for n, c in curves.items() if c[game].steps[0] > end]
+    if late:
+      del ends[game]
+      say(
+        f'{titles[game]} is not compared: {late[0]} begins after the last of '
+        f'another, at {end:,} agent steps.'
+      )
+    elif len({c[game].steps[-1] for c in curves.values()}) > 1:
+      short.setdefault(end, []).append(titles[game])
+  for end, names in short.items():
+    say(
+      f'Compared at {end:,} agent steps, the last that all groups have: '
+      f'{", ".join(names)}.'
+    )
+  return ends
+
+
+def _departures(own, curves, bands, titles):
+  """Says for each band where groups leave it."""
+  lines = [
+    f'{titles[game]}, {baseline}: '
+    + verdicts.departures(group.name, curves[group.name][game], band)
+    for baseline, by_game in bands.items()
+    for game, band in by_game.items()
+    for group in own
+    if game in curves[group.name]
+  ]
+  if lines:
+    lines.append(
+      'By chance alone a single run of the same kind is outside the range of '
+      'five at a third of its points, the mean of several runs less often.'
+    )
+  return lines

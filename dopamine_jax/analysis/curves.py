@@ -1,0 +1,151 @@
+"""Learning curves of groups on the games that they share, and their scores."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from dopamine_jax import errors
+from dopamine_jax.analysis import games as games_lib
+from dopamine_jax.analysis import groups as groups_lib
+
+
+class Curve(NamedTuple):
+  """Runs of one group on one game, at the agent steps that all of them have.
+
+  Attributes:
+    steps: [T] agent steps.
+    values: [T, R].
+  """
+
+  steps: np.ndarray
+  values: np.ndarray
+
+  @property
+  def num_runs(self) -> int:
+    """R."""
+    return self.values.shape[1]
+
+  def until(self, step: int) -> 'Curve':
+    """Returns the part up to and including `step`."""
+    return Curve(*(x[self.steps <= step] for x in self))
+
+  def scores(self, last: int) -> np.ndarray:
+    """Returns the mean of each run's last points, [R]."""
+    return self.values[-last:].mean(axis=0)
+
+
+Curves = Mapping[str, Mapping[str, Curve]]  # by group's name and game's key
+
+
+def of_groups(
+  groups: Sequence[groups_lib.Group],
+  metric: str,
+  say: Callable[[str], None] = print,
+) -> dict[str, dict[str, Curve]]:
+  """Returns each group's curves by game; groups without any are left out.
+
+  Args:
+    groups: with different names.
+    metric: a tag.
+    say: prints what was left out, and why.
+
+  Raises:
+    UserError: if no group has the metric.
+  """
+  found = {}
+  for group in groups:
+    table = group.table[group.table.metric == metric]
+    curves = {}
+    for game, rows in table.groupby(table.game.map(games_lib.key)):
+      curve = _curve(group.name, rows, say)
+      if curve is not None:
+        curves[game] = curve
+    if curves:
+      found[group.name] = curves
+    else:
+      say(f'Left out: {group.name} has no number of {metric}.')
+  if not found:
+    there = sorted({m for g in groups for m in g.table.metric.unique()})
+    raise errors.UserError(
+      f'no run has a number of {metric}. There are {", ".join(there)}.'
+    )
+  return found
+
+
+def _curve(name, rows, say):
+  """Returns a curve, or None if its runs have no step in common."""
+  wide = rows.pivot(
+    index='agent_steps', columns=['run', 'seed'], values='value'
+  ).sort_index()
+  wide = wide.dropna(axis='columns', how='all')
+  if wide.empty:
+    return None
+  game = rows.game.iloc[0]
+  ends = wide.apply(pd.Series.last_valid_index)
+  if ends.nunique() > 1:
+    say(
+      f'{name}, {game}: runs are between {ends.min():,} and {ends.max():,} '
+      'agent steps long, and are used as far as the shortest goes.'
+    )
+  inside = wide.loc[: ends.min()]
+  whole = inside.dropna()
+  if whole.empty:
+    say(
+      f'Left out: {name}, {game}: its runs have their numbers at different '
+      'agent steps, and none in common.'
+    )
+    return None
+  if len(whole) < len(inside):
+    say(
+      f'{name}, {game}: {len(inside) - len(whole)} of {len(inside)} points are '
+      'left out, since not every run has a number there (no episode ended, or '
+      'iterations are of different lengths).'
+    )
+  return Curve(whole.index.to_numpy(), whole.to_numpy())
+
+
+def common_games(curves: Curves) -> list[str]:
+  """Returns the keys of the games that every group has."""
+  return sorted(set.intersection(*(set(c) for c in curves.values())))
+
+
+def ends(curves: Curves, games: Sequence[str]) -> dict[str, int]:
+  """Returns the last agent step of each game that every group has reached."""
+  return {
+    game: int(min(c[game].steps[-1] for c in curves.values() if game in c))
+    for game in games
+  }
+
+
+def score_matrix(
+  curves: Mapping[str, Curve], games: Sequence[str], last: int
+) -> np.ndarray:
+  """Returns the scores of a group, [R, G]; NaN where a game has fewer runs."""
+  scores = [curves[game].scores(last) for game in games]
+  matrix = np.full((max(map(len, scores)), len(games)), np.nan)
+  for column, values in enumerate(scores):
+    matrix[: len(values), column] = values
+  return matrix
+
+
+def normalized(curve: Curve, game: str) -> Curve:
+  """Returns a curve on the scale from a random to a human player."""
+  return curve._replace(values=games_lib.human_normalized(curve.values, game))
+
+
+def stack(
+  curves: Mapping[str, Curve], games: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the steps [T] that all games have, and the values [T, R, G]."""
+  steps = curves[games[0]].steps
+  for game in games[1:]:
+    steps = np.intersect1d(steps, curves[game].steps)
+  num_runs = max(curves[game].num_runs for game in games)
+  values = np.full((len(steps), num_runs, len(games)), np.nan)
+  for column, game in enumerate(games):
+    curve = curves[game]
+    rows = np.isin(curve.steps, steps)
+    values[:, : curve.num_runs, column] = curve.values[rows]
+  return steps, values

@@ -1,0 +1,242 @@
+"""Figures: learning curves, and scores over many games."""
+
+from collections.abc import Mapping, Sequence
+import itertools
+import math
+import pathlib
+
+from matplotlib import axes as axes_lib
+from matplotlib import figure as figure_lib
+from matplotlib import ticker
+from matplotlib.backends import backend_agg
+import numpy as np
+import pandas as pd
+
+from dopamine_jax import errors
+from dopamine_jax.analysis import curves as curves_lib
+from dopamine_jax.analysis import statistics
+
+# Okabe & Ito (2008), Color universal design; yellow is too faint for a line.
+_COLOURS = (
+  *('#0072B2', '#D55E00', '#009E73', '#CC79A7'),
+  *('#E69F00', '#56B4E9', '#000000'),
+)
+# Lines differ in more than colour, for those who see few and for gray paper.
+_DASHES = ('-', '--', '-.', ':')
+_PUBLISHED = '#777777'
+_LABELS = {
+  'Train/AverageReturns': 'return of a training episode',
+  'Eval/AverageReturns': 'return of an evaluation episode',
+}
+_WHAT = 'mean of seeds, 95% interval'
+_PANEL, _SINGLE = (4.2, 3.1), (6.4, 4.4)  # inches
+_RESAMPLES = 1_000
+
+
+class Style:
+  """Gives each group one colour and dash in all figures."""
+
+  def __init__(self, names: Sequence[str]):
+    self._index = {name: i for i, name in enumerate(names)}
+
+  def __getitem__(self, name: str) -> dict[str, str]:
+    """Returns keyword arguments of `Axes.plot`."""
+    i = self._index[name]
+    dash = _DASHES[(i + i // len(_COLOURS)) % len(_DASHES)]
+    return {'color': _COLOURS[i % len(_COLOURS)], 'linestyle': dash}
+
+
+def learning_curves(
+  curves: curves_lib.Curves,
+  titles: Mapping[str, str],
+  bands: Mapping[str, Mapping[str, pd.DataFrame]],
+  metric: str,
+) -> figure_lib.Figure:
+  """Draws a panel a game: means over runs, 95% intervals, published bands.
+
+  Args:
+    curves: by group's name and game's key.
+    titles: of games, by key: these are drawn.
+    bands: by baseline's name and game's key, as `baselines.band` gives them.
+    metric: the tag that is drawn.
+  """
+  columns = min(len(titles), 4 if len(titles) <= 16 else 6)
+  figure, grid = _figure(math.ceil(len(titles) / columns), columns)
+  own = {name: c for name, c in curves.items() if name not in bands}
+  style = Style(list(own))
+  for axes, (game, title) in zip(grid, titles.items(), strict=False):
+    last = max(c[game].steps[-1] for c in own.values() if game in c)
+    ends = [last]
+    for name, games in own.items():
+      if game in games:
+        curve = games[game]
+        interval = statistics.bootstrap(
+          statistics.mean, curve.values[..., None], resamples=_RESAMPLES
+        )
+        label = f'{name} ({_count(curve.num_runs, "seed")})'
+        _draw(axes, curve.steps, interval, label, style[name])
+    for dash, (name, games) in zip(itertools.cycle(_DASHES), bands.items()):
+      if game in games:
+        ends.append(_draw_band(axes, games[game], last, name, dash))
+    axes.set_title(title)
+    _steps_axis(axes, max(ends))
+  for axes in grid[len(titles) :]:
+    axes.remove()
+  for axes in grid[: len(titles) : columns]:
+    axes.set_ylabel(f'{_LABELS.get(metric, metric)}\n{_WHAT}')
+  _legend(figure, grid[: len(titles)])
+  return figure
+
+
+def aggregate(
+  curves: curves_lib.Curves, games: Sequence[str], last: int
+) -> figure_lib.Figure:
+  """Draws IQM over agent steps, and the profile of the last scores.
+
+  Args:
+    curves: human-normalized, by group's name and game's key.
+    games: keys of those that every group has.
+    last: points that make a score.
+  """
+  figure, (left, right) = _figure(1, 2)
+  style = Style(list(curves))
+  matrices = {}
+  for name, by_game in curves.items():
+    steps, values = curves_lib.stack(by_game, games)
+    if len(steps):
+      interval = statistics.bootstrap(
+        statistics.iqm, values, resamples=_RESAMPLES // 4
+      )
+      _draw(left, steps, interval, name, style[name])
+    matrices[name] = curves_lib.score_matrix(by_game, games, last)
+  everything = np.concatenate([m.ravel() for m in matrices.values()])
+  top = max(2.0, float(np.nanpercentile(everything, 90)))
+  thresholds = np.linspace(0, top, 101)
+  for name, scores in matrices.items():
+    interval = statistics.bootstrap(
+      lambda s: statistics.performance_profile(s, thresholds),
+      scores,
+      resamples=_RESAMPLES,
+    )
+    _draw(right, thresholds, interval, name, style[name])
+  left.set_title(f'{len(games)} games')
+  left.set_ylabel('IQM of human-normalized\nreturns, 95% interval')
+  left.axhline(1, color=_PUBLISHED, linewidth=0.8, zorder=0)
+  _steps_axis(left, max(c[g].steps[-1] for c in curves.values() for g in games))
+  right.set_title('performance profile, last scores')
+  right.set_xlabel('human-normalized score')
+  right.set_ylabel('share of runs above it')
+  right.set_ylim(0, 1)
+  right.set_xlim(0, top)
+  _legend(figure, [left])
+  return figure
+
+
+def save(figure: figure_lib.Figure, folder: pathlib.Path, name: str):
+  """Writes a figure as PNG and as SVG; returns nothing.
+
+  Raises:
+    UserError: if it can't.
+  """
+  for suffix, options in (('png', {'dpi': 160}), ('svg', {})):
+    path = folder / f'{name}.{suffix}'
+    try:
+      figure.savefig(path, **options)
+    except OSError as error:
+      raise errors.UserError(f'could not write {path}: {error}') from error
+
+
+def _figure(rows, columns):
+  """Returns a figure and its axes in one list, without any global state."""
+  panel = _SINGLE if rows * columns == 1 else _PANEL
+  size = panel[0] * columns, panel[1] * rows
+  figure = figure_lib.Figure(figsize=size, layout='constrained')
+  backend_agg.FigureCanvasAgg(figure)
+  grid = figure.subplots(rows, columns, squeeze=False)
+  for axes in grid.flat:
+    axes.spines[['top', 'right']].set_visible(False)
+    axes.grid(color='#e4e4e4', linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.yaxis.set_major_formatter(_short)
+  return figure, list(grid.flat)
+
+
+def _draw(axes: axes_lib.Axes, x, interval, label, style):
+  """Draws a line in its interval; a single point as a dot with a bar."""
+  if len(x) == 1:
+    bars = np.array(
+      [interval.value - interval.low, interval.high - interval.value]
+    )
+    bars = None if np.isnan(bars).any() else np.maximum(bars, 0)
+    axes.errorbar(
+      x, interval.value, bars, fmt='o', color=style['color'], label=label
+    )
+    return
+  axes.plot(x, interval.value, label=label, linewidth=1.7, **style)
+  if not np.isnan(interval.low).any():
+    axes.fill_between(
+      x, interval.low, interval.high, color=style['color'], alpha=0.18, lw=0
+    )
+
+
+def _draw_band(axes, band, end, name, dash):
+  """Draws the range of published runs, and returns where the axis ends.
+
+  It goes a little further than one's own runs, for one to see where they are
+  bound, and so far that it has four points.
+  """
+  end = max(1.1 * end, band.agent_steps.nsmallest(4).max())
+  band = band[band.agent_steps <= end]
+  axes.fill_between(
+    *(band[column] for column in ('agent_steps', 'low', 'high')),
+    color=_PUBLISHED,
+    alpha=0.22,
+    lw=0,
+    zorder=1,
+  )
+  axes.plot(
+    band.agent_steps,
+    band['mean'],
+    label=f'{name}: mean and range of 5 runs',
+    color=_PUBLISHED,
+    linewidth=1.2,
+    linestyle=dash,
+    zorder=1.5,
+  )
+  return end
+
+
+def _steps_axis(axes, end):
+  axes.set_xlabel('agent steps')
+  axes.set_xlim(0, end * 1.01)
+  axes.xaxis.set_major_formatter(_short)
+  axes.xaxis.set_major_locator(ticker.MaxNLocator(6))
+
+
+def _short(value, _):
+  """Writes 250000 as 250k."""
+  for size, letter in ((1e9, 'G'), (1e6, 'M'), (1e3, 'k')):
+    if abs(value) >= size:
+      return f'{value / size:g}{letter}'
+  return f'{value:g}'
+
+
+def _legend(figure, grid):
+  """Puts one legend for all panels below them."""
+  entries = {}
+  for axes in grid:
+    for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+      entries.setdefault(label, handle)
+  width = figure.get_figwidth()
+  longest = max(map(len, entries), default=1)
+  figure.legend(
+    entries.values(),
+    entries.keys(),
+    loc='outside lower center',
+    ncols=max(1, min(len(entries), int(width * 11 / (longest + 8)))),
+    frameon=False,
+  )
+
+
+def _count(number, noun):
+  return f'{number} {noun}' if number == 1 else f'{number} {noun}s'

@@ -1,0 +1,31 @@
+"""Initializers of kernels that Flax lacks."""
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+
+
+def orthogonal(scale: float = 1.0) -> nn.initializers.Initializer:
+  """Returns `nn.initializers.orthogonal`, safe over several seeds on CPUs.
+
+  Under `jax.vmap` it decomposes a batch of matrices, for which jaxlib waits in
+  a thread of the pool that is to do the work: two such calls at once can wait
+  for ever (seen in jaxlib 0.10.2). Here it is one matrix after another.
+  """
+  initialize = nn.initializers.orthogonal(scale)
+
+  def init(key, shape, dtype=jnp.float32):
+    one = jax.custom_batching.sequential_vmap(
+      lambda key: initialize(key, shape, dtype)
+    )
+    return one(key)
+
+  return init
+
+
+def fan_in_uniform(scale: float = 3**-0.5) -> nn.initializers.Initializer:
+  """Returns an initializer of kernels, uniform with variance scale / fan-in.
+
+  Dopamine's for all networks that learn distributions has this scale.
+  """
+  return nn.initializers.variance_scaling(scale, 'fan_in', 'uniform')

@@ -1,0 +1,123 @@
+"""Running statistics that bring observations and rewards to a common scale.
+
+They are part of an agent's state: checkpoints hold them, an update adds what
+it has seen, and acting, in training as in evaluation, only reads them.
+"""
+
+from typing import Any
+
+from flax import struct
+import jax
+import jax.numpy as jnp
+
+from dopamine_jax import agent as agent_lib
+
+# Normalized numbers are clipped to [-_BOUND, _BOUND], as in OpenAI's baselines.
+_BOUND = 10.0
+
+
+class Identity(struct.PyTreeNode):
+  """Stands for either of the others where nothing is normalized."""
+
+  def add(self, *seen: Any) -> 'Identity':
+    """Returns itself."""
+    del seen
+    return self
+
+  def normalize(self, x: jax.Array) -> jax.Array:
+    """Returns `x` as it is."""
+    return x
+
+
+class Statistics(struct.PyTreeNode):
+  """Of all arrays seen so far.
+
+  Attributes:
+    mean: [*shape] float32.
+    variance: [*shape] float32, 1 before anything was seen.
+    count: float32 scalar, how many arrays.
+  """
+
+  mean: jax.Array
+  variance: jax.Array
+  count: jax.Array
+
+  @classmethod
+  def empty(cls, shape: tuple[int, ...]) -> 'Statistics':
+    """Returns the statistics of nothing."""
+    return cls(
+      mean=jnp.zeros(shape), variance=jnp.ones(shape), count=jnp.zeros(())
+    )
+
+  def add(self, seen: jax.Array) -> 'Statistics':
+    """Returns them with arrays [..., *shape] added.
+
+    Chan, Golub & LeVeque (1979), Updating formulae and a pairwise algorithm for
+    computing sample variances, eq. 2.1.
+    """
+    seen = seen.reshape(-1, *self.mean.shape).astype(jnp.float32)
+    count = self.count + len(seen)
+    change = jnp.mean(seen, axis=0) - self.mean
+    share = len(seen) / count
+    variance = (
+      self.variance * (1 - share)
+      + jnp.var(seen, axis=0) * share
+      + jnp.square(change) * share * (1 - share)
+    )
+    return Statistics(
+      mean=self.mean + change * share, variance=variance, count=count
+    )
+
+  def normalize(self, x: jax.Array) -> jax.Array:
+    """Returns [..., *shape] with mean 0 and variance 1, within [-10, 10]."""
+    axes = tuple(range(x.ndim - self.mean.ndim))
+    mean, variance = (
+      jnp.expand_dims(each, axes) for each in (self.mean, self.variance)
+    )
+    scaled = (x.astype(jnp.float32) - mean) * jax.lax.rsqrt(variance + 1e-8)
+    return jnp.clip(scaled, -_BOUND, _BOUND)
+
+
+class RewardScale(struct.PyTreeNode):
+  """By what rewards are divided: how much discounted returns vary.
+
+  Engstrom et al. (2020), Implementation Matters in Deep Policy Gradients.
+  https://arxiv.org/abs/2005.12729
+
+  Attributes:
+    statistics: of R_t = gamma R_{t-1} + r_t, after each step of an episode.
+    running: [N], R of the episodes that go on.
+  """
+
+  statistics: Statistics
+  running: jax.Array
+
+  @classmethod
+  def empty(cls, num_envs: int) -> 'RewardScale':
+    """Returns the scale before the first step."""
+    return cls(statistics=Statistics.empty(()), running=jnp.zeros(num_envs))
+
+  def add(
+    self, trajectory: agent_lib.Trajectory, gamma: float
+  ) -> 'RewardScale':
+    """Returns it with a rollout [T, N] added."""
+
+    def step(running, row):
+      reward, last = row
+      running = gamma * running + reward
+      return jnp.where(last, 0.0, running), running
+
+    running, seen = jax.lax.scan(
+      step, self.running, (trajectory.reward, trajectory.last)
+    )
+    return RewardScale(statistics=self.statistics.add(seen), running=running)
+
+  def normalize(self, reward: jax.Array) -> jax.Array:
+    """Returns scaled rewards, clipped to [-10, 10]; their mean stays."""
+    scaled = reward * jax.lax.rsqrt(self.statistics.variance + 1e-8)
+    return jnp.clip(scaled, -_BOUND, _BOUND)
+
+
+def standardized(x: jax.Array) -> jax.Array:
+  """Returns `x` with mean 0 and variance 1."""
+  return (x - jnp.mean(x)) / (jnp.std(x) + 1e-8)

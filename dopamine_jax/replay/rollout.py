@@ -1,0 +1,130 @@
+"""The newest steps, all of them and in order: what on-policy agents learn from.
+
+A rollout is read off a ring, as any other replay's samples are, so that stacks
+of frames, true last observations and checkpoints need nothing of their own.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from dopamine_jax import agent as agent_lib
+from dopamine_jax import settings
+from dopamine_jax.replay import ring as ring_lib
+
+
+class Rollout(settings.Settings):
+  """Hands out the newest T steps of each of N environments.
+
+  An update is due once so many have been taken, so that each step is in one
+  sample. The agent acts from the first step on.
+
+  Attributes:
+    steps: agent steps of a rollout, T * N (the agent's `update_period`).
+    gamma: discount of one step (given by the agent).
+    stack: frames in an observation (given by the environment).
+  """
+
+  steps: int
+  gamma: float = 0.99
+  stack: int = 1
+
+  def __post_init__(self):
+    super().__post_init__()
+    self.require_at_least(1, 'steps', 'stack')
+    self.require_fraction('gamma')
+
+  @property
+  def min_history(self) -> int:
+    """Agent steps before the first update: a whole rollout."""
+    return self.steps
+
+  @property
+  def warm_up(self) -> int:
+    """Agent steps that are taken by random actions: none."""
+    return 0
+
+  def check_split(self, num_devices: int):
+    """Refuses devices that would share each sample."""
+    self.refuse(
+      'steps',
+      f'are not split over {num_devices} devices: what follows a step must lie '
+      "beside it. Choose devices.Devices.split = 'seeds' or 'none'",
+    )
+
+  def init(self, step: ring_lib.Step) -> ring_lib.Ring:
+    """Returns an empty ring for steps like the example `step`.
+
+    Raises:
+      SettingError: if the environments can't take equally many steps.
+    """
+    num_envs = step.reward.shape[0]
+    if self.steps % num_envs:
+      self.refuse(
+        'steps',
+        f'is not a multiple of num_envs = {num_envs}; it is the update_period '
+        'of the agent, and counts the steps of all environments',
+      )
+    # T episodes of one step take two slots each; before them lie the frames
+    # that the first observation is stacked from.
+    return ring_lib.init(step, 2 * (self.steps // num_envs) + self.stack)
+
+  def add(self, ring: ring_lib.Ring, step: ring_lib.Step) -> ring_lib.Ring:
+    """Returns the ring with one step of each environment added."""
+    return ring_lib.add(ring, step)
+
+  def fill(self, ring: ring_lib.Ring) -> jax.Array:
+    """Returns the fraction of the ring that is in use, float32 scalar."""
+    live = ring.head - ring.oldest
+    return jnp.mean(live / (ring.capacity - 1))
+
+  def sample(
+    self, ring: ring_lib.Ring, key: jax.Array, updates: int | jax.Array = 0
+  ) -> agent_lib.Sample:
+    """Returns the newest T steps, oldest first: leading axes [T, N].
+
+    They are all there once `min_history` steps have been added.
+    """
+    del key, updates
+    lane, slot = self._newest(ring)
+    place = slot % ring.capacity
+    status = ring.slots.status[lane, place]
+    return agent_lib.Sample(
+      transition=agent_lib.Trajectory(
+        observation=self._observation_at(ring, lane, slot),
+        action=ring.slots.action[lane, place],
+        reward=ring.slots.reward[lane, place],
+        discount=jnp.where(
+          status == ring_lib.TERMINATED, 0.0, jnp.float32(self.gamma)
+        ),
+        next_observation=self._observation_at(ring, lane, slot + 1),
+        last=status != ring_lib.RUNNING,
+      ),
+      index=lane * ring.capacity + place,
+      weight=jnp.ones(slot.shape),
+    )
+
+  def reprioritize(
+    self, ring: ring_lib.Ring, index: jax.Array, priority: jax.Array
+  ) -> ring_lib.Ring:
+    """Returns the ring as it is: every step is used."""
+    del index, priority
+    return ring
+
+  def _newest(self, ring):
+    """Returns lanes and slots [T, N] of the newest steps, oldest first."""
+    num_envs = ring.head.shape[0]
+    length = self.steps // num_envs
+    slot = ring.head[:, None] - jnp.arange(2 * length, 0, -1)[None]
+    lane = jnp.arange(num_envs)[:, None]
+    status = ring.slots.status[lane, slot % ring.capacity]
+    taken = (slot >= 0) & (status != ring_lib.LAST)
+    # Sorted by whether a step was taken in them, the newest T come last.
+    newest = jnp.argsort(taken, axis=1, stable=True)[:, -length:]
+    slot = jnp.take_along_axis(slot, newest, axis=1).T
+    return jnp.broadcast_to(lane.T, slot.shape), slot
+
+  def _observation_at(self, ring, lane, slot):
+    found = ring_lib.observation_at(
+      ring, lane.ravel(), slot.ravel(), self.stack
+    )
+    return found.reshape(*slot.shape, *found.shape[1:])

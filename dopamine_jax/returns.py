@@ -1,0 +1,77 @@
+"""What followed a step, worth how much: targets of agents that learn in order.
+
+All of it is over rollouts [T, N] in which episodes terminate, are cut and go
+on beyond the last row.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import rlax
+
+from dopamine_jax import agent as agent_lib
+
+
+def next_values(
+  trajectory: agent_lib.Trajectory,
+  values: jax.Array,
+  value: Callable[[jax.Array], jax.Array],
+) -> jax.Array:
+  """Returns the values [T, N] of `trajectory.next_observation`.
+
+  Mostly that is the observation of the row below, whose value is known. Below
+  the last row nothing is, and below a truncation lies another episode: only
+  there the true next observation is asked for. (Below a termination, whose
+  discount is 0, any number does.)
+
+  Args:
+    trajectory: [T, N].
+    values: [T, N], of `trajectory.observation`.
+    value: gives the values [B] of observations [B, ...].
+  """
+  newest = value(trajectory.next_observation[-1])
+  below = jnp.concatenate([values[1:], newest[None]])
+  truncated = trajectory.last & (trajectory.discount > 0)
+
+  def ask():
+    return jnp.where(
+      truncated, over_rows(value, trajectory.next_observation), below
+    )
+
+  return jax.lax.cond(jnp.any(truncated), ask, lambda: below)
+
+
+def lambda_returns(
+  trajectory: agent_lib.Trajectory, next_values: jax.Array, lambda_: float
+) -> jax.Array:
+  """Returns the lambda-returns [T, N] of each step.
+
+  G_t = r_t + discount_t ((1 - lambda) v_{t+1} + lambda G_{t+1}), where after an
+  episode's last step, and the rollout's, v alone goes on: Sutton & Barto
+  (2018), Reinforcement Learning, eq. 12.20 as a recursion. With the values of a
+  policy, G_t - v_t is the advantage that Schulman et al. (2016), eq. 16,
+  estimate: https://arxiv.org/abs/1506.02438
+
+  Args:
+    trajectory: [T, N].
+    next_values: [T, N], the values v_{t+1} of the true next observations.
+    lambda_: from 0, one step and the value there, to 1, all steps.
+  """
+  lambdas = jnp.where(trajectory.last, 0.0, jnp.float32(lambda_))
+  return jax.vmap(rlax.lambda_returns, in_axes=1, out_axes=1)(
+    trajectory.reward, trajectory.discount, next_values, lambdas
+  )
+
+
+def over_rows(function: Callable[..., Any], *rows: Any) -> Any:
+  """Returns what `function` of batches [B, ...] makes of rows [T, N, ...]."""
+  shape = jax.tree.leaves(rows)[0].shape[:2]
+  out = function(*jax.tree.map(flat, rows))
+  return jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), out)
+
+
+def flat(rows: jax.Array) -> jax.Array:
+  """Returns rows [T, N, ...] as one batch [T * N, ...]."""
+  return rows.reshape(-1, *rows.shape[2:])

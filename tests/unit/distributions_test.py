@@ -1,0 +1,79 @@
+"""Tests of distributions.py against SciPy and large samples."""
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+
+from dopamine_jax import distributions
+
+LOGITS = np.array([[0.0, 1.0, -2.0], [5.0, 5.0, 5.0]], np.float32)
+MEAN = np.array([[[0.5, -1.0]], [[2.0, 0.0]]], np.float32)  # actions of (1, 2)
+LOG_STD = np.array([[0.3, -0.7]], np.float32)
+
+
+def gaussian():
+  space = gymnasium.spaces.Box(-1, 1, (1, 2))
+  assert distributions.num_outputs(space) == 2
+  return distributions.over(
+    space, jnp.asarray(MEAN.reshape(2, 2)), jnp.asarray(LOG_STD)
+  )
+
+
+def categorical():
+  space = gymnasium.spaces.Discrete(3)
+  assert distributions.num_outputs(space) == 3
+  return distributions.over(space, jnp.asarray(LOGITS), None)
+
+
+def test_a_categorical_has_the_probabilities_of_its_logits():
+  policy = categorical()
+  probabilities = scipy.special.softmax(LOGITS, axis=1)
+  for action in range(3):
+    found = policy.log_prob(jnp.full(2, action))
+    np.testing.assert_allclose(np.exp(found), probabilities[:, action], 1e-5)
+  entropy = scipy.stats.entropy(probabilities, axis=1)
+  np.testing.assert_allclose(policy.entropy(), entropy, rtol=1e-5)
+  np.testing.assert_array_equal(policy.mode(), [1, 0])
+  draws = jax.vmap(policy.sample)(jax.random.split(jax.random.key(0), 4_000))
+  assert draws.shape == (4_000, 2)
+  counts = np.stack([np.bincount(row, minlength=3) for row in draws.T])
+  np.testing.assert_allclose(counts / 4_000, probabilities, atol=0.03)
+
+
+def test_a_certain_categorical_has_no_entropy_and_is_finite():
+  policy = distributions.Categorical(jnp.array([[0.0, 1e4, -1e4]]))
+  assert policy.entropy() == 0
+  assert np.isfinite(policy.log_prob(jnp.array([2]))).all()
+
+
+def test_a_gaussian_has_the_density_of_independent_normals():
+  policy = gaussian()
+  action = np.array([[[0.1, 0.2]], [[-1.0, 3.0]]], np.float32)
+  normal = scipy.stats.norm(MEAN, np.exp(LOG_STD))
+  np.testing.assert_allclose(
+    policy.log_prob(jnp.asarray(action)),
+    normal.logpdf(action).sum((1, 2)),
+    rtol=1e-5,
+  )
+  np.testing.assert_allclose(
+    policy.entropy(), normal.entropy().sum((1, 2)), rtol=1e-5
+  )
+  np.testing.assert_array_equal(policy.mode(), MEAN)
+  draws = jax.vmap(policy.sample)(jax.random.split(jax.random.key(0), 4_000))
+  assert draws.shape == (4_000, 2, 1, 2)
+  np.testing.assert_allclose(draws.mean(0), MEAN, atol=0.1)
+  expected = np.broadcast_to(np.exp(LOG_STD), (2, 1, 2))
+  np.testing.assert_allclose(draws.std(0), expected, rtol=0.05)
+
+
+@pytest.mark.parametrize('make', [categorical, gaussian])
+def test_the_mode_is_the_likeliest(make):
+  policy = make()
+  best = policy.log_prob(policy.mode())
+  for seed in range(10):
+    action = policy.sample(jax.random.key(seed))
+    assert np.all(policy.log_prob(action) <= best)

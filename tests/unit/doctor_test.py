@@ -1,0 +1,132 @@
+"""What a training will take: arithmetic by hand, and real engines."""
+
+import pathlib
+import re
+
+import pytest
+from typer import testing
+
+from dopamine_jax import cli
+from dopamine_jax import config
+from dopamine_jax import doctor
+from dopamine_jax import runner as runner_lib
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def findings(**changes):
+  values = {
+    'replay_bytes': 3 * 10**9,
+    'other_bytes': 10**9,
+    'available_bytes': 5 * 10**9,
+    'update_period': 4,
+    'environment': 2_000.0,
+    'before': 1_000.0,
+    'learning': 200.0,
+    'total_steps': 10_000,
+    'min_history': 2_000,
+  }
+  return doctor.Findings(**(values | changes))
+
+
+def said(found, num_seeds=1):
+  lines = []
+  doctor.report(found, num_seeds, lines.append)
+  return '\n'.join(lines)
+
+
+def test_the_time_of_the_whole_is_that_of_its_two_parts():
+  assert findings().seconds == 2_000 / 1_000 + 8_000 / 200
+  assert findings(total_steps=500).seconds == 0.5
+
+
+def test_an_update_takes_what_a_learning_step_takes_more():
+  # 5 ms a step against 1 ms, an update every 4 steps.
+  assert findings().update_seconds == pytest.approx(0.016)
+  assert 'about 16 ms' in said(findings())
+
+
+def test_the_shares_of_a_step_add_up():
+  shares = findings().shares()
+  assert shares['updates'] == pytest.approx(0.8)
+  assert shares['environment'] == pytest.approx(0.1)
+  assert sum(shares.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'words'),
+  [
+    ({}, 'Bound by updates (80% of the time).'),
+    ({'environment': 210.0, 'before': 205.0}, 'Bound by the environment ('),
+    ({'before': 210.0}, 'Bound by calls from Python'),
+    ({'environment': None, 'before': 205.0}, 'which XLA steps'),
+  ],
+)
+def test_what_bounds_it_is_named_with_what_would_help(changes, words):
+  text = said(findings(**changes))
+  assert words in text
+  assert re.search(r'num_seeds|num_envs', text)
+
+
+def test_too_little_memory_is_said_and_nothing_timed():
+  text = said(
+    findings(available_bytes=1, environment=None, before=None, learning=None)
+  )
+  assert 'Memory: 3.00 GB for replay, 1.00 GB' in text
+  assert 'it would not start' in text
+  assert 'capacity' in text
+
+
+@pytest.mark.parametrize(
+  ('seconds', 'text'),
+  [
+    (59, '59 s'),
+    (600, '10 min'),
+    (3_600 * 3 + 300, '3 h 5 min'),
+    (86_400 * 2 + 3_600 * 4, '2 days 4 h'),
+  ],
+)
+def test_durations(seconds, text):
+  assert doctor._duration(seconds) == text
+
+
+def examine(name, num_seeds=1, bindings=()):
+  config.load([ROOT / 'configs' / name], bindings)
+  runner = config.build(runner_lib.Runner)
+  return doctor.examine(runner, num_seeds, seconds=0.2)
+
+
+@pytest.mark.parametrize(
+  ('name', 'bindings'),
+  [
+    ('dqn_cartpole.gin', ['runner.Runner.num_envs = 2']),
+    ('dqn_cartpole_compiled.gin', []),
+  ],
+)
+def test_both_engines_are_timed_before_and_while_they_learn(name, bindings):
+  found = examine(name, 2, bindings)
+  assert found.fits
+  assert found.before > 0
+  assert found.learning > 0
+  assert (found.environment is None) == ('compiled' in name)
+  assert found.total_steps == 25_000
+  assert found.min_history == 1_000
+  # 50,000 slots of 4 floats, an action, a reward and two flags, two seeds.
+  assert 2 * 50_000 * 16 < found.replay_bytes < 2 * 50_000 * 40
+  assert found.other_bytes > 2 * 128 * 128 * 4
+
+
+def test_a_replay_that_does_not_fit_is_not_made():
+  huge = 'uniform.UniformReplay.capacity = 100_000_000_000'
+  found = examine('dqn_cartpole.gin', bindings=[huge])
+  assert not found.fits
+  assert found.learning is None
+
+
+def test_the_command_prints_it(monkeypatch):
+  monkeypatch.setattr(doctor.examine, '__defaults__', (1, 0.2))
+  words = ['doctor', '--gin_files', str(ROOT / 'configs/dqn_cartpole.gin')]
+  result = testing.CliRunner().invoke(cli.app, words)
+  assert result.exit_code == 0, result.exception
+  for line in ('Memory: ', 'Learning: ', 'The whole training', 'Bound by '):
+    assert line in result.output
