@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from flax import linen as nn
+from flax import traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,33 +39,35 @@ class NoisyDense(nn.Module):
     inputs = x.shape[-1]
     bound = 1 / np.sqrt(inputs)
     uniform = _uniform(bound)
-    sigma = nn.initializers.constant(self.sigma0 * bound)
     shape = (inputs, self.features)
     kernel = self.param('kernel', uniform, shape)
     bias = self.param('bias', uniform, shape[1:])
-    kernel_sigma = self.param(f'kernel{_SIGMA}', sigma, shape)
-    bias_sigma = self.param(f'bias{_SIGMA}', sigma, shape[1:])
+    means = x @ kernel + bias[None]
+    names = [f'{name}{_SIGMA}' for name in ('kernel', 'bias')]
+    if not (self.is_initializing() or self.has_variable('params', names[0])):
+      return means
 
+    sigma = nn.initializers.constant(self.sigma0 * bound)
+    kernel_sigma = self.param(names[0], sigma, shape)
+    bias_sigma = self.param(names[1], sigma, shape[1:])
     noise = jax.random.normal(self.make_rng('noise'), (sum(shape),))
     noise = jnp.sign(noise) * jnp.sqrt(jnp.abs(noise))
     of_input, of_output = noise[None, :inputs], noise[None, inputs:]
     # x times sigma * outer(of_input, of_output), but without this third kernel.
-    means = x @ kernel + bias[None]
     deviations = (of_input * x) @ kernel_sigma + bias_sigma[None]
     return means + of_output * deviations
 
 
 def without_noise(params: Any) -> Any:
-  """Returns `params` with all of noise's standard deviations zero.
+  """Returns `params` without noise's standard deviations.
 
-  Whatever the 'noise' rng, noisy layers then are their means.
+  Noisy layers then are their means, as if these were zero, and cost no more
+  than dense ones. Of networks without noise, all parameters.
   """
-
-  def silence(path, leaf):
-    name = getattr(path[-1], 'key', '')
-    return jnp.zeros_like(leaf) if str(name).endswith(_SIGMA) else leaf
-
-  return jax.tree_util.tree_map_with_path(silence, params)
+  flat = traverse_util.flatten_dict(params)
+  return traverse_util.unflatten_dict(
+    {path: leaf for path, leaf in flat.items() if not path[-1].endswith(_SIGMA)}
+  )
 
 
 class Plain(nn.Module):

@@ -40,17 +40,19 @@ class ImpalaTorso(nn.Module):
         input_scale=scale,
       )(x)
 
+    def rectify(x):
+      x = nn.relu(x)
+      self.sow('intermediates', 'activations', x)
+      return x
+
     x, scale = networks.as_images(observation), 1 / 255
     for channels in (16, 32, 32):
       x = convolution.max_pool(convolve(x, channels, scale))
       scale = 1.0
       for _ in range(2):
-        y = nn.relu(convolve(nn.relu(x), channels))
-        self.sow('intermediates', 'activations', y)
-        x += convolve(y, channels)
-    x = nn.relu(x)
-    self.sow('intermediates', 'activations', x)
-    return x.reshape(x.shape[0], -1)
+        y = convolve(rectify(x), channels)
+        x += convolve(rectify(y), channels)
+    return rectify(x).reshape(x.shape[0], -1)
 
 
 class ImpalaCNN(nn.Module):

@@ -118,8 +118,8 @@ def test_layers_have_noise_of_their_own():
 def test_without_noise_a_layer_is_nn_dense():
   layer = heads.NoisyDense(3)
   params = heads.without_noise(init(layer))
-  dense = {name: params[name] for name in ('kernel', 'bias')}
-  expected = nn.Dense(3).apply({'params': dense}, X)
+  assert set(params) == {'kernel', 'bias'}
+  expected = nn.Dense(3).apply({'params': params}, X)
   for key in (KEY, OTHER_KEY):
     np.testing.assert_allclose(apply(layer, params, key), expected, rtol=1e-5)
 
