@@ -10,16 +10,39 @@ from dopamine_jax import runner
 
 IMPORT = 'from __gin__ import dynamic_registration'
 # What an environment needs besides the default install.
-EXTRAS = {'atari': 'ale_py', 'minatar': 'minatar', 'lunarlander': 'Box2D'}
-SHRUNK = (
+EXTRAS = {
+  'atari': 'ale_py',
+  'minatar': 'minatar',
+  'minatar_compiled': 'gymnax',
+  'lunarlander': 'Box2D',
+  'mujoco': 'mujoco',
+}
+RUN = (
   'runner.Runner.num_iterations = 1',
   'runner.Runner.training_steps = 24',
   'runner.Runner.evaluation_episodes = 0',
   'runner.Runner.collectors = []',
+)
+SMALL_REPLAY = (
   'uniform.UniformReplay.capacity = 200',
   'uniform.UniformReplay.min_history = 16',
   'uniform.UniformReplay.batch_size = 4',
 )
+
+
+def shrunk(path):
+  """Returns bindings under which a config trains for two updates or more."""
+  agent = path.stem.split('_')[0]
+  if agent not in ('ppo', 'pqn'):
+    return RUN + SMALL_REPLAY
+  settings = f'{agent}.{agent.upper()}'
+  return (
+    *RUN,
+    'runner.Runner.num_envs = 2',
+    f'{settings}.update_period = 8',
+    f'{settings}.num_epochs = 2',
+    f'{settings}.num_minibatches = 2',
+  )
 
 
 @pytest.fixture(params=config.shipped(), ids=lambda path: path.stem)
@@ -38,7 +61,7 @@ def test_a_config_trains_and_its_operative_config_reproduces_it(path, tmp_path):
     )
     return statistics
 
-  first = trained('first', [path], SHRUNK)
+  first = trained('first', [path], shrunk(path))
   assert first['Train/Updates'][0] >= 2
   assert np.isfinite(first['Train/Loss'][0])
   again = trained('again', [tmp_path / 'first' / 'config.gin'], ())
