@@ -22,6 +22,7 @@ from dopamine_jax import config
 from dopamine_jax import errors
 from dopamine_jax import fingerprint
 from dopamine_jax import health
+from dopamine_jax import impala
 from dopamine_jax import loop as loop_lib
 from dopamine_jax import networks
 from dopamine_jax import python_engine
@@ -189,8 +190,8 @@ def see(module, params, observation):
   ('network', 'shape', 'units', 'features'),
   [
     (networks.NatureCNN(2), (84, 84, 4), 32 + 64 + 64 + 512, 512),
-    # A relu before each of 13 convolutions, one behind the last, and 512.
-    (networks.ImpalaCNN(2), (84, 84, 4), 4 * 16 + 8 * 32 + 32 + 512, 512),
+    # A relu before each of 12 convolutions, one behind the last, and 512.
+    (impala.ImpalaCNN(2), (84, 84, 4), 4 * 16 + 8 * 32 + 32 + 512, 512),
     (networks.MinAtarCNN(2), (10, 10, 4), 16 + 128, 128),
     (networks.MLP(2, hidden=(5, 7)), (3,), 5 + 7, 7),
     (networks.FourierBasis(2, 3, [0.0], [1.0]), (1,), 0, 4),
