@@ -362,6 +362,8 @@ JOBS = {
       Comparison('sample(32)/s', at_least=9_000),
       Comparison('bare donated write/s', 'add/s', at_most=1.5),
       Comparison('bytes a transition', at_most=7_100),
+      Comparison('sample(32)/s', 'prioritized sample(32)/s', at_most=1.5),
+      Comparison('add/s', 'prioritized add/s', at_most=1.5),
     ),
   ),
   'startup': Job(

@@ -68,7 +68,8 @@ def load(
   frames = environments.reset([0])
   environments.close()
   observation = loop.first_observation(
-    jnp.asarray(frames), runner.environment.stack
+    jnp.repeat(jnp.asarray(frames), runner.num_envs, axis=0),
+    runner.environment.stack,
   )
   keys = jax.random.split(jax.random.key(0), len(seeds))
 

@@ -510,7 +510,7 @@ def test_a_mistake_in_the_gin_file_is_told_with_its_line(run, old, new, words):
     ("gym.Gym.id = 'ALE/Pong-v5'", ['atari.Atari.game']),
     (
       "gym.Gym.id = 'Pendulum-v1'",
-      ['action_space', 'Box(-2.0, 2.0', 'Discrete', 'DQN'],
+      ['action_space', 'Box(-1.0, 1.0', 'Discrete', 'DQN'],
     ),
     ("gym.Gym.id = 'my_envs:FromOne-v0'", ['start', 'Discrete']),
     ("gym.Gym.id = 'my_envs:Dictionary-v0'", ['Dict(', 'Box', 'Flatten']),

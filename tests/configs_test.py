@@ -10,20 +10,36 @@ from dopamine_jax import runner
 
 IMPORT = 'from __gin__ import dynamic_registration'
 # What an environment needs besides the default install.
-EXTRAS = {'atari': 'ale_py', 'minatar': 'minatar', 'lunarlander': 'Box2D'}
-SHRUNK = (
+EXTRAS = {
+  'atari': 'ale_py',
+  'minatar': 'minatar',
+  'minatar_compiled': 'gymnax',
+  'lunarlander': 'Box2D',
+  'mujoco': 'mujoco',
+}
+RUN = (
   'runner.Runner.num_iterations = 1',
   'runner.Runner.training_steps = 24',
   'runner.Runner.evaluation_episodes = 0',
   'runner.Runner.collectors = []',
 )
-SHRUNK_REPLAY = ('capacity = 200', 'min_history = 16', 'batch_size = 4')
+SMALL_REPLAY = ('capacity = 200', 'min_history = 16', 'batch_size = 4')
 
 
 def shrunk(path):
-  """Returns bindings that make a run of the file at `path` a small one."""
-  replay = re.search(r'replay = @(\w+\.\w+)', path.read_text()).group(1)
-  return *SHRUNK, *(f'{replay}.{binding}' for binding in SHRUNK_REPLAY)
+  """Returns bindings under which a config trains for two updates or more."""
+  agent = path.stem.split('_')[0]
+  if agent not in ('ppo', 'pqn'):
+    replay = re.search(r'replay = @(\w+\.\w+)', path.read_text()).group(1)
+    return *RUN, *(f'{replay}.{binding}' for binding in SMALL_REPLAY)
+  settings = f'{agent}.{agent.upper()}'
+  return (
+    *RUN,
+    'runner.Runner.num_envs = 2',
+    f'{settings}.update_period = 8',
+    f'{settings}.num_epochs = 2',
+    f'{settings}.num_minibatches = 2',
+  )
 
 
 @pytest.fixture(params=config.shipped(), ids=lambda path: path.stem)

@@ -20,6 +20,7 @@ from dopamine_jax import runner as runner_lib
 from dopamine_jax.environments import gym
 
 NUM_STATES = 4
+TARGETS = (1.0, -1.0)  # the best actions of Target, by state
 
 # The values [states, A] of each probe, given the discount g of one step. No
 # action leads elsewhere than another, so they hold for any policy and n.
@@ -84,6 +85,19 @@ class Bandit(_Probe):
     return self._see(), self.rewards[self.state][action], True, False, {}
 
 
+class Target(_Probe):
+  """Episodes of one step; minus the squared distance to TARGETS[state]."""
+
+  action_space = gymnasium.spaces.Box(-2, 2, (1,), np.float32)
+
+  def first_state(self):
+    return int(self.np_random.integers(len(TARGETS)))
+
+  def step(self, action):
+    reward = -float((action[0] - TARGETS[self.state]) ** 2)
+    return self._see(), reward, True, False, {}
+
+
 class Endless(_Probe):
   """Nothing changes, every step gives 1, and only a time limit ends it."""
 
@@ -112,6 +126,7 @@ def _register():
       max_episode_steps=limit,
     )
   register('Probe/Truncation-v0', Endless, max_episode_steps=3)
+  register('Probe/Target-v0', Target)
 
 
 # Not again where this file is imported under a second name.
@@ -145,7 +160,9 @@ def train(agent, name, base_dir: pathlib.Path, *, steps, num_envs=1):
   statistics = runner.train(base_dir, quiet=True)
   agent = runner.make_agent(environment.make(1))
   template = jax.eval_shape(
-    agent.init, jax.random.key(0), loop.first_observation(observations(1), 1)
+    agent.init,
+    jax.random.key(0),
+    loop.first_observation(jnp.zeros((num_envs, NUM_STATES)), 1),
   )
   restored = checkpoints.Checkpoints(base_dir).restore(1, {'agent': template})
   return agent, restored['agent'], statistics

@@ -92,6 +92,41 @@ PRIORITIZED, PRIORITIZED_COMPILED = (
   + 'prioritized.PrioritizedReplay.beta = @optax.linear_schedule()\n'
   for config in (CARTPOLE, COMPILED)
 )
+# Checkpoints in the middle of rollouts of 40 steps; statistics that run on.
+PPO = """
+from __gin__ import dynamic_registration
+import optax
+from dopamine_jax import networks
+from dopamine_jax import runner
+from dopamine_jax.agents import ppo
+from dopamine_jax.environments import gym
+from dopamine_jax.metrics import csv_file
+
+runner.Runner:
+  agent = @ppo.PPO
+  environment = @gym.Gym()
+  num_iterations = 8
+  training_steps = 60
+  num_envs = 2
+  evaluation_episodes = 1
+  evaluation_period = 4
+  checkpoint_period = 1
+  max_to_keep = 2
+  collectors = [@csv_file.CSV]
+gym.Gym:
+  id = 'Pendulum-v1'
+  max_steps_per_episode = 15
+ppo.PPO:
+  optimizer = @optax.adam()
+  update_period = 40
+  num_epochs = 2
+  num_minibatches = 2
+  normalize_observations = True
+  normalize_rewards = True
+networks.ActorCritic.torso = @networks.MLPTorso
+networks.MLPTorso.hidden = (8,)
+optax.adam.learning_rate = 1e-3
+"""
 
 # Runs `dopamine-jax` and kills its own process at the n-th call of something:
 # `python stopper.py NAME N train ...`.
@@ -146,6 +181,7 @@ def folder(tmp_path_factory):
   (folder / 'compiled.gin').write_text(COMPILED)
   (folder / 'prioritized.gin').write_text(PRIORITIZED)
   (folder / 'prioritized_compiled.gin').write_text(PRIORITIZED_COMPILED)
+  (folder / 'ppo.gin').write_text(PPO)
   (folder / 'stopper.py').write_text(STOPPER)
   return folder
 
@@ -326,6 +362,23 @@ def test_a_run_by_priorities_that_was_stopped_ends_the_same(
   assert checkpoints(tmp_path / 'run') == ['000002', '000004']
   assert run_here(monkeypatch, words) == 0
   assert_equal_runs(tmp_path / 'run', never_stopped(config, *seeds))
+
+
+@pytest.mark.parametrize('num_seeds', ['1', '3'])
+def test_a_run_that_was_killed_within_a_rollout_ends_the_same(
+  folder, never_stopped, tmp_path, monkeypatch, num_seeds
+):
+  seeds = ('--num_seeds', num_seeds)
+  words = command(folder, tmp_path / 'run', 'ppo', *seeds)
+  # At agent step 84, 4 into the third rollout; the checkpoint is from 60, half
+  # a rollout.
+  kill_at(folder, 'step', 42, words)
+  assert checkpoints(tmp_path / 'run') == ['000001']
+  # While that of 360 is written, so that it goes on from 300, half a rollout.
+  kill_at(folder, 'rows', 5 * 4 + 2, words)
+  assert checkpoints(tmp_path / 'run')[-2:] == ['000005', '000006.tmp']
+  assert run_here(monkeypatch, words) == 0
+  assert_equal_runs(tmp_path / 'run', never_stopped('ppo', *seeds))
 
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_starts_anew(

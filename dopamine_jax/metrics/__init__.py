@@ -26,6 +26,13 @@ Each number comes once an iteration and once a seed. The x-axis is agent steps
 | Train/Loss                  | the loss that is minimized          | -       |
 | Train/QMean                 | mean Q-value over batch and actions | reward  |
 | Train/QMax                  | highest Q-value of the batch        | reward  |
+| Train/PolicyLoss            | PPO's clipped objective, negated    | -       |
+| Train/ValueLoss             | half the value's squared error      | -       |
+| Train/ValueMean             | mean value of the states seen       | reward  |
+| Train/Entropy               | of the policy                       | nats    |
+| Train/KL                    | divergence of acting and new policy | nats    |
+| Train/ClipFraction          | samples whose ratio is clipped      | 0 to 1  |
+| Train/GradientSteps         | gradient steps of an update         | count   |
 | Train/Epsilon               | chance of a random action           | 0 to 1  |
 | Train/GradientNorm          | global L2 norm, before any clipping | -       |
 | Train/ParameterNorm         | global L2 norm of the parameters    | -       |
@@ -41,7 +48,9 @@ Each number comes once an iteration and once a seed. The x-axis is agent steps
 Returns and lengths are of episodes that ended by themselves in the iteration:
 an episode that a checkpoint cut short isn't counted. Returns are undiscounted
 sums of raw rewards, whatever `reward_clip` the learning sees. Loss, Q-values
-and norms are means over the iteration's updates.
+and norms are means over the iteration's updates, and, where an update takes
+several gradient steps, over these. A loss scaled by `normalize_rewards`, and
+values with it, are in units of that scale.
 
 Health is measured where `runner.Runner.health` asks for it (see `health`), of
 what an iteration has ended with, on transitions from the replay. There are no

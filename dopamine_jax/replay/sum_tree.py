@@ -9,6 +9,8 @@ from flax import struct
 import jax
 import jax.numpy as jnp
 
+# A power of two. On one core, to draw 32 of a million leaves takes 83 us with 2
+# children to a node, 41 with 32 and 53 with 128; to write 32 takes 48, 15, 15.
 FANOUT = 32
 
 # Of a number that `jax.random.uniform` draws, in float32.

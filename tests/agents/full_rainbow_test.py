@@ -295,6 +295,31 @@ def test_noise_explores_and_evaluation_is_without():
   np.testing.assert_array_equal(actions_of(agent, state, False), greedy)
 
 
+def test_evaluation_over_seeds_equals_each_seed_alone():
+  # With sigmas that were zero, layers and batches of these sizes gave NaNs on
+  # CPUs.
+  network = functools.partial(
+    full_rainbow.RainbowNetwork,
+    torso=networks.MLPTorso(hidden=(128,)),
+    hidden=(128,),
+  )
+  agent = make(network=network, num_atoms=51, evaluation_epsilon=0.0)
+  seeds, num_envs = 3, 100
+  keys = jax.random.split(jax.random.key(0), seeds)
+  observation = np.random.default_rng(0).normal(size=(seeds, num_envs, 2))
+  observation = observation.astype(np.float32)
+  states = jax.jit(jax.vmap(agent.init))(keys, observation)
+  step = np.zeros(seeds, np.int32)
+  act = functools.partial(agent.act, explore=False)
+  actions = jax.jit(jax.vmap(act))(states, observation, step, keys)
+  alone = jax.jit(act)
+  for i in range(seeds):
+    state = jax.tree.map(lambda leaf, i=i: leaf[i], states)
+    np.testing.assert_array_equal(
+      actions[i], alone(state, observation[i], step[i], keys[i])
+    )
+
+
 def test_evaluation_has_its_epsilon_unless_it_is_greedy():
   agent = make(evaluation_epsilon=1.0)
   state = init(agent)

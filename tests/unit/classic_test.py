@@ -152,11 +152,12 @@ def test_whole_episodes_last_as_long_as_gymnasiums(kind):
   size = (environment.max_steps_per_episode, 4)
   if kind is classic.Pendulum:
     actions = rng.uniform(-2, 2, (*size, 1)).astype(np.float32)
+    given = actions / 2  # an agent's are in [-1, 1]
   else:
-    actions = rng.integers(environment.action_space.n, size=size)
+    actions = given = rng.integers(environment.action_space.n, size=size)
   returns, lengths = np.zeros(4), np.zeros(4, int)
   alive = np.ones(4, bool)
-  for row in actions:
+  for row in given:
     step = vector.step(row)
     returns += step.reward * alive
     lengths += alive

@@ -11,6 +11,7 @@ import sys
 import gymnasium
 from hypothesis import given
 from hypothesis import strategies as st
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -267,9 +268,47 @@ def test_actions_of_a_box_reach_the_environment():
   second, reward, *_ = raw.step(np.array([0.5], np.float32))
   with make(2, 'Pendulum-v1') as env:
     np.testing.assert_array_equal(env.reset([9, 7])[1], first)
-    time_step = env.step(np.array([[-1.0], [0.5]], np.float32))
+    assert env.action_space == gymnasium.spaces.Box(-1, 1, (1,))
+    # A torque of 0.5 in [-2, 2].
+    time_step = env.step(np.array([[-1.0], [0.25]], np.float32))
     np.testing.assert_array_equal(time_step.observation[1], second)
     assert time_step.reward[1] == np.float32(reward)
+
+
+def test_an_action_outside_the_box_is_clipped():
+  rows = []
+  for action in (1.0, 7.0):
+    with make(1, 'Pendulum-v1') as env:
+      env.reset([3])
+      rows.append(env.step(np.array([[action]], np.float32)))
+  np.testing.assert_array_equal(rows[0].observation, rows[1].observation)
+  assert rows[0].reward == rows[1].reward
+
+
+@pytest.mark.parametrize('library', [np, jnp])
+def test_a_box_is_stretched_to_its_own_bounds(library):
+  low, high = np.float32([-1, 0, -0.4]), np.float32([1, 10, 0.2])
+  space = gymnasium.spaces.Box(low, high)
+  assert base.space_of_agents(space) == gymnasium.spaces.Box(-1, 1, (3,))
+  unit = library.asarray(
+    [[-1, -1, -1], [1, 1, 1], [0.3, 0.5, 0], [-9, 9, 9]], np.float32
+  )
+  expected = [[-1, 0, -0.4], [1, 10, 0.2], [0.3, 7.5, -0.1], [-1, 10, 0.2]]
+  found = np.stack([base.as_environments_action(space, row) for row in unit])
+  np.testing.assert_allclose(found, expected, rtol=1e-6)
+  assert found[2, 0] == unit[2, 0]  # exact in [-1, 1]
+
+
+def test_other_actions_stay_as_they_are():
+  space = gymnasium.spaces.Discrete(3)
+  assert base.space_of_agents(space) is space
+  action = np.array([2])
+  assert base.as_environments_action(space, action) is action
+
+
+def test_actions_without_bounds_are_refused():
+  with pytest.raises(errors.UserError, match=r'no bounds.*RescaleAction'):
+    base.space_of_agents(gymnasium.spaces.Box(-np.inf, 1, (2,)))
 
 
 def test_a_wrong_number_of_actions_or_seeds_raises():

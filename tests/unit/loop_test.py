@@ -45,6 +45,8 @@ class Recorder(agent_lib.Agent):
 class Log:
   """A replay whose state is a list of the steps added."""
 
+  warm_up = 1
+
   def __init__(self, events):
     self.events = events
 
@@ -255,6 +257,23 @@ def test_learning_sees_the_step_just_remembered_and_acting_what_was_learnt():
   assert int(state.updates) == 1
   assert state.experience.replay[-1] == 'reprioritized'
   assert int(state.experience.agent_steps) == N  # learning takes no steps
+
+
+def test_without_a_warm_up_the_agent_chooses_the_first_action_too():
+  events = []
+  replay = Log(events)
+  replay.warm_up = 0
+  state = make_loop(events, replay=replay).init(7, frames(10, 20))
+  ((_, agent, observation, step, key, explore),) = named(events, 'act')
+  assert (agent, step, explore) == ('agent 0', 0, True)
+  np.testing.assert_array_equal(observation, state.experience.observation)
+  np.testing.assert_array_equal(state.experience.action, [500, 500])
+  # The key of no later action.
+  make_loop(events, replay=replay).act('agent', state.experience, AGENT)
+  assert data(key) == data(named(events, 'act')[1][4])
+  later = state.experience.replace(agent_steps=jnp.int32(N))
+  make_loop(events, replay=replay).act('agent', later, AGENT)
+  assert data(key) != data(named(events, 'act')[2][4])
 
 
 def test_random_behaviour_asks_the_agent_nothing():

@@ -1,7 +1,8 @@
 """Tests of replay.rollout against lists of the steps that were taken."""
 
-import given
-from hypothesis import functools
+import functools
+
+from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
 import jax
@@ -96,8 +97,8 @@ def test_a_rollout_is_the_newest_steps_in_order(stack, script):
 
 ADD = jax.jit(ring_lib.add)
 SAMPLE = {
-  stack: jax.jit(functools.partial(make(stack=stack).sample, key=None))
-  for stack in (1, 3)
+  replay.stack: jax.jit(functools.partial(replay.sample, key=None))
+  for replay in (make(stack=1), make(stack=3))
 }
 
 
