@@ -190,7 +190,7 @@ def see(module, params, observation):
   ('network', 'shape', 'units', 'features'),
   [
     (networks.NatureCNN(2), (84, 84, 4), 32 + 64 + 64 + 512, 512),
-    # A relu before each of 13 convolutions, one behind the last, and 512.
+    # A relu before each of 12 convolutions, one behind the last, and 512.
     (impala.ImpalaCNN(2), (84, 84, 4), 4 * 16 + 8 * 32 + 32 + 512, 512),
     (networks.MinAtarCNN(2), (10, 10, 4), 16 + 128, 128),
     (networks.MLP(2, hidden=(5, 7)), (3,), 5 + 7, 7),
