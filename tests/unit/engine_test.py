@@ -130,7 +130,7 @@ class ScriptedVector(base.VectorEnvironment):
 class Total(uniform.UniformReplay):
   """Samples the sum of all rewards that it holds: quick to compile."""
 
-  def sample(self, ring, key):
+  def sample(self, ring, key, updates=0):
     return agent_lib.Sample(
       transition=jnp.sum(ring.slots.reward),
       index=jax.random.uniform(key),

@@ -58,8 +58,8 @@ class Log:
     self.events.append(('add', step))
     return [*state, step]
 
-  def sample(self, state, key):
-    self.events.append(('sample', list(state), key))
+  def sample(self, state, key, updates):
+    self.events.append(('sample', list(state), key, int(updates)))
     return agent_lib.Sample(transition='batch', index='index', weight=None)
 
   def reprioritize(self, state, index, priority):
@@ -242,7 +242,8 @@ def test_learning_sees_the_step_just_remembered_and_acting_what_was_learnt():
     'reprioritize',
     'act',
   ]
-  _, added, _ = events[1]
+  _, added, _, updates = events[1]
+  assert updates == 0
   np.testing.assert_array_equal(added[-1].next_observation, frames(11, 21))
   assert events[2][1:3] == (
     'agent 0',
@@ -255,6 +256,8 @@ def test_learning_sees_the_step_just_remembered_and_acting_what_was_learnt():
   np.testing.assert_array_equal(experience.action, [502, 502])
   assert metrics == {'Loss': 0.5}
   assert int(state.updates) == 1
+  loop.learn(state)
+  assert named(events, 'sample')[1][3] == 1
   assert state.experience.replay[-1] == 'reprioritized'
   assert int(state.experience.agent_steps) == N  # learning takes no steps
 
