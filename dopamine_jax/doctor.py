@@ -17,8 +17,8 @@ import numpy as np
 import psutil
 
 from dopamine_jax import config
-from dopamine_jax import engine as engine_lib
 from dopamine_jax import loop as loop_lib
+from dopamine_jax import python_engine
 from dopamine_jax import runner as runner_lib
 from dopamine_jax import training
 from dopamine_jax.replay import ring
@@ -115,7 +115,7 @@ def examine(
     # Its replay isn't that full yet, which changes no program's time.
     learning = _speed(engine, seconds, history + unit, sys.maxsize)
     environment = None
-    if isinstance(engine, engine_lib.PythonEngine):
+    if isinstance(engine, python_engine.PythonEngine):
       environment = _environment_speed(engine, env_seeds, seconds)
     return findings._replace(
       environment=environment, before=before, learning=learning

@@ -10,8 +10,8 @@ import optax
 import pytest
 
 from dopamine_jax import compiled
-from dopamine_jax import engine as engine_lib
 from dopamine_jax import networks
+from dopamine_jax import python_engine
 from tests import walk
 from tests.unit import compiled_test
 
@@ -34,7 +34,7 @@ small_ppo = functools.partial(
 make_engine = functools.partial(
   compiled_test.make_engine, walk.Walk(), num_envs=N
 )
-ENGINES = (engine_lib.PythonEngine, compiled.CompiledEngine)
+ENGINES = (python_engine.PythonEngine, compiled.CompiledEngine)
 
 
 @pytest.mark.parametrize('seeds', [(5,), SEEDS], ids=['1 seed', '3 seeds'])
