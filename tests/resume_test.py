@@ -381,6 +381,16 @@ def test_a_run_that_was_killed_within_a_rollout_ends_the_same(
   assert_equal_runs(tmp_path / 'run', never_stopped('ppo', *seeds))
 
 
+def test_an_agent_with_statistics_of_its_environments_can_be_evaluated(
+  never_stopped, monkeypatch, capsys
+):
+  # Trained in two environments, and played in one.
+  base_dir = never_stopped('ppo', '--num_seeds', '3')
+  words = ['evaluate', str(base_dir), '--episodes', '2']
+  assert run_here(monkeypatch, words) == 0
+  assert 'eturn' in capsys.readouterr().out
+
+
 def test_a_run_that_was_killed_before_its_first_checkpoint_starts_anew(
   folder, never_stopped, tmp_path, monkeypatch
 ):

@@ -12,6 +12,7 @@ import pytest
 from dopamine_jax import convolution
 from dopamine_jax import errors
 from dopamine_jax import impala
+from dopamine_jax import initializers
 from dopamine_jax import networks
 
 
@@ -493,3 +494,37 @@ def test_fourier_basis_is_linear_in_the_features_of_the_scaled_input():
     features @ params['Dense_0']['kernel'],
     atol=1e-5,
   )
+
+
+def test_orthogonal_kernels_are_flaxs_each_seeds_own_and_one_by_one():
+  keys = jax.random.split(jax.random.key(0), 3)
+  for shape in ((4, 6), (6, 4), (3, 3, 2, 4)):
+    init = initializers.orthogonal(2.0)
+    make = jax.vmap(lambda key, i=init, s=shape: i(key, s))
+    found = jax.jit(make)(keys)
+    for key, kernel in zip(keys, found, strict=True):
+      expected = nn.initializers.orthogonal(2.0)(key, shape)
+      np.testing.assert_allclose(kernel, expected, atol=1e-5)
+      rows = np.asarray(kernel).reshape(-1, shape[-1])
+      rows = rows if len(rows) <= shape[-1] else rows.T
+      np.testing.assert_allclose(
+        rows @ rows.T, 4 * np.eye(len(rows)), atol=1e-4
+      )
+    # What decomposes a batch of matrices at once can hang on CPUs.
+    assert 'f32[3,' not in ''.join(
+      line
+      for line in str(jax.make_jaxpr(make)(keys)).splitlines()
+      if 'geqrf' in line or 'qr[' in line
+    )
+
+
+def test_an_actor_and_a_critic_share_features_only_if_asked_to():
+  observation = jnp.ones((2, 3))
+  for shared, torsos in ((False, 2), (True, 1)):
+    module = networks.ActorCritic(num_outputs=4, shared=shared, hidden=(5,))
+    names = {name.split('/')[0] for name in shapes(module, observation)}
+    assert len([name for name in names if 'Torso' in name]) == torsos
+    outputs, value = apply(module, init(module, observation), observation)
+    assert (outputs.shape, value.shape) == ((2, 4), (2,))
+    # All but uniform at first, whatever is seen.
+    assert np.abs(outputs).max() < 0.1
