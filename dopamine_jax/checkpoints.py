@@ -147,13 +147,15 @@ class Checkpoints:
     _refuse_extra(arrays, template)
 
     def each(path, leaf):
-      if not _is_ring(leaf):
+      if not ring_lib.is_ring(leaf):
         return _fit(leaf, _name(path), arrays)
       if not rings:
         return processes.zeros(leaf)
       return self._restore_ring(iteration, leaf, _name(path), arrays)
 
-    return jax.tree_util.tree_map_with_path(each, template, is_leaf=_is_ring)
+    return jax.tree_util.tree_map_with_path(
+      each, template, is_leaf=ring_lib.is_ring
+    )
 
   def restore_newest(
     self, template: Any, say: Callable[[str], None]
@@ -318,8 +320,10 @@ def _segments(rings, name):
 
 def _split(state):
   """Returns all arrays but the rings' slots, and the rings, both by name."""
-  leaves, _ = jax.tree_util.tree_flatten_with_path(state, is_leaf=_is_ring)
-  rings = {_name(path): leaf for path, leaf in leaves if _is_ring(leaf)}
+  leaves, _ = jax.tree_util.tree_flatten_with_path(
+    state, is_leaf=ring_lib.is_ring
+  )
+  rings = {_name(path): leaf for path, leaf in leaves if ring_lib.is_ring(leaf)}
   arrays = {
     name: processes.fetch(processes.plain(leaf))
     for name, leaf in _named(_without_slots(state)).items()
@@ -358,15 +362,11 @@ def _fit(leaf, name, arrays):
   return processes.put(array, leaf)
 
 
-def _is_ring(leaf):
-  return isinstance(leaf, ring_lib.Ring)
-
-
 def _without_slots(tree):
   return jax.tree.map(
-    lambda leaf: leaf.replace(slots=None) if _is_ring(leaf) else leaf,
+    lambda leaf: leaf.replace(slots=None) if ring_lib.is_ring(leaf) else leaf,
     tree,
-    is_leaf=_is_ring,
+    is_leaf=ring_lib.is_ring,
   )
 
 

@@ -190,9 +190,11 @@ class Layout:
 
     def without_frames(*args):
       return jax.tree.map(
-        lambda leaf: _with_frame(leaf, None) if _is_ring(leaf) else leaf,
+        lambda leaf: (
+          _with_frame(leaf, None) if ring_lib.is_ring(leaf) else leaf
+        ),
         function(*args),
-        is_leaf=_is_ring,
+        is_leaf=ring_lib.is_ring,
       )
 
     return jax.tree.map(
@@ -246,14 +248,14 @@ class Layout:
     """Applies function(array, its sharding) to all arrays of a state."""
 
     def each(leaf):
-      if not _is_ring(leaf):
+      if not ring_lib.is_ring(leaf):
         return function(leaf, self._sharding())
       frame = leaf.slots.frame
       frame = function(frame, self._frame_sharding(frame, leaf.head.ndim))
       rest = jax.tree.map(each, _with_frame(leaf, None))
       return _with_frame(rest, frame)
 
-    return jax.tree.map(each, tree, is_leaf=_is_ring)
+    return jax.tree.map(each, tree, is_leaf=ring_lib.is_ring)
 
   def _sharding(self):
     """Where all arrays lie but the rings' frames; None: where JAX likes."""
@@ -284,10 +286,6 @@ class Layout:
 
 def _with_frame(ring, frame):
   return ring.replace(slots=ring.slots.replace(frame=frame))
-
-
-def _is_ring(leaf):
-  return isinstance(leaf, ring_lib.Ring)
 
 
 def _refuse_above(available, needed, where):

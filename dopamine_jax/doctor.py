@@ -16,8 +16,6 @@ import jax
 import numpy as np
 import psutil
 
-from dopamine_jax import config
-from dopamine_jax import loop as loop_lib
 from dopamine_jax import python_engine
 from dopamine_jax import runner as runner_lib
 from dopamine_jax import training
@@ -100,7 +98,8 @@ def examine(
   seeds = tuple(range(num_seeds))
   environments = runner.environment.make(num_seeds * runner.num_envs)
   try:
-    engine = _engine(runner, environments, seeds)
+    # What is learnt here means nothing, finite or not.
+    engine = runner.make_engine(environments, seeds, check_finite=False)
     env_seeds = training.env_seeds(
       seeds, training.Stream.TRAIN, 0, runner.num_envs
     )
@@ -124,30 +123,13 @@ def examine(
     environments.close()
 
 
-def _engine(runner, environments, seeds):
-  agent = runner.make_agent(environments)
-  return config.configured(runner.engine)(
-    loop_lib.Loop(
-      agent=agent,
-      replay=agent.make_replay(runner.environment.stack),
-      reward_clip=runner.environment.reward_clip,
-      stack=runner.environment.stack,
-      num_envs=runner.num_envs,
-    ),
-    environments,
-    seeds,
-    check_finite=False,  # what is learnt here means nothing
-    devices=runner.devices,
-  )
-
-
 def _memory(runner, engine):
   """Returns findings of which the timings are still missing."""
   replay = other = 0
   state = engine.abstract_state()
-  for part in jax.tree.leaves(state, is_leaf=_is_ring):
+  for part in jax.tree.leaves(state, is_leaf=ring.is_ring):
     size = sum(_bytes(leaf) for leaf in jax.tree.leaves(part))
-    if _is_ring(part):
+    if ring.is_ring(part):
       replay += size
     else:
       other += size
@@ -164,10 +146,6 @@ def _memory(runner, engine):
     total_steps=runner.num_iterations * runner.training_steps,
     min_history=engine.loop.replay.min_history,
   )
-
-
-def _is_ring(leaf):
-  return isinstance(leaf, ring.Ring)
 
 
 def _bytes(leaf):

@@ -119,6 +119,29 @@ class Runner(settings.Settings):
       action_space=environments.action_space,
     )
 
+  def make_engine(
+    self,
+    environments: base.VectorEnvironment,
+    seeds: Sequence[int],
+    *,
+    check_finite: bool,
+  ) -> engine_lib.Engine:
+    """Returns the engine that trains these seeds, without a state."""
+    agent = self.make_agent(environments)
+    return config.configured(self.engine)(
+      loop.Loop(
+        agent=agent,
+        replay=agent.make_replay(self.environment.stack),
+        reward_clip=self.environment.reward_clip,
+        stack=self.environment.stack,
+        num_envs=self.num_envs,
+      ),
+      environments,
+      seeds,
+      check_finite=check_finite,
+      devices=self.devices,
+    )
+
   def train(
     self,
     base_dir: str | pathlib.Path,

@@ -18,7 +18,6 @@ from dopamine_jax import engine as engine_lib
 from dopamine_jax import errors
 from dopamine_jax import evaluation
 from dopamine_jax import health
-from dopamine_jax import loop as loop_lib
 from dopamine_jax import processes
 from dopamine_jax import run_folder
 from dopamine_jax.metrics import base as metrics_base
@@ -62,25 +61,17 @@ class Training:
     self.closers = contextlib.ExitStack()
     environments = runner.environment.make(len(seeds) * runner.num_envs)
     self.closers.callback(environments.close)
-    agent = runner.make_agent(environments)
-    self.engine = config.configured(runner.engine)(
-      loop_lib.Loop(
-        agent=agent,
-        replay=agent.make_replay(runner.environment.stack),
-        reward_clip=runner.environment.reward_clip,
-        stack=runner.environment.stack,
-        num_envs=runner.num_envs,
-      ),
-      environments,
-      seeds,
-      check_finite=runner.check_finite,
-      devices=runner.devices,
+    self.engine = runner.make_engine(
+      environments, seeds, check_finite=runner.check_finite
     )
     self.monitor = None
     self.evaluator = None
     if runner.evaluation_episodes:
       self.evaluator = evaluation.Evaluator(
-        agent, runner.environment, len(seeds), runner.evaluation_episodes
+        self.engine.loop.agent,
+        runner.environment,
+        len(seeds),
+        runner.evaluation_episodes,
       )
       self.closers.callback(self.evaluator.environments.close)
     self.latest = {}

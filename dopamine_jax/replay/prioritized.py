@@ -61,8 +61,7 @@ class PrioritizedReplay(uniform.UniformReplay):
   def __post_init__(self):
     super().__post_init__()
     self.require_at_least(0, 'alpha', 'epsilon')
-    if not callable(self.beta):
-      self.require_fraction('beta')
+    self.require_fraction('beta')
 
   def init(self, step: ring_lib.Step) -> PrioritizedRing:
     """See base class."""

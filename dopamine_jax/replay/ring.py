@@ -10,6 +10,8 @@ Stacks of frames, n-step returns and next observations are built by a gather
 when a batch is sampled. A frame is so kept once: 7 kB a transition of Atari.
 """
 
+from typing import Any
+
 from flax import struct
 import jax
 import jax.numpy as jnp
@@ -85,6 +87,16 @@ class Ring(struct.PyTreeNode):
   def oldest(self) -> jax.Array:
     """[N] int32, the number of the oldest live slot."""
     return jnp.maximum(self.head - (self.capacity - 1), 0)
+
+  @property
+  def fill(self) -> jax.Array:
+    """The fraction of all slots that is live, float32 scalar."""
+    return jnp.mean((self.head - self.oldest) / (self.capacity - 1))
+
+
+def is_ring(leaf: Any) -> bool:
+  """Returns whether this is a ring, to stop at when a tree is walked."""
+  return isinstance(leaf, Ring)
 
 
 def init(step: Step, capacity: int) -> Ring:

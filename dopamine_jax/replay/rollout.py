@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from dopamine_jax import agent as agent_lib
-from dopamine_jax import settings
+from dopamine_jax.replay import base
 from dopamine_jax.replay import ring as ring_lib
 
 
-class Rollout(settings.Settings):
+class Rollout(base.Replay):
   """Hands out the newest T steps of each of N environments.
 
   An update is due once so many have been taken, so that each step is in one
@@ -20,18 +20,13 @@ class Rollout(settings.Settings):
 
   Attributes:
     steps: agent steps of a rollout, T * N (the agent's `update_period`).
-    gamma: discount of one step (given by the agent).
-    stack: frames in an observation (given by the environment).
   """
 
   steps: int
-  gamma: float = 0.99
-  stack: int = 1
 
   def __post_init__(self):
     super().__post_init__()
-    self.require_at_least(1, 'steps', 'stack')
-    self.require_fraction('gamma')
+    self.require_at_least(1, 'steps')
 
   @property
   def min_history(self) -> int:
@@ -68,15 +63,6 @@ class Rollout(settings.Settings):
     # that the first observation is stacked from.
     return ring_lib.init(step, 2 * (self.steps // num_envs) + self.stack)
 
-  def add(self, ring: ring_lib.Ring, step: ring_lib.Step) -> ring_lib.Ring:
-    """Returns the ring with one step of each environment added."""
-    return ring_lib.add(ring, step)
-
-  def fill(self, ring: ring_lib.Ring) -> jax.Array:
-    """Returns the fraction of the ring that is in use, float32 scalar."""
-    live = ring.head - ring.oldest
-    return jnp.mean(live / (ring.capacity - 1))
-
   def sample(
     self, ring: ring_lib.Ring, key: jax.Array, updates: int | jax.Array = 0
   ) -> agent_lib.Sample:
@@ -102,13 +88,6 @@ class Rollout(settings.Settings):
       index=lane * ring.capacity + place,
       weight=jnp.ones(slot.shape),
     )
-
-  def reprioritize(
-    self, ring: ring_lib.Ring, index: jax.Array, priority: jax.Array
-  ) -> ring_lib.Ring:
-    """Returns the ring as it is: every step is used."""
-    del index, priority
-    return ring
 
   def _newest(self, ring):
     """Returns lanes and slots [T, N] of the newest steps, oldest first."""

@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 
 from dopamine_jax import agent as agent_lib
-from dopamine_jax import settings
+from dopamine_jax.replay import base
 from dopamine_jax.replay import ring as ring_lib
 
 
-class UniformReplay(settings.Settings):
+class UniformReplay(base.Replay):
   """Samples uniformly, with replacement, over all valid transitions.
 
   A transition is valid once its n steps have been taken or its episode has
@@ -21,23 +21,16 @@ class UniformReplay(settings.Settings):
     min_history: agent steps before the first update, which are taken by
       random actions.
     n_step: steps over which rewards are summed (given by the agent).
-    gamma: discount of one step (given by the agent).
-    stack: frames in an observation (given by the environment).
   """
 
   capacity: int = 1_000_000
   batch_size: int = 32
   min_history: int = 20_000
   n_step: int = 1
-  gamma: float = 0.99
-  stack: int = 1
 
   def __post_init__(self):
     super().__post_init__()
-    self.require_at_least(
-      1, 'capacity', 'batch_size', 'min_history', 'n_step', 'stack'
-    )
-    self.require_fraction('gamma')
+    self.require_at_least(1, 'capacity', 'batch_size', 'min_history', 'n_step')
     if self.batch_size > self.min_history:
       self.refuse(
         'batch_size',
@@ -87,25 +80,10 @@ class UniformReplay(settings.Settings):
       )
     return ring_lib.init(step, lane)
 
-  def add(self, ring: ring_lib.Ring, step: ring_lib.Step) -> ring_lib.Ring:
-    """Returns the ring with one step of each environment added."""
-    return ring_lib.add(ring, step)
-
-  def fill(self, ring: ring_lib.Ring) -> jax.Array:
-    """Returns the fraction of the ring that is in use, float32 scalar."""
-    live = ring.head - ring.oldest
-    return jnp.mean(live / (ring.capacity - 1))
-
   def sample(
     self, ring: ring_lib.Ring, key: jax.Array, updates: int | jax.Array = 0
   ) -> agent_lib.Sample:
-    """Returns B valid transitions, each drawn uniformly.
-
-    Args:
-      ring: holds a valid transition.
-      key: a PRNG key for this sample alone.
-      updates: how many came before; what schedules count.
-    """
+    """Returns B valid transitions, each drawn uniformly; see base class."""
     del updates
     lane, slot = self._sample_slots(ring, key)
     return agent_lib.Sample(
@@ -113,13 +91,6 @@ class UniformReplay(settings.Settings):
       index=lane * ring.capacity + slot % ring.capacity,
       weight=jnp.ones(self.batch_size),
     )
-
-  def reprioritize(
-    self, ring: ring_lib.Ring, index: jax.Array, priority: jax.Array
-  ) -> ring_lib.Ring:
-    """Returns the ring as it is: uniform replay has no priorities."""
-    del index, priority
-    return ring
 
   def _sample_slots(self, ring, key):
     """Draws lanes and slots [B] by rejection: exact, and rarely repeated.

@@ -1,0 +1,67 @@
+"""The contract of a replay: settings, and pure functions over a ring."""
+
+import jax
+
+from dopamine_jax import agent as agent_lib
+from dopamine_jax import settings
+from dopamine_jax.replay import ring as ring_lib
+
+
+class Replay(settings.Settings):
+  """What loop and engines need of a replay; it adds to a ring.
+
+  Attributes:
+    gamma: discount of one step (given by the agent).
+    stack: frames in an observation (given by the environment).
+    min_history: agent steps before the first update.
+    warm_up: agent steps that are taken by random actions.
+  """
+
+  gamma: float = 0.99
+  stack: int = 1
+
+  def __post_init__(self):
+    super().__post_init__()
+    self.require_at_least(1, 'stack')
+    self.require_fraction('gamma')
+
+  def check_split(self, num_devices: int):
+    """Refuses devices that can't share each sample."""
+    raise NotImplementedError
+
+  def init(self, step: ring_lib.Step) -> ring_lib.Ring:
+    """Returns an empty ring for steps like the example `step`."""
+    raise NotImplementedError
+
+  def add(self, ring: ring_lib.Ring, step: ring_lib.Step) -> ring_lib.Ring:
+    """Returns the ring with one step of each environment added."""
+    return ring_lib.add(ring, step)
+
+  def fill(self, ring: ring_lib.Ring) -> jax.Array:
+    """Returns the fraction of the ring that is in use, float32 scalar."""
+    return ring.fill
+
+  def sample(
+    self, ring: ring_lib.Ring, key: jax.Array, updates: int | jax.Array = 0
+  ) -> agent_lib.Sample:
+    """Returns what to learn from.
+
+    Args:
+      ring: holds a transition.
+      key: a PRNG key for this sample alone.
+      updates: how many came before; what schedules count.
+    """
+    raise NotImplementedError
+
+  def reprioritize(
+    self, ring: ring_lib.Ring, index: jax.Array, priority: jax.Array
+  ) -> ring_lib.Ring:
+    """Returns the ring as it is; a replay with priorities keeps them.
+
+    Args:
+      ring: that was sampled.
+      index: the sample's.
+      priority: what the agent returned for it, >= 0.
+    """
+    del index, priority
+    return ring
