@@ -76,8 +76,5 @@ class ImpalaCNN(nn.Module):
   def __call__(self, observation: jax.Array) -> jax.Array:
     """Returns the outputs [B, num_outputs] for uint8 frames [B, H, W, C]."""
     x = ImpalaTorso(self.width, self.kernel_init)(observation)
-    for units in self.hidden:
-      x = nn.relu(nn.Dense(units, kernel_init=self.kernel_init)(x))
-      self.sow('intermediates', 'activations', x)
-    self.sow('intermediates', 'features', x)
-    return nn.Dense(self.num_outputs, kernel_init=self.kernel_init)(x)
+    x = networks.hidden_layers(self, x, nn.relu)
+    return networks.output_layer(self, x)

@@ -36,6 +36,28 @@ def normalized_relu(x: jax.Array) -> jax.Array:
   return nn.relu(nn.LayerNorm()(x))
 
 
+def hidden_layers(
+  module: nn.Module, x: jax.Array, activation: Activation
+) -> jax.Array:
+  """Returns x [B, F] after the dense layers of `module.hidden`, and shows them.
+
+  To be called in the `__call__` of a module, whose layers they become.
+  """
+  for units in module.hidden:
+    x = activation(nn.Dense(units, kernel_init=module.kernel_init)(x))
+    module.sow('intermediates', 'activations', x)
+  return x
+
+
+def output_layer(module: nn.Module, x: jax.Array) -> jax.Array:
+  """Returns [B, module.num_outputs] of features [B, F], and shows these.
+
+  To be called like `hidden_layers`.
+  """
+  module.sow('intermediates', 'features', x)
+  return nn.Dense(module.num_outputs, kernel_init=module.kernel_init)(x)
+
+
 class NatureTorso(nn.Module):
   """The convolutions of Mnih et al. (2015), flattened.
 
@@ -98,12 +120,8 @@ class NatureCNN(nn.Module):
   def __call__(self, observation: jax.Array) -> jax.Array:
     """Returns the outputs [B, num_outputs] for uint8 frames [B, H, W, C]."""
     torso = NatureTorso(self.padding, self.kernel_init, self.activation)
-    x = torso(observation)
-    for units in self.hidden:
-      x = self.activation(nn.Dense(units, kernel_init=self.kernel_init)(x))
-      self.sow('intermediates', 'activations', x)
-    self.sow('intermediates', 'features', x)
-    return nn.Dense(self.num_outputs, kernel_init=self.kernel_init)(x)
+    x = hidden_layers(self, torso(observation), self.activation)
+    return output_layer(self, x)
 
 
 class MinAtarTorso(nn.Module):
@@ -163,12 +181,8 @@ class MinAtarCNN(nn.Module):
   def __call__(self, observation: jax.Array) -> jax.Array:
     """Returns [B, num_outputs] for one-hot grids [B, H, W, C] of any type."""
     torso = MinAtarTorso(self.padding, self.kernel_init, self.activation)
-    x = torso(observation)
-    for units in self.hidden:
-      x = self.activation(nn.Dense(units, kernel_init=self.kernel_init)(x))
-      self.sow('intermediates', 'activations', x)
-    self.sow('intermediates', 'features', x)
-    return nn.Dense(self.num_outputs, kernel_init=self.kernel_init)(x)
+    x = hidden_layers(self, torso(observation), self.activation)
+    return output_layer(self, x)
 
 
 class MLPTorso(nn.Module):
@@ -199,10 +213,7 @@ class MLPTorso(nn.Module):
     x = _flatten(observation)
     if self.low is not None or self.high is not None:
       x = 2.0 * _to_unit_interval(x, self.low, self.high, 'MLP') - 1.0
-    for units in self.hidden:
-      x = self.activation(nn.Dense(units, kernel_init=self.kernel_init)(x))
-      self.sow('intermediates', 'activations', x)
-    return x
+    return hidden_layers(self, x, self.activation)
 
 
 class MLP(nn.Module):
@@ -231,11 +242,10 @@ class MLP(nn.Module):
     Raises:
       UserError: if `low` and `high` don't fit each other or the observation.
     """
-    x = MLPTorso(
+    torso = MLPTorso(
       self.hidden, self.low, self.high, self.activation, self.kernel_init
-    )(observation)
-    self.sow('intermediates', 'features', x)
-    return nn.Dense(self.num_outputs, kernel_init=self.kernel_init)(x)
+    )
+    return output_layer(self, torso(observation))
 
 
 class ActorCritic(nn.Module):
@@ -273,13 +283,11 @@ class ActorCritic(nn.Module):
 
     x = features()
     # A first policy that is nearly uniform, whatever is seen.
-    outputs = nn.Dense(
-      self.num_outputs, kernel_init=initializers.orthogonal(0.01)
-    )(x)
+    nearly_zero = initializers.orthogonal(0.01)
+    outputs = nn.Dense(self.num_outputs, kernel_init=nearly_zero)(x)
     x = x if self.shared else features()
-    return outputs, nn.Dense(1, kernel_init=initializers.orthogonal(1.0))(x)[
-      :, 0
-    ]
+    value = nn.Dense(1, kernel_init=initializers.orthogonal(1.0))(x)
+    return outputs, value[:, 0]
 
 
 class FourierBasis(nn.Module):
