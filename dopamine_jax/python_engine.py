@@ -31,12 +31,11 @@ class PythonEngine(engine.Engine):
     period = self.loop.agent.update_period // self.loop.num_envs
     self._longest = min(max(period, 1), 8)
     self._act_program, self._learn_programs = None, {}
-    few = dispatch.one_by_one()
     self._draw = jax.jit(self._vectorize(self._random_actions))
     self._remember = jax.jit(
       self._vectorize(self._remember_steps),
       donate_argnums=0,
-      compiler_options=few,
+      compiler_options=dispatch.one_by_one(),
     )
 
   def run(self, num_steps, *, cut_with, on_step):
@@ -61,13 +60,14 @@ class PythonEngine(engine.Engine):
         self._act_randomly()
       else:
         self._act()
+      if len(self._backlog) == self._longest:
+        self._catch_up(self._longest)
     return self._end()
 
   def _begin(self):
     """Takes the state apart, into what is passed to which program."""
     state = self.state
-    self._agent, self._experience = state.agent, state.experience
-    self._updates, self._metrics = state.updates, None
+    self._agent, self._updates, self._metrics = state.agent, state.updates, None
     # Constant; as plain arrays, since typed keys are slow to pass.
     self._typed_keys = state.experience.keys
     self._keys = jax.tree.map(jax.random.key_data, self._typed_keys)
@@ -83,12 +83,9 @@ class PythonEngine(engine.Engine):
   def _end(self):
     """Puts the state together again; returns the metrics' means."""
     self._catch_up(len(self._backlog))
-    num_seeds = len(self.seeds)
-    action = self._experience.action
     if self._seen is None:
-      action = processes.put(
-        engine.by_seed(self._actions, num_seeds), like=action
-      )
+      actions = engine.by_seed(self._actions, len(self.seeds))
+      action = processes.put(actions, like=self._experience.action)
     else:
       action = self._seen.action
     self.state = self._whole(self._experience.replace(action=action))
@@ -130,8 +127,6 @@ class PythonEngine(engine.Engine):
         for each in np.moveaxis(drawn, axis, 0)
       ]
     self._actions = self._drawn.pop(0)
-    if len(self._backlog) == self._longest:
-      self._catch_up(self._longest)
 
   def _act(self):
     """Chooses the next actions, without an update."""
@@ -149,8 +144,6 @@ class PythonEngine(engine.Engine):
       self._read = [leaves[i] for i in reads]
     self._seen = program(self._read, self._seen, self._keys, packed)
     self._actions = engine.flat(self._seen.action, len(self.seeds))
-    if len(self._backlog) == self._longest:
-      self._catch_up(self._longest)
 
   def _learn(self, num_updates):
     """Updates and chooses the next actions."""
