@@ -24,6 +24,17 @@ app = typer.Typer(
 _BaseDir = Annotated[
   pathlib.Path, typer.Argument(help='The folder of a training.')
 ]
+_GinFiles = Annotated[
+  list[pathlib.Path],
+  typer.Option('--gin_files', help='A gin file; repeatable, later ones win.'),
+]
+_GinBindings = Annotated[
+  list[str],
+  typer.Option(
+    '--gin_bindings',
+    help="A line of gin, e.g. 'dqn.DQN.gamma = 0.9'; repeatable.",
+  ),
+]
 _Seed = Annotated[
   int, typer.Option(min=0, help='All randomness of these episodes.')
 ]
@@ -37,17 +48,8 @@ def train(
       '--base_dir', help='Where the run lies: config, metrics, checkpoints.'
     ),
   ],
-  gin_files: Annotated[
-    list[pathlib.Path],
-    typer.Option('--gin_files', help='A gin file; repeatable, later ones win.'),
-  ],
-  gin_bindings: Annotated[
-    list[str],
-    typer.Option(
-      '--gin_bindings',
-      help="A line of gin, e.g. 'dqn.DQN.gamma = 0.9'; repeatable.",
-    ),
-  ] = (),
+  gin_files: _GinFiles,
+  gin_bindings: _GinBindings = (),
   seed: Annotated[int, typer.Option(min=0, help='All randomness.')] = 0,
   num_seeds: Annotated[
     int,
@@ -195,17 +197,8 @@ def compare(
 
 @app.command()
 def doctor(
-  gin_files: Annotated[
-    list[pathlib.Path],
-    typer.Option('--gin_files', help='A gin file; repeatable, later ones win.'),
-  ],
-  gin_bindings: Annotated[
-    list[str],
-    typer.Option(
-      '--gin_bindings',
-      help="A line of gin, e.g. 'dqn.DQN.gamma = 0.9'; repeatable.",
-    ),
-  ] = (),
+  gin_files: _GinFiles,
+  gin_bindings: _GinBindings = (),
   num_seeds: Annotated[
     int,
     typer.Option('--num_seeds', min=1, help='Seeds trained side by side.'),
