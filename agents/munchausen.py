@@ -11,6 +11,7 @@ from dopamine_jax.agents import dqn
 from dopamine_jax.agents import iqn
 import jax
 import jax.numpy as jnp
+import rlax
 
 
 class MunchausenDQN(dqn.DQN):
@@ -43,7 +44,7 @@ class MunchausenDQN(dqn.DQN):
     )
     target = batch.reward + bonus + batch.discount * value_next
     return self.td_losses(
-      jax.lax.stop_gradient(target) - taken(q, batch.action)
+      jax.lax.stop_gradient(target) - rlax.batched_index(q, batch.action)
     )
 
 
@@ -130,10 +131,5 @@ def munchausen_bonus(
   q: jax.Array, action: jax.Array, tau: float, alpha: float, minimum: float
 ) -> jax.Array:
   """Returns what eq. 2 adds to the rewards of actions [B] at values [B, A]."""
-  log_policy = taken(scaled_log_policy(q, tau), action)
+  log_policy = rlax.batched_index(scaled_log_policy(q, tau), action)
   return alpha * jnp.clip(log_policy, minimum, 0.0)
-
-
-def taken(values: jax.Array, action: jax.Array) -> jax.Array:
-  """Returns the values [B] of the actions [B] that were taken, of [B, A]."""
-  return jnp.take_along_axis(values, action[:, None], axis=-1)[:, 0]

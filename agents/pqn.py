@@ -64,9 +64,7 @@ class PQN(on_policy.OnPolicy):
   def __post_init__(self):
     super().__post_init__()
     self.require_discrete_actions()
-    self.require_fraction('q_lambda', 'evaluation_epsilon')
-    if not callable(self.epsilon):
-      self.require_fraction('epsilon')
+    self.require_fraction('q_lambda', 'epsilon', 'evaluation_epsilon')
 
   def init_params(self, key, observation):
     """See base class."""

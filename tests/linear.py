@@ -15,6 +15,7 @@ import optax
 from dopamine_jax import agent as agent_lib
 
 NUM_FEATURES, BATCH_SIZE, RATE = 2, 5, 0.1
+OBSERVATION_SPACE = gymnasium.spaces.Box(-10, 10, (NUM_FEATURES,), np.float32)
 
 
 class Linear(nn.Module):
@@ -31,9 +32,7 @@ class Linear(nn.Module):
 def make(cls, num_actions, **settings):
   return cls(
     **{
-      'observation_space': gymnasium.spaces.Box(
-        -10, 10, (NUM_FEATURES,), np.float32
-      ),
+      'observation_space': OBSERVATION_SPACE,
       'action_space': gymnasium.spaces.Discrete(num_actions),
       'network': Linear,
       'optimizer': optax.sgd(RATE),
@@ -44,6 +43,25 @@ def make(cls, num_actions, **settings):
 
 def params_of(kernel):
   return {'kernel': jnp.asarray(kernel, jnp.float32)}
+
+
+def make_state(agent, kernel, target_kernel):
+  params = params_of(kernel)
+  return dqn.DQNState(
+    params=params,
+    target_params=params_of(target_kernel),
+    optimizer_state=agent.optimizer.init(params),
+    updates=jnp.zeros((), jnp.int32),
+  )
+
+
+def make_sample(batch, weight=None):
+  size = len(batch.reward)
+  return agent_lib.Sample(
+    transition=batch,
+    index=jnp.arange(size),
+    weight=jnp.ones(size) if weight is None else jnp.asarray(weight),
+  )
 
 
 def make_batch(observation, action, reward, discount, next_observation):
@@ -80,18 +98,8 @@ def losses(agent, kernel, target_kernel, batch, key=0):
 
 def update(agent, kernel, target_kernel, batch, weight, key=0):
   """Returns the new kernel, the metrics and the priorities."""
-  params = params_of(kernel)
-  state = dqn.DQNState(
-    params=params,
-    target_params=params_of(target_kernel),
-    optimizer_state=agent.optimizer.init(params),
-    updates=jnp.zeros((), jnp.int32),
-  )
-  sample = agent_lib.Sample(
-    transition=batch,
-    index=jnp.arange(len(weight)),
-    weight=jnp.asarray(weight, jnp.float32),
-  )
+  state = make_state(agent, kernel, target_kernel)
+  sample = make_sample(batch, np.float32(weight))
   state, metrics, priorities = jax.jit(agent.update)(
     state, sample, jax.random.key(key)
   )

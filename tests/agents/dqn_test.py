@@ -8,7 +8,6 @@ import functools
 
 from dopamine_jax.agents import double_dqn
 from dopamine_jax.agents import dqn
-from flax import linen as nn
 import gin
 import gymnasium
 import jax
@@ -17,83 +16,21 @@ import numpy as np
 import optax
 import pytest
 
-from dopamine_jax import agent as agent_lib
 from dopamine_jax import config
 from dopamine_jax import errors
+from tests import linear
 
 AGENTS = (dqn.DQN, double_dqn.DoubleDQN)
-NUM_FEATURES, NUM_ACTIONS, BATCH_SIZE = 2, 3, 5
-OBSERVATION_SPACE = gymnasium.spaces.Box(-10, 10, (NUM_FEATURES,), np.float32)
-
-
-class Linear(nn.Module):
-  """Returns observation @ kernel; q of one-hot observation i is its row i."""
-
-  num_outputs: int
-
-  @nn.compact
-  def __call__(self, observation):
-    shape = (observation.shape[-1], self.num_outputs)
-    return observation @ self.param('kernel', nn.initializers.normal(), shape)
+NUM_ACTIONS = 3
 
 
 def make(cls=dqn.DQN, num_actions=NUM_ACTIONS, **settings):
-  return cls(
-    **{
-      'observation_space': OBSERVATION_SPACE,
-      'action_space': gymnasium.spaces.Discrete(num_actions),
-      'network': Linear,
-      'optimizer': optax.sgd(0.1),
-      **settings,
-    }
-  )
-
-
-def params_of(kernel):
-  return {'kernel': jnp.asarray(kernel, jnp.float32)}
-
-
-def make_state(agent, kernel, target_kernel):
-  params = params_of(kernel)
-  return dqn.DQNState(
-    params=params,
-    target_params=params_of(target_kernel),
-    optimizer_state=agent.optimizer.init(params),
-    updates=jnp.zeros((), jnp.int32),
-  )
-
-
-def make_batch(observation, action, reward, discount, next_observation):
-  return agent_lib.Transition(
-    observation=jnp.asarray(observation, jnp.float32),
-    action=jnp.asarray(action, jnp.int32),
-    reward=jnp.asarray(reward, jnp.float32),
-    discount=jnp.asarray(discount, jnp.float32),
-    next_observation=jnp.asarray(next_observation, jnp.float32),
-  )
+  return linear.make(cls, num_actions, **settings)
 
 
 def random_problem(seed):
   """Returns an online kernel, a target kernel and a batch."""
-  rng = np.random.default_rng(seed)
-  kernel, target_kernel = rng.normal(size=(2, NUM_FEATURES, NUM_ACTIONS))
-  batch = make_batch(
-    rng.normal(size=(BATCH_SIZE, NUM_FEATURES)),
-    rng.integers(NUM_ACTIONS, size=BATCH_SIZE),
-    2 * rng.normal(size=BATCH_SIZE),
-    rng.choice([0.0, 0.9, 0.81], size=BATCH_SIZE),
-    rng.normal(size=(BATCH_SIZE, NUM_FEATURES)),
-  )
-  return kernel, target_kernel, batch
-
-
-def make_sample(batch, weight=None):
-  size = len(batch.reward)
-  return agent_lib.Sample(
-    transition=batch,
-    index=jnp.arange(size),
-    weight=jnp.ones(size) if weight is None else jnp.asarray(weight),
-  )
+  return linear.random_problem(seed, NUM_ACTIONS, NUM_ACTIONS)[:3]
 
 
 class Expected:
@@ -124,12 +61,6 @@ class Expected:
       self.gradient[:, action] -= weight[i] * slope * now / size
 
 
-def losses(agent, kernel, target_kernel, batch):
-  return jax.jit(agent.losses)(
-    params_of(kernel), params_of(target_kernel), batch, jax.random.key(0)
-  )
-
-
 def update(agent, state, sample):
   return jax.jit(agent.update)(state, sample, jax.random.key(0))
 
@@ -138,29 +69,32 @@ def update(agent, state, sample):
 KERNEL = [[0, 2, 0], [0, 0, 1]]
 TARGET_KERNEL = [[9, 9, 9], [3, 5, 4]]
 # From observation 0, where q = 2, by action 1 to observation 1.
-BATCH = make_batch([[1, 0]], [1], [1], [0.5], [[0, 1]])
+BATCH = linear.make_batch([[1, 0]], [1], [1], [0.5], [[0, 1]])
 
 
 def test_dqn_bootstraps_from_the_largest_target_value():
   # 1 + 0.5 * 5 - 2 = 1.5
   np.testing.assert_allclose(
-    losses(make(), KERNEL, TARGET_KERNEL, BATCH), [1.5**2]
+    linear.losses(make(), KERNEL, TARGET_KERNEL, BATCH), [1.5**2]
   )
 
 
 def test_double_dqn_bootstraps_from_the_target_value_of_the_online_choice():
   # 1 + 0.5 * 4 - 2 = 1
   np.testing.assert_allclose(
-    losses(make(double_dqn.DoubleDQN), KERNEL, TARGET_KERNEL, BATCH), [1.0]
+    linear.losses(make(double_dqn.DoubleDQN), KERNEL, TARGET_KERNEL, BATCH),
+    [1.0],
   )
 
 
 @pytest.mark.parametrize('cls', AGENTS)
 def test_nothing_is_bootstrapped_after_a_termination(cls):
   batch = BATCH.replace(discount=jnp.zeros(1))
-  endless = 1e6 * np.ones((NUM_FEATURES, NUM_ACTIONS))
+  endless = 1e6 * np.ones((linear.NUM_FEATURES, NUM_ACTIONS))
   # 1 - 2 = -1
-  np.testing.assert_allclose(losses(make(cls), KERNEL, endless, batch), [1.0])
+  np.testing.assert_allclose(
+    linear.losses(make(cls), KERNEL, endless, batch), [1.0]
+  )
 
 
 @pytest.mark.parametrize(
@@ -174,10 +108,10 @@ def test_nothing_is_bootstrapped_after_a_termination(cls):
 )
 def test_huber_delta_bounds_the_slope_of_the_loss(delta, expected):
   # Errors of 0.5 and -3: q = 0 for both.
-  batch = make_batch(
+  batch = linear.make_batch(
     [[0, 1], [0, 1]], [0, 0], [0.5, -3], [0, 0], [[0, 0], [0, 0]]
   )
-  actual = losses(make(huber_delta=delta), KERNEL, TARGET_KERNEL, batch)
+  actual = linear.losses(make(huber_delta=delta), KERNEL, TARGET_KERNEL, batch)
   np.testing.assert_allclose(actual, expected)
 
 
@@ -188,7 +122,9 @@ def test_an_update_agrees_with_numpy(cls, delta):
   step = jax.jit(agent.update)
   for seed in range(5):
     kernel, target_kernel, batch = random_problem(seed)
-    weight = np.random.default_rng(seed + 100).uniform(0.1, 1, BATCH_SIZE)
+    weight = np.random.default_rng(seed + 100).uniform(
+      0.1, 1, linear.BATCH_SIZE
+    )
     expected = Expected(
       kernel,
       target_kernel,
@@ -199,8 +135,8 @@ def test_an_update_agrees_with_numpy(cls, delta):
     )
 
     state, metrics, priorities = step(
-      make_state(agent, kernel, target_kernel),
-      make_sample(batch, weight.astype(np.float32)),
+      linear.make_state(agent, kernel, target_kernel),
+      linear.make_sample(batch, weight.astype(np.float32)),
       jax.random.key(0),
     )
 
@@ -223,13 +159,17 @@ def assert_near(actual, expected):
 
 def test_importance_weights_scale_each_transitions_gradient():
   # Two transitions that share no weight of the network.
-  batch = make_batch([[1, 0], [0, 1]], [0, 1], [1, 1], [0, 0], [[0, 0], [0, 0]])
+  batch = linear.make_batch(
+    [[1, 0], [0, 1]], [0, 1], [1, 1], [0, 0], [[0, 0], [0, 0]]
+  )
   agent = make()
-  zeros = np.zeros((NUM_FEATURES, NUM_ACTIONS))
+  zeros = np.zeros((linear.NUM_FEATURES, NUM_ACTIONS))
 
   def step(weight):
-    state = make_state(agent, zeros, zeros)
-    return update(agent, state, make_sample(batch, weight))[0].params['kernel']
+    state = linear.make_state(agent, zeros, zeros)
+    return update(agent, state, linear.make_sample(batch, weight))[0].params[
+      'kernel'
+    ]
 
   plain, weighted = np.asarray(step([1.0, 1.0])), np.asarray(step([0.25, 0.0]))
   np.testing.assert_allclose(plain[0, 0], 0.1)
@@ -250,8 +190,8 @@ def test_importance_weights_scale_each_transitions_gradient():
 def test_the_optimizer_is_stepped_as_plain_optax(optimizer):
   agent = make(optimizer=optimizer)
   kernel, target_kernel, batch = random_problem(2)
-  state = make_state(agent, kernel, target_kernel)
-  expected = params_of(kernel)
+  state = linear.make_state(agent, kernel, target_kernel)
+  expected = linear.params_of(kernel)
   optimizer_state = optimizer.init(expected)
   step, plain_step = jax.jit(agent.update), jax.jit(optimizer.update)
   for _ in range(3):
@@ -262,10 +202,10 @@ def test_the_optimizer_is_stepped_as_plain_optax(optimizer):
       double=False,
     ).gradient
     changes, optimizer_state = plain_step(
-      params_of(gradient), optimizer_state, expected
+      linear.params_of(gradient), optimizer_state, expected
     )
     expected = optax.apply_updates(expected, changes)
-    state, _, _ = step(state, make_sample(batch), jax.random.key(0))
+    state, _, _ = step(state, linear.make_sample(batch), jax.random.key(0))
   np.testing.assert_allclose(
     state.params['kernel'], expected['kernel'], rtol=1e-4
   )
@@ -279,12 +219,12 @@ def test_the_target_is_copied_exactly_when_due(
 ):
   agent = make(target_update_period=period, update_period=update_period)
   kernel, target_kernel, batch = random_problem(3)
-  state = make_state(agent, kernel, target_kernel)
+  state = linear.make_state(agent, kernel, target_kernel)
   step = jax.jit(agent.update)
   expected = np.asarray(target_kernel, np.float32)
   for i in range(1, 2 * num_updates + 2):
     before = np.asarray(state.params['kernel'])
-    state, _, _ = step(state, make_sample(batch), jax.random.key(0))
+    state, _, _ = step(state, linear.make_sample(batch), jax.random.key(0))
     after = np.asarray(state.params['kernel'])
     assert not np.array_equal(before, after)
     if i % num_updates == 0:
@@ -307,12 +247,12 @@ def test_the_target_never_shares_memory_with_the_parameters():
       for tree in (state.params, state.target_params)
     ]
     assert addresses[0] != addresses[1]
-    state, _, _ = step(state, make_sample(batch), jax.random.key(0))
+    state, _, _ = step(state, linear.make_sample(batch), jax.random.key(0))
 
 
 def test_a_new_agent_starts_from_its_key():
   agent = make()
-  observation = jnp.zeros((1, NUM_FEATURES))
+  observation = jnp.zeros((1, linear.NUM_FEATURES))
   kernels = [
     np.asarray(agent.init(jax.random.key(i), observation).params['kernel'])
     for i in (0, 0, 1)
@@ -347,7 +287,9 @@ N = 20_000
 
 def actions_of(agent, *, step=0, explore, key=0):
   """Returns N actions where action 3 of 4 is the best."""
-  state = make_state(agent, [[0, 1, 2, 3], [0, 0, 0, 0]], np.zeros((2, 4)))
+  state = linear.make_state(
+    agent, [[0, 1, 2, 3], [0, 0, 0, 0]], np.zeros((2, 4))
+  )
   act = jax.jit(functools.partial(agent.act, explore=explore))
   observation = jnp.tile(jnp.array([[1.0, 0.0]]), (N, 1))
   return np.asarray(
@@ -404,7 +346,7 @@ def test_each_environment_gets_the_best_action_of_its_own_observation():
   kernel = [[3, 1, 2], [0, 0, 1]]
   observation = jnp.array([[1.0, 0], [0, 1], [-1, 0]])
   act = jax.jit(functools.partial(agent.act, explore=True))
-  state = make_state(agent, kernel, kernel)
+  state = linear.make_state(agent, kernel, kernel)
   actions = act(state, observation, jnp.int32(0), jax.random.key(0))
   np.testing.assert_array_equal(actions, [0, 2, 1])
 
@@ -459,7 +401,7 @@ optax.adam.learning_rate = 0.1
     with pytest.raises(errors.UserError, match=r'(?s)line 5.*@name\(\)'):
       config.build(
         dqn.DQN,
-        observation_space=OBSERVATION_SPACE,
+        observation_space=linear.OBSERVATION_SPACE,
         action_space=gymnasium.spaces.Discrete(2),
       )
   finally:
