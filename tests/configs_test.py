@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from dopamine_jax import config
+from dopamine_jax import fingerprint
 from dopamine_jax import runner
 
 IMPORT = 'from __gin__ import dynamic_registration'
@@ -18,10 +19,10 @@ EXTRAS = {
   'mujoco': 'mujoco',
 }
 RUN = (
-  'runner.Runner.num_iterations = 1',
-  'runner.Runner.training_steps = 24',
+  'runner.Runner.num_iterations = 2',
+  'runner.Runner.training_steps = 16',
   'runner.Runner.evaluation_episodes = 0',
-  'runner.Runner.collectors = []',
+  'runner.Runner.checkpoint_period = 1',
 )
 SMALL_REPLAY = ('capacity = 200', 'min_history = 16', 'batch_size = 4')
 
@@ -50,20 +51,28 @@ def path(request):
   return request.param
 
 
-def test_a_config_trains_and_its_operative_config_reproduces_it(path, tmp_path):
-  def trained(folder, files, bindings):
+def test_a_config_trains_and_resumes_exactly(path, tmp_path):
+  def train(folder, files, bindings, says=()):
     config.load(files, bindings)
+    said = []
     statistics = config.build(runner.Runner).train(
-      tmp_path / folder, say=lambda message: pytest.fail(message)
+      tmp_path / folder, say=said.append
     )
+    assert [message[:8] for message in said] == list(says)
     return statistics
 
-  first = trained('first', [path], shrunk(path))
-  assert first['Train/Updates'][0] >= 2
-  assert np.isfinite(first['Train/Loss'][0])
-  again = trained('again', [tmp_path / 'first' / 'config.gin'], ())
-  assert first['Train/Loss'] == again['Train/Loss']
-  assert first['Train/ParameterNorm'] == again['Train/ParameterNorm']
+  statistics = train('whole', [path], shrunk(path))
+  assert statistics['Train/Updates'][0] >= 2
+  assert np.isfinite(statistics['Train/Loss'][0])
+  # Its operative config repeats it, stopped after one iteration of the two.
+  again = [tmp_path / 'whole' / 'config.gin']
+  train('stopped', again, ['runner.Runner.num_iterations = 1'])
+  train('stopped', again, [], says=['Going on'])
+  whole, stopped = (
+    fingerprint.fingerprint(tmp_path / folder)
+    for folder in ('whole', 'stopped')
+  )
+  assert whole == stopped
 
 
 def test_a_config_fits_on_60_lines_and_says_what_to_expect(path):
