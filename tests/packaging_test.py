@@ -162,6 +162,21 @@ def test_the_command_lists_every_config(installation):
   assert not missing, listing
 
 
+@pytest.mark.slow
+def test_every_config_of_the_wheel_trains_and_resumes(installation):
+  if installation.home.name != 'environment':
+    pytest.skip('installed from no wheel')
+  # Without the checkout's settings of pytest, which put it on the path.
+  settings = installation.cwd / 'pytest.ini'
+  settings.write_text('[pytest]\npython_files = *_test.py\n')
+  for name in ('conftest.py', 'configs_test.py'):
+    shutil.copy(ROOT / 'tests' / name, installation.cwd)
+  pytest_of_it = (installation.python, '-m', 'pytest', '-c', settings)
+  tests = installation.cwd / 'configs_test.py'
+  said = run(*pytest_of_it, '-q', '-k', 'resumes', tests, cwd=installation.cwd)
+  assert ' passed' in said, said
+
+
 def test_the_module_runs_in_a_checkout_beside_any_installation(
   installation, tmp_path
 ):
