@@ -1,0 +1,204 @@
+"""SAC: a policy that is rewarded for its entropy too, learnt off-policy.
+
+Haarnoja et al. (2018), Soft Actor-Critic Algorithms and Applications.
+https://arxiv.org/abs/1812.05905
+
+Differs from the paper:
+1. All gradients of an update are taken where it began, as in Dopamine; in
+   algorithm 1, the policy's is of critics that have already moved.
+2. With `n_step > 1`, the entropies of the steps between are left out.
+3. Importance weights, if the replay has them, weigh all three losses.
+"""
+
+from collections.abc import Callable
+import functools
+
+from flax import struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from dopamine_jax import actor_critic
+from dopamine_jax import agent as agent_lib
+from dopamine_jax import config
+from dopamine_jax import distributions
+from dopamine_jax import optimization
+from dopamine_jax.replay import uniform
+
+
+class SACState(struct.PyTreeNode):
+  """What learning changes."""
+
+  params: dict[str, optax.Params]  # of actor, critics and temperature
+  target_params: optax.Params  # of the critics
+  optimizer_state: optax.OptState
+
+
+class SAC(agent_lib.Agent):
+  """Soft actor-critic, of continuous actions.
+
+  Attributes:
+    actor: makes the policy's Flax module from `action_shape`.
+    critics: makes that of the values; see `actor_critic`.
+    replay: makes the replay from `n_step`, `gamma` and `stack`. Until it holds
+      its `min_history`, actions are uniform.
+    actor_optimizer: an optax transformation; its schedules count updates.
+    critic_optimizer: the same.
+    temperature_optimizer: the same, of the temperature's logarithm; None: the
+      temperature stays as it is.
+    gamma: discount of one agent step.
+    n_step: rewards summed before bootstrapping.
+    update_period: see base class.
+    tau: how far the target critics move to the critics at each update.
+    temperature: what entropy is worth at first, the paper's alpha.
+    target_entropy: what the temperature keeps the policy's entropy at, in nats;
+      None: minus how many numbers an action has.
+  """
+
+  actor: Callable = actor_critic.Actor
+  critics: Callable = actor_critic.Critics
+  replay: Callable = functools.partial(
+    uniform.UniformReplay, batch_size=256, min_history=10_000
+  )
+  actor_optimizer: optax.GradientTransformation = optax.adam(3e-4)
+  critic_optimizer: optax.GradientTransformation = optax.adam(3e-4)
+  temperature_optimizer: optax.GradientTransformation | None = optax.adam(3e-4)
+  gamma: float = 0.99
+  n_step: int = 1
+  update_period: int = 1
+  tau: float = 0.005
+  temperature: float = 1.0
+  target_entropy: float | None = None
+
+  def __post_init__(self):
+    super().__post_init__()
+    self.require_box_actions()
+    self.require_at_least(1, 'n_step')
+    self.require_fraction('gamma', 'tau')
+    if self.temperature <= 0:
+      self.refuse('temperature', 'must be above 0, for it has a logarithm')
+
+  def make_replay(self, stack: int) -> uniform.UniformReplay:
+    """See base class."""
+    replay = config.configured(self.replay)
+    return replay(n_step=self.n_step, gamma=self.gamma, stack=stack)
+
+  def init(self, key, observation) -> SACState:
+    """See base class."""
+    actor_key, critic_key = jax.random.split(key)
+    action = jnp.zeros((len(observation), *self.action_space.shape))
+    critics = self.critics_module.init(critic_key, observation, action)
+    params = {
+      'actor': self.actor_module.init(actor_key, observation)['params'],
+      'critics': critics['params'],
+      'log_temperature': jnp.full((), np.log(self.temperature)),
+    }
+    return SACState(
+      params=params,
+      # A copy: the update donates both.
+      target_params=jax.tree.map(jnp.copy, params['critics']),
+      optimizer_state=self.optimizer.init(params),
+    )
+
+  def policy(self, params, observation) -> distributions.TanhGaussian:
+    """Returns the distribution of actions, given the actor's parameters."""
+    return self.actor_module.apply({'params': params}, observation)
+
+  def q_values(self, params, observation, action) -> jax.Array:
+    """Returns the critics' values [K, B], given their parameters."""
+    return self.critics_module.apply({'params': params}, observation, action)
+
+  def act(self, state, observation, step, key, *, explore) -> jax.Array:
+    """Draws an action, or takes the mean before tanh; see base class."""
+    policy = self.policy(state.params['actor'], observation)
+    return policy.sample(key) if explore else policy.mode()
+
+  def targets(self, params, target_params, batch, key) -> jax.Array:
+    """Returns what the critics are to say [B] (eq. 3 and 5)."""
+    policy = self.policy(params['actor'], batch.next_observation)
+    action, log_prob = policy.sample_and_log_prob(key)
+    q = self.q_values(target_params, batch.next_observation, action)
+    value = jnp.min(q, axis=0) - jnp.exp(params['log_temperature']) * log_prob
+    return batch.reward + batch.discount * value
+
+  def losses(self, params, target_params, batch, key):
+    """Returns three losses [B] by name, and what else is measured by name.
+
+    Each has a gradient by one part of the parameters alone.
+    """
+    target_key, key = jax.random.split(key)
+    fixed = jax.lax.stop_gradient(params)
+    target = self.targets(fixed, target_params, batch, target_key)
+    q = self.q_values(params['critics'], batch.observation, batch.action)
+    td_error = target[None] - q
+    policy = self.policy(params['actor'], batch.observation)
+    action, log_prob = policy.sample_and_log_prob(key)
+    new_q = self.q_values(fixed['critics'], batch.observation, action)
+    temperature = jnp.exp(fixed['log_temperature'])
+    losses = {
+      'CriticLoss': jnp.sum(td_error**2, axis=0) / 2,  # eq. 5
+      'PolicyLoss': temperature * log_prob - jnp.min(new_q, axis=0),  # eq. 9
+    }
+    if self.temperature_optimizer is not None:  # eq. 18
+      wanted = self.target_entropy
+      if wanted is None:
+        wanted = -float(np.prod(self.action_space.shape))
+      surplus = jax.lax.stop_gradient(-log_prob) - wanted
+      losses['TemperatureLoss'] = jnp.exp(params['log_temperature']) * surplus
+    return losses, {'q': q, 'td_error': td_error, 'log_prob': log_prob}
+
+  def update(self, state, sample, key):
+    """Takes one gradient step on each loss; see base class."""
+
+    def loss_fn(params):
+      losses, seen = self.losses(
+        params, state.target_params, sample.transition, key
+      )
+      means = {k: jnp.mean(sample.weight * loss) for k, loss in losses.items()}
+      return sum(means.values()), (means, seen)
+
+    gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
+    (loss, (means, seen)), gradients = gradient_fn(state.params)
+    params, optimizer_state, metrics = optimization.take_step(
+      self.optimizer, gradients, state.optimizer_state, state.params
+    )
+    target_params = optax.incremental_update(
+      params['critics'], state.target_params, self.tau
+    )
+    metrics |= means | {
+      'Loss': loss,
+      'QMean': jnp.mean(seen['q']),
+      'QMax': jnp.max(seen['q']),
+      'Entropy': -jnp.mean(seen['log_prob']),
+      'Temperature': jnp.exp(state.params['log_temperature']),
+    }
+    priorities = jnp.mean(jnp.abs(seen['td_error']), axis=0)
+    return SACState(params, target_params, optimizer_state), metrics, priorities
+
+  def anatomy(self, state) -> agent_lib.Anatomy:
+    """Returns the actor and its actions in evaluation; see base class."""
+    return agent_lib.Anatomy(
+      self.actor_module,
+      lambda params, x, key: self.policy(params, x).mode(),
+      state.params['actor'],
+    )
+
+  @property
+  def optimizer(self) -> optax.GradientTransformation:
+    """All three in one."""
+    return optimization.apart(
+      actor=self.actor_optimizer,
+      critics=self.critic_optimizer,
+      log_temperature=self.temperature_optimizer,
+    )
+
+  @property
+  def actor_module(self):
+    """The policy's network, a Flax module."""
+    return config.configured(self.actor)(action_shape=self.action_space.shape)
+
+  @property
+  def critics_module(self):
+    """The values' networks, a Flax module."""
+    return config.configured(self.critics)()
