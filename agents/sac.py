@@ -4,8 +4,8 @@ Haarnoja et al. (2018), Soft Actor-Critic Algorithms and Applications.
 https://arxiv.org/abs/1812.05905
 
 Differs from the paper:
-1. All gradients of an update are taken where it began, as in Dopamine; in
-   algorithm 1, the policy's is of critics that have already moved.
+1. All three gradients of an update are of the parameters it began with, as in
+   Dopamine; in algorithm 1, the policy's is of critics that have moved.
 2. With `n_step > 1`, the entropies of the steps between are left out.
 3. Importance weights, if the replay has them, weigh all three losses.
 """
@@ -20,9 +20,9 @@ import numpy as np
 import optax
 
 from dopamine_jax import actor_critic
-from dopamine_jax import agent as agent_lib
 from dopamine_jax import config
 from dopamine_jax import distributions
+from dopamine_jax import off_policy
 from dopamine_jax import optimization
 from dopamine_jax.replay import uniform
 
@@ -35,25 +35,21 @@ class SACState(struct.PyTreeNode):
   optimizer_state: optax.OptState
 
 
-class SAC(agent_lib.Agent):
+class SAC(off_policy.OffPolicy):
   """Soft actor-critic, of continuous actions.
 
   Attributes:
     actor: makes the policy's Flax module from `action_shape`.
     critics: makes that of the values; see `actor_critic`.
-    replay: makes the replay from `n_step`, `gamma` and `stack`. Until it holds
-      its `min_history`, actions are uniform.
+    replay: see base class.
     actor_optimizer: an optax transformation; its schedules count updates.
     critic_optimizer: the same.
-    temperature_optimizer: the same, of the temperature's logarithm; None: the
-      temperature stays as it is.
-    gamma: discount of one agent step.
-    n_step: rewards summed before bootstrapping.
+    temperature_optimizer: the same, of its logarithm; None leaves it.
     update_period: see base class.
     tau: how far the target critics move to the critics at each update.
     temperature: what entropy is worth at first, the paper's alpha.
-    target_entropy: what the temperature keeps the policy's entropy at, in nats;
-      None: minus how many numbers an action has.
+    target_entropy: what the temperature keeps the policy's entropy at, in nats
+      for each of an action's numbers.
   """
 
   actor: Callable = actor_critic.Actor
@@ -64,34 +60,26 @@ class SAC(agent_lib.Agent):
   actor_optimizer: optax.GradientTransformation = optax.adam(3e-4)
   critic_optimizer: optax.GradientTransformation = optax.adam(3e-4)
   temperature_optimizer: optax.GradientTransformation | None = optax.adam(3e-4)
-  gamma: float = 0.99
-  n_step: int = 1
   update_period: int = 1
   tau: float = 0.005
   temperature: float = 1.0
-  target_entropy: float | None = None
+  target_entropy: float = -1.0
 
   def __post_init__(self):
     super().__post_init__()
     self.require_box_actions()
-    self.require_at_least(1, 'n_step')
-    self.require_fraction('gamma', 'tau')
+    self.require_fraction('tau')
     if self.temperature <= 0:
       self.refuse('temperature', 'must be above 0, for it has a logarithm')
 
-  def make_replay(self, stack: int) -> uniform.UniformReplay:
-    """See base class."""
-    replay = config.configured(self.replay)
-    return replay(n_step=self.n_step, gamma=self.gamma, stack=stack)
-
   def init(self, key, observation) -> SACState:
     """See base class."""
-    actor_key, critic_key = jax.random.split(key)
+    actor, critics = self.modules
+    actor_key, key = jax.random.split(key)
     action = jnp.zeros((len(observation), *self.action_space.shape))
-    critics = self.critics_module.init(critic_key, observation, action)
     params = {
-      'actor': self.actor_module.init(actor_key, observation)['params'],
-      'critics': critics['params'],
+      'actor': actor.init(actor_key, observation)['params'],
+      'critics': critics.init(key, observation, action)['params'],
       'log_temperature': jnp.full((), np.log(self.temperature)),
     }
     return SACState(
@@ -103,11 +91,11 @@ class SAC(agent_lib.Agent):
 
   def policy(self, params, observation) -> distributions.TanhGaussian:
     """Returns the distribution of actions, given the actor's parameters."""
-    return self.actor_module.apply({'params': params}, observation)
+    return self.modules[0].apply({'params': params}, observation)
 
   def q_values(self, params, observation, action) -> jax.Array:
     """Returns the critics' values [K, B], given their parameters."""
-    return self.critics_module.apply({'params': params}, observation, action)
+    return self.modules[1].apply({'params': params}, observation, action)
 
   def act(self, state, observation, step, key, *, explore) -> jax.Array:
     """Draws an action, or takes the mean before tanh; see base class."""
@@ -123,66 +111,60 @@ class SAC(agent_lib.Agent):
     return batch.reward + batch.discount * value
 
   def losses(self, params, target_params, batch, key):
-    """Returns three losses [B] by name, and what else is measured by name.
+    """Returns losses [B] by name, the critics' errors [K, B], and metrics.
 
-    Each has a gradient by one part of the parameters alone.
+    Each loss has a gradient by one part of the parameters alone.
     """
     target_key, key = jax.random.split(key)
     fixed = jax.lax.stop_gradient(params)
+    temperature = jnp.exp(params['log_temperature'])
     target = self.targets(fixed, target_params, batch, target_key)
     q = self.q_values(params['critics'], batch.observation, batch.action)
-    td_error = target[None] - q
+    error = q - target[None]
     policy = self.policy(params['actor'], batch.observation)
     action, log_prob = policy.sample_and_log_prob(key)
     new_q = self.q_values(fixed['critics'], batch.observation, action)
-    temperature = jnp.exp(fixed['log_temperature'])
+    cost = jnp.exp(fixed['log_temperature']) * log_prob
     losses = {
-      'CriticLoss': jnp.sum(td_error**2, axis=0) / 2,  # eq. 5
-      'PolicyLoss': temperature * log_prob - jnp.min(new_q, axis=0),  # eq. 9
+      'CriticLoss': jnp.sum(error**2, axis=0) / 2,  # eq. 5
+      'PolicyLoss': cost - jnp.min(new_q, axis=0),  # eq. 9
     }
-    if self.temperature_optimizer is not None:  # eq. 18
-      wanted = self.target_entropy
-      if wanted is None:
-        wanted = -float(np.prod(self.action_space.shape))
+    if self.temperature_optimizer is not None:
+      wanted = self.target_entropy * np.prod(self.action_space.shape)
       surplus = jax.lax.stop_gradient(-log_prob) - wanted
-      losses['TemperatureLoss'] = jnp.exp(params['log_temperature']) * surplus
-    return losses, {'q': q, 'td_error': td_error, 'log_prob': log_prob}
+      losses['TemperatureLoss'] = temperature * surplus  # eq. 18
+    return (
+      losses,
+      error,
+      {
+        'QMean': jnp.mean(q),
+        'QMax': jnp.max(q),
+        'Entropy': -jnp.mean(log_prob),
+        'Temperature': temperature,
+      },
+    )
 
   def update(self, state, sample, key):
     """Takes one gradient step on each loss; see base class."""
 
     def loss_fn(params):
-      losses, seen = self.losses(
+      losses, error, metrics = self.losses(
         params, state.target_params, sample.transition, key
       )
       means = {k: jnp.mean(sample.weight * loss) for k, loss in losses.items()}
-      return sum(means.values()), (means, seen)
+      return sum(means.values()), (error, metrics | means)
 
     gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
-    (loss, (means, seen)), gradients = gradient_fn(state.params)
+    (loss, (error, seen)), gradients = gradient_fn(state.params)
     params, optimizer_state, metrics = optimization.take_step(
       self.optimizer, gradients, state.optimizer_state, state.params
     )
     target_params = optax.incremental_update(
       params['critics'], state.target_params, self.tau
     )
-    metrics |= means | {
-      'Loss': loss,
-      'QMean': jnp.mean(seen['q']),
-      'QMax': jnp.max(seen['q']),
-      'Entropy': -jnp.mean(seen['log_prob']),
-      'Temperature': jnp.exp(state.params['log_temperature']),
-    }
-    priorities = jnp.mean(jnp.abs(seen['td_error']), axis=0)
-    return SACState(params, target_params, optimizer_state), metrics, priorities
-
-  def anatomy(self, state) -> agent_lib.Anatomy:
-    """Returns the actor and its actions in evaluation; see base class."""
-    return agent_lib.Anatomy(
-      self.actor_module,
-      lambda params, x, key: self.policy(params, x).mode(),
-      state.params['actor'],
-    )
+    state = SACState(params, target_params, optimizer_state)
+    priorities = jnp.mean(jnp.abs(error), axis=0)
+    return state, metrics | seen | {'Loss': loss}, priorities
 
   @property
   def optimizer(self) -> optax.GradientTransformation:
@@ -194,11 +176,7 @@ class SAC(agent_lib.Agent):
     )
 
   @property
-  def actor_module(self):
-    """The policy's network, a Flax module."""
-    return config.configured(self.actor)(action_shape=self.action_space.shape)
-
-  @property
-  def critics_module(self):
-    """The values' networks, a Flax module."""
-    return config.configured(self.critics)()
+  def modules(self):
+    """The networks of policy and values, Flax modules."""
+    actor, critics = (config.configured(x) for x in (self.actor, self.critics))
+    return actor(action_shape=self.action_space.shape), critics()
