@@ -111,51 +111,42 @@ class SAC(off_policy.OffPolicy):
     return batch.reward + batch.discount * value
 
   def losses(self, params, target_params, batch, key):
-    """Returns losses [B] by name, the critics' errors [K, B], and metrics.
+    """Returns losses [B] by name, temporal differences [K, B], and metrics.
 
     Each loss has a gradient by one part of the parameters alone.
     """
     target_key, key = jax.random.split(key)
     fixed = jax.lax.stop_gradient(params)
-    temperature = jnp.exp(params['log_temperature'])
     target = self.targets(fixed, target_params, batch, target_key)
     q = self.q_values(params['critics'], batch.observation, batch.action)
-    error = q - target[None]
+    td_error = target[None] - q
     policy = self.policy(params['actor'], batch.observation)
     action, log_prob = policy.sample_and_log_prob(key)
     new_q = self.q_values(fixed['critics'], batch.observation, action)
     cost = jnp.exp(fixed['log_temperature']) * log_prob
-    losses = {
-      'CriticLoss': jnp.sum(error**2, axis=0) / 2,  # eq. 5
-      'PolicyLoss': cost - jnp.min(new_q, axis=0),  # eq. 9
-    }
+    losses = {'CriticLoss': jnp.sum(td_error**2, axis=0) / 2}  # eq. 5
+    losses['PolicyLoss'] = cost - jnp.min(new_q, axis=0)  # eq. 9
+    temperature = jnp.exp(params['log_temperature'])
     if self.temperature_optimizer is not None:
-      wanted = self.target_entropy * np.prod(self.action_space.shape)
-      surplus = jax.lax.stop_gradient(-log_prob) - wanted
+      target_entropy = self.target_entropy * np.prod(self.action_space.shape)
+      surplus = jax.lax.stop_gradient(-log_prob) - target_entropy
       losses['TemperatureLoss'] = temperature * surplus  # eq. 18
-    return (
-      losses,
-      error,
-      {
-        'QMean': jnp.mean(q),
-        'QMax': jnp.max(q),
-        'Entropy': -jnp.mean(log_prob),
-        'Temperature': temperature,
-      },
-    )
+    metrics = {'QMean': jnp.mean(q), 'QMax': jnp.max(q)}
+    metrics |= {'Entropy': -jnp.mean(log_prob), 'Temperature': temperature}
+    return losses, td_error, metrics
 
   def update(self, state, sample, key):
     """Takes one gradient step on each loss; see base class."""
 
     def loss_fn(params):
-      losses, error, metrics = self.losses(
+      losses, td_error, metrics = self.losses(
         params, state.target_params, sample.transition, key
       )
       means = {k: jnp.mean(sample.weight * loss) for k, loss in losses.items()}
-      return sum(means.values()), (error, metrics | means)
+      return sum(means.values()), (td_error, metrics | means)
 
     gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
-    (loss, (error, seen)), gradients = gradient_fn(state.params)
+    (loss, (td_error, seen)), gradients = gradient_fn(state.params)
     params, optimizer_state, metrics = optimization.take_step(
       self.optimizer, gradients, state.optimizer_state, state.params
     )
@@ -163,7 +154,7 @@ class SAC(off_policy.OffPolicy):
       params['critics'], state.target_params, self.tau
     )
     state = SACState(params, target_params, optimizer_state)
-    priorities = jnp.mean(jnp.abs(error), axis=0)
+    priorities = jnp.mean(jnp.abs(td_error), axis=0)
     return state, metrics | seen | {'Loss': loss}, priorities
 
   @property
