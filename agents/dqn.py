@@ -23,8 +23,8 @@ from dopamine_jax import agent as agent_lib
 from dopamine_jax import config
 from dopamine_jax import exploration
 from dopamine_jax import networks
+from dopamine_jax import off_policy
 from dopamine_jax import optimization
-from dopamine_jax.replay import uniform
 
 
 class DQNState(struct.PyTreeNode):
@@ -36,15 +36,12 @@ class DQNState(struct.PyTreeNode):
   updates: jax.Array  # int32 scalar
 
 
-class DQN(agent_lib.Agent):
+class DQN(off_policy.OffPolicy):
   """Deep Q-learning; variants override `q_values` or `losses`.
 
   Attributes:
     network: makes the Flax module from `num_outputs`, one for each action.
-    replay: makes the replay from `n_step`, `gamma` and `stack`.
     optimizer: an optax transformation; its schedules count updates.
-    gamma: discount of one agent step.
-    n_step: rewards summed before bootstrapping.
     target_update_period: agent steps between copies to the target network; a
       multiple of `update_period`.
     epsilon: of epsilon-greedy training, a number or an optax schedule over
@@ -54,10 +51,7 @@ class DQN(agent_lib.Agent):
   """
 
   network: Callable = networks.NatureCNN
-  replay: Callable = uniform.UniformReplay
   optimizer: optax.GradientTransformation = optax.adam(6.25e-5, eps=1.5e-4)
-  gamma: float = 0.99
-  n_step: int = 1
   target_update_period: int = 8_000
   epsilon: float | optax.Schedule = optax.linear_schedule(
     1.0, 0.01, 250_000, transition_begin=20_000
@@ -68,16 +62,10 @@ class DQN(agent_lib.Agent):
   def __post_init__(self):
     super().__post_init__()
     self.require_discrete_actions()
-    self.require_at_least(1, 'n_step')
     self.require_multiple('target_update_period', 'update_period')
-    self.require_fraction('gamma', 'epsilon', 'evaluation_epsilon')
+    self.require_fraction('epsilon', 'evaluation_epsilon')
     if self.huber_delta is not None and self.huber_delta <= 0:
       self.refuse('huber_delta', 'must be above 0, or None for squared errors')
-
-  def make_replay(self, stack: int) -> uniform.UniformReplay:
-    """See base class."""
-    replay = config.configured(self.replay)
-    return replay(n_step=self.n_step, gamma=self.gamma, stack=stack)
 
   def init(self, key, observation) -> DQNState:
     """See base class."""

@@ -113,6 +113,15 @@ class Agent(settings.Settings):
         'Choose another environment, or an agent for continuous actions',
       )
 
+  def require_box_actions(self):
+    """Refuses action spaces but Boxes."""
+    if not isinstance(self.action_space, gymnasium.spaces.Box):
+      self.refuse(
+        'action_space',
+        f'does not fit: {type(self).__name__} takes continuous actions, a Box. '
+        'Choose another environment, or an agent for discrete actions',
+      )
+
   def require_discrete_or_box_actions(self):
     """Refuses action spaces but Discrete ones from 0 on, and Boxes."""
     if not isinstance(self.action_space, gymnasium.spaces.Box):

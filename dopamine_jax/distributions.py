@@ -67,6 +67,48 @@ class Gaussian(struct.PyTreeNode):
     return jnp.sum(each.reshape(len(each), -1), axis=1)
 
 
+class TanhGaussian(struct.PyTreeNode):
+  """Independent normal distributions, squashed into (-1, 1) by tanh.
+
+  Haarnoja et al. (2018), app. C. https://arxiv.org/abs/1812.05905
+
+  Attributes:
+    mean: [B, *action_shape], before squashing.
+    log_std: [B, *action_shape], the same.
+  """
+
+  mean: jax.Array
+  log_std: jax.Array
+
+  @property
+  def unsquashed(self) -> Gaussian:
+    """The distribution of what tanh is taken of."""
+    return Gaussian(self.mean, self.log_std)
+
+  def sample(self, key: jax.Array) -> jax.Array:
+    """Returns actions [B, *action_shape]."""
+    return jnp.tanh(self.unsquashed.sample(key))
+
+  def sample_and_log_prob(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns actions, and the logarithms [B] of their densities."""
+    x = self.unsquashed.sample(key)
+    return jnp.tanh(x), self.log_prob_at(x)
+
+  def mode(self) -> jax.Array:
+    """Returns the medians [B, *action_shape], beside which density may peak."""
+    return jnp.tanh(self.mean)
+
+  def log_prob_at(self, x: jax.Array) -> jax.Array:
+    """Returns the logarithms [B] of the densities of the actions tanh(x).
+
+    Of x and not of an action, which rounds to 1 where x is beyond 9.
+    """
+    # log(1 - tanh(x)^2), without the difference of numbers that are nearly 1.
+    log_slope = 2 * (np.log(2) - x - jax.nn.softplus(-2 * x))
+    slopes = jnp.sum(log_slope.reshape(len(x), -1), axis=1)
+    return self.unsquashed.log_prob(x) - slopes
+
+
 Distribution = Categorical | Gaussian
 
 

@@ -19,6 +19,20 @@ def clipped(
   return optax.chain(optax.clip_by_global_norm(max_norm), optimizer)
 
 
+def apart(
+  **optimizers: optax.GradientTransformation | None,
+) -> optax.GradientTransformation:
+  """Returns one optimizer of a dict of parameters, each entry with its own.
+
+  An entry whose optimizer is None stays as it is.
+  """
+  optimizers = {
+    name: optimizer or optax.set_to_zero()
+    for name, optimizer in optimizers.items()
+  }
+  return optax.partition(optimizers, {name: name for name in optimizers})
+
+
 def take_step(
   optimizer: optax.GradientTransformation,
   gradients: optax.Updates,

@@ -42,6 +42,18 @@ VALUES = {
   # All reward is in the last of four steps: without it, nothing is worth any.
   'Probe/LastReward-v0': lambda g: [[g**3] * 2, [g**2] * 2, [g] * 2, [1, 1]],
 }
+# Those whose values no action changes. They are there with continuous actions
+# too: `box` says under which name.
+PASSIVE = [
+  name
+  for name, values in VALUES.items()
+  if all(len(set(row)) == 1 for row in values(0.5))
+]
+
+
+def box(name: str) -> str:
+  """Returns the name of a passive probe with an action in a Box."""
+  return name.replace('Probe/', 'Probe/Box')
 
 
 class _Probe(gymnasium.Env):
@@ -98,6 +110,18 @@ class Target(_Probe):
     return self._see(), reward, True, False, {}
 
 
+class AnyAction(gymnasium.ActionWrapper):
+  """A passive probe with an action in a Box, which changes nothing."""
+
+  action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+
+  def __init__(self, name):
+    super().__init__(gymnasium.make(name))
+
+  def action(self, action):
+    return 0
+
+
 class Endless(_Probe):
   """Nothing changes, every step gives 1, and only a time limit ends it."""
 
@@ -127,6 +151,8 @@ def _register():
     )
   register('Probe/Truncation-v0', Endless, max_episode_steps=3)
   register('Probe/Target-v0', Target)
+  for name in PASSIVE:
+    register(box(name), AnyAction, kwargs={'name': name})
 
 
 # Not again where this file is imported under a second name.

@@ -128,6 +128,48 @@ networks.MLPTorso.hidden = (8,)
 optax.adam.learning_rate = 1e-3
 """
 
+# A policy, twin critics and a temperature, each with an optimizer; checkpoints
+# between updates and in episodes.
+SAC = """
+from __gin__ import dynamic_registration
+import optax
+from dopamine_jax import actor_critic
+from dopamine_jax import runner
+from dopamine_jax.agents import sac
+from dopamine_jax.environments import gym
+from dopamine_jax.metrics import csv_file
+from dopamine_jax.replay import uniform
+
+runner.Runner:
+  agent = @sac.SAC
+  environment = @gym.Gym()
+  num_iterations = 8
+  training_steps = 60
+  num_envs = 2
+  evaluation_episodes = 1
+  evaluation_period = 4
+  checkpoint_period = 1
+  max_to_keep = 2
+  collectors = [@csv_file.CSV]
+gym.Gym:
+  id = 'Pendulum-v1'
+  max_steps_per_episode = 15
+sac.SAC:
+  replay = @uniform.UniformReplay
+  actor_optimizer = @optax.adam()
+  critic_optimizer = @optax.adam()
+  temperature_optimizer = @optax.adam()
+  update_period = 4
+  n_step = 2
+actor_critic.Actor.hidden = (8,)
+actor_critic.Critics.hidden = (8,)
+uniform.UniformReplay:
+  capacity = 150
+  batch_size = 8
+  min_history = 40
+optax.adam.learning_rate = 1e-3
+"""
+
 # Runs `dopamine-jax` and kills its own process at the n-th call of something:
 # `python stopper.py NAME N train ...`.
 STOPPER = """
@@ -182,6 +224,7 @@ def folder(tmp_path_factory):
   (folder / 'prioritized.gin').write_text(PRIORITIZED)
   (folder / 'prioritized_compiled.gin').write_text(PRIORITIZED_COMPILED)
   (folder / 'ppo.gin').write_text(PPO)
+  (folder / 'sac.gin').write_text(SAC)
   (folder / 'stopper.py').write_text(STOPPER)
   return folder
 
@@ -379,6 +422,19 @@ def test_a_run_that_was_killed_within_a_rollout_ends_the_same(
   assert checkpoints(tmp_path / 'run')[-2:] == ['000005', '000006.tmp']
   assert run_here(monkeypatch, words) == 0
   assert_equal_runs(tmp_path / 'run', never_stopped('ppo', *seeds))
+
+
+@pytest.mark.parametrize('num_seeds', ['1', '3'])
+def test_a_run_of_sac_that_was_killed_ends_the_same(
+  folder, never_stopped, tmp_path, monkeypatch, num_seeds
+):
+  seeds = ('--num_seeds', num_seeds)
+  words = command(folder, tmp_path / 'run', 'sac', *seeds)
+  # At agent step 86, between two updates.
+  kill_at(folder, 'step', 43, words)
+  assert checkpoints(tmp_path / 'run') == ['000001']
+  assert run_here(monkeypatch, words) == 0
+  assert_equal_runs(tmp_path / 'run', never_stopped('sac', *seeds))
 
 
 def test_an_agent_with_statistics_of_its_environments_can_be_evaluated(

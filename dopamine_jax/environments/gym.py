@@ -1,13 +1,17 @@
-"""Gymnasium environments with Box observations, stepped one after another.
+"""Gymnasium environments with Box observations.
 
-`gymnasium.vector.SyncVectorEnv` would do, but costs more than twice as much as
-the CartPole inside it, so a loop of our own fills the arrays of a time step.
+They are stepped one after another, by a loop of our own that fills the arrays
+of a time step: `gymnasium.vector.SyncVectorEnv` would do, but costs more than
+twice as much as the CartPole inside it. Or each is in a process of its own, by
+`gymnasium.vector.AsyncVectorEnv`, where a step takes longer than a message.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import difflib
 import functools
+import os
+import signal
 from typing import Any
 
 import gymnasium
@@ -41,6 +45,9 @@ class Gym(base.Environment):
     max_steps_per_episode: Agent steps; replaces the environment's own limit,
       which None leaves as it is.
     kwargs: Further arguments for `gymnasium.make`.
+    vector: 'sync', one after another, or 'async', each in a process of its own,
+      those of an evaluation (one an episode, up to 32) too. Experience is the
+      same. Films are made in sync.
   """
 
   id: str
@@ -48,6 +55,7 @@ class Gym(base.Environment):
     default_factory=dict,
     hash=False,  # a dict has no hash, and settings should have one
   )
+  vector: str = 'sync'
 
   def __post_init__(self):
     """Raises UserError for settings that can't work."""
@@ -55,8 +63,10 @@ class Gym(base.Environment):
     for name, remedy in _RESERVED.items():
       if name in self.kwargs:
         raise errors.UserError(f'Gym.kwargs holds {name!r}: {remedy}.')
+    if self.vector not in ('sync', 'async'):
+      self.refuse('vector', "is unknown; expected 'sync' or 'async'")
 
-  def make(self, num_envs: int, render: bool = False) -> 'GymVector':
+  def make(self, num_envs: int, render: bool = False) -> base.VectorEnvironment:
     """Makes the environments; see `base.Environment.make`."""
     base.check_num_envs(num_envs)
     if self.id.startswith('ALE/') or 'NoFrameskip' in self.id:
@@ -64,46 +74,52 @@ class Gym(base.Environment):
         f'Gym.id = {self.id!r}: Atari games are made by environments.atari, '
         "as in atari.Atari.game = 'Pong'."
       )
-    if self.id.startswith('MinAtar/'):
-      _register_minatar()
-    makers = [functools.partial(self._make_one, render)]
-    makers += [functools.partial(self._make_one, False)] * (num_envs - 1)
-    return GymVector(self.id, makers)
+    # Functions of plain data, which other processes can be sent.
+    make_one = functools.partial(
+      _make_one, self.id, self.max_steps_per_episode, dict(self.kwargs)
+    )
+    if self.vector == 'async' and not render:
+      return AsyncVector(self.id, [make_one] * num_envs)
+    first = functools.partial(make_one, render=render)
+    return GymVector(self.id, [first] + [make_one] * (num_envs - 1))
 
-  def _make_one(self, render: bool) -> gymnasium.Env:
-    try:
-      env = gymnasium.make(
-        self.id,
-        max_episode_steps=self.max_steps_per_episode,
-        disable_env_checker=True,  # slows each step
-        # Environments that draw nothing need not know of the argument.
-        **({'render_mode': 'rgb_array'} if render else {}),
-        **self.kwargs,
+
+class _Vector(base.VectorEnvironment):
+  """What both kinds know of their environments."""
+
+  def _describe(self, name: str, num_envs: int, env: gymnasium.Env):
+    """Learns the spaces from one environment.
+
+    Raises:
+      UserError: If observations don't form a Box.
+    """
+    self._name = name
+    self.num_envs = num_envs
+    fps = env.metadata.get('render_fps')
+    self.frames_per_second = fps or self.frames_per_second
+    self._taken_space = env.action_space
+    self.action_space = base.space_of_agents(self._taken_space)
+    self._given_space = env.observation_space
+    if not isinstance(self._given_space, gymnasium.spaces.Box):
+      raise errors.UserError(
+        f'{name} has observations {self._given_space}, and agents here take a '
+        'Box. Register an id of your own that wraps it in '
+        'gymnasium.wrappers.FlattenObservation, and name that as '
+        "Gym.id = 'your_module:YourEnv-v0'."
       )
-    except gymnasium.error.DependencyNotInstalled as error:
-      raise errors.UserError(_missing_dependency(self.id, error)) from error
-    except ModuleNotFoundError as error:
-      raise errors.UserError(
-        f'Gym.id = {self.id!r} needs a module that is not installed or not on '
-        f'the path: {error}'
-      ) from error
-    except gymnasium.error.Error as error:
-      raise errors.UserError(_unknown_id(self.id, error)) from error
-    except TypeError as error:
-      if 'unexpected keyword argument' not in str(error):
-        raise
-      raise errors.UserError(
-        f'{self.id} refuses its arguments, Gym.kwargs = {dict(self.kwargs)}: '
-        f'{error}'
-      ) from error
-    if render and 'rgb_array' not in env.metadata.get('render_modes', ()):
-      raise errors.UserError(
-        f"{self.id} draws no images: its render_modes lack 'rgb_array'."
-      )
-    return env
+    self.observation_space = _as_float32(self._given_space)
+    self._shape = (self.num_envs, *self.observation_space.shape)
+    self._dtype = self.observation_space.dtype
+
+  def _as_taken(self, actions: np.ndarray) -> np.ndarray:
+    """Returns agents' actions as the environments take them."""
+    actions = np.asarray(actions)
+    if len(actions) != self.num_envs:
+      raise ValueError(f'{len(actions)} actions for {self.num_envs} envs.')
+    return base.as_environments_action(self._taken_space, actions)
 
 
-class GymVector(base.VectorEnvironment):
+class GymVector(_Vector):
   """Gymnasium environments in lockstep, with autoreset within the step."""
 
   def __init__(self, name: str, makers: Sequence[Callable[[], gymnasium.Env]]):
@@ -116,26 +132,10 @@ class GymVector(base.VectorEnvironment):
     Raises:
       UserError: If observations don't form a Box.
     """
-    self._name = name
     self._makers = makers
     self._envs = [maker() for maker in makers]
     self._fresh = True
-    self.num_envs = len(makers)
-    fps = self._envs[0].metadata.get('render_fps')
-    self.frames_per_second = fps or self.frames_per_second
-    self._taken_space = self._envs[0].action_space
-    self.action_space = base.space_of_agents(self._taken_space)
-    self._given_space = self._envs[0].observation_space
-    if not isinstance(self._given_space, gymnasium.spaces.Box):
-      raise errors.UserError(
-        f'{name} has observations {self._given_space}, and agents here take a '
-        'Box. Register an id of your own that wraps it in '
-        'gymnasium.wrappers.FlattenObservation, and name that as '
-        "Gym.id = 'your_module:YourEnv-v0'."
-      )
-    self.observation_space = _as_float32(self._given_space)
-    self._shape = (self.num_envs, *self.observation_space.shape)
-    self._dtype = self.observation_space.dtype
+    self._describe(name, len(makers), self._envs[0])
 
   def reset(self, seeds: Sequence[int]) -> np.ndarray:
     """Makes every environment anew and seeds it; see the base class."""
@@ -151,10 +151,7 @@ class GymVector(base.VectorEnvironment):
 
   def step(self, actions: np.ndarray) -> base.TimeStep:
     """Steps every environment; see the base class."""
-    actions = np.asarray(actions)
-    if len(actions) != self.num_envs:
-      raise ValueError(f'{len(actions)} actions for {self.num_envs} envs.')
-    actions = base.as_environments_action(self._taken_space, actions)
+    actions = self._as_taken(actions)
     # New arrays at each step: JAX may still be reading the last ones.
     successor = np.empty(self._shape, self._dtype)
     reward = np.empty(self.num_envs, np.float32)
@@ -197,6 +194,128 @@ class GymVector(base.VectorEnvironment):
     observation = np.asarray(self._envs[i].reset(seed=seed)[0])
     base.check_observation(self._name, self._given_space, observation, 'reset')
     return observation
+
+
+class AsyncVector(_Vector):
+  """Gymnasium environments, each in a process of its own, in lockstep."""
+
+  def __init__(self, name: str, makers: Sequence[Callable[[], gymnasium.Env]]):
+    """Starts the processes; see `GymVector`."""
+    env = makers[0]()
+    self._describe(name, len(makers), env)
+    env.close()
+    self._vector = gymnasium.vector.AsyncVectorEnv(
+      [
+        functools.partial(_Remote, name, maker, os.getpid()) for maker in makers
+      ],
+      # A fork would copy the locks of JAX's threads, held for ever.
+      context='spawn',
+      autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP,
+    )
+
+  def reset(self, seeds: Sequence[int]) -> np.ndarray:
+    """Makes every environment anew and seeds it; see the base class."""
+    seeds = base.check_seeds(seeds, self.num_envs)
+    return self._vector.reset(seed=seeds)[0].astype(self._dtype)
+
+  def step(self, actions: np.ndarray) -> base.TimeStep:
+    """Steps every environment; see the base class."""
+    seen, reward, *ends, infos = self._vector.step(self._as_taken(actions))
+    observation = successor = seen.astype(self._dtype)
+    ended = np.flatnonzero(ends[0] | ends[1])
+    if len(ended):
+      successor = observation.copy()
+      for i in ended:
+        successor[i] = infos['final_obs'][i]
+    return base.TimeStep(
+      observation, reward.astype(np.float32), *ends, successor
+    )
+
+  def close(self) -> None:
+    """Ends the processes."""
+    self._vector.close(timeout=10)  # s, where one hangs in a step
+
+
+class _Remote(gymnasium.Wrapper):
+  """An environment in a process of its own, treated as `GymVector` would."""
+
+  def __init__(
+    self, name: str, maker: Callable[[], gymnasium.Env], starter: int
+  ):
+    """Makes the environment.
+
+    Args:
+      name: What errors call it.
+      maker: Makes it, again at each seeded reset.
+      starter: The process that asked for it, which makes one too, to look at.
+    """
+    super().__init__(maker())
+    self._name, self._maker, self._fresh = name, maker, True
+    if os.getpid() != starter:
+      # Ctrl-C reaches all; it is for the starter to finish and to close.
+      signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+  def reset(self, *, seed=None, options=None):
+    """Makes the environment anew, if it gets a seed, and begins an episode."""
+    if seed is not None and not self._fresh:
+      self.env.close()
+      self.env = self._maker()
+    self._fresh = False
+    observation = np.asarray(self.env.reset(seed=seed)[0])
+    base.check_observation(
+      self._name, self.env.observation_space, observation, 'reset'
+    )
+    return observation, {}
+
+  def step(self, action):
+    """Steps the environment, and sends no more than is read."""
+    observation, reward, terminated, truncated, _ = self.env.step(action)
+    # A copy: a reset may write into the same buffer before this is sent.
+    return np.array(observation), reward, terminated, truncated, {}
+
+
+def _make_one(
+  id: str,
+  max_steps: int | None,
+  kwargs: Mapping[str, Any],
+  render: bool = False,
+) -> gymnasium.Env:
+  """Makes one environment of `Gym`'s settings.
+
+  Raises:
+    UserError: For settings that can't work, or an extra that is missing.
+  """
+  if id.startswith('MinAtar/'):
+    _register_minatar()
+  try:
+    env = gymnasium.make(
+      id,
+      max_episode_steps=max_steps,
+      disable_env_checker=True,  # slows each step
+      # Environments that draw nothing need not know of the argument.
+      **({'render_mode': 'rgb_array'} if render else {}),
+      **kwargs,
+    )
+  except gymnasium.error.DependencyNotInstalled as error:
+    raise errors.UserError(_missing_dependency(id, error)) from error
+  except ModuleNotFoundError as error:
+    raise errors.UserError(
+      f'Gym.id = {id!r} needs a module that is not installed or not on '
+      f'the path: {error}'
+    ) from error
+  except gymnasium.error.Error as error:
+    raise errors.UserError(_unknown_id(id, error)) from error
+  except TypeError as error:
+    if 'unexpected keyword argument' not in str(error):
+      raise
+    raise errors.UserError(
+      f'{id} refuses its arguments, Gym.kwargs = {dict(kwargs)}: {error}'
+    ) from error
+  if render and 'rgb_array' not in env.metadata.get('render_modes', ()):
+    raise errors.UserError(
+      f"{id} draws no images: its render_modes lack 'rgb_array'."
+    )
+  return env
 
 
 def _as_float32(space: gymnasium.spaces.Box) -> gymnasium.spaces.Box:

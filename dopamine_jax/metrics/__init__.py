@@ -26,7 +26,10 @@ Each number comes once an iteration and once a seed. The x-axis is agent steps
 | Train/Loss                  | the loss that is minimized          | -       |
 | Train/QMean                 | mean Q-value over batch and actions | reward  |
 | Train/QMax                  | highest Q-value of the batch        | reward  |
-| Train/PolicyLoss            | PPO's clipped objective, negated    | -       |
+| Train/CriticLoss            | half the critics' squared errors    | -       |
+| Train/PolicyLoss            | the policy's objective, negated     | -       |
+| Train/TemperatureLoss       | what the temperature goes down by   | -       |
+| Train/Temperature           | weight of the entropy               | -       |
 | Train/ValueLoss             | half the value's squared error      | -       |
 | Train/ValueMean             | mean value of the states seen       | reward  |
 | Train/Entropy               | of the policy                       | nats    |

@@ -12,14 +12,17 @@ from dopamine_jax.agents import ppo
 from dopamine_jax.agents import pqn
 from dopamine_jax.agents import quantile
 from dopamine_jax.agents import rainbow
+from dopamine_jax.agents import sac
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from dopamine_jax import actor_critic
 from dopamine_jax import heads
 from dopamine_jax import networks
+from dopamine_jax.replay import prioritized
 from tests import probes
 
 GAMMA = 0.8
@@ -196,3 +199,74 @@ def test_ppo_finds_continuous_actions(normalized, tmp_path):
   # The environment's are twice as large.
   np.testing.assert_allclose(2 * actions[:, 0], probes.TARGETS, atol=0.2)
   assert np.all(state.params['log_std'] < -0.5)
+
+
+def small_sac(num_envs, replay=sac.SAC.replay, **settings):
+  return functools.partial(
+    sac.SAC,
+    actor=functools.partial(actor_critic.Actor, hidden=(32,)),
+    critics=functools.partial(actor_critic.Critics, hidden=(32,)),
+    replay=functools.partial(
+      replay, capacity=2_048, batch_size=32, min_history=64
+    ),
+    actor_optimizer=optax.adam(1e-2),
+    critic_optimizer=optax.adam(1e-2),
+    tau=0.05,
+    update_period=num_envs,
+    **settings,
+  )
+
+
+@pytest.mark.parametrize(
+  ('name', 'n_step', 'num_envs'),
+  [*((name, 1, 1) for name in probes.PASSIVE), (probes.PASSIVE[-1], 3, 2)],
+)
+def test_sac_finds_the_values(name, n_step, num_envs, tmp_path):
+  agent, state, statistics = probes.train(
+    small_sac(
+      num_envs,
+      gamma=GAMMA,
+      n_step=n_step,
+      # Rewards alone count.
+      temperature=1e-3,
+      temperature_optimizer=None,
+    ),
+    probes.box(name),
+    tmp_path,
+    steps=600 * num_envs,
+    num_envs=num_envs,
+  )
+  assert statistics['Train/Updates'] == 601 - 64 // num_envs
+  expected = np.array(probes.VALUES[name](GAMMA))  # of actions -0.5 and 0.5
+  for i, action in enumerate((-0.5, 0.5)):
+    q = agent.q_values(
+      state.params['critics'],
+      probes.observations(len(expected)),
+      jnp.full((len(expected), 1), action),
+    )
+    both = np.broadcast_to(expected[:, i], q.shape)
+    np.testing.assert_allclose(q, both, atol=0.15)
+
+
+@pytest.mark.parametrize(
+  'replay', [sac.SAC.replay, prioritized.PrioritizedReplay]
+)
+def test_sac_finds_continuous_actions_and_keeps_its_entropy(replay, tmp_path):
+  agent, state, _ = probes.train(
+    small_sac(
+      2, replay, temperature=0.1, temperature_optimizer=optax.adam(1e-2)
+    ),
+    'Probe/Target-v0',
+    tmp_path,
+    steps=2_400,
+    num_envs=2,
+  )
+  seen = probes.observations(2)
+  key = jax.random.key(0)
+  actions = agent.act(state, seen, jnp.int32(0), key, explore=False)
+  # The environment's are twice as large.
+  np.testing.assert_allclose(2 * actions[:, 0], probes.TARGETS, atol=0.2)
+  policy = agent.policy(state.params['actor'], seen)
+  keys = jax.random.split(key, 1_000)
+  _, log_prob = jax.vmap(policy.sample_and_log_prob)(keys)
+  np.testing.assert_allclose(-log_prob.mean(), -1.0, atol=0.3)

@@ -70,6 +70,51 @@ def test_a_gaussian_has_the_density_of_independent_normals():
   np.testing.assert_allclose(draws.std(0), expected, rtol=0.05)
 
 
+def test_a_squashed_gaussian_has_the_density_of_what_tanh_makes_of_it():
+  mean, log_std = np.array([-1.5, 0.0, 0.4]), np.array([-0.5, 0.3, -2.0])
+  # From one action to the next, over all of (-1, 1).
+  edges = np.tanh(np.linspace(-8, 8, 4_001))
+  action = (edges[1:] + edges[:-1]) / 2
+  for m, s in zip(mean, log_std, strict=True):
+    shape = (len(action), 1)
+    policy = distributions.TanhGaussian(jnp.full(shape, m), jnp.full(shape, s))
+    x = jnp.asarray(np.arctanh(action)[:, None], jnp.float32)
+    density = np.exp(np.asarray(policy.log_prob_at(x), np.float64))
+    found = np.cumsum(density * np.diff(edges))
+    normal = scipy.stats.norm(m, np.exp(s))
+    np.testing.assert_allclose(
+      found, normal.cdf(np.arctanh(edges[1:])), atol=2e-3
+    )
+
+
+def test_a_squashed_gaussian_says_what_it_drew():
+  mean, log_std = jnp.asarray(MEAN), jnp.full((2, 1, 2), -0.5)
+  policy = distributions.TanhGaussian(mean, log_std)
+  key = jax.random.key(0)
+  action, log_prob = policy.sample_and_log_prob(key)
+  np.testing.assert_array_equal(action, policy.sample(key))
+  x = np.arctanh(np.asarray(action, np.float64))
+  each = scipy.stats.norm(MEAN, np.exp(-0.5)).logpdf(x)
+  each += 2 * np.log(np.cosh(x))
+  np.testing.assert_allclose(log_prob, each.sum((1, 2)), rtol=1e-4)
+  np.testing.assert_allclose(policy.mode(), np.tanh(MEAN), rtol=1e-6)
+
+
+@pytest.mark.parametrize('x', [-60.0, -12.0, 12.0, 60.0])
+def test_a_squashed_gaussian_is_exact_where_tanh_rounds_to_one(x):
+  # 1 / cosh(x)^2 is 4 exp(-2 |x|), but for a part in 10^10.
+  expected = scipy.stats.norm(0, np.exp(2)).logpdf(x)
+  expected -= np.log(4) - 2 * abs(x)
+
+  def log_prob(x):
+    one = jnp.ones((1, 1))
+    return distributions.TanhGaussian(0 * one, 2 * one).log_prob_at(x * one)[0]
+
+  value, slope = jax.value_and_grad(log_prob)(x)
+  np.testing.assert_allclose(value, expected, rtol=1e-5)
+  np.testing.assert_allclose(slope, 2 * np.sign(x) - x / np.exp(4), rtol=1e-5)
+
+
 @pytest.mark.parametrize('make', [categorical, gaussian])
 def test_the_mode_is_the_likeliest(make):
   policy = make()

@@ -1,0 +1,173 @@
+"""SAC: a policy that is rewarded for its entropy too, learnt off-policy.
+
+Haarnoja et al. (2018), Soft Actor-Critic Algorithms and Applications.
+https://arxiv.org/abs/1812.05905
+
+Differs from the paper:
+1. All three gradients of an update are of the parameters it began with, as in
+   Dopamine; in algorithm 1, the policy's is of critics that have moved.
+2. With `n_step > 1`, the entropies of the steps between are left out.
+3. Importance weights, if the replay has them, weigh all three losses.
+"""
+
+from collections.abc import Callable
+import functools
+
+from flax import struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from dopamine_jax import actor_critic
+from dopamine_jax import config
+from dopamine_jax import distributions
+from dopamine_jax import off_policy
+from dopamine_jax import optimization
+from dopamine_jax.replay import uniform
+
+
+class SACState(struct.PyTreeNode):
+  """What learning changes."""
+
+  params: dict[str, optax.Params]  # of actor, critics and temperature
+  target_params: optax.Params  # of the critics
+  optimizer_state: optax.OptState
+
+
+class SAC(off_policy.OffPolicy):
+  """Soft actor-critic, of continuous actions.
+
+  Attributes:
+    actor: makes the policy's Flax module from `action_shape`.
+    critics: makes that of the values; see `actor_critic`.
+    replay: see base class.
+    actor_optimizer: an optax transformation; its schedules count updates.
+    critic_optimizer: the same.
+    temperature_optimizer: the same, of its logarithm; None leaves it.
+    update_period: see base class.
+    tau: how far the target critics move to the critics at each update.
+    temperature: what entropy is worth at first, the paper's alpha.
+    target_entropy: what the temperature keeps the policy's entropy at, in nats
+      for each of an action's numbers.
+  """
+
+  actor: Callable = actor_critic.Actor
+  critics: Callable = actor_critic.Critics
+  replay: Callable = functools.partial(
+    uniform.UniformReplay, batch_size=256, min_history=10_000
+  )
+  actor_optimizer: optax.GradientTransformation = optax.adam(3e-4)
+  critic_optimizer: optax.GradientTransformation = optax.adam(3e-4)
+  temperature_optimizer: optax.GradientTransformation | None = optax.adam(3e-4)
+  update_period: int = 1
+  tau: float = 0.005
+  temperature: float = 1.0
+  target_entropy: float = -1.0
+
+  def __post_init__(self):
+    super().__post_init__()
+    self.require_box_actions()
+    self.require_fraction('tau')
+    if self.temperature <= 0:
+      self.refuse('temperature', 'must be above 0, for it has a logarithm')
+
+  def init(self, key, observation) -> SACState:
+    """See base class."""
+    actor, critics = self.modules
+    actor_key, key = jax.random.split(key)
+    action = jnp.zeros((len(observation), *self.action_space.shape))
+    params = {
+      'actor': actor.init(actor_key, observation)['params'],
+      'critics': critics.init(key, observation, action)['params'],
+      'log_temperature': jnp.full((), np.log(self.temperature)),
+    }
+    return SACState(
+      params=params,
+      # A copy: the update donates both.
+      target_params=jax.tree.map(jnp.copy, params['critics']),
+      optimizer_state=self.optimizer.init(params),
+    )
+
+  def policy(self, params, observation) -> distributions.TanhGaussian:
+    """Returns the distribution of actions, given the actor's parameters."""
+    return self.modules[0].apply({'params': params}, observation)
+
+  def q_values(self, params, observation, action) -> jax.Array:
+    """Returns the critics' values [K, B], given their parameters."""
+    return self.modules[1].apply({'params': params}, observation, action)
+
+  def act(self, state, observation, step, key, *, explore) -> jax.Array:
+    """Draws an action, or takes the mean before tanh; see base class."""
+    policy = self.policy(state.params['actor'], observation)
+    return policy.sample(key) if explore else policy.mode()
+
+  def targets(self, params, target_params, batch, key) -> jax.Array:
+    """Returns what the critics are to say [B] (eq. 3 and 5)."""
+    policy = self.policy(params['actor'], batch.next_observation)
+    action, log_prob = policy.sample_and_log_prob(key)
+    q = self.q_values(target_params, batch.next_observation, action)
+    value = jnp.min(q, axis=0) - jnp.exp(params['log_temperature']) * log_prob
+    return batch.reward + batch.discount * value
+
+  def losses(self, params, target_params, batch, key):
+    """Returns losses [B] by name, temporal differences [K, B], and metrics.
+
+    Each loss has a gradient by one part of the parameters alone.
+    """
+    target_key, key = jax.random.split(key)
+    fixed = jax.lax.stop_gradient(params)
+    target = self.targets(fixed, target_params, batch, target_key)
+    q = self.q_values(params['critics'], batch.observation, batch.action)
+    td_error = target[None] - q
+    policy = self.policy(params['actor'], batch.observation)
+    action, log_prob = policy.sample_and_log_prob(key)
+    new_q = self.q_values(fixed['critics'], batch.observation, action)
+    cost = jnp.exp(fixed['log_temperature']) * log_prob
+    losses = {'CriticLoss': jnp.sum(td_error**2, axis=0) / 2}  # eq. 5
+    losses['PolicyLoss'] = cost - jnp.min(new_q, axis=0)  # eq. 9
+    temperature = jnp.exp(params['log_temperature'])
+    if self.temperature_optimizer is not None:
+      target_entropy = self.target_entropy * np.prod(self.action_space.shape)
+      surplus = jax.lax.stop_gradient(-log_prob) - target_entropy
+      losses['TemperatureLoss'] = temperature * surplus  # eq. 18
+    metrics = {'QMean': jnp.mean(q), 'QMax': jnp.max(q)}
+    metrics |= {'Entropy': -jnp.mean(log_prob), 'Temperature': temperature}
+    return losses, td_error, metrics
+
+  def update(self, state, sample, key):
+    """Takes one gradient step on each loss; see base class."""
+
+    def loss_fn(params):
+      losses, td_error, metrics = self.losses(
+        params, state.target_params, sample.transition, key
+      )
+      means = {k: jnp.mean(sample.weight * loss) for k, loss in losses.items()}
+      return sum(means.values()), (td_error, metrics | means)
+
+    gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
+    (loss, (td_error, seen)), gradients = gradient_fn(state.params)
+    params, optimizer_state, metrics = optimization.take_step(
+      self.optimizer, gradients, state.optimizer_state, state.params
+    )
+    target_params = optax.incremental_update(
+      params['critics'], state.target_params, self.tau
+    )
+    state = SACState(params, target_params, optimizer_state)
+    priorities = jnp.mean(jnp.abs(td_error), axis=0)
+    return state, metrics | seen | {'Loss': loss}, priorities
+
+  @property
+  def optimizer(self) -> optax.GradientTransformation:
+    """All three in one."""
+    return optimization.apart(
+      actor=self.actor_optimizer,
+      critics=self.critic_optimizer,
+      log_temperature=self.temperature_optimizer,
+    )
+
+  @property
+  def modules(self):
+    """The networks of policy and values, Flax modules."""
+    actor, critics = (config.configured(x) for x in (self.actor, self.critics))
+    return actor(action_shape=self.action_space.shape), critics()

@@ -1,0 +1,84 @@
+"""Networks of continuous actions, as Flax modules: a policy, and its critics.
+
+Each shows its activations and features as those of `networks` do.
+"""
+
+from collections.abc import Sequence
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dopamine_jax import distributions
+from dopamine_jax import networks
+
+
+class Actor(nn.Module):
+  """A policy whose standard deviations, too, depend on what is observed.
+
+  Attributes:
+    action_shape: of one action.
+    hidden: sizes of the dense layers.
+    log_std_min: where logarithms of standard deviations are clipped.
+    log_std_max: the same.
+    activation: applied after each hidden layer.
+    kernel_init: initializer of all kernels; biases start at zero.
+  """
+
+  action_shape: Sequence[int]
+  hidden: Sequence[int] = (256, 256)
+  log_std_min: float = -20.0
+  log_std_max: float = 2.0
+  activation: networks.Activation = nn.relu
+  kernel_init: networks.Initializer = nn.initializers.xavier_uniform()
+
+  @nn.compact
+  def __call__(self, observation: jax.Array) -> distributions.TanhGaussian:
+    """Returns distributions of actions for [B, *observation_shape]."""
+    outputs = networks.MLP(
+      2 * int(np.prod(self.action_shape)),
+      hidden=self.hidden,
+      activation=self.activation,
+      kernel_init=self.kernel_init,
+    )(observation)
+    shape = (-1, *self.action_shape)
+    mean, log_std = (x.reshape(shape) for x in jnp.split(outputs, 2, axis=1))
+    log_std = jnp.clip(log_std, self.log_std_min, self.log_std_max)
+    return distributions.TanhGaussian(mean, log_std)
+
+
+class Critics(nn.Module):
+  """Values of actions by networks that differ in their first parameters.
+
+  Each has kernels of its own, rather than a share of larger ones: a product of
+  batches of matrices is slower on CPUs.
+
+  Attributes:
+    num_critics: K.
+    hidden: sizes of the dense layers of each.
+    activation: applied after each hidden layer.
+    kernel_init: initializer of all kernels; biases start at zero.
+  """
+
+  num_critics: int = 2
+  hidden: Sequence[int] = (256, 256)
+  activation: networks.Activation = nn.relu
+  kernel_init: networks.Initializer = nn.initializers.xavier_uniform()
+
+  @nn.compact
+  def __call__(self, observation: jax.Array, action: jax.Array) -> jax.Array:
+    """Returns values [K, B] of actions [B, *action_shape]."""
+    both = (observation, action)
+    flat = [x.reshape(len(x), -1).astype(jnp.float32) for x in both]
+    x = jnp.concatenate(flat, axis=1)
+    critics = [
+      networks.MLP(
+        1,
+        hidden=self.hidden,
+        activation=self.activation,
+        kernel_init=self.kernel_init,
+      )
+      for _ in range(self.num_critics)
+    ]
+    return jnp.stack([critic(x)[:, 0] for critic in critics])

@@ -1,0 +1,32 @@
+"""What agents share that learn from a replay, whoever acted then."""
+
+from collections.abc import Callable
+
+from dopamine_jax import agent as agent_lib
+from dopamine_jax import config
+from dopamine_jax.replay import uniform
+
+
+class OffPolicy(agent_lib.Agent):
+  """Learns from samples of a replay; subclasses say what.
+
+  Attributes:
+    replay: makes the replay from `n_step`, `gamma` and `stack`. Until it holds
+      its `min_history`, all actions are uniform.
+    gamma: discount of one agent step.
+    n_step: rewards summed before bootstrapping.
+  """
+
+  replay: Callable = uniform.UniformReplay
+  gamma: float = 0.99
+  n_step: int = 1
+
+  def __post_init__(self):
+    super().__post_init__()
+    self.require_at_least(1, 'n_step')
+    self.require_fraction('gamma')
+
+  def make_replay(self, stack: int) -> uniform.UniformReplay:
+    """See base class."""
+    replay = config.configured(self.replay)
+    return replay(n_step=self.n_step, gamma=self.gamma, stack=stack)
