@@ -41,6 +41,8 @@ EXTRAS_REQUIRE = {
   'dev': [
     'build>=1.3',
     'hypothesis>=6.150',
+    'ipykernel>=7.0',  # the tests run the notebooks
+    'nbclient>=0.11',
     'pre-commit>=4.0',
     'pytest>=9.0',
     'pytest-xdist>=3.8',
