@@ -17,6 +17,7 @@ import typing
 from latex2mathml import converter
 from mkdocs import plugins
 import typer
+from typer import utils
 
 from dopamine_jax import cli
 
@@ -62,7 +63,8 @@ def _formulas(text):
     return f'<div class="formula">{_mathml(match[1], "block")}</div>'
 
   def inline(match):
-    return _mathml(match[1], 'inline')
+    # Markdown takes a line that begins with <math> for a block.
+    return f'<span>{_mathml(match[1], "inline")}</span>'
 
   text = re.sub(r'\$\$(.+?)\$\$', display, text, flags=re.DOTALL)
   return re.sub(r'\$([^$\n]+)\$', inline, text)
@@ -102,50 +104,94 @@ def _docstring(path):
 
 
 def _agent(module, cls):
-  """Returns an agent's paper, file, departures and settings."""
+  """Returns an agent's idea, paper and file."""
   path = ROOT / 'agents' / f'{module}.py'
   if not path.exists():
     return '!!! note\n    This agent is not in this version.'
   summary, paper, *rest = _docstring(path).split('\n\n')
   url = _URL.search(paper)[0]
   paper = ' '.join(paper.replace(url, '').split()).rstrip('.')
+  notes = [part for part in rest if not part.startswith('Differs')]
   return '\n\n'.join(
     [
-      f'*{_linked(" ".join(summary.split()))}*',
-      f'| Paper | [{paper}]({url}) |\n| --- | --- |\n'
-      f'| File | [agents/{path.name}]({SOURCE}/agents/{path.name}) |\n'
-      f'| In gin | `@{module}.{cls}`, after '
-      f'`from dopamine_jax.agents import {module}` |',
-      *(_paragraph(part) for part in rest),
+      ' '.join(summary.split()),
+      f'- Paper: [{paper}]({url})\n'
+      f'- File: [agents/{path.name}]({SOURCE}/agents/{path.name})\n'
+      f'- In gin: `@{module}.{cls}`, after '
+      f'`from dopamine_jax.agents import {module}`',
+      *(_linked(note) for note in notes),
     ]
   )
 
 
-def _paragraph(text):
-  """Returns one of a docstring's; a numbered list with its lead-in apart."""
-  lead, *items = re.split(r'\n(?=\d+\. )', text)
-  if items and lead.startswith('Differs'):
-    lead = f'## Departures from the paper\n\n{lead}'
-  lines = [re.sub(r'\n\s+', ' ', item) for item in items]
-  return _linked('\n\n'.join([lead, '\n'.join(lines)]).strip())
+def _departures(module):
+  """Returns how an agent differs from its paper, as its file says it."""
+  path = ROOT / 'agents' / f'{module}.py'
+  parts = _docstring(path).split('\n\n') if path.exists() else []
+  for part in parts:
+    if part.startswith('Differs'):
+      lead, *items = re.split(r'\n(?=\d+\. )', part)
+      items = '\n'.join(' '.join(item.split()) for item in items)
+      title = '## Departures from the paper'
+      lead = [] if lead == 'Differs from the paper:' else [_linked(lead)]
+      return '\n\n'.join([title, *lead, items])
+  return ''
 
 
 def _linked(text):
-  return re.sub(r'(?<!\()https?://[^\s,;)]+', r'<\g<0>>', text)
+  return re.sub(r'(?<!\()https?://[^\s,;)]*[^\s,;:.)]', r'<\g<0>>', text)
 
 
 def _settings(module, cls):
-  """Returns an agent's settings, from the docstring of its class."""
-  if not (ROOT / 'agents' / f'{module}.py').exists():
+  """Returns the settings that an agent adds, or gives another default."""
+  node = _class(module, cls)
+  if node is None:
     return ''
-  return (
-    f'::: dopamine_jax.agents.{module}.{cls}\n'
-    '    options:\n'
-    '      members: false\n'
-    '      show_root_heading: false\n'
-    '      show_root_toc_entry: false\n'
-    '      show_source: false\n'
-  )
+  base = ast.unparse(node.bases[0]).replace('agent_lib', 'agent')
+  meanings = _meanings(module, cls)
+  rows = [
+    f'| `{n.target.id}` | {_value(n.value)} | {meanings.get(n.target.id, "")} |'
+    for n in node.body
+    if isinstance(n, ast.AnnAssign)
+  ]
+  if not rows:
+    return f'Those of `{base}`, which it extends.'
+  head = ['| Setting | Default | Meaning |', '| --- | --- | --- |']
+  lead = f'Beside those of `{base}`, which it extends, or with other defaults:'
+  return f'{lead}\n\n' + '\n'.join([*head, *rows])
+
+
+def _class(module, name):
+  """Returns a class's syntax tree; None if there is no such class."""
+  for folder in ('agents', 'dopamine_jax'):
+    path = ROOT / folder / f'{module.removesuffix("_lib")}.py'
+    if path.exists():
+      for node in ast.parse(path.read_text('utf-8')).body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+          return node
+  return None
+
+
+def _meanings(module, cls):
+  """Returns what is said of a class's settings, or else of its parent's."""
+  node = _class(module, cls)
+  if node is None or not node.bases:
+    return {}
+  module, _, parent = ast.unparse(node.bases[0]).rpartition('.')
+  own = _attributes(ast.get_docstring(node) or '')
+  own = {k: v for k, v in own.items() if v != 'see base class.'}
+  return _meanings(module, parent) | own
+
+
+def _value(node):
+  return '' if node is None else f'`{ast.unparse(node)}`'
+
+
+def _attributes(docstring):
+  """Returns what a docstring says of each attribute, by name."""
+  _, _, section = docstring.partition('Attributes:\n')
+  found = re.findall(r'^  (\w+): (.*(?:\n    .*)*)', section, re.MULTILINE)
+  return {name: _cell(' '.join(text.split())) for name, text in found}
 
 
 def _configs_of(*classes):
@@ -159,7 +205,9 @@ def _configs_of(*classes):
       rows.append(f'| {link} | {title} | {result} |')
   if not rows:
     return 'None yet.'
-  return '\n'.join(['| Config | What it is | Result |', '| --- | --- | --- |', *rows])
+  return '\n'.join(
+    ['| Config | What it is | Result |', '| --- | --- | --- |', *rows]
+  )
 
 
 def _header(path):
@@ -185,10 +233,15 @@ def _configs():
     body = path.read_text('utf-8').strip().replace('\n', '\n    ')
     parts.append(
       f'### {path.stem} {{ #{path.stem} }}\n\n{title} {result}\n\n'
-      f'```sh\n{command}\n```\n\n'
+      f'```sh\n{_wrapped(command)}\n```\n\n'
       f'??? note "configs/{path.name}"\n\n    ```python\n    {body}\n    ```'
     )
   return '\n\n'.join(parts)
+
+
+def _wrapped(command):
+  """Returns a command, an option a line after the first."""
+  return re.sub(r' (--(?!gin_files))', r' \\\n  \1', command)
 
 
 def _domain(path):
@@ -211,58 +264,47 @@ def _commands():
 
 
 def _command(function):
-  rows, arguments, required = [], [], []
-  hints = typing.get_type_hints(function, include_extras=True)
-  for name, parameter in inspect.signature(function).parameters.items():
-    kind, info = typing.get_args(hints[name])
-    needed = parameter.default is inspect.Parameter.empty
+  rows, usage = [], ['dopamine-jax', function.__name__]
+  for each in utils.get_params_from_function(function).values():
+    info, kind = each.default, each.annotation
+    required = info.default is ...
     if isinstance(info, typer.models.ArgumentInfo):
-      shown = (info.metavar or name.upper()).removesuffix('...')
-      arguments.append(info.metavar or shown)
+      shown = info.metavar or each.name.upper()
     else:
-      shown = (info.param_decls or [f'--{name.replace("_", "-")}'])[0]
-      if needed:
-        required.append(f'{shown} {_kind(kind)}')
-      if kind is bool and not info.param_decls:
-        shown += f' / --no-{shown[2:]}'
-      elif kind is not bool:
-        shown += f' {_kind(kind)}'
-    rows.append(
-      f'| `{shown}` | {_cell(info.help)} | {_default(parameter, info)} |'
-    )
-  name = function.__name__
-  usage = ' '.join(['dopamine-jax', name, *arguments, *required])
-  table = ['| Argument | Meaning | Default |', '| --- | --- | --- |', *rows]
-  return '\n\n'.join(
-    [
-      f'## {name}',
-      inspect.getdoc(function),
-      f'```sh\n{usage}{" [OPTIONS]" if len(rows) > len(arguments) else ""}\n```',
-      *(['\n'.join(table)] if rows else []),
-    ]
-  )
+      shown = _option(each.name, info, kind)
+    if required:
+      usage.append(shown)
+    default = 'required' if required else _default(info)
+    rows.append(f'| `{shown}` | {_cell(info.help)} | {default} |')
+  if any('| required |' not in row for row in rows):
+    usage.append('[OPTIONS]')
+  parts = [
+    f'## {function.__name__}',
+    inspect.getdoc(function),
+    f'```sh\n{" ".join(usage)}\n```',
+  ]
+  if rows:
+    head = ['| Argument | Meaning | Default |', '| --- | --- | --- |']
+    parts.append('\n'.join([*head, *rows]))
+  return '\n\n'.join(parts)
 
 
-def _kind(hint):
-  """Returns what stands for an option's value."""
+def _option(name, info, kind):
+  """Returns how an option is written, with what stands for its value."""
+  flags = ', '.join(info.param_decls or [f'--{name.replace("_", "-")}'])
+  if kind is bool:
+    return flags if info.param_decls else f'{flags} / --no-{flags[2:]}'
   names = {pathlib.Path: 'PATH', int: 'N', float: 'X', str: 'TEXT'}
-  for each in (hint, *typing.get_args(hint)):
-    if each in names:
-      return names[each]
-  return 'VALUE'
+  kinds = [k for k in (kind, *typing.get_args(kind)) if k in names]
+  return f'{flags} {names[kinds[0]] if kinds else "VALUE"}'
 
 
-def _default(parameter, info):
+def _default(info):
   if isinstance(info.show_default, str):
     return _cell(info.show_default)
-  value = parameter.default
-  if value is inspect.Parameter.empty:
-    return 'required'
-  if value is None or value == ():
-    return ''
-  if isinstance(value, bool):
-    return 'on' if value else 'off'
-  return f'`{value}`'
+  if isinstance(info.default, bool):
+    return 'on' if info.default else 'off'
+  return '' if info.default in (None, ()) else f'`{info.default}`'
 
 
 def _cell(text):
@@ -300,6 +342,7 @@ _GENERATORS = {
   'commands': _commands,
   'configs': _configs,
   'configs_of': _configs_of,
+  'departures': _departures,
   'metrics': _metrics,
   'modules': _modules,
   'notebooks': _notebooks,
