@@ -6,7 +6,7 @@ BIN := .venv/bin
 DEFAULT := .venv/installed-default
 ALL := .venv/installed-all
 
-.PHONY: setup run test bench lint
+.PHONY: setup run test bench docs lint
 
 setup: $(ALL)
 
@@ -21,6 +21,10 @@ test: $(ALL)
 # A choice of jobs and peers: make bench ARGS='--jobs A B-valid --peers sb3'.
 bench: $(ALL)
 	$(BIN)/python -m benchmarks $(ARGS)
+
+# Into site/; to see it while you write: .venv/bin/python -m mkdocs serve.
+docs: $(ALL)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 lint: $(ALL)
 	$(BIN)/ruff check .

@@ -28,6 +28,15 @@ INSTALL_REQUIRES = [
   'typer>=0.29.0',
 ]
 
+# What builds the documentation, and the tests of it.
+DOCS_REQUIRE = [
+  'latex2mathml>=3.78',
+  'mkdocs>=1.6,<2',
+  'mkdocs-material>=9.7',
+  'mkdocstrings[python]>=1.0',
+  'nbformat>=5.10',
+]
+
 EXTRAS_REQUIRE = {
   'analysis': ['matplotlib>=3.10', 'pandas>=2.2'],
   'atari': ['ale-py>=0.12.1'],  # GPL-2.0
@@ -38,9 +47,13 @@ EXTRAS_REQUIRE = {
   # Exactly this one: beside newer packages than it allows, pip would take 0.0.9
   # without a word, whose steps are others. It imports six and doesn't say so.
   'gymnax': ['gymnax==1.0.1', 'six>=1.16'],
+  'docs': DOCS_REQUIRE,
   'dev': [
+    *DOCS_REQUIRE,
     'build>=1.3',
     'hypothesis>=6.150',
+    'ipykernel>=7.0',  # the tests run the notebooks
+    'nbclient>=0.11',
     'pre-commit>=4.0',
     'pytest>=9.0',
     'pytest-xdist>=3.8',
