@@ -141,6 +141,21 @@ def record(
   ] = None,
   episodes: Annotated[int, typer.Option(min=1, help='Whole episodes.')] = 1,
   seed: _Seed = 0,
+  panel: Annotated[
+    bool,
+    typer.Option(
+      help='Beside the frames: action values or policy, distribution of the '
+      'return, value over time.'
+    ),
+  ] = True,
+  saliency: Annotated[
+    bool,
+    typer.Option(
+      '--saliency',
+      help='Over the frames: the pixels on which the value depends, |d value / '
+      'd pixel|; for agents that see images.',
+    ),
+  ] = False,
 ):
   """Film a training's agent (its first seed) playing, exploration off."""
   _prepare()
@@ -148,7 +163,12 @@ def record(
 
   output = output or base_dir / 'video.mp4'
   agent = trained.load(base_dir, say=_say)
-  result = trained.film(agent, episodes, seed, output)
+  result = trained.film(
+    *(agent, episodes, seed, output),
+    panel=panel,
+    saliency=saliency,
+    say=_say,
+  )
   typer.echo(f'{output}: returns {", ".join(f"{r:g}" for r in result)}')
 
 

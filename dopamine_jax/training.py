@@ -230,7 +230,7 @@ class Training:
       self._evaluation_keys(processes.local(state.experience.keys.evaluate)),
       self._env_seeds(Stream.EVALUATE, self.iteration, self.evaluator.num_envs),
       self.engine.steps,
-      on_step,
+      lambda moment: on_step(),
     )
     seconds = time.perf_counter() - started
     statistics = summarize('Eval', result.returns, result.lengths)

@@ -123,6 +123,8 @@ class GymVector(base.VectorEnvironment):
     self.num_envs = len(makers)
     fps = self._envs[0].metadata.get('render_fps')
     self.frames_per_second = fps or self.frames_per_second
+    named = getattr(self._envs[0].unwrapped, 'get_action_meanings', None)
+    self.action_names = named and named()
     self._taken_space = self._envs[0].action_space
     self.action_space = base.space_of_agents(self._taken_space)
     self._given_space = self._envs[0].observation_space
