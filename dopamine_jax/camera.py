@@ -48,14 +48,15 @@ class Camera:
     """
     self._state, self._key = state, key
     self._environments = environments
-    self._wants_panel, self._panel = panel, None
-    self._score = 0.0
-    self._tells = tells(agent)
     name = type(agent).__name__
+    # Inherited, it tells nothing.
+    is_told = type(agent).outlook is not agent_lib.Agent.outlook
     if saliency:
-      _require_saliency(self._tells, name, environments.observation_space)
-    elif panel and not self._tells:
+      _require_saliency(is_told, name, environments.observation_space)
+    if panel and not is_told:
       say(f'No panel: {name} has no method `outlook`, see agent.Agent.')
+    self._wants_panel, self._panel = panel and is_told, None
+    self._score = 0.0
     self._look = jax.jit(functools.partial(look, agent))
     self._saliency = None
     if saliency:
@@ -65,22 +66,33 @@ class Camera:
   def shoot(self, moment: evaluation.Moment) -> np.ndarray:
     """Returns a picture of a moment, uint8 [H, W, 3] with H and W even."""
     self._count(moment.answer)
-    image = self._environments.render()
-    panel = self._wants_panel and self._tells
-    image = _enlarged(image, panel_lib.MIN_HEIGHT if panel else _MIN_HEIGHT)
     seen = self._state, moment.observation, self._key, np.int32(moment.count)
+    outlook, height = None, _MIN_HEIGHT
+    if self._wants_panel:
+      outlook = self._outlook(seen)
+      height = panel_lib.wanted_height(outlook)
+    image = _enlarged(self._environments.render(), height)
     if self._saliency:
       image = panel_lib.overlay(image, self._dimmed(self._saliency(*seen)))
-    if not panel:
+    if outlook is None:
       return image
     if self._panel is None:
-      height = max(len(image), panel_lib.MIN_HEIGHT)
+      height = max(len(image), height)
       self._panel = panel_lib.Panel(
         height + height % 2, self._environments.action_names
       )
-    outlook = jax.tree.map(lambda x: np.asarray(x)[0], self._look(*seen))
     drawn = self._panel.draw(outlook, moment.actions[0], self._score)
     return panel_lib.beside(image, drawn)
+
+  def _outlook(self, seen):
+    """Returns the outlook of the one environment; without the axis [N]."""
+    outlook = jax.tree.map(lambda x: np.asarray(x)[0], self._look(*seen))
+    if not all(np.isfinite(x).all() for x in jax.tree.leaves(outlook)):
+      raise errors.UserError(
+        'what the agent expects is not finite (NaN or infinity), so that its '
+        'panel can not be drawn. Film it with --no-panel.'
+      )
+    return outlook
 
   def _count(self, answer):
     """Adds up the rewards of the running episode."""
@@ -98,11 +110,6 @@ class Camera:
     bright = float(np.quantile(slopes, 0.998))
     self._brightest = max(bright, 0.98 * self._brightest, 1e-12)
     return slopes / self._brightest
-
-
-def tells(agent: agent_lib.Agent) -> bool:
-  """Whether an agent has an `outlook`."""
-  return type(agent).outlook is not agent_lib.Agent.outlook
 
 
 def look(agent, state, observation, key, count) -> agent_lib.Outlook:
@@ -133,8 +140,8 @@ def derivative(agent, stack, state, observation, key, count) -> jax.Array:
   return slopes.reshape(*slopes.shape[:2], -1).sum(axis=-1)
 
 
-def _require_saliency(tells_outlook, name, space):
-  if not tells_outlook:
+def _require_saliency(is_told, name, space):
+  if not is_told:
     raise errors.UserError(
       f'--saliency shows what a value depends on, and {name} does not tell its '
       'value: it has no method `outlook`. Add one, as agent.Agent describes '

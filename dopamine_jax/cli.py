@@ -63,6 +63,16 @@ def train(
   quiet: Annotated[
     bool, typer.Option('--quiet', help='No progress, no summary.')
   ] = False,
+  profile: Annotated[
+    int | None,
+    typer.Option(
+      min=1,
+      help='Trace that many agent steps, and a whole update, once learning is '
+      "under way. TensorBoard's page Profile shows it, with 'dopamine-jax"
+      "[profile]', or https://ui.perfetto.dev the perfetto_trace.json.gz.",
+      show_default='none',
+    ),
+  ] = None,
 ):
   """Train an agent, or go on with a training that was stopped."""
   _prepare()
@@ -80,6 +90,7 @@ def train(
     num_seeds=num_seeds,
     resume=resume,
     quiet=quiet,
+    profile=profile or 0,
     say=_say,
   )
   if not quiet:

@@ -15,14 +15,14 @@ from PIL import ImageFont
 from dopamine_jax import agent as agent_lib
 
 WIDTH = 360  # pixels
-MIN_HEIGHT = 420
 
 _SCALE = 2
 _MARGIN = 16
 _GAP = 14  # between sections
 _TITLE = 22  # a section's first line
 _MAX_ACTIONS = 18  # as many as Atari has; more would be too small to read
-_ROW = 17
+_FEW_ACTIONS = 9
+_CURVE = 200  # at most; one that is higher says no more
 _HISTORY = WIDTH - 2 * _MARGIN  # steps of the curve, one a pixel
 _GRID = 120  # points of a distribution's curve
 
@@ -73,10 +73,10 @@ class Panel:
     y = self._header(canvas, score, step)
     y = self._actions(canvas, y, outlook, action)
     if outlook.distribution is not None:
-      bottom = (y + self.height - _MARGIN - _GAP) // 2
+      bottom = min((y + self.height - _MARGIN - _GAP) // 2, y + _CURVE)
       self._distribution(canvas, y, bottom, outlook.distribution, int(action))
       y = bottom + _GAP
-    self._curve(canvas, y, self.height - _MARGIN)
+    self._curve(canvas, y, min(self.height - _MARGIN, y + _CURVE))
     return canvas.image()
 
   def _header(self, canvas, score, step):
@@ -115,28 +115,25 @@ class Panel:
 
   def _bars(self, canvas, y, shown, chosen, draw: Callable):
     """Draws a row for each action that is shown; returns where they end."""
-    columns = 1 if len(shown) <= _MAX_ACTIONS / 2 else 2
-    rows = -(-len(shown) // columns)
-    width = (WIDTH - 2 * _MARGIN - (columns - 1) * _GAP) / columns
-    size = 12 if columns == 1 else 10
+    size, row = (12, 17) if len(shown) <= _FEW_ACTIONS else (10, 13)
+    row = max(row, min(26, 80 // len(shown)))
     names = [self._name(i) for i in shown]
     indent = max(canvas.length(name, size) for name in names) + 8
-    indent = min(indent, 0.5 * width)
-    number_width = canvas.length('-00.00', size) + 6
-    for place, (i, name) in enumerate(zip(shown, names, strict=True)):
-      x = _MARGIN + place // rows * (width + _GAP)
-      top = y + place % rows * _ROW
+    left = _MARGIN + min(indent, WIDTH / 3)
+    right = WIDTH - _MARGIN - canvas.length('-00.00', size) - 6
+    for i, name in zip(shown, names, strict=True):
       is_chosen = i == chosen
       colour = _CHOSEN if is_chosen else _BAR
-      bar = (x + indent, top + 3, x + width - number_width, top + _ROW - 3)
+      bar = (left, y + row / 6, right, y + row - row / 6)
       canvas.box(bar, _TRACK)
       number = draw(canvas, bar, i, colour)
-      canvas.text(x, top, name, size, _TEXT if is_chosen else _FAINT, _ROW)
+      canvas.text(_MARGIN, y, name, size, _TEXT if is_chosen else _FAINT, row)
       canvas.text(
-        *(x + width, top, number, size),
-        *(colour if is_chosen else _FAINT, _ROW, 'r'),
+        *(WIDTH - _MARGIN, y, number, size),
+        *(colour if is_chosen else _FAINT, row, 'r'),
       )
-    return y + rows * _ROW
+      y += row
+    return y
 
   def _name(self, i):
     return str(i) if self.names is None else str(self.names[i])
@@ -285,6 +282,13 @@ def _continuous(outlook, action):
     return _rounded(action[i])
 
   return draw
+
+
+def wanted_height(outlook: agent_lib.Outlook) -> int:
+  """Returns how high a panel must be, so that it can be read."""
+  told = (outlook.probabilities, outlook.values, outlook.mean)
+  num_actions = max(0 if x is None else np.size(x) for x in told)
+  return 420 if num_actions <= _FEW_ACTIONS else 560
 
 
 def _most(scores):
