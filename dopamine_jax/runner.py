@@ -20,6 +20,7 @@ from dopamine_jax import loop
 from dopamine_jax import python_engine
 from dopamine_jax import run_folder
 from dopamine_jax import settings
+from dopamine_jax import signals
 from dopamine_jax import training
 from dopamine_jax.environments import base
 from dopamine_jax.metrics import base as metrics_base
@@ -184,5 +185,5 @@ class Runner(settings.Settings):
       one.open_collectors(quiet)
       if profile:
         one.profile(profile)
-      stop = stack.enter_context(training.stop_signals())
+      stop = stack.enter_context(signals.stop_signals())
       return one.run(stop)

@@ -1,10 +1,9 @@
 """One training: prepare or restore, iterate, evaluate, log, checkpoint."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 import contextlib
 import enum
 import resource
-import signal
 import sys
 import time
 from typing import Any
@@ -349,35 +348,6 @@ def summarize(
     f'{phase}/AverageEpisodeLengths': each(np.mean, lengths),
     f'{phase}/NumEpisodes': np.array([float(len(r)) for r in returns]),
   }
-
-
-class Stop:
-  """Whether the user asked to stop, and how."""
-
-  is_set = False
-  name = ''
-
-
-@contextlib.contextmanager
-def stop_signals() -> Iterator[Stop]:
-  """Turns SIGINT and SIGTERM into a flag, so that a write can finish."""
-  stop = Stop()
-
-  def handle(number, frame):
-    del frame
-    stop.is_set, stop.name = True, signal.Signals(number).name
-
-  numbers = (signal.SIGINT, signal.SIGTERM)
-  try:
-    previous = {number: signal.signal(number, handle) for number in numbers}
-  except ValueError:  # not the main thread: signals are someone else's
-    yield stop
-    return
-  try:
-    yield stop
-  finally:
-    for number, handler in previous.items():
-      signal.signal(number, handler)
 
 
 def _peak_memory() -> float:

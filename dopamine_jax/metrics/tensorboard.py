@@ -252,7 +252,7 @@ def _hyperparameters(
   takes only one run's, and so would hide what others have beside.
   """
   seeds = run.seeds
-  name = seeds[0] if len(seeds) == 1 else f'{seeds[0]} to {seeds[-1]}'
+  name = str(seeds[0]) if len(seeds) == 1 else f'{seeds[0]} to {seeds[-1]}'
   values = {'seed': name} | settings_of(run.config)
   _, begin, end = summary.hparams(values, {})
   for each in (begin, end):

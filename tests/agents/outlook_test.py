@@ -120,8 +120,10 @@ class Uniform(nn.Module):
   num_outputs: int
 
   @nn.compact
-  def __call__(self, observation, tau):
+  def __call__(self, observation, tau=None):
     self.param('unused', nn.initializers.zeros_init(), ())
+    if tau is None:
+      tau = jnp.full((len(observation), 1), 0.5)
     # Falling, as no quantile function should.
     return -tau[..., None] * (1 + jnp.arange(self.num_outputs))[None, None]
 

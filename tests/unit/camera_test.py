@@ -36,7 +36,8 @@ class Weighing(agent_lib.Agent):
 
   def outlook(self, state, observation, key):
     axes = tuple(range(1, observation.ndim))
-    value = jnp.sum(state * observation, axis=axes)
+    weights = jnp.broadcast_to(state, observation.shape[1:])[None]
+    value = jnp.sum(weights * observation, axis=axes)
     # So that the test sees which key it was given.
     drawn = jax.random.uniform(key, (len(observation), 2))
     return agent_lib.Outlook(value=value, values=drawn)
