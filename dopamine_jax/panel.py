@@ -304,7 +304,7 @@ def _rounded(number):
     return f'{number:.2g}'
   if number == int(number):
     return f'{number:.0f}'
-  digits = 2 if abs(number) < 100 else 1 if abs(number) < 1e3 else 0
+  digits = sum(abs(number) < limit for limit in (1, 100, 1_000))
   return f'{number:.{digits}f}'
 
 
