@@ -48,6 +48,8 @@ EXTRAS_REQUIRE = {
   # without a word, whose steps are others. It imports six and doesn't say so.
   'gymnax': ['gymnax==1.0.1', 'six>=1.16'],
   'docs': DOCS_REQUIRE,
+  # TensorBoard's page of profiles; 300 MB, of which none is TensorFlow.
+  'profile': ['xprof>=2.24'],
   'dev': [
     *DOCS_REQUIRE,
     'build>=1.3',
@@ -61,10 +63,15 @@ EXTRAS_REQUIRE = {
     'setuptools>=70.1',  # the tests build the package without isolation
   ],
 }
-# gymnax holds gymnasium below 1.4 and jax below 0.12: by request only.
+# By request only: gymnax holds gymnasium below 1.4 and jax below 0.12, and with
+# xprof come the clients of a cloud.
 EXTRAS_REQUIRE['all'] = sorted(
   set().union(
-    *(EXTRAS_REQUIRE[extra] for extra in EXTRAS_REQUIRE if extra != 'gymnax')
+    *(
+      EXTRAS_REQUIRE[extra]
+      for extra in EXTRAS_REQUIRE
+      if extra not in ('gymnax', 'profile')
+    )
   )
 )
 

@@ -51,6 +51,11 @@ class C51(dqn.DQN):
     """Returns the means of the distributions [B, A]."""
     return mean(self.atoms, self.logits(params, observation, key))
 
+  def distribution(self, params, observation, key):
+    """See base class."""
+    probabilities = jax.nn.softmax(self.logits(params, observation, key))
+    return jnp.broadcast_to(self.atoms, probabilities.shape), probabilities
+
   def losses(self, params, target_params, batch, key) -> jax.Array:
     """Returns the cross-entropies [B] of Algorithm 1; see base class."""
     logits = self.logits(params, batch.observation, key)

@@ -92,6 +92,11 @@ class DQN(off_policy.OffPolicy):
     """Returns what metrics report [B, A]: Q-values as `losses` has them."""
     return self.q_values(params, observation, key)
 
+  def distribution(self, params, observation, key):
+    """Returns the return's distribution, see `Outlook`; None: values alone."""
+    del params, observation, key
+    return None
+
   def losses(self, params, target_params, batch, key) -> jax.Array:
     """Returns each transition's loss [B] (Mnih et al., 2015, eq. 2).
 
@@ -151,6 +156,17 @@ class DQN(off_policy.OffPolicy):
     """See base class."""
     return agent_lib.Anatomy(
       self.module, self.q_values, state.params, state.target_params
+    )
+
+  def outlook(self, state, observation, key) -> agent_lib.Outlook:
+    """See base class."""
+    network_key, _ = jax.random.split(key)  # as in `act`
+    see = state.params, observation, network_key
+    q = self.q_values(*see)
+    return agent_lib.Outlook(
+      value=jnp.max(q, axis=-1),
+      values=q,
+      distribution=self.distribution(*see),
     )
 
   def greedy(self) -> 'DQN':

@@ -97,6 +97,12 @@ class FullRainbow(c51.C51):
       return super().q_values(params, observation, key)
     return self.outputs(params, observation, key)
 
+  def distribution(self, params, observation, key):
+    """See base class."""
+    if self.distributional:
+      return super().distribution(params, observation, key)
+    return None
+
   def losses(self, params, target_params, batch, key) -> jax.Array:
     """See base class. Each pass through a network has noise of its own."""
     target_key, select_key = (jax.random.fold_in(key, i) for i in (1, 2))
@@ -121,6 +127,11 @@ class FullRainbow(c51.C51):
     if not explore:
       state = state.replace(params=heads.without_noise(state.params))
     return super().act(state, observation, step, key, explore=explore)
+
+  def outlook(self, state, observation, key):
+    """See base class."""
+    state = state.replace(params=heads.without_noise(state.params))
+    return super().outlook(state, observation, key)
 
   def epsilon_at(self, step, *, explore):
     """See base class."""

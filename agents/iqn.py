@@ -97,8 +97,12 @@ class IQN(dqn.DQN):
   def quantiles(self, params, observation, key, num):
     """Draws tau [B, num]; returns it and its quantiles [B, num, A]."""
     tau = jax.random.uniform(key, (len(observation), num))
+    return tau, self.quantiles_at(tau, params, observation, key)
+
+  def quantiles_at(self, tau, params, observation, key) -> jax.Array:
+    """Returns the quantiles of tau [B, num], [B, num, A]."""
     variables, rngs = {'params': params}, {'noise': key}
-    return tau, self.module.apply(variables, observation, tau, rngs=rngs)
+    return self.module.apply(variables, observation, tau, rngs=rngs)
 
   def q_values(self, params, observation, key) -> jax.Array:
     """Returns means over K samples of the distributions [B, A] (eq. 3)."""
@@ -109,6 +113,16 @@ class IQN(dqn.DQN):
     """Returns means over the N samples that `losses` draws [B, A]."""
     num = self.num_tau_samples
     return jnp.mean(self.quantiles(params, observation, key, num)[1], axis=1)
+
+  def distribution(self, params, observation, key):
+    """Returns N evenly spaced quantiles, drawn by nothing; see base class."""
+    num = self.num_tau_samples
+    tau = jnp.broadcast_to(
+      (jnp.arange(num) + 0.5) / num, (len(observation), num)
+    )
+    quantiles = self.quantiles_at(tau, params, observation, key).swapaxes(1, 2)
+    returns = jnp.sort(quantiles, axis=-1)
+    return returns, jnp.full_like(returns, 1 / num)
 
   def losses(self, params, target_params, batch, key) -> jax.Array:
     """Returns the losses [B] of Algorithm 1; see base class.

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import optax
 import rlax
 
+from dopamine_jax import agent as agent_lib
 from dopamine_jax import config
 from dopamine_jax import distributions
 from dopamine_jax import exploration
@@ -102,6 +103,17 @@ class PPO(on_policy.OnPolicy):
     observation = state.observations.normalize(observation)
     policy, _ = self.policy(state.params, observation)
     return policy.sample(key) if explore else policy.mode()
+
+  def outlook(self, state, observation, key) -> agent_lib.Outlook:
+    """See base class."""
+    observation = state.observations.normalize(observation)
+    policy, value = self.policy(state.params, observation)
+    if isinstance(policy, distributions.Categorical):
+      probabilities = jax.nn.softmax(policy.logits)
+      return agent_lib.Outlook(value=value, probabilities=probabilities)
+    mean, std = policy.mean, jnp.exp(policy.log_std)
+    interval = mean - std, mean + std
+    return agent_lib.Outlook(value=value, mean=mean, interval=interval)
 
   def batch(self, params, trajectory) -> Batch:
     """See base class."""

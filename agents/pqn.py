@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import optax
 import rlax
 
+from dopamine_jax import agent as agent_lib
 from dopamine_jax import config
 from dopamine_jax import exploration
 from dopamine_jax import networks
@@ -81,6 +82,11 @@ class PQN(on_policy.OnPolicy):
     if explore:
       epsilon = exploration.value_at(self.epsilon, step)
     return exploration.epsilon_greedy(q, epsilon, key)
+
+  def outlook(self, state, observation, key) -> agent_lib.Outlook:
+    """See base class."""
+    q = self.q_values(state.params, state.observations.normalize(observation))
+    return agent_lib.Outlook(value=jnp.max(q, axis=-1), values=q)
 
   def batch(self, params, trajectory) -> Batch:
     """See base class."""

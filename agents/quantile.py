@@ -48,6 +48,12 @@ class QuantileDQN(dqn.DQN):
     """Returns the means of the distributions [B, A]."""
     return jnp.mean(self.quantiles(params, observation, key), axis=1)
 
+  def distribution(self, params, observation, key):
+    """See base class; the network does not keep its quantiles in order."""
+    quantiles = self.quantiles(params, observation, key).swapaxes(1, 2)
+    returns = jnp.sort(quantiles, axis=-1)
+    return returns, jnp.full_like(returns, 1 / self.num_quantiles)
+
   def losses(self, params, target_params, batch, key) -> jax.Array:
     """Returns the losses [B] of Algorithm 1; see base class.
 

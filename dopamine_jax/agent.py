@@ -83,6 +83,32 @@ class Anatomy(NamedTuple):
   target_params: Any = None
 
 
+class Outlook(NamedTuple):
+  """What an agent expects of what it sees, and means to do; for `record`.
+
+  What an agent does not have stays None. The numbers are those by which `act`
+  chooses, given the same key.
+
+  Attributes:
+    value: [N], of what is seen; for an agent of action values the largest one.
+    values: [N, A], of each action.
+    probabilities: [N, A], of each action.
+    distribution: of the return of each action, as two arrays [N, A, M]: returns
+      in rising order, and the probability of each.
+    mean: [N, *action_shape], the action of a Box that `act` takes when it does
+      not explore.
+    interval: where about two thirds of the actions lie, as two arrays
+      [N, *action_shape], the lower ends and the upper ones.
+  """
+
+  value: jax.Array
+  values: jax.Array | None = None
+  probabilities: jax.Array | None = None
+  distribution: tuple[jax.Array, jax.Array] | None = None
+  mean: jax.Array | None = None
+  interval: tuple[jax.Array, jax.Array] | None = None
+
+
 class Agent(settings.Settings):
   """What an engine needs of an agent. Subclasses are frozen dataclasses.
 
@@ -189,6 +215,22 @@ class Agent(settings.Settings):
       'tell: it has no method `anatomy`. Add one, as agent.Agent describes it, '
       'or leave this metric out.'
     )
+
+  def outlook(
+    self, state: State, observation: jax.Array, key: jax.Array
+  ) -> Outlook | None:
+    """Returns what `record` shows beside the film; optional, None: nothing.
+
+    Pure like `act`, and called beside it.
+
+    Args:
+      state: the agent's state.
+      observation: [N, *observation_shape]; floats in place of bytes must do,
+        since `record --saliency` takes the derivative of `Outlook.value`.
+      key: the PRNG key that `act` is given, with `explore=False`.
+    """
+    del state, observation, key
+    return None
 
   def greedy(self) -> 'Agent':
     """Returns this agent with all exploration of its evaluation off."""

@@ -63,6 +63,16 @@ def train(
   quiet: Annotated[
     bool, typer.Option('--quiet', help='No progress, no summary.')
   ] = False,
+  profile: Annotated[
+    int | None,
+    typer.Option(
+      min=1,
+      help='Trace that many agent steps, and a whole update, once learning is '
+      "under way. TensorBoard's page Profile shows it, with 'dopamine-jax"
+      "[profile]', or https://ui.perfetto.dev the perfetto_trace.json.gz.",
+      show_default='none',
+    ),
+  ] = None,
 ):
   """Train an agent, or go on with a training that was stopped."""
   _prepare()
@@ -80,6 +90,7 @@ def train(
     num_seeds=num_seeds,
     resume=resume,
     quiet=quiet,
+    profile=profile or 0,
     say=_say,
   )
   if not quiet:
@@ -141,6 +152,21 @@ def record(
   ] = None,
   episodes: Annotated[int, typer.Option(min=1, help='Whole episodes.')] = 1,
   seed: _Seed = 0,
+  panel: Annotated[
+    bool,
+    typer.Option(
+      help='Beside the frames: action values or policy, distribution of the '
+      'return, value over time.'
+    ),
+  ] = True,
+  saliency: Annotated[
+    bool,
+    typer.Option(
+      '--saliency',
+      help='Over the frames: the pixels on which the value depends, |d value / '
+      'd pixel|; for agents that see images.',
+    ),
+  ] = False,
 ):
   """Film a training's agent (its first seed) playing, exploration off."""
   _prepare()
@@ -148,7 +174,12 @@ def record(
 
   output = output or base_dir / 'video.mp4'
   agent = trained.load(base_dir, say=_say)
-  result = trained.film(agent, episodes, seed, output)
+  result = trained.film(
+    *(agent, episodes, seed, output),
+    panel=panel,
+    saliency=saliency,
+    say=_say,
+  )
   typer.echo(f'{output}: returns {", ".join(f"{r:g}" for r in result)}')
 
 

@@ -28,6 +28,28 @@ class Evaluation(NamedTuple):
   lengths: np.ndarray
 
 
+class Moment(NamedTuple):
+  """An evaluation just before its environments step.
+
+  Attributes:
+    observation: what the agents act on, [N, *observation_shape], with a leading
+      axis [S] if S > 1; donated when the step is over.
+    actions: what they do, [S * N, *action_shape].
+    count: steps before this one; with it `step_key` gives the key they act by.
+    answer: what the environments gave in the step before; None at first.
+  """
+
+  observation: jax.Array
+  actions: np.ndarray
+  count: int
+  answer: base.TimeStep | None
+
+
+def step_key(key: jax.Array, count: int | jax.Array) -> jax.Array:
+  """Returns the key by which one seed's agent acts in a step."""
+  return jax.random.fold_in(key, count)
+
+
 class Evaluator:
   """Plays whole episodes; compiles once, and makes its environments once.
 
@@ -67,7 +89,7 @@ class Evaluator:
 
   def _choose(self, state, observation, step, key, count):
     return self.agent.act(
-      state, observation, step, jax.random.fold_in(key, count), explore=False
+      state, observation, step, step_key(key, count), explore=False
     )
 
   def run(
@@ -76,7 +98,7 @@ class Evaluator:
     keys: jax.Array,
     env_seeds: Sequence[int],
     step: int,
-    on_step: Callable[[], None] = lambda: None,
+    on_step: Callable[[Moment], None] = lambda moment: None,
   ) -> Evaluation:
     """Plays E episodes with each seed.
 
@@ -98,13 +120,14 @@ class Evaluator:
     frames = self.environments.reset(env_seeds)
     observation = self._first(engine.by_seed(frames, self.num_seeds))
     steps = self._per_seed(step)
-    count = 0
+    count, answer = 0, None
     while (played < share).any():
-      on_step()
       actions = self._act(
         state, observation, steps, keys, self._per_seed(count)
       )
-      answer = self.environments.step(engine.flat(actions, self.num_seeds))
+      actions = engine.flat(actions, self.num_seeds)
+      on_step(Moment(observation, actions, count, answer))
+      answer = self.environments.step(actions)
       episodes.record(answer)
       done = answer.terminated | answer.truncated
       played += done

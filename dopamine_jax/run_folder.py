@@ -23,8 +23,10 @@ from dopamine_jax import processes
 
 _LIBRARIES = ('dopamine-jax', 'jax', 'jaxlib', 'flax', 'optax', 'gymnasium')
 # A run may be made longer. It then equals one that was as long from its start,
-# but for a checkpoint and an evaluation at its old end.
-_MAY_CHANGE = re.compile(r'^\S*Runner\.num_iterations = .*$', re.MULTILINE)
+# but for a checkpoint and an evaluation at its old end. Histograms only look.
+_MAY_CHANGE = re.compile(
+  r'^\S*Runner\.(num_iterations|histograms) = .*$', re.MULTILINE
+)
 
 
 @contextlib.contextmanager

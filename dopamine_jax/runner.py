@@ -20,6 +20,7 @@ from dopamine_jax import loop
 from dopamine_jax import python_engine
 from dopamine_jax import run_folder
 from dopamine_jax import settings
+from dopamine_jax import signals
 from dopamine_jax import training
 from dopamine_jax.environments import base
 from dopamine_jax.metrics import base as metrics_base
@@ -53,6 +54,8 @@ class Runner(settings.Settings):
     check_finite: stop when a metric of an update is NaN or infinite.
     health: what is measured of networks and replay when an iteration has ended;
       see `health`.
+    histograms: whether collectors get histograms of the parameters when an
+      iteration has ended; TensorBoard shows them.
     collectors: where statistics go; classes or functions that make one.
   """
 
@@ -70,6 +73,7 @@ class Runner(settings.Settings):
   checkpoint_replay: bool = True
   check_finite: bool = True
   health: Sequence[health_lib.Metric] = ()
+  histograms: bool = False
   collectors: Sequence[Callable[[], metrics_base.Collector]] = (
     console.Console,
     csv_file.CSV,
@@ -150,6 +154,7 @@ class Runner(settings.Settings):
     num_seeds: int = 1,
     resume: bool = True,
     quiet: bool = False,
+    profile: int = 0,
     say: Callable[[str], None] = print,
   ) -> dict[str, np.ndarray]:
     """Trains, or goes on where a run in `base_dir` was stopped.
@@ -160,6 +165,7 @@ class Runner(settings.Settings):
       num_seeds: seeds that train side by side, S.
       resume: whether to go on from a run that lies in `base_dir`.
       quiet: whether the console shows nothing.
+      profile: agent steps to trace, see `profiling.Profiler`; 0 for none.
       say: prints what the user should know.
 
     Returns:
@@ -177,5 +183,7 @@ class Runner(settings.Settings):
       stack.callback(one.close)
       one.prepare(resume)
       one.open_collectors(quiet)
-      stop = stack.enter_context(training.stop_signals())
+      if profile:
+        one.profile(profile)
+      stop = stack.enter_context(signals.stop_signals())
       return one.run(stop)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dopamine_jax import agent as agent_lib
+from dopamine_jax import camera as camera_lib
 from dopamine_jax import checkpoints as checkpoints_lib
 from dopamine_jax import config
 from dopamine_jax import engine
@@ -20,8 +21,6 @@ from dopamine_jax import run_folder
 from dopamine_jax import runner as runner_lib
 from dopamine_jax import training as training_lib
 from dopamine_jax.environments import base
-
-_MIN_HEIGHT = 240  # of a film, in pixels; MinAtar draws 10
 
 
 class Trained(NamedTuple):
@@ -113,12 +112,28 @@ def play(trained: Trained, episodes: int, seed: int) -> evaluation.Evaluation:
 
 
 def film(
-  trained: Trained, episodes: int, seed: int, output: pathlib.Path
+  trained: Trained,
+  episodes: int,
+  seed: int,
+  output: pathlib.Path,
+  *,
+  panel: bool = True,
+  saliency: bool = False,
+  say: Callable[[str], None] = print,
 ) -> np.ndarray:
   """Writes an mp4 of a training's first seed; returns the episodes' returns.
 
+  Args:
+    trained: the agent.
+    episodes: how many.
+    seed: of the episodes; the same ones are played whatever is drawn.
+    output: the file.
+    panel: whether to draw what the agent expects and means to do, beside.
+    saliency: whether to draw what its value depends on, over the frames.
+    say: prints what the user should know.
+
   Raises:
-    UserError: if the file can't be written.
+    UserError: if the file can't be written, or there is no saliency to draw.
   """
   import imageio
 
@@ -135,6 +150,10 @@ def film(
   # Else ffmpeg is started by a fork, which may hang beside JAX's threads.
   os.environ.setdefault('IMAGEIO_FFMPEG_NO_PREVENT_SIGINT', '1')
   try:
+    camera = camera_lib.Camera(
+      *(trained.agent, state, _keys(trained, seed), environments),
+      *(trained.environment.stack, panel, saliency, say),
+    )
     with imageio.get_writer(
       output, fps=environments.frames_per_second, macro_block_size=2
     ) as video:
@@ -142,7 +161,7 @@ def film(
         evaluator,
         trained,
         seed,
-        on_step=lambda: video.append_data(_enlarged(environments.render())),
+        on_step=lambda moment: video.append_data(camera.shoot(moment)),
       )
   except OSError as error:
     raise errors.UserError(f'could not write {output}: {error}') from error
@@ -151,14 +170,13 @@ def film(
   return result.returns[0]
 
 
-def _enlarged(image):
-  """Returns an image of at least _MIN_HEIGHT pixels, its own made larger."""
-  times = -(-_MIN_HEIGHT // len(image))
-  return image.repeat(times, axis=0).repeat(times, axis=1)
-
-
-def _run(evaluator, trained, seed, on_step=lambda: None):
+def _keys(trained, seed):
+  """Returns PRNG keys, with a leading axis [S] if S > 1."""
   keys = jnp.stack([jax.random.key(seed + s) for s in trained.seeds])
+  return keys if len(trained.seeds) > 1 else keys[0]
+
+
+def _run(evaluator, trained, seed, on_step=lambda moment: None):
   env_seeds = training_lib.env_seeds(
     [seed + s for s in trained.seeds],
     training_lib.Stream.COMMAND,
@@ -166,9 +184,5 @@ def _run(evaluator, trained, seed, on_step=lambda: None):
     evaluator.num_envs,
   )
   return evaluator.run(
-    trained.state,
-    keys if len(trained.seeds) > 1 else keys[0],
-    env_seeds,
-    trained.steps,
-    on_step,
+    trained.state, _keys(trained, seed), env_seeds, trained.steps, on_step
   )

@@ -1,10 +1,9 @@
 """One training: prepare or restore, iterate, evaluate, log, checkpoint."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 import contextlib
 import enum
 import resource
-import signal
 import sys
 import time
 from typing import Any
@@ -18,7 +17,9 @@ from dopamine_jax import engine as engine_lib
 from dopamine_jax import errors
 from dopamine_jax import evaluation
 from dopamine_jax import health
+from dopamine_jax import histograms
 from dopamine_jax import processes
+from dopamine_jax import profiling
 from dopamine_jax import run_folder
 from dopamine_jax.metrics import base as metrics_base
 
@@ -65,6 +66,8 @@ class Training:
       environments, seeds, check_finite=runner.check_finite
     )
     self.monitor = None
+    self.histograms = None
+    self.profiler = None
     self.evaluator = None
     if runner.evaluation_episodes:
       self.evaluator = evaluation.Evaluator(
@@ -88,6 +91,8 @@ class Training:
     self.engine.layout.check(self.engine.loop.replay, template)
     if self.runner.health:
       self.monitor = health.Monitor(self.runner.health, self.engine)
+    if self.runner.histograms:
+      self.histograms = histograms.Histograms(self.engine)
     self.config = config.operative()
     for name in config.unused():
       self.say(f'Warning: {name} is set, but nothing in this run uses it.')
@@ -144,6 +149,15 @@ class Training:
       collector.open(run)
       self.closers.callback(collector.close)
 
+  def profile(self, num_steps: int):
+    """Traces that many agent steps, once learning is under way."""
+    if processes.is_writer():
+      folder = self.folder / 'tensorboard'
+      self.profiler = profiling.Profiler(
+        self.engine, num_steps, folder, self.say
+      )
+      self.closers.callback(self.profiler.close)
+
   def run(self, stop) -> dict[str, np.ndarray]:
     """Runs the iterations that are left; returns the last one's statistics."""
     statistics = {}
@@ -164,15 +178,22 @@ class Training:
       if time.monotonic() >= self.next_progress:
         self._progress()
 
+    def on_training_step():
+      on_step()
+      if self.profiler:
+        self.profiler.on_step()
+
     started = time.perf_counter()
     cut_with = None
     if is_checkpoint:
       cut_with = self._env_seeds(Stream.TRAIN, iteration, runner.num_envs)
     metrics = self.engine.run(
-      runner.training_steps, cut_with=cut_with, on_step=on_step
+      runner.training_steps, cut_with=cut_with, on_step=on_training_step
     )
     jax.block_until_ready(self.engine.state)
     seconds = time.perf_counter() - started
+    if self.profiler:
+      self.profiler.end()
     statistics = self._training_statistics(metrics, seconds)
     if self.monitor:
       statistics |= self.monitor.measure()
@@ -230,7 +251,7 @@ class Training:
       self._evaluation_keys(processes.local(state.experience.keys.evaluate)),
       self._env_seeds(Stream.EVALUATE, self.iteration, self.evaluator.num_envs),
       self.engine.steps,
-      on_step,
+      lambda moment: on_step(),
     )
     seconds = time.perf_counter() - started
     statistics = summarize('Eval', result.returns, result.lengths)
@@ -259,7 +280,12 @@ class Training:
       for name, values in statistics.items()
       if not np.isnan(values).all()
     }
+    shapes = []
+    if self.histograms:
+      shapes = list(self.histograms.measure(self.iteration, now))
     for collector in self.collectors:
+      if shapes:
+        collector.write_histograms(shapes)
       collector.write(rows)
 
   def _progress(self):
@@ -322,35 +348,6 @@ def summarize(
     f'{phase}/AverageEpisodeLengths': each(np.mean, lengths),
     f'{phase}/NumEpisodes': np.array([float(len(r)) for r in returns]),
   }
-
-
-class Stop:
-  """Whether the user asked to stop, and how."""
-
-  is_set = False
-  name = ''
-
-
-@contextlib.contextmanager
-def stop_signals() -> Iterator[Stop]:
-  """Turns SIGINT and SIGTERM into a flag, so that a write can finish."""
-  stop = Stop()
-
-  def handle(number, frame):
-    del frame
-    stop.is_set, stop.name = True, signal.Signals(number).name
-
-  numbers = (signal.SIGINT, signal.SIGTERM)
-  try:
-    previous = {number: signal.signal(number, handle) for number in numbers}
-  except ValueError:  # not the main thread: signals are someone else's
-    yield stop
-    return
-  try:
-    yield stop
-  finally:
-    for number, handler in previous.items():
-      signal.signal(number, handler)
 
 
 def _peak_memory() -> float:

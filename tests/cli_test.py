@@ -226,9 +226,12 @@ def test_the_options_are_those_that_are_documented(run, monkeypatch):
     '--resume',
     '--no-resume',
     '--quiet',
+    '--profile',
   ):
     assert f'{option} ' in text
   assert '--episodes ' in run('evaluate', '--help')
+  text = run('record', '--help')
+  assert '--no-panel ' in text and '--saliency ' in text
 
 
 def test_the_help_lists_the_commands(run):
@@ -378,7 +381,7 @@ def test_record_films_cartpole(run, trained):
   video, fps = film_of(base_dir / 'video.mp4')
   assert len(returns) == 2
   assert fps == 50
-  assert video.shape == (sum(returns), 400, 600, 3)
+  assert video.shape == (sum(returns), 420, 600 + 360, 3)
   assert video[-1].std() > 5  # there is something to see, and it moves
   assert (video[0] != video[-1]).any()
 
@@ -397,7 +400,7 @@ def test_record_films_the_first_of_several_seeds(run, trained):
     (
       'minatar',
       ("gym.Gym.id = 'MinAtar/Breakout-v1'",),
-      (240, 240, 3),
+      (420, 420 + 360, 3),
       30,
     ),
     (
@@ -406,7 +409,7 @@ def test_record_films_the_first_of_several_seeds(run, trained):
         'runner.Runner.environment = @atari.Atari()',
         'atari.Atari.max_steps_per_episode = 30',
       ),
-      (420, 320, 3),
+      (420, 320 + 360, 3),
       15,
     ),
   ],
@@ -416,11 +419,43 @@ def test_record_films_other_environments(
 ):
   pytest.importorskip(module)
   base_dir = trained('run', *bindings)
-  run('record', base_dir, '--output', 'film.mp4')
+  run('record', base_dir, '--output', 'film.mp4', '--saliency')
   video, actual_fps = film_of('film.mp4')
   assert video.shape[1:] == shape
   assert video.std() > 5
   assert actual_fps == fps
+
+
+def test_the_film_is_of_the_episodes_that_evaluate_plays(run, trained):
+  pytest.importorskip('pygame')
+  base_dir = trained('run')
+  films = []
+  for option in ('--panel', '--no-panel'):
+    run('record', base_dir, '--seed', 4, '--output', 'film.mp4', option)
+    films.append(film_of('film.mp4')[0])
+  run('evaluate', base_dir, '--seed', 4, '--episodes', 1)
+  with open(base_dir / 'evaluation.csv', newline='') as file:
+    (row,) = csv.DictReader(file)
+  assert [len(film) for film in films] == [int(row['length'])] * 2
+  with_panel, without = (film.astype(int) for film in films)
+  assert without.shape[1:] == (400, 600, 3)
+  # But for what the film's compression makes of it.
+  assert np.abs(with_panel[:, 10:410, :600] - without).mean() < 1
+
+
+def test_record_refuses_saliency_where_there_is_no_image(run, trained):
+  base_dir = trained('run')
+  error = run('record', base_dir, '--saliency', status=1)
+  assert 'no image but numbers of shape (4,)' in error
+  assert not (base_dir / 'video.mp4').exists()
+
+
+def test_train_traces_steps_when_asked(run):
+  run(*train(options=['--quiet', '--profile', '10'], base_dir='traced'))
+  run(*train(options=['--quiet'], base_dir='plain'))
+  (folder,) = pathlib.Path('traced/tensorboard/plugins/profile').iterdir()
+  assert [*folder.glob('*.xplane.pb')] and [*folder.glob('perfetto_*')]
+  assert run('fingerprint', 'traced') == run('fingerprint', 'plain')
 
 
 def test_record_says_which_files_it_can_not_write(run, trained):

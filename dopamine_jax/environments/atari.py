@@ -126,6 +126,10 @@ class AtariVector(base.VectorEnvironment):
       console = ale_py.ALEInterface()
       console.loadROM(ale_py.roms.get_rom_path(game))
       height, width = console.getScreenDims()
+      actions = console.getMinimalActionSet()
+      if settings.full_action_set:
+        actions = console.getLegalActionSet()
+      self.action_names = [action.name for action in actions]
       self._screen = _make_vector(settings, game, 1, height, width, False)
     self._image = None
     self.num_envs = num_envs

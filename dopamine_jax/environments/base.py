@@ -49,12 +49,15 @@ class VectorEnvironment:
       a Box is [-1, 1], see `space_of_agents`.
     num_envs: N.
     frames_per_second: How many steps pass in a second of a film of them.
+    action_names: What a film calls the actions of a Discrete space; None, where
+      the environment gives them no names.
   """
 
   observation_space: gymnasium.spaces.Box
   action_space: gymnasium.Space[Any]
   num_envs: int
   frames_per_second: float = 30
+  action_names: Sequence[str] | None = None
 
   def reset(self, seeds: Sequence[int]) -> np.ndarray:
     """Restarts every environment as if it had just been made.

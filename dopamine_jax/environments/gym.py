@@ -97,6 +97,8 @@ class _Vector(base.VectorEnvironment):
     self.num_envs = num_envs
     fps = env.metadata.get('render_fps')
     self.frames_per_second = fps or self.frames_per_second
+    named = getattr(env.unwrapped, 'get_action_meanings', None)
+    self.action_names = named and named()
     self._taken_space = env.action_space
     self.action_space = base.space_of_agents(self._taken_space)
     self._given_space = env.observation_space

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 import pathlib
 from typing import NamedTuple
 
+import numpy as np
+
 
 class Statistic(NamedTuple):
   """One number that one seed reported in one iteration."""
@@ -14,6 +16,20 @@ class Statistic(NamedTuple):
   wall_time: float  # seconds since the Unix epoch
   name: str  # such as 'Train/AverageReturns'
   value: float
+
+
+class Histogram(NamedTuple):
+  """How the numbers of one of a seed's arrays are spread."""
+
+  seed: int
+  iteration: int  # counted from 1
+  agent_steps: int
+  wall_time: float  # seconds since the Unix epoch
+  name: str  # such as 'Parameters/Dense_0/kernel'
+  edges: np.ndarray  # [B + 1], rising; the first and last are the extremes
+  counts: np.ndarray  # [B]
+  total: float  # the numbers' sum
+  squares: float  # and that of their squares
 
 
 class Run(NamedTuple):
@@ -70,6 +86,12 @@ class Collector:
 
     They are to be safe on disk on return: a checkpoint that follows counts
     their iteration as done.
+    """
+
+  def write_histograms(self, histograms: Sequence[Histogram]) -> None:
+    """Takes an iteration's histograms of all seeds; called before `write`.
+
+    Only if `runner.Runner.histograms` is set.
     """
 
   def close(self) -> None:

@@ -1,7 +1,9 @@
 """Event files that TensorBoard shows, written without TensorFlow."""
 
+import ast
 from collections.abc import Iterator, Sequence
 import pathlib
+import re
 import time
 
 import numpy as np
@@ -10,15 +12,54 @@ from tensorboardX import event_file_writer
 from tensorboardX import summary
 from tensorboardX.proto import event_pb2
 from tensorboardX.proto import summary_pb2
+from tensorboardX.proto import tensor_pb2
 
 from dopamine_jax.metrics import base
 
 # More runs than these can't be told apart on a page.
 _MAX_SEED_RUNS = 10
 
+# What the page "Custom scalars" draws: groups of charts. One of three tags is a
+# line with a band around it, the others are lines of all tags that match.
+_LAYOUT = {
+  'Returns': {
+    'Evaluation: mean, lowest and highest episode': (
+      'Eval/AverageReturns',
+      'Eval/MinReturns',
+      'Eval/MaxReturns',
+    ),
+    'Training: mean, lowest and highest episode': (
+      'Train/AverageReturns',
+      'Train/MinReturns',
+      'Train/MaxReturns',
+    ),
+    'Length of an episode': ('(Train|Eval)/AverageEpisodeLengths',),
+  },
+  'Losses': {
+    'Losses': ('Train/.*Loss',),
+    'Gradient norm': ('Train/GradientNorm',),
+    'Parameter norm': ('Train/ParameterNorm',),
+  },
+  'Values and policy': {
+    'Values': ('Train/(Q|Value)(Mean|Max)',),
+    'Exploration': ('Train/(Epsilon|Entropy)',),
+    'Change of the policy': ('Train/(KL|ClipFraction)',),
+    'Health': ('Health/.*',),
+  },
+  'Speed': {
+    'Agent steps a second': ('(Train|Eval)/AverageStepsPerSecond',),
+    'Memory in GB': ('System/MemoryGB',),
+    'Part of the replay in use': ('Replay/Fill',),
+  },
+}
+
 
 class TensorBoard(base.Collector):
-  """Writes `BASE_DIR/tensorboard`: scalars over agent steps, and the config.
+  """Writes `BASE_DIR/tensorboard`: scalars over agent steps, and the settings.
+
+  These are there as text, and as hyper-parameters: the page "HParams" has a row
+  for each training below the folder that it is started on, and a column for
+  each setting and statistic. "Custom scalars" has charts in groups.
 
   One seed writes into the folder itself. Several have the runs `mean`,
   `interval_low` and `interval_high` below it: the mean over the seeds that
@@ -42,43 +83,104 @@ class TensorBoard(base.Collector):
     # A start hides what earlier files hold at its own step and beyond.
     first_step = run.agent_steps + 1 if run.iteration > 0 else 0
     self._writers = {}
-    self._seeds = run.seeds
-    for name in _run_names(run.seeds):
-      writer = _writer(root / name)
-      self._writers[name] = writer
+    self._run = run
+    self._steps = run.agent_steps
+    self._charts = set()
+    names = _run_names(run.seeds)
+    # Where what is true of the whole training goes: '' or 'mean'.
+    self._whole = 'mean' if 'mean' in names else ''
+    for name in names:
+      if run.iteration == 0:
+        _forget(root / name)
+      self._writers[name] = _writer(root / name)
       start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-      config = _markdown('config', run.config)
-      for content in ({'session_log': start}, {'summary': config}):
-        writer.write_event(
-          event_pb2.Event(wall_time=time.time(), step=first_step, **content)
-        )
-      writer.flush()
+      self._add(name, first_step, time.time(), session_log=start)
+      self._add_summary(name, first_step, _markdown('config', run.config))
+    begin, _ = _hyperparameters(run)
+    self._add_summary(self._whole, first_step, begin)
+    self._flush()
 
   def write(self, statistics: Sequence[base.Statistic]) -> None:
     """Adds one point for each statistic."""
-    points = [(_seed_run(self._seeds, s.seed), s) for s in statistics]
-    if len(self._seeds) > 1:
+    seeds = self._run.seeds
+    points = [(_seed_run(seeds, s.seed), s) for s in statistics]
+    if len(seeds) > 1:
       with np.errstate(invalid='ignore'):  # An infinite number has no interval.
         points += _over_seeds(statistics)
     for name, s in points:
-      if name not in self._writers:
-        continue
       # Not `summary.scalar`, which alters tags with uncommon characters.
       scalar = summary_pb2.Summary.Value(tag=s.name, simple_value=s.value)
-      self._writers[name].write_event(
-        event_pb2.Event(
-          wall_time=s.wall_time,
-          step=s.agent_steps,
-          summary=summary_pb2.Summary(value=[scalar]),
-        )
+      self._add_value(name, s, scalar)
+    if statistics:
+      self._steps = statistics[-1].agent_steps
+    self._lay_out(statistics)
+    self._flush()
+
+  def write_histograms(self, histograms: Sequence[base.Histogram]) -> None:
+    """Adds the histograms of the seeds that have a run of their own."""
+    for h in histograms:
+      proto = summary_pb2.HistogramProto(
+        min=h.edges[0],
+        max=h.edges[-1],
+        num=h.counts.sum(),
+        sum=h.total,
+        sum_squares=h.squares,
+        # Each has the right end of its own: the first one is for what lies
+        # below the lowest number.
+        bucket_limit=h.edges,
+        bucket=[0, *h.counts],
       )
-    for writer in self._writers.values():
-      writer.flush()
+      value = summary_pb2.Summary.Value(tag=h.name, histo=proto)
+      self._add_value(_seed_run(self._run.seeds, h.seed), h, value)
 
   def close(self) -> None:
-    """Closes the files."""
+    """Closes the files; says that the training is over, if it is."""
+    if self._steps >= self._run.total_agent_steps:
+      _, end = _hyperparameters(self._run)
+      self._add_summary(self._whole, self._steps, end)
     for writer in self._writers.values():
       writer.close()
+
+  def _lay_out(self, statistics):
+    """Shows the charts that have something to show."""
+    tags = {s.name for s in statistics}
+    new = {
+      (group, title)
+      for group, charts in _LAYOUT.items()
+      for title, patterns in charts.items()
+      if any(re.fullmatch(patterns[0], tag) for tag in tags)
+    }
+    if new <= self._charts:
+      return
+    self._charts |= new
+    layout = {}
+    for group, charts in _LAYOUT.items():
+      shown = {
+        title: ['Margin' if len(tags) == 3 else 'Multiline', list(tags)]
+        for title, tags in charts.items()
+        if (group, title) in self._charts
+      }
+      if shown:
+        layout[group] = shown
+    self._add_summary(self._whole, self._steps, summary.custom_scalars(layout))
+
+  def _add_value(self, name, s, value):
+    """Adds one value of a statistic or histogram, if its run is there."""
+    if name in self._writers:
+      content = summary_pb2.Summary(value=[value])
+      self._add(name, s.agent_steps, s.wall_time, summary=content)
+
+  def _add_summary(self, name, step, content):
+    self._add(name, step, time.time(), summary=content)
+
+  def _add(self, name, step, wall_time, **content):
+    self._writers[name].write_event(
+      event_pb2.Event(wall_time=wall_time, step=step, **content)
+    )
+
+  def _flush(self):
+    for writer in self._writers.values():
+      writer.flush()
 
 
 def _seed_run(seeds: Sequence[int], seed: int) -> str:
@@ -113,6 +215,16 @@ def _over_seeds(
       yield 'interval_high', several[0]._replace(value=mean + margin)
 
 
+def _forget(folder: pathlib.Path) -> None:
+  """Removes what a run wrote that reached no checkpoint.
+
+  A start hides its points, but its hyper-parameters would stay: TensorBoard
+  keeps the first ones that it finds.
+  """
+  for path in folder.glob('events.out.tfevents.*'):
+    path.unlink()
+
+
 def _writer(folder: pathlib.Path) -> event_file_writer.EventsWriter:
   """Opens a file that sorts after those in the folder and replaces none."""
   folder.mkdir(parents=True, exist_ok=True)
@@ -129,3 +241,48 @@ def _markdown(tag: str, text: str) -> summary_pb2.Summary:
   card.value[0].tag = tag  # without the suffix that tensorboardX adds
   card.value[0].tensor.ClearField('tensor_shape')  # one text, not a table
   return card
+
+
+def _hyperparameters(
+  run: base.Run,
+) -> tuple[summary_pb2.Summary, summary_pb2.Summary]:
+  """Returns what begins and what ends a row on the page "HParams".
+
+  Without what tensorboardX would put before, a list of the columns: TensorBoard
+  takes only one run's, and so would hide what others have beside.
+  """
+  seeds = run.seeds
+  name = str(seeds[0]) if len(seeds) == 1 else f'{seeds[0]} to {seeds[-1]}'
+  values = {'seed': name} | settings_of(run.config)
+  _, begin, end = summary.hparams(values, {})
+  for each in (begin, end):
+    # TensorBoard's faster loader leaves out what has no value.
+    each.value[0].tensor.CopyFrom(_nothing())
+  return begin, end
+
+
+def _nothing() -> tensor_pb2.TensorProto:
+  """Returns a tensor without elements."""
+  tensor = tensor_pb2.TensorProto(dtype='DT_FLOAT')
+  tensor.tensor_shape.dim.add(size=0)
+  return tensor
+
+
+def settings_of(config: str) -> dict[str, float | bool | str]:
+  """Returns the bindings of a gin configuration by name, in order.
+
+  Numbers, booleans and strings are themselves; all else is as gin writes it.
+  """
+  bindings = re.findall(
+    r'^([\w./]+) = (.*(?:\n[ \t]+\S.*)*)', config, re.MULTILINE
+  )
+  return {name: _parsed(value) for name, value in bindings}
+
+
+def _parsed(text):
+  text = ' '.join(text.replace('\\\n', ' ').split())
+  try:
+    value = ast.literal_eval(text)
+  except (SyntaxError, ValueError):
+    return text
+  return value if isinstance(value, bool | int | float | str) else text

@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing import event_accumulator
 from tensorboard.backend.event_processing import plugin_event_accumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.hparams import plugin_data_pb2
 
 from dopamine_jax import errors
 from dopamine_jax import metrics
@@ -397,6 +399,197 @@ class TestTensorBoard:
     root = pathlib.Path(__file__).parents[2]
     output = subprocess.check_output([sys.executable, '-c', code], cwd=root)
     assert output.decode().strip() == 'set()'
+
+
+def read_hyperparameters(folder):
+  """Returns what begins and ends a run's row, and the page's other tags."""
+  events = plugin_event_accumulator.EventAccumulator(str(folder))
+  events.Reload()
+  if not any(tag.startswith('_hparams_') for tag in events.Tags()['tensors']):
+    return None
+  contents = {
+    tag: plugin_data_pb2.HParamsPluginData.FromString(content)
+    for tag, content in events.PluginTagToContent('hparams').items()
+  }
+  begin = contents.pop('_hparams_/session_start_info').session_start_info
+  values = {
+    name: getattr(value, value.WhichOneof('kind'))
+    for name, value in begin.hparams.items()
+  }
+  end = contents.pop('_hparams_/session_end_info', None)
+  assert not contents  # a list of columns would hide those of other runs
+  return values, end and end.session_end_info.status
+
+
+def read_layout(folder):
+  """Returns the newest layout: (group, chart, tags) in order."""
+  events = plugin_event_accumulator.EventAccumulator(str(folder))
+  events.Reload()
+  newest = events.Tensors('custom_scalars__config__')[-1].tensor_proto
+  layout = layout_pb2.Layout.FromString(newest.string_val[0])
+  charts = []
+  for group in layout.category:
+    for chart in group.chart:
+      tags = list(chart.multiline.tag)
+      for series in chart.margin.series:
+        tags = [series.value, series.lower, series.upper]
+      charts.append((group.title, chart.title, tags))
+  return charts
+
+
+class TestTensorBoardPages:
+  def test_settings_are_hyperparameters_of_one_row(self, tmp_path):
+    config = 'import optax\n# dqn.DQN:\ndqn.DQN.gamma = 0.5\n'
+    config += 'dqn.DQN.network = @networks.MLP\n'
+    write(tensorboard.TensorBoard(), make_run(tmp_path, config=config), [1])
+    assert read_hyperparameters(tmp_path / 'tensorboard') == (
+      {'seed': '0', 'dqn.DQN.gamma': 0.5, 'dqn.DQN.network': '@networks.MLP'},
+      None,
+    )
+
+  def test_several_seeds_are_one_row_with_the_mean(self, tmp_path):
+    run = make_run(tmp_path, seeds=(3, 4, 5), total=200)
+    write(tensorboard.TensorBoard(), run, [1, 2])
+    root = tmp_path / 'tensorboard'
+    values, status = read_hyperparameters(root / 'mean')
+    assert values['seed'] == '3 to 5'
+    assert status == 1  # success: all its steps are done
+    for name in ('seed_3', 'interval_low', 'interval_high'):
+      assert read_hyperparameters(root / name) is None
+
+  def test_a_run_that_goes_on_keeps_its_row_and_ends_it_once(self, tmp_path):
+    root = tmp_path / 'tensorboard'
+    write(tensorboard.TensorBoard(), make_run(tmp_path, total=500), [1, 2, 3])
+    assert read_hyperparameters(root)[1] is None
+    again = make_run(tmp_path, iteration=2, total=500)
+    write(tensorboard.TensorBoard(), again, [3, 4, 5])
+    values, status = read_hyperparameters(root)
+    assert values == {'seed': '0', 'dqn.DQN.gamma': 0.99}
+    assert status == 1
+    assert [x for x, _ in read_scalars(root)[RETURN]] == [
+      100 * i for i in range(1, 6)
+    ]
+
+  def test_a_new_run_takes_nothing_over_from_one_without_a_checkpoint(
+    self, tmp_path
+  ):
+    first = make_run(tmp_path, config='dqn.DQN.gamma = 0.1\n')
+    write(tensorboard.TensorBoard(), first, [1, 2])
+    (tmp_path / 'tensorboard/mine.txt').write_text('kept')
+    write(tensorboard.TensorBoard(), make_run(tmp_path), [])
+    values, _ = read_hyperparameters(tmp_path / 'tensorboard')
+    assert values['dqn.DQN.gamma'] == 0.99
+    assert (tmp_path / 'tensorboard/mine.txt').exists()
+
+  @pytest.mark.parametrize(
+    ('text', 'expected'),
+    [
+      ('a.B.c = 1\n', {'a.B.c': 1}),
+      ('a.B.c = True\na.B.d = None', {'a.B.c': True, 'a.B.d': 'None'}),
+      ("x/a.b = 'CartPole-v1'\n", {'x/a.b': 'CartPole-v1'}),
+      ('# c = 1\n\nfrom a import b\nimport c\n', {}),
+      ('a.b = (1, 2)\na.c = -1e-05', {'a.b': '(1, 2)', 'a.c': -1e-5}),
+      ("a.b = \\\n    'long'\na.c = 2", {'a.b': 'long', 'a.c': 2}),
+      (
+        'a.b = \\\n    [@x.Y,\n     @z.Z]\n\na.c = 2',
+        {'a.b': '[@x.Y, @z.Z]', 'a.c': 2},
+      ),
+    ],
+  )
+  def test_bindings_are_read_as_gin_writes_them(self, text, expected):
+    actual = tensorboard.settings_of(text)
+    assert actual == expected
+    assert [type(x) for x in actual.values()] == [
+      type(x) for x in expected.values()
+    ]
+
+  def test_charts_are_laid_out_once_there_is_something_to_show(self, tmp_path):
+    collector = tensorboard.TensorBoard()
+    collector.open(make_run(tmp_path, seeds=(0, 1)))
+    root = tmp_path / 'tensorboard'
+
+    def report(iteration, *names):
+      collector.write(
+        [
+          make_statistic(iteration, 1.0, name, seed)
+          for name in names
+          for seed in (0, 1)
+        ]
+      )
+
+    report(1, RETURN, 'Train/Loss', 'Train/ValueLoss')
+    training = (
+      'Returns',
+      'Training: mean, lowest and highest episode',
+      [RETURN, 'Train/MinReturns', 'Train/MaxReturns'],
+    )
+    losses = ('Losses', 'Losses', ['Train/.*Loss'])
+    assert read_layout(root / 'mean') == [training, losses]
+    size = sum(x.stat().st_size for x in (root / 'mean').iterdir())
+    report(2, RETURN, 'Train/Loss')
+    grown = sum(x.stat().st_size for x in (root / 'mean').iterdir())
+    assert grown - size < 200  # nothing but two points
+    report(3, RETURN, EVAL)
+    groups = [chart[0] for chart in read_layout(root / 'mean')]
+    assert groups == ['Returns', 'Returns', 'Losses']
+    assert read_layout(root / 'mean')[0][2][0] == EVAL
+    collector.close()
+    events = event_accumulator.EventAccumulator(str(root / 'seed_0'))
+    events.Reload()
+    assert 'custom_scalars__config__' not in events.Tags()['tensors']
+
+  def test_every_tag_that_is_documented_has_a_chart_or_is_a_count(self):
+    tags = set(re.findall(r'^\| (\w+/\S+)', metrics.__doc__, re.MULTILINE))
+    patterns = [
+      pattern
+      for charts in tensorboard._LAYOUT.values()
+      for tags_of_chart in charts.values()
+      for pattern in tags_of_chart
+    ]
+    without = {
+      tag for tag in tags if not any(re.fullmatch(p, tag) for p in patterns)
+    }
+    assert without == {
+      f'{phase}/{name}'
+      for phase in ('Train', 'Eval')
+      for name in ('MedianReturns', 'NumEpisodes')
+    } | {'Train/Updates', 'Train/GradientSteps'}
+    for pattern in patterns:
+      assert any(re.fullmatch(pattern, tag) for tag in tags), pattern
+
+  def test_histograms_go_to_the_runs_of_their_seeds(self, tmp_path):
+    collector = tensorboard.TensorBoard()
+    collector.open(make_run(tmp_path, seeds=(5, 6)))
+    numbers = np.array([-1.0, 0.0, 0.5, 3.0])
+    counts, edges = np.histogram(numbers, bins=4)
+    collector.write_histograms(
+      [
+        base.Histogram(
+          *(6, 2, 200, 1e9, 'Parameters/a/b', edges, counts),
+          *(numbers.sum(), np.square(numbers).sum()),
+        )
+      ]
+    )
+    collector.write([make_statistic(2, 1.0, seed=6)])
+    collector.close()
+    events = event_accumulator.EventAccumulator(
+      str(tmp_path / 'tensorboard/seed_6')
+    )
+    events.Reload()
+    (event,) = events.Histograms('Parameters/a/b')
+    assert (event.step, event.wall_time) == (200, 1e9)
+    value = event.histogram_value
+    assert (value.min, value.max, value.num) == (-1, 3, 4)
+    assert (value.sum, value.sum_squares) == (2.5, 10.25)
+    # Each limit is the right end of its bucket.
+    assert value.bucket_limit == [-1, 0, 1, 2, 3]
+    assert value.bucket == [0, 1, 2, 0, 1]
+    for name in ('seed_5', 'mean'):
+      other = event_accumulator.EventAccumulator(
+        str(tmp_path / 'tensorboard' / name)
+      )
+      other.Reload()
+      assert other.Tags()['histograms'] == []
 
 
 class Clock:
