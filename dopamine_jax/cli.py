@@ -206,7 +206,8 @@ def report(
     bool,
     typer.Option(
       '--video',
-      help="Film the agent to BASE_DIR/video.mp4 first; imports the run's code.",
+      help='Film the agent to BASE_DIR/video.mp4 first, which imports what '
+      "the run's config.gin names.",
     ),
   ] = False,
 ):

@@ -46,7 +46,10 @@ def start(profile: pathlib.Path):
   os.close(its_in)
   os.close(its_out)
   try:
-    yield Page(our_in, our_out)
+    page = Page(our_in, our_out)
+    yield page
+    page.call('Browser.close')  # else its children still write the profile
+    process.wait(_TIMEOUT)
   finally:
     process.kill()
     process.wait()

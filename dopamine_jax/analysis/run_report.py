@@ -6,6 +6,7 @@ said, and the rest is used.
 
 from collections.abc import Mapping, Sequence
 import csv
+import itertools
 import pathlib
 import re
 from typing import Any, NamedTuple
@@ -307,7 +308,7 @@ def _doubts(report, facts):
 def _changes(events):
   """Yields what differed from one start of the run to the next."""
   starts = [e for e in events if e.get('event') in ('started', 'resumed')]
-  for before, after in zip(starts, starts[1:], strict=False):
+  for before, after in itertools.pairwise(starts):
     for what in ('versions', 'machine'):
       old, new = _mapping(before.get(what)), _mapping(after.get(what))
       changed = [

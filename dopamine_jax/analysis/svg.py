@@ -11,6 +11,7 @@ from dopamine_jax.analysis import markup
 from dopamine_jax.analysis import plots
 from dopamine_jax.analysis import statistics
 
+SMALL, MEDIUM, WIDE = (300, 170), (440, 270), (920, 320)
 _RESAMPLES = 1_000
 MAX_SEEDS = 10  # that are drawn one by one behind their mean
 _MAX_DOTS = 200  # episodes of a seed that are drawn
@@ -58,7 +59,7 @@ def curve(
   title: str,
   *,
   colour: str = 'first',
-  small: bool = False,
+  size: tuple[int, int] = MEDIUM,
 ) -> markup.Markup:
   """Draws the mean over seeds in its 95% interval, over agent steps.
 
@@ -66,19 +67,19 @@ def curve(
     curve: of one metric, [T, S].
     title: what it is of, for those who can't see it.
     colour: a class of the page, 'first' or 'second'.
-    small: smaller, and without the single seeds.
+    size: width and height; `SMALL` has no single seeds.
   """
   interval = statistics.bootstrap(
     statistics.mean, curve.values[..., None], resamples=_RESAMPLES
   )
-  width, height = (300, 170) if small else (440, 270)
+  small = size == SMALL
   drawn = [interval.value, interval.low, interval.high]
   seeds = curve.values.T if 1 < curve.num_runs <= MAX_SEEDS else []
   if not small:
     drawn += [*seeds]
   ends = (0, float(curve.steps[-1]))
-  frame = _Frame(width, height, ends, _span(np.concatenate(drawn)))
-  parts = [*_grid(frame, 'agent steps', x_ticks=3 if small else 5)]
+  frame = _Frame(*size, ends, _span(np.concatenate(drawn)))
+  parts = [*_grid(frame, 'agent steps', x_ticks=size[0] // 80)]
   if not small:
     parts += [
       element('path', d=frame.path(curve.steps, seed), class_=f'seed {colour}')
@@ -103,7 +104,7 @@ def strips(
   height = _ROW * len(rows) + 52
   everything = np.concatenate([values for _, values, _ in rows])
   frame = _Frame(
-    440, height, _span(everything), (len(rows) - 0.5, -0.5), left=70
+    440, height, _span(everything), (len(rows) - 0.5, -0.5), left=64
   )
   parts = [*_grid(frame, label, x_ticks=5, horizontal=False)]
   jitter = np.random.default_rng(0)
@@ -170,7 +171,7 @@ def _grid(frame, label, x_ticks, horizontal=True):
   """Yields lines and numbers of the axes."""
   right, floor = frame.width - frame.right, frame.height - frame.bottom
   if horizontal:
-    for value in _ticks(frame.y, 4):
+    for value in _ticks(frame.y, 5):
       y = f'{frame.at_y(value):.1f}'
       yield element('path', d=f'M{frame.left} {y}H{right}', class_='grid')
       at = {'x': frame.left - 8, 'y': float(y) + 4}
@@ -213,7 +214,7 @@ def _span(values):
 
 def _ticks(ends, count):
   low, high = sorted(ends)
-  ticks = ticker.MaxNLocator(count).tick_values(low, high)
+  ticks = ticker.MaxNLocator(count, steps=(1, 2, 5, 10)).tick_values(low, high)
   return [x for x in ticks if low <= x <= high]
 
 
