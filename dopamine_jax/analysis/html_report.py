@@ -185,8 +185,8 @@ def _reproduce(report):
       'p',
       'On the same machine with the same libraries the result is the same to '
       'the bit: ',
-      element('code', 'fingerprint'),
-      ' prints the digests of this run.',
+      element('code', 'dopamine-jax fingerprint'),
+      ' prints equal digests for both folders.',
       class_='soft',
     ),
     parts.details('The configuration', parts.code(report.config, long=True)),

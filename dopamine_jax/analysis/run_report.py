@@ -174,9 +174,8 @@ def _nothing(folder, warnings):
 
 def _numbers(folder, warnings):
   """Returns metrics.csv, or of a damaged one the lines that can be read."""
-  empty = pd.DataFrame(
-    columns=['seed', 'iteration', 'agent_steps', 'metric', 'value']
-  )
+  columns = ['seed', 'iteration', 'agent_steps', 'metric', 'value']
+  empty = pd.DataFrame(columns=columns).astype({'value': float})
   path = folder / 'metrics.csv'
   if not path.exists():
     if folder.is_dir() and (folder / 'evaluation.csv').exists():
@@ -194,7 +193,7 @@ def _numbers(folder, warnings):
     f'metrics.csv is damaged: {len(bad)} of its {len(bad) + len(rows)} rows '
     f'were left out{where}.'
   )
-  return pd.DataFrame(rows, columns=empty.columns)
+  return pd.DataFrame(rows, columns=columns)
 
 
 def _salvage(path):
@@ -274,9 +273,11 @@ def _state(report):
   if last.get('event') == 'stopped':
     yield f'The run stopped: {last.get("why") or "why is not recorded"}'
   if report.finished is False:
+    unended = last.get('event') in ('started', 'resumed')
     yield (
       f'The run is not finished: {report.iteration} of '
       f'{report.num_iterations} iterations.'
+      + (' It is still training, or was killed.' if unended else '')
     )
 
 
@@ -292,7 +293,7 @@ def _doubts(report, facts):
   )
   if missing:
     yield f'There is no number of seed {", ".join(sorted(missing))}.'
-  infinite = report.table[~np.isfinite(report.table.value.astype(float))]
+  infinite = report.table[~np.isfinite(report.table.value)]
   if len(infinite):
     names = ', '.join(sorted(set(infinite.metric)))
     yield f'Not finite, and not drawn: {len(infinite)} numbers of {names}.'

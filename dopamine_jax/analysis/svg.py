@@ -171,7 +171,7 @@ def _grid(frame, label, x_ticks, horizontal=True):
   """Yields lines and numbers of the axes."""
   right, floor = frame.width - frame.right, frame.height - frame.bottom
   if horizontal:
-    for value in _ticks(frame.y, 5):
+    for value in _ticks(frame.y, 6 if frame.height > 200 else 4):
       y = f'{frame.at_y(value):.1f}'
       yield element('path', d=f'M{frame.left} {y}H{right}', class_='grid')
       at = {'x': frame.left - 8, 'y': float(y) + 4}
