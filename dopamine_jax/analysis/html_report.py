@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Sequence
+import datetime
 import hashlib
 import importlib.resources
 import pathlib
@@ -219,25 +220,31 @@ def _circumstances(report):
 
 
 def _history(report):
-  rows = [
-    (
-      event.get('time', ''),
-      event.get('event', ''),
-      event.get('iteration', ''),
-      event.get('why', ''),
+  items = [
+    element(
+      'li',
+      element('strong', event.get('event', _UNKNOWN)),
+      f', iteration {event.get("iteration", _UNKNOWN)}',
+      element('span', _time(event), class_='soft'),
+      element('p', event['why'], class_='soft') if event.get('why') else None,
     )
     for event in report.events
   ]
-  if not rows:
+  if not items:
     return element('p', _UNKNOWN, class_='soft')
   note = None
-  if rows[0][1] != 'started':
+  if report.events[0].get('event') != 'started':
     text = 'What came before is not recorded.'
     note = element('p', text, class_='soft')
-  heads = ('time (UTC)', 'event', 'iteration', 'why')
-  if not any(row[3] for row in rows):
-    heads, rows = heads[:3], [row[:3] for row in rows]
-  return markup.join([note, parts.table('', heads, rows)])
+  return markup.join([note, element('ol', *items, class_='history')])
+
+
+def _time(event):
+  try:
+    time = datetime.datetime.fromisoformat(event.get('time'))
+  except (TypeError, ValueError):
+    return f' at {event.get("time", _UNKNOWN)}'
+  return time.strftime(' on %Y-%m-%d at %H:%M:%S %Z')
 
 
 def _footer(report):

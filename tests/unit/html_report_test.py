@@ -126,7 +126,8 @@ def test_the_page_says_what_ran_and_what_was_reached(tmp_path):
   assert 'jax 1.2.3' in text
   assert '--base_dir again --num_seeds 2' in text
   assert 'runner.Runner.num_iterations = 3' in text
-  assert '2026-01-02T03:04:05+00:00 started' in text
+  assert 'started , iteration 0 on 2026-01-02 at 03:04:05 UTC' in text
+  assert 'finished , iteration 3 at later' in text
   assert 'Train/Loss' in text
   assert 'Train/MinReturns' not in text
   assert 'What to know first' not in text
