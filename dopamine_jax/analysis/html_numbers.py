@@ -64,10 +64,9 @@ def curves(report: run_report.Report) -> markup.Markup | None:
     tables.append(_curve_table(curve, title))
   if not figures:
     return None
-  prefix = f', {report.game}: '
-  notes = [
-    element('p', x.partition(prefix)[2] or x, class_='soft') for x in said
-  ]
+  # They name a group and its game: here a metric, and what everything is of.
+  said = [text.replace(f', {report.game}: ', ': ', 1) for text in said]
+  notes = [element('p', text, class_='soft') for text in said]
   return parts.section(
     'Learning curves',
     element('div', *_return_figures(figures), class_='charts'),

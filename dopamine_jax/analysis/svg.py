@@ -15,6 +15,7 @@ SMALL, MEDIUM, WIDE = (300, 170), (440, 270), (920, 320)
 _RESAMPLES = 1_000
 MAX_SEEDS = 10  # that are drawn one by one behind their mean
 _MAX_DOTS = 200  # episodes of a seed that are drawn
+_MAX_HOVER = 200  # points of a curve that a pointer finds
 _ROW = 30  # of a strip, its height
 
 element = markup.element
@@ -146,7 +147,9 @@ def _mean(frame, steps, interval, colour):
       yield element('path', d=d, class_=f'band {colour}')
     d = frame.path(steps, interval.value)
     yield element('path', d=d, class_=f'line {colour}')
-  for step, value, low, high in zip(steps, *interval, strict=True):
+  thin = slice(None, None, -(-len(steps) // _MAX_HOVER))
+  points = (numbers[thin] for numbers in (steps, *interval))
+  for step, value, low, high in zip(*points, strict=True):
     if np.isfinite(value):
       note = f'{step:,} agent steps: {value:.4g}'
       if np.isfinite(low):

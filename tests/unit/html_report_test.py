@@ -150,6 +150,21 @@ def test_curves_are_drawn_where_the_numbers_are(tmp_path):
   assert '3,000 agent steps: 4 (95% interval 3 to 5)' in page
 
 
+def test_points_that_not_every_seed_has_are_said(tmp_path):
+  metrics = {TRAIN: [[1, np.nan, 3], [3, 4, 5]]}
+  text = words(make_run(tmp_path / 'a', metrics))
+  assert f'{TRAIN}: 1 of 3 points are left out' in text
+
+
+def test_a_long_curve_is_drawn_whole_with_fewer_points_to_touch(tmp_path):
+  values = np.arange(1_000)
+  folder = make_run(tmp_path / 'a', {TRAIN: [values]}, seeds=(0,))
+  page = html_report.page(run_report.gather(folder))
+  d = re.search(r'<path d="([^"]+)" class="line first">', page)[1]
+  assert d.count('L') == 999
+  assert page.count('class="hover"') == 2 * 200  # narrow and wide
+
+
 def test_evaluation_csv_is_shown_with_intervals(tmp_path):
   folder = make_run(tmp_path / 'a')
   evaluation_csv(folder, {0: enumerate([5, 5]), 1: enumerate([7, 7])})
