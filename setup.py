@@ -102,7 +102,7 @@ setuptools.setup(
   },
   package_data={
     'dopamine_jax.configs': ['*.gin'],
-    'dopamine_jax.analysis': ['data/*'],
+    'dopamine_jax.analysis': ['data/*', 'templates/*'],
   },
   install_requires=INSTALL_REQUIRES,
   extras_require=EXTRAS_REQUIRE,

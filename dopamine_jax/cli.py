@@ -216,14 +216,46 @@ def compare(
 ):
   """Compare runs: learning curves, scores with 95% intervals, and in words."""
   from dopamine_jax.analysis import compare as compare_lib
-  from dopamine_jax.analysis import report
+  from dopamine_jax.analysis import terminal
 
   comparison = compare_lib.compare(runs, metric, baseline, last, _say)
   files = compare_lib.write(comparison, out)
   width = None if sys.stdout.isatty() else 200
   console = rich.console.Console(width=width, highlight=False, emoji=False)
-  report.show(comparison, console)
+  terminal.show(comparison, console)
   typer.echo(f'Written: {", ".join(str(file) for file in files)}')
+
+
+@app.command()
+def report(
+  base_dir: _BaseDir,
+  out: Annotated[
+    pathlib.Path | None,
+    typer.Option(help='An HTML file.', show_default='BASE_DIR/report.html'),
+  ] = None,
+  video: Annotated[
+    bool,
+    typer.Option(
+      '--video',
+      help='Film the agent to BASE_DIR/video.mp4 first, which imports what '
+      "the run's config.gin names.",
+    ),
+  ] = False,
+):
+  """Write a training as one HTML page that opens without a network."""
+  from dopamine_jax.analysis import html_report
+
+  film = base_dir / 'video.mp4'
+  if video:
+    _prepare()
+    from dopamine_jax import trained
+
+    trained.film(trained.load(base_dir, say=_say), 1, 0, film)
+  out = out or base_dir / 'report.html'
+  shown = film if film.exists() else None
+  for warning in html_report.write(base_dir, out, shown):
+    _say(f'Warning: {warning}')
+  typer.echo(f'Written: {out}')
 
 
 @app.command()

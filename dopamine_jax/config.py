@@ -80,6 +80,12 @@ def load(
   _refuse_misfits()
 
 
+def title() -> str:
+  """Returns the comment that the first loaded file begins with, or ''."""
+  text = next(iter(_sources.values()), '')
+  return text.partition('\n')[0][1:].strip() if text.startswith('#') else ''
+
+
 def find(file: str | pathlib.Path) -> pathlib.Path:
   """Returns where a gin file lies.
 

@@ -108,11 +108,12 @@ def examine(
     if not findings.fits:
       return findings
     engine.init()
-    unit = _unit(engine)
+    lanes, unit = runner.num_envs, _unit(engine)
     history = max(1, findings.min_history // unit) * unit
-    before = _speed(engine, seconds, 0, max(unit, history - unit))
+    # One step less than to the first update.
+    before = _speed(engine, seconds, 0, lanes, max(lanes, history - lanes))
     # Its replay isn't that full yet, which changes no program's time.
-    learning = _speed(engine, seconds, history + unit, sys.maxsize)
+    learning = _speed(engine, seconds, history + unit, unit, sys.maxsize)
     environment = None
     if isinstance(engine, python_engine.PythonEngine):
       environment = _environment_speed(engine, env_seeds, seconds)
@@ -159,16 +160,16 @@ def _unit(engine):
   return math.lcm(engine.loop.num_envs, engine.loop.agent.update_period)
 
 
-def _speed(engine, seconds, start, longest):
+def _speed(engine, seconds, start, unit, longest):
   """Returns agent steps a second from step `start` on, once it is compiled.
 
   Args:
     engine: that has a state and was reset.
     seconds: to spend, about.
     start: agent steps done; each run starts there again.
+    unit: agent steps that a run is a multiple of.
     longest: that a run may be, for what it does to stay the same.
   """
-  unit = _unit(engine)
   count = min(2 * unit, longest)
   passed, steps = 0.0, 0
   for attempt in itertools.count():

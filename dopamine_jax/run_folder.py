@@ -1,12 +1,14 @@
 """A run's folder: who may train in it, and whether a run there may go on.
 
 `config.gin` is the operative configuration: running it again reproduces the
-run. `run.json` holds its seeds and the libraries' versions. Beside them lie
-`metrics.csv`, `tensorboard/` and `checkpoints/`.
+run. `run.json` holds its seeds, the libraries' versions and its events: when it
+was started, resumed and stopped, by which command and on what machine. Beside
+them lie `metrics.csv`, `tensorboard/` and `checkpoints/`.
 """
 
 from collections.abc import Callable, Iterator
 import contextlib
+import datetime
 import difflib
 import fcntl
 import importlib.metadata
@@ -15,7 +17,12 @@ import os
 import pathlib
 import platform
 import re
+import shlex
+import sys
 from typing import Any
+
+import jax
+import psutil
 
 from dopamine_jax import checkpoints as checkpoints_lib
 from dopamine_jax import errors
@@ -73,7 +80,7 @@ def claim(
     folder: the run's folder.
     checkpoints: its checkpoints.
     config: the operative configuration of the run that wants to start.
-    facts: its `seeds` and `versions`.
+    facts: its `seeds`, `versions` and `title`, which may be empty.
     resume: whether it may go on.
     say: prints what the user should know.
 
@@ -85,13 +92,14 @@ def claim(
   """
   config_file, facts_file = folder / 'config.gin', folder / 'run.json'
   iterations = checkpoints.iterations()
+  before = {}
   if config_file.exists() or iterations:
     if not resume:
       raise errors.UserError(
         f'{folder} already holds a run, and --no-resume never overwrites one. '
         'Choose another --base_dir, or leave --no-resume out to go on.'
       )
-    _check_same(folder, config, facts, say)
+    before = _check_same(folder, config, facts, say)
     if iterations:
       wanted = re.search(r'Runner\.num_iterations = (\d+)', config)
       if wanted and int(wanted.group(1)) < iterations[-1]:
@@ -102,6 +110,8 @@ def claim(
   processes.wait_for_all('the run folder was looked at')
   if not processes.is_writer():
     return iterations
+  # A run that goes on from its own config.gin has lost its title there.
+  facts = before | {name: value for name, value in facts.items() if value}
   # The configuration last: where it is, so is the rest.
   write(facts_file, json.dumps(facts, indent=1))
   write(config_file, config)
@@ -117,15 +127,55 @@ def versions() -> dict[str, str]:
   return found
 
 
+def machine() -> dict[str, Any]:
+  """Returns what the speed of a run depends on."""
+  return {
+    'system': platform.platform(),
+    'processor': _processor(),
+    'cores': os.cpu_count(),
+    'memory_gb': round(psutil.virtual_memory().total / 1e9, 1),
+    'devices': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
+  }
+
+
+def command() -> str:
+  """Returns the command that runs, as a shell would take it."""
+  program, *words = sys.argv
+  if pathlib.Path(program).parent.name == 'dopamine_jax':  # python -m
+    program = 'dopamine-jax'
+  return shlex.join([pathlib.Path(program).name, *words])
+
+
+def add_event(folder: pathlib.Path, kind: str, **details: Any):
+  """Adds what happened to the `events` of `run.json`, with the time.
+
+  Args:
+    folder: the run's folder.
+    kind: 'started', 'resumed', 'stopped' or 'finished'.
+    **details: what else is known of it, for JSON.
+
+  Raises:
+    UserError: if the file can't be read or written.
+  """
+  if not processes.is_writer():
+    return
+  facts = read_facts(folder)
+  now = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
+  events = [*facts.get('events', ()), {'event': kind, 'time': now, **details}]
+  write(folder / 'run.json', json.dumps(facts | {'events': events}, indent=1))
+
+
 def read_facts(folder: pathlib.Path) -> dict[str, Any]:
-  """Returns what `run.json` says: `seeds` and `versions`.
+  """Returns what `run.json` says: `seeds`, `versions` and more.
+
+  Runs of older versions have neither `title` nor `events`.
 
   Raises:
     UserError: if the folder holds no run.
   """
   try:
     facts = json.loads((folder / 'run.json').read_text())
-    return {name: facts[name] for name in ('seeds', 'versions')}
+    return {name: facts[name] for name in ('seeds', 'versions')} | facts
   except FileNotFoundError as error:
     raise errors.UserError(
       f'{folder} holds no run: it has no run.json. Give the --base_dir of a '
@@ -151,7 +201,17 @@ def write(file: pathlib.Path, text: str):
     raise errors.UserError(f'could not write {file}: {error}') from error
 
 
+def _processor():
+  """Returns the processor's name, as far as the system tells it."""
+  with contextlib.suppress(OSError):
+    text = pathlib.Path('/proc/cpuinfo').read_text()
+    if name := re.search(r'^model name\s*: (.+)$', text, re.MULTILINE):
+      return name.group(1)
+  return platform.processor() or platform.machine()
+
+
 def _check_same(folder, config, facts, say):
+  """Returns the facts of the run that lies here, if it may go on."""
   old_config = ''
   if (folder / 'config.gin').exists():
     old_config = (folder / 'config.gin').read_text()
@@ -184,6 +244,7 @@ def _check_same(folder, config, facts, say):
       f'Warning: since this run began, {", ".join(changed)} changed. It goes '
       'on, but need not equal a run that was never stopped, bit for bit.'
     )
+  return old
 
 
 def _comparable(config):

@@ -97,7 +97,11 @@ class Training:
     for name in config.unused():
       self.say(f'Warning: {name} is set, but nothing in this run uses it.')
     versions = run_folder.versions() | self.engine.layout.versions()
-    facts = {'seeds': list(self.seeds), 'versions': versions}
+    facts = {
+      'seeds': list(self.seeds),
+      'versions': versions,
+      'title': config.title(),
+    }
     iterations = run_folder.claim(
       self.folder, self.checkpoints, self.config, facts, resume, self.say
     )
@@ -105,6 +109,18 @@ class Training:
       self._restore(iterations[-1], template)
     else:
       self.engine.init()
+    self._note(
+      'resumed' if iterations else 'started',
+      command=run_folder.command(),
+      machine=run_folder.machine(),
+      versions=versions,
+      damaged=[i for i in iterations if i > self.iteration],
+    )
+
+  def _note(self, event, **details):
+    run_folder.add_event(
+      self.folder, event, iteration=self.iteration, **details
+    )
 
   def _restore(self, newest, template):
     found = self.checkpoints.restore_newest(template, self.say)
@@ -161,10 +177,16 @@ class Training:
   def run(self, stop) -> dict[str, np.ndarray]:
     """Runs the iterations that are left; returns the last one's statistics."""
     statistics = {}
-    while self.iteration < self.runner.num_iterations:
-      self.iteration += 1
-      statistics = self._iterate(stop)
+    try:
+      while self.iteration < self.runner.num_iterations:
+        self.iteration += 1
+        statistics = self._iterate(stop)
+    except Exception as error:
+      with contextlib.suppress(errors.UserError):  # a full disk says it once
+        self._note('stopped', agent_step=self.engine.steps, why=str(error))
+      raise
     processes.wait_for_all('the last checkpoint is written')
+    self._note('finished')
     return statistics
 
   def _iterate(self, stop):

@@ -1,12 +1,14 @@
 """The command line, as a user meets it: results, messages, exit statuses."""
 
 import csv
+import datetime
 import gc
 import itertools
 import json
 import os
 import pathlib
 import re
+import shlex
 import shutil
 import sys
 import warnings
@@ -198,7 +200,7 @@ def line_of(words):
 
 COMMANDS = (
   *('train', 'evaluate', 'record', 'compare'),
-  *('doctor', 'configs', 'fingerprint'),
+  *('report', 'doctor', 'configs', 'fingerprint'),
 )
 
 
@@ -689,6 +691,57 @@ def test_a_library_that_changed_is_told(run, trained, capsys, monkeypatch):
   assert 'jax 0.0.1 -> ' in capsys.readouterr().err
 
 
+def test_a_run_notes_what_happened_to_it(run):
+  run(*train())
+  longer = train('runner.Runner.num_iterations = 3')
+  run(*longer)
+  facts = json.loads(pathlib.Path('run/run.json').read_text())
+  events = facts['events']
+  assert [(e['event'], e['iteration']) for e in events] == [
+    *(('started', 0), ('finished', 2)),
+    *(('resumed', 2), ('finished', 3)),
+  ]
+  assert events[0]['command'] == 'dopamine-jax ' + shlex.join(train())
+  assert events[2]['command'] == 'dopamine-jax ' + shlex.join(longer)
+  assert events[2]['machine']['cores'] == os.cpu_count()
+  assert events[2]['versions'] == facts['versions']
+  times = [datetime.datetime.fromisoformat(e['time']) for e in events]
+  assert times == sorted(times)
+  assert times[0].utcoffset() == datetime.timedelta(0)
+
+
+def test_a_run_that_noted_nothing_yet_goes_on(run, trained):
+  """As runs of older versions do."""
+  base_dir = trained('run')
+  facts = json.loads((base_dir / 'run.json').read_text())
+  del facts['events']
+  (base_dir / 'run.json').write_text(json.dumps(facts))
+  run(*train('runner.Runner.num_iterations = 3'))
+  events = json.loads((base_dir / 'run.json').read_text())['events']
+  assert [e['event'] for e in events] == ['resumed', 'finished']
+
+
+def test_a_title_outlasts_a_resume_from_the_runs_own_configuration(run):
+  pathlib.Path('titled.gin').write_text(f'# A title.\n{TINY}')
+  run(*train(gin='titled.gin'))
+  longer = 'runner.Runner.num_iterations = 3'
+  run(*train(longer, gin='run/config.gin'))
+  facts = json.loads(pathlib.Path('run/run.json').read_text())
+  assert facts['title'] == 'A title.'
+
+
+# Report.
+
+
+def test_a_report_films_the_agent_if_asked(run, trained):
+  base_dir = trained('run', seeds=2)
+  run('report', 'run')
+  assert '<video' not in (base_dir / 'report.html').read_text()
+  run('report', 'run', '--video', '--out', 'pages/mine.html')
+  assert '<video' in pathlib.Path('pages/mine.html').read_text()
+  assert (base_dir / 'video.mp4').exists()
+
+
 # NaN.
 
 
@@ -706,6 +759,9 @@ def test_training_stops_at_the_first_update_that_is_not_finite(run):
   step = int(re.search(r'at agent step (\d+)', error).group(1))
   assert 52 <= step <= 60
   assert 'check_finite = False' in error
+  last = json.loads(pathlib.Path('run/run.json').read_text())['events'][-1]
+  assert last['event'] == 'stopped'
+  assert last['why'] in error
   assert sorted(os.listdir('run/checkpoints')) == ['000001', '000002']
   text = run('evaluate', 'run', '--episodes', 1)
   assert 'after iteration 2' in text

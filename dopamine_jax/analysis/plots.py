@@ -157,7 +157,7 @@ def _figure(rows, columns):
     axes.spines[['top', 'right']].set_visible(False)
     axes.grid(color='#e4e4e4', linewidth=0.7)
     axes.set_axisbelow(True)
-    axes.yaxis.set_major_formatter(_short)
+    axes.yaxis.set_major_formatter(short)
   return figure, list(grid.flat)
 
 
@@ -209,12 +209,12 @@ def _draw_band(axes, band, end, name, dash):
 def _steps_axis(axes, end):
   axes.set_xlabel('agent steps')
   axes.set_xlim(0, end * 1.01)
-  axes.xaxis.set_major_formatter(_short)
+  axes.xaxis.set_major_formatter(short)
   axes.xaxis.set_major_locator(ticker.MaxNLocator(6))
 
 
-def _short(value, _):
-  """Writes 250000 as 250k."""
+def short(value: float, _: int | None = None) -> str:
+  """Returns 250000 as '250k'; a formatter of matplotlib too."""
   for size, letter in ((1e9, 'G'), (1e6, 'M'), (1e3, 'k')):
     if abs(value) >= size:
       return f'{value / size:g}{letter}'

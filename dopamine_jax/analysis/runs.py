@@ -159,7 +159,7 @@ def _refuse_folder(path):
 
 def _read_csv(path):
   """Yields the fields of the one `Run` that a metrics.csv is."""
-  table = _read_table(path)
+  table = read_table(path)
   folder = path.parent
   try:
     text = (folder / 'config.gin').read_text()
@@ -172,7 +172,7 @@ def _read_csv(path):
   yield folder, *identify(text, folder.name), table
 
 
-def _read_table(path):
+def read_table(path):
   """Returns what a metrics.csv holds, but for a last line that is cut short."""
   expected = base.Statistic._fields
   try:

@@ -9,6 +9,7 @@ from typer import testing
 from dopamine_jax import cli
 from dopamine_jax import config
 from dopamine_jax import doctor
+from dopamine_jax import python_engine
 from dopamine_jax import runner as runner_lib
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -114,6 +115,23 @@ def test_both_engines_are_timed_before_and_while_they_learn(name, bindings):
   # 50,000 slots of 4 floats, an action, a reward and two flags, two seeds.
   assert 2 * 50_000 * 16 < found.replay_bytes < 2 * 50_000 * 40
   assert found.other_bytes > 2 * 128 * 128 * 4
+
+
+@pytest.mark.parametrize('name', ['dqn_cartpole.gin', 'ppo_cartpole.gin'])
+def test_what_is_timed_before_learning_holds_no_update(name, monkeypatch):
+  """An on-policy agent's first update comes at the end of its history."""
+  run = python_engine.PythonEngine.run
+  updates = {True: 0, False: 0}
+
+  def spy(engine, *args, **kwargs):
+    early, done = engine.steps == 0, int(engine.state.updates)
+    run(engine, *args, **kwargs)
+    updates[early] += int(engine.state.updates) - done
+
+  monkeypatch.setattr(python_engine.PythonEngine, 'run', spy)
+  examine(name)
+  assert updates[True] == 0
+  assert updates[False] > 0
 
 
 def test_a_replay_that_does_not_fit_is_not_made():
