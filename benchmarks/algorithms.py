@@ -49,6 +49,11 @@ class Hyperparameters:
     """Returns how many updates belong to the first agent steps."""
     raise NotImplementedError
 
+  @property
+  def updates_at_once(self) -> int:
+    """How many of them follow one step, and may be yet to come."""
+    return 1
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DQN(Hyperparameters):
@@ -142,4 +147,9 @@ class PPO(Hyperparameters):
 
   def updates(self, steps: int) -> float:
     """See base class."""
-    return steps // self.rollout * self.num_epochs * self.num_minibatches
+    return steps // self.rollout * self.updates_at_once
+
+  @property
+  def updates_at_once(self) -> int:
+    """See base class."""
+    return self.num_epochs * self.num_minibatches
