@@ -8,6 +8,7 @@ import contextlib
 import time
 from typing import Any
 
+from benchmarks import algorithms
 from benchmarks import jobs
 
 
@@ -29,13 +30,13 @@ class Clock:
     self._started = None
     self.rates: list[float] = []
 
-  def tick(self):
-    """Counts one agent step.
+  def tick(self, steps: int = 1):
+    """Counts an agent step, or those that several environments took at once.
 
     Raises:
       Finished: if that was the last one.
     """
-    self._steps += 1
+    self._steps += steps
     if self._steps < self._next:
       return
     now = time.perf_counter()
@@ -68,26 +69,39 @@ def kernels_of(params: Any, num_seeds: int = 1) -> list[tuple[int, ...]]:
   return [shape for shape in shapes if len(shape) > 1]
 
 
-def adam_of(optimizer: Any, expected: jobs.Hyperparameters) -> dict[str, float]:
+def adam_of(
+  optimizer: Any, expected: algorithms.Hyperparameters
+) -> dict[str, float]:
   """Returns the rate and epsilon of an optax Adam, read from what it does.
 
   Its first step on a gradient g is -rate * g / (|g| + epsilon).
 
   Args:
-    optimizer: an optax transformation that is Adam.
+    optimizer: an optax transformation that is Adam, or clips and is Adam.
     expected: what it should be; only makes the reading precise.
   """
   import jax.numpy as jnp
 
-  small = expected.adam_epsilon
+  large, small = 0.25, expected.adam_epsilon  # too little to be clipped
   params = jnp.zeros(2)
-  gradients = jnp.array([1.0, small])
+  gradients = jnp.array([large, small])
   changes, _ = optimizer.update(gradients, optimizer.init(params), params)
   large_step, small_step = -changes.astype(float)
   # Two equations, two unknowns.
   ratio = float(large_step / small_step)
-  epsilon = small * (ratio - 1) / (1 - small * ratio)
+  epsilon = large * small * (ratio - 1) / (large - small * ratio)
   return {
-    'learning_rate': float(large_step) * (1 + epsilon),
+    'learning_rate': float(large_step) * (1 + epsilon / large),
     'adam_epsilon': epsilon,
   }
+
+
+def max_norm_of(optimizer: Any) -> float:
+  """Returns what an optax Adam, first, clips a gradient to: 0.1 is its mean."""
+  import jax.numpy as jnp
+  import optax
+
+  params = jnp.zeros(2)
+  gradients = jnp.array([100.0, 0.0])
+  _, state = optimizer.update(gradients, optimizer.init(params), params)
+  return float(optax.tree.get(state, 'mu')[0]) / 0.1

@@ -7,85 +7,11 @@ imported by the Python of every peer and so needs nothing but Python itself.
 
 from collections.abc import Mapping
 import dataclasses
+import itertools
 import math
 from typing import Any
 
-Shapes = tuple[tuple[int, ...], ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Hyperparameters:
-  """DQN's, of one job.
-
-  Attributes:
-    kernels: the shapes of the network's kernels in order; [in, out] or
-      [height, width, in, out].
-    batch_size: transitions of an update.
-    update_period: agent steps from one update to the next.
-    buffer_size: transitions that the replay holds.
-    target_update_period: agent steps from one copy to the next.
-    gamma: discount of an agent step.
-    learning_rate: of Adam.
-    adam_epsilon: of Adam.
-    epsilon: of epsilon-greedy acting, constant.
-    min_history: agent steps before the first update.
-    num_envs: environments of one seed.
-    frame_skip: frames of an agent step.
-    stack: frames of an observation.
-    sticky_actions: probability of repeating the last action.
-  """
-
-  kernels: Shapes
-  batch_size: int
-  update_period: int
-  buffer_size: int
-  target_update_period: int
-  gamma: float
-  learning_rate: float
-  adam_epsilon: float
-  epsilon: float
-  min_history: int
-  num_envs: int = 1
-  frame_skip: int = 1
-  stack: int = 1
-  sticky_actions: float = 0.0
-
-  @property
-  def hidden(self) -> tuple[int, ...]:
-    """The sizes of an MLP's hidden layers."""
-    return tuple(shape[-1] for shape in self.kernels[:-1])
-
-  @property
-  def padding(self) -> str:
-    """How Nature's network pads, which the first dense layer tells."""
-    return 'VALID' if self.kernels[3][0] == 7 * 7 * 64 else 'SAME'
-
-
-@dataclasses.dataclass(frozen=True)
-class RainbowHyperparameters(Hyperparameters):
-  """Rainbow's, of one job: what it has besides.
-
-  Attributes:
-    agent: 'rainbow', the compact one, or 'full_rainbow'.
-    n_step: rewards summed before bootstrapping.
-    num_atoms: of a return's distribution.
-    v_max: the highest atom; the lowest is its negative.
-    alpha: exponent of priorities.
-    prioritized: whether priorities were renewed by what was learnt.
-    noisy: whether the layers above the convolutions are.
-    dueling: whether values and advantages have layers of their own.
-    double: whether the online network chooses the next action.
-  """
-
-  agent: str = 'rainbow'
-  n_step: int = 3
-  num_atoms: int = 51
-  v_max: float = 10.0
-  alpha: float = 1.0
-  prioritized: bool = True
-  noisy: bool = False
-  dueling: bool = False
-  double: bool = False
+from benchmarks import algorithms
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +72,7 @@ class Job:
   unit: str
   contestants: tuple[Contestant, ...]
   comparisons: tuple[Comparison, ...] = ()
-  hyperparameters: Hyperparameters | None = None
+  hyperparameters: algorithms.Hyperparameters | None = None
   warmup: int = 0
   window: int = 0
   warm_cache: bool = False
@@ -154,7 +80,7 @@ class Job:
 
 WINDOWS = 5  # a process
 
-_CARTPOLE = Hyperparameters(
+_CARTPOLE = algorithms.DQN(
   kernels=((4, 512), (512, 512), (512, 2)),
   batch_size=128,
   update_period=4,
@@ -174,11 +100,11 @@ _CARTPOLE_SMALL = dataclasses.replace(
 _CONVOLUTIONS = ((8, 8, 4, 32), (4, 4, 32, 64), (3, 3, 64, 64))
 
 
-def _nature(flat: int) -> Shapes:
+def _nature(flat: int) -> algorithms.Shapes:
   return (*_CONVOLUTIONS, (flat, 512), (512, 6))
 
 
-_PONG_SAME = Hyperparameters(
+_PONG_SAME = algorithms.DQN(
   kernels=_nature(11 * 11 * 64),
   batch_size=32,
   update_period=4,
@@ -193,7 +119,7 @@ _PONG_SAME = Hyperparameters(
   stack=4,
   sticky_actions=0.25,
 )
-_RAINBOW = RainbowHyperparameters(
+_RAINBOW = algorithms.Rainbow(
   **dataclasses.asdict(_PONG_SAME)
   | {
     'kernels': (*_CONVOLUTIONS, (11 * 11 * 64, 512), (512, 6 * 51)),
@@ -216,6 +142,37 @@ _FULL_RAINBOW = dataclasses.replace(
   double=True,
 )
 _PONG_VALID = dataclasses.replace(_PONG_SAME, kernels=_nature(7 * 7 * 64))
+
+
+def _mlp(*sizes: int) -> algorithms.Shapes:
+  return tuple(itertools.pairwise(sizes))
+
+
+_PPO = algorithms.PPO(
+  kernels=(*_mlp(4, 64, 64, 2), *_mlp(4, 64, 64, 1)),
+  batch_size=256,
+  gamma=0.99,
+  learning_rate=3e-4,
+  adam_epsilon=1e-5,
+  num_envs=8,
+  rollout=1_024,
+  num_epochs=4,
+  gae_lambda=0.95,
+  clip=0.2,
+  value_weight=0.5,
+  entropy_weight=0.01,
+  max_norm=0.5,
+)
+# One network, of which both the policy and the value are linear.
+_PPO_PONG = dataclasses.replace(
+  _PPO,
+  kernels=(*_nature(7 * 7 * 64), (512, 1)),
+  learning_rate=2.5e-4,
+  clip=0.1,
+  frame_skip=4,
+  stack=4,
+  sticky_actions=0.25,
+)
 
 _OURS = Contestant('ours', 'ours')
 _DOPAMINE = Contestant('dopamine-rl', 'peers.dopamine')
@@ -354,6 +311,49 @@ JOBS = {
     warmup=500,
     window=100,
   ),
+  'D': Job(
+    'D: PPO on CartPole-v1, 8 environments x 128 steps, 4 epochs, minibatches '
+    'of 256, MLP 64-64',
+    'agent steps/s',
+    (_OURS, _SB3, _SBX),
+    (
+      Comparison('ours', 'sb3', at_least=3.0),
+      Comparison('ours', 'sbx', at_least=3.0),
+    ),
+    _PPO,
+    warmup=2_048,
+    window=10_240,
+  ),
+  'D-compiled': Job(
+    'D with the environment inside the compiled program',
+    'agent steps/s over all seeds',
+    (
+      _seeds(1, 'CompiledEngine'),
+      _REJAX,
+      _seeds(32, 'CompiledEngine'),
+      Contestant('rejax, 32 seeds', 'peers.rejax', {'num_seeds': 32}),
+    ),
+    (
+      Comparison('ours, 1 seed', 'rejax'),
+      Comparison('ours, 32 seeds', 'rejax, 32 seeds', at_least=1.3),
+    ),
+    # rejax has no switch for either.
+    dataclasses.replace(_PPO, value_clip=0.2, adam_epsilon=1e-8),
+    warmup=20_480,
+    window=20_480,
+  ),
+  'D-pixels': Job(
+    "D': PPO on Pong: the same with Nature CNN and VALID padding",
+    'agent steps/s',
+    (_OURS, _SB3, _SBX),
+    (
+      Comparison('ours', 'sb3', at_least=1.1),
+      Comparison('ours', 'sbx', at_least=6.0),
+    ),
+    _PPO_PONG,
+    warmup=1_024,
+    window=1_024,
+  ),
   'replay': Job(
     'Replay: 200,000 slots of 84x84 bytes, n = 3, stack 4',
     'as the row says',
@@ -397,12 +397,12 @@ def differences(job: Job, reported: Mapping[str, Any]) -> list[str]:
   expected = job.hyperparameters
   wanted = dataclasses.asdict(expected)
   reported = dict(reported)
-  steps = job.warmup + WINDOWS * job.window - expected.min_history
-  updates = max(0, steps) / expected.update_period
+  updates = expected.updates(job.warmup + WINDOWS * job.window)
   did = reported.pop('updates', None)
   found = []
   # A few are done earlier or later, counting from the episode's first frame.
-  if did is None or abs(did - updates) > 0.05 * updates:
+  tolerance = max(0.05 * updates, expected.updates_at_once)
+  if did is None or abs(did - updates) > tolerance:
     found.append(f'updates were {did}, not about {updates:.0f}')
   for name in sorted(wanted.keys() | reported.keys()):
     if name not in reported:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import algorithms
 from benchmarks import clock
 from benchmarks import jobs
 from dopamine_jax import allocator
@@ -52,13 +53,40 @@ def measure(
 
 
 def configuration(
-  expected: jobs.Hyperparameters, engine: str
+  expected: algorithms.Hyperparameters, engine: str
 ) -> tuple[list[str], list[str]]:
   """Returns gin files and bindings."""
+  own = _ppo if isinstance(expected, algorithms.PPO) else _dqn
+  name, bindings = own(expected)
+  bindings += [
+    f'optax.adam.learning_rate = {expected.learning_rate}',
+    f'optax.adam.eps = {expected.adam_epsilon}',
+    f'runner.Runner.num_envs = {expected.num_envs}',
+    'runner.Runner.evaluation_episodes = 0',
+  ]
+  if expected.stack > 1:
+    bindings += [
+      f'atari.Atari.frame_skip = {expected.frame_skip}',
+      f'atari.Atari.stack = {expected.stack}',
+      f'atari.Atari.sticky_actions = {expected.sticky_actions}',
+    ]
+  if engine == 'CompiledEngine':
+    bindings = [
+      'from dopamine_jax import compiled',
+      'from dopamine_jax.environments import classic',
+      'runner.Runner.engine = @compiled.CompiledEngine',
+      'runner.Runner.environment = @classic.CartPole()',
+      *bindings,
+    ]
+  return [f'dopamine_jax/configs/{name}.gin'], bindings
+
+
+def _dqn(expected):
+  """Returns the config's name and bindings, of Rainbow too."""
   agent, replay = 'dqn.DQN', 'uniform.UniformReplay'
   name = 'dqn_atari' if expected.stack > 1 else 'dqn_cartpole'
   bindings = []
-  if isinstance(expected, jobs.RainbowHyperparameters):
+  if isinstance(expected, algorithms.Rainbow):
     agent, replay = 'rainbow.Rainbow', 'prioritized.PrioritizedReplay'
     name = 'rainbow_atari'
     if expected.agent == 'full_rainbow':
@@ -73,29 +101,11 @@ def configuration(
     f'{replay}.capacity = {expected.buffer_size}',
     f'{replay}.batch_size = {expected.batch_size}',
     f'{replay}.min_history = {expected.min_history}',
-    f'optax.adam.learning_rate = {expected.learning_rate}',
-    f'optax.adam.eps = {expected.adam_epsilon}',
-    f'runner.Runner.num_envs = {expected.num_envs}',
-    'runner.Runner.evaluation_episodes = 0',
+    f"networks.NatureCNN.padding = '{expected.padding}'"
+    if expected.stack > 1
+    else f'networks.MLP.hidden = {expected.hidden}',
   ]
-  if expected.stack > 1:
-    bindings += [
-      f"networks.NatureCNN.padding = '{expected.padding}'",
-      f'atari.Atari.frame_skip = {expected.frame_skip}',
-      f'atari.Atari.stack = {expected.stack}',
-      f'atari.Atari.sticky_actions = {expected.sticky_actions}',
-    ]
-  else:
-    bindings += [f'networks.MLP.hidden = {expected.hidden}']
-  if engine == 'CompiledEngine':
-    bindings = [
-      'from dopamine_jax import compiled',
-      'from dopamine_jax.environments import classic',
-      'runner.Runner.engine = @compiled.CompiledEngine',
-      'runner.Runner.environment = @classic.CartPole()',
-      *bindings,
-    ]
-  return [f'dopamine_jax/configs/{name}.gin'], bindings
+  return name, bindings
 
 
 def _rainbow(expected, agent, replay):
@@ -122,43 +132,92 @@ def _rainbow(expected, agent, replay):
   return bindings
 
 
-def hyperparameters(one: Any, expected: jobs.Hyperparameters) -> dict[str, Any]:
-  """Returns what a training really has."""
-  from dopamine_jax.replay import sum_tree
+def _ppo(expected):
+  """Returns the config's name and bindings; its networks are the job's."""
+  bindings = [
+    f'ppo.PPO.gamma = {expected.gamma}',
+    f'ppo.PPO.update_period = {expected.rollout}',
+    f'ppo.PPO.num_epochs = {expected.num_epochs}',
+    f'ppo.PPO.num_minibatches = {expected.num_minibatches}',
+    f'ppo.PPO.gae_lambda = {expected.gae_lambda}',
+    f'ppo.PPO.clip = {expected.clip}',
+    f'ppo.PPO.value_clip = {expected.value_clip}',
+    # Ours weights half the squared error.
+    f'ppo.PPO.value_weight = {2 * expected.value_weight}',
+    f'ppo.PPO.entropy_weight = {expected.entropy_weight}',
+    f'optimization.clipped.max_norm = {expected.max_norm}',
+  ]
+  return 'ppo_atari' if expected.stack > 1 else 'ppo_cartpole', bindings
 
+
+def hyperparameters(
+  one: Any, expected: algorithms.Hyperparameters
+) -> dict[str, Any]:
+  """Returns what a training really has."""
   loop, environment = one.engine.loop, one.runner.environment
-  agent, replay = loop.agent, loop.replay
   state = one.engine.state
   found = {
     'kernels': clock.kernels_of(state.agent.params, len(one.seeds)),
-    'batch_size': replay.batch_size,
-    'update_period': agent.update_period,
-    'buffer_size': replay.capacity,
-    'target_update_period': agent.target_update_period,
-    'gamma': replay.gamma,
-    'epsilon': float(agent.epsilon_at(0, explore=True)),
-    'min_history': replay.min_history,
+    'gamma': loop.replay.gamma,
     'num_envs': loop.num_envs,
     'frame_skip': getattr(environment, 'frame_skip', 1),
     'stack': loop.stack,
     'sticky_actions': getattr(environment, 'sticky_actions', 0.0),
-    'updates': int(np.max(state.updates)),
-    **clock.adam_of(agent.optimizer, expected),
+    **clock.adam_of(loop.agent.optimizer, expected),
   }
-  if isinstance(expected, jobs.RainbowHyperparameters):
-    slots = np.arange(replay.capacity)
-    # Where nothing renews them they are all alike.
-    priorities = np.unique(sum_tree.get(state.experience.replay.tree, slots))
-    found |= {
-      'agent': expected.agent,
-      'n_step': replay.n_step,
-      'num_atoms': agent.num_atoms,
-      'v_max': -agent.v_min,
-      'alpha': replay.alpha,
-      'prioritized': len(priorities) > replay.batch_size,
-      **{
-        name: getattr(agent, name, False)
-        for name in ('noisy', 'dueling', 'double')
-      },
-    }
+  if isinstance(expected, algorithms.PPO):
+    return found | _found_of_ppo(loop.agent, state)
+  found |= _found_of_dqn(loop.agent, loop.replay, state)
+  if isinstance(expected, algorithms.Rainbow):
+    found |= _found_of_rainbow(loop.agent, loop.replay, state)
+    found |= {'agent': expected.agent}
   return found
+
+
+def _found_of_dqn(agent, replay, state):
+  return {
+    'batch_size': replay.batch_size,
+    'update_period': agent.update_period,
+    'buffer_size': replay.capacity,
+    'target_update_period': agent.target_update_period,
+    'epsilon': float(agent.epsilon_at(0, explore=True)),
+    'min_history': replay.min_history,
+    'updates': int(np.max(state.updates)),
+  }
+
+
+def _found_of_rainbow(agent, replay, state):
+  from dopamine_jax.replay import sum_tree
+
+  slots = np.arange(replay.capacity)
+  # Where nothing renews them they are all alike.
+  priorities = np.unique(sum_tree.get(state.experience.replay.tree, slots))
+  return {
+    'n_step': replay.n_step,
+    'num_atoms': agent.num_atoms,
+    'v_max': -agent.v_min,
+    'alpha': replay.alpha,
+    'prioritized': len(priorities) > replay.batch_size,
+    **{
+      name: getattr(agent, name, False)
+      for name in ('noisy', 'dueling', 'double')
+    },
+  }
+
+
+def _found_of_ppo(agent, state):
+  import optax
+
+  steps = optax.tree.get(state.agent.optimizer_state, 'count')
+  return {
+    'batch_size': agent.update_period // agent.num_minibatches,
+    'rollout': agent.update_period,
+    'num_epochs': agent.num_epochs,
+    'gae_lambda': agent.gae_lambda,
+    'clip': agent.clip,
+    'value_clip': agent.value_clip,
+    'value_weight': agent.value_weight / 2,
+    'entropy_weight': agent.entropy_weight,
+    'max_norm': clock.max_norm_of(agent.optimizer),
+    'updates': int(np.max(steps)),
+  }

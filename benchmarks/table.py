@@ -20,10 +20,12 @@ isn't near 0, trust ratios more than rates, and neither where PyTorch is in
 them, whose threads wait for each other busily. Hyper-parameters are those of
 `jobs.py`; each process reported what it really had, and it was that.
 
-What can't be made equal: sb3 and sbx learn with Huber's loss, the others with
-squared errors; sb3 also clips gradients. rejax does its updates once all its
-environments have stepped: one update in four agent steps takes four
-environments, so ours has four beside it. dopamine-rl runs with the repairs that
+What can't be made equal: in DQN sb3 and sbx learn with Huber's loss, the others
+with squared errors; sb3 also clips gradients. rejax does DQN's updates once all
+its environments have stepped: one update in four agent steps takes four
+environments, so ours has four beside it. In PPO sbx and rejax give policy and
+value an optimizer each, which clips its own gradients, rejax each number by
+itself; rejax bootstraps nothing where an episode is truncated. dopamine-rl runs with the repairs that
 `peers/dopamine.py` names, rejax with the one in `peers/rejax.py`. One of them
 switches on dopamine-rl's prioritized replay, which its Rainbow has off by
 mistake, so that job C is like for like; and in Full Rainbow ours has, as

@@ -15,6 +15,7 @@ import time
 
 import numpy as np
 
+from benchmarks import algorithms
 from benchmarks import jobs
 from benchmarks import ours
 from dopamine_jax import allocator
@@ -99,7 +100,7 @@ def measure(job: jobs.Job, rate: float) -> list[float]:
   return [1e3 * seconds / updates for seconds in row]
 
 
-def operations(expected: jobs.Hyperparameters) -> float:
+def operations(expected: algorithms.DQN) -> float:
   """Returns the floating-point operations of one update's matrix products.
 
   Two forward passes, and a backward pass of twice as many; the first layer

@@ -230,11 +230,18 @@ class CompiledEngine(engine.Engine):
       log = log.write(i, step)
       state, metrics = carry.state, carry.metrics
       if behaviour is loop_lib.Behaviour.AGENT:
-        state, metrics, finite = jax.lax.fori_loop(
-          0,
-          plan.updates_due[i],
-          lambda _, changing: self._learn(*changing),
-          (state, metrics, finite),
+        due = plan.updates_due[i]
+        # A loop alone would do, but XLA takes out of it what stays the same,
+        # the sorting of a rollout too, and does that at every step.
+        state, metrics, finite = jax.lax.cond(
+          due > 0,
+          lambda *changing: jax.lax.fori_loop(
+            0, due, lambda _, changing: self._learn(*changing), changing
+          ),
+          lambda *changing: changing,
+          state,
+          metrics,
+          finite,
         )
       act = self._vectorize(
         functools.partial(self.loop.act, behaviour=behaviour)

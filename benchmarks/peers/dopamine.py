@@ -18,6 +18,7 @@ from jax._src import core as jax_core
 from jax.interpreters import xla
 import psutil
 
+from benchmarks import algorithms
 from benchmarks import clock
 from benchmarks import jobs
 
@@ -119,7 +120,7 @@ class Ticking:
 
 
 def _agent(expected, num_actions):
-  if not isinstance(expected, jobs.RainbowHyperparameters):
+  if not isinstance(expected, algorithms.Rainbow):
     return dqn_agent.JaxDQNAgent(num_actions, **_space(expected))
   if expected.agent == 'full_rainbow':
     agent = full_rainbow_agent.JaxFullRainbowAgent(num_actions)
@@ -132,7 +133,7 @@ def _agent(expected, num_actions):
 def _bindings(expected):
   # Rainbow hands its base class all of it; Full Rainbow leaves it to gin.
   owner, own = 'JaxDQNAgent', ''
-  if isinstance(expected, jobs.RainbowHyperparameters):
+  if isinstance(expected, algorithms.Rainbow):
     rainbow = 'JaxFullRainbowAgent'
     if expected.agent == 'rainbow':
       owner = rainbow = 'JaxRainbowAgent'
@@ -219,7 +220,7 @@ def _found(runner, expected):
       'frame_skip': environment.frame_skip,
       'sticky_actions': ale.getFloat('repeat_action_probability'),
     }
-  if isinstance(expected, jobs.RainbowHyperparameters):
+  if isinstance(expected, algorithms.Rainbow):
     found |= _rainbow(agent)
   return found
 

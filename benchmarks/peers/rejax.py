@@ -1,4 +1,8 @@
-"""rejax's DQN: environment and training in one jitted function."""
+"""rejax: environment and training in one jitted function.
+
+PPO's policy and value have an optimizer each, which clips each number of a
+gradient by itself.
+"""
 
 from typing import Any
 
@@ -7,6 +11,7 @@ import jax
 import rejax
 from rejax import networks
 
+from benchmarks import algorithms
 from benchmarks import clock
 from benchmarks import jobs
 
@@ -56,20 +61,29 @@ def _with_five_values(environment: Any) -> Any:
   return environment
 
 
-def make(expected: jobs.Hyperparameters, window: int):
-  """Returns the algorithm; it has no setting for layers but 64 and 64."""
+def make(expected: algorithms.Hyperparameters, window: int) -> Any:
+  """Returns the algorithm that trains for `window` agent steps."""
   environment, parameters = gymnax.make('CartPole-v1')
+  shared = {
+    'env': _with_five_values(environment),
+    'env_params': parameters,
+    'skip_initial_evaluation': True,
+    'total_timesteps': window,
+    'eval_freq': window,
+    'learning_rate': expected.learning_rate,
+    'gamma': expected.gamma,
+    'num_envs': expected.num_envs,
+  }
+  is_ppo = isinstance(expected, algorithms.PPO)
+  algorithm = (_ppo if is_ppo else _dqn)(expected, shared)
+  return algorithm.replace(eval_callback=lambda algorithm, state, key: ())
+
+
+def _dqn(expected, shared):
   algorithm = rejax.DQN.create(
-    env=_with_five_values(environment),
-    env_params=parameters,
+    **shared,
     agent_kwargs={'activation': 'relu'},
-    skip_initial_evaluation=True,
-    total_timesteps=window,
-    eval_freq=window,
-    learning_rate=expected.learning_rate,
-    gamma=expected.gamma,
     # One epoch an iteration, and an iteration steps each environment once.
-    num_envs=expected.num_envs,
     num_epochs=1,
     buffer_size=expected.buffer_size,
     fill_buffer=expected.min_history,
@@ -80,9 +94,9 @@ def make(expected: jobs.Hyperparameters, window: int):
     eps_end=expected.epsilon,
     ddqn=False,
   )
+  # There is no setting for layers but 64 and 64.
   network = networks.EpsilonGreedyPolicy(networks.DiscreteQNetwork)
   return algorithm.replace(
-    eval_callback=lambda algorithm, state, key: (),
     agent=network(
       hidden_layer_sizes=expected.hidden,
       action_dim=algorithm.action_dim,
@@ -91,24 +105,66 @@ def make(expected: jobs.Hyperparameters, window: int):
   )
 
 
+def _ppo(expected, shared):
+  return rejax.PPO.create(
+    **shared,
+    agent_kwargs={'activation': 'tanh', 'hidden_layer_sizes': expected.hidden},
+    num_steps=expected.rollout // expected.num_envs,
+    num_minibatches=expected.num_minibatches,
+    num_epochs=expected.num_epochs,
+    gae_lambda=expected.gae_lambda,
+    clip_eps=expected.clip,
+    # Of half the squared error.
+    vf_coef=2 * expected.value_weight,
+    ent_coef=expected.entropy_weight,
+    max_grad_norm=expected.max_norm,
+  )
+
+
 def _found(algorithm, state, num_seeds, expected):
-  buffer_size = state.replay_buffer.data.reward.shape
-  updates = state.q_ts.step
-  if num_seeds > 1:
-    buffer_size, updates = buffer_size[1:], updates[0]
-  return {
-    'kernels': clock.kernels_of(state.q_ts.params, num_seeds),
-    'batch_size': algorithm.batch_size,
-    'update_period': algorithm.num_envs // algorithm.num_epochs,
-    'buffer_size': buffer_size[0],
-    'target_update_period': algorithm.target_update_freq,
+  found = {
     'gamma': float(algorithm.gamma),
-    'epsilon': float(algorithm.epsilon_schedule(0)),
-    'min_history': algorithm.fill_buffer,
     'num_envs': algorithm.num_envs,
     'frame_skip': 1,
     'stack': 1,
     'sticky_actions': 0.0,
+  }
+  is_ppo = isinstance(expected, algorithms.PPO)
+  own = (_found_of_ppo if is_ppo else _found_of_dqn)(algorithm, state)
+  learner = state.actor_ts if is_ppo else state.q_ts
+  params = (
+    (learner.params, state.critic_ts.params) if is_ppo else learner.params
+  )
+  updates = learner.step if num_seeds == 1 else learner.step[0]
+  return {
+    **found,
+    **own,
+    'kernels': clock.kernels_of(params, num_seeds),
     'updates': int(updates),
-    **clock.adam_of(state.q_ts.tx, expected),
+    **clock.adam_of(learner.tx, expected),
+  }
+
+
+def _found_of_dqn(algorithm, state):
+  return {
+    'batch_size': algorithm.batch_size,
+    'update_period': algorithm.num_envs // algorithm.num_epochs,
+    'buffer_size': state.replay_buffer.data.reward.shape[-1],
+    'target_update_period': algorithm.target_update_freq,
+    'epsilon': float(algorithm.epsilon_schedule(0)),
+    'min_history': algorithm.fill_buffer,
+  }
+
+
+def _found_of_ppo(algorithm, state):
+  return {
+    'batch_size': algorithm.minibatch_size,
+    'rollout': algorithm.iteration_size,
+    'num_epochs': algorithm.num_epochs,
+    'gae_lambda': float(algorithm.gae_lambda),
+    'clip': float(algorithm.clip_eps),
+    'value_clip': float(algorithm.clip_eps),
+    'value_weight': float(algorithm.vf_coef) / 2,
+    'entropy_weight': float(algorithm.ent_coef),
+    'max_norm': clock.max_norm_of(state.actor_ts.tx),
   }

@@ -1,18 +1,20 @@
-"""Stable-Baselines3's DQN, in PyTorch; sbx's has the same interface.
+"""Stable-Baselines3, in PyTorch; sbx's algorithms have the same interface.
 
-Its loss is Huber's and it clips the norm of gradients at 10; both have no
+DQN's loss is Huber's and it clips the norm of gradients at 10; both have no
 switch. Neither costs much.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import ale_py
 import gymnasium
-from stable_baselines3 import dqn
+import stable_baselines3
 from stable_baselines3.common import atari_wrappers
 from stable_baselines3.common import callbacks
 from stable_baselines3.common import vec_env
 
+from benchmarks import algorithms
 from benchmarks import clock
 from benchmarks import jobs
 
@@ -25,60 +27,86 @@ def measure(job: jobs.Job) -> tuple[list[float], dict[str, Any]]:
   policy_kwargs = {'optimizer_kwargs': {'eps': expected.adam_epsilon}}
   if expected.stack == 1:
     policy_kwargs['net_arch'] = list(expected.hidden)
-  model = make(dqn.DQN, expected, policy_kwargs)
+  model = make(stable_baselines3, expected, policy_kwargs)
+  network = model.policy
+  if isinstance(expected, algorithms.DQN):
+    network = model.q_net
   # PyTorch has [out, in, height, width].
   shapes = [
-    tuple(value.shape) for value in model.q_net.parameters() if value.dim() > 1
+    tuple(value.shape) for value in network.parameters() if value.dim() > 1
   ]
   kernels = [(*shape[2:], shape[1], shape[0]) for shape in shapes]
   group = model.policy.optimizer.param_groups[0]
-  found = settings(model) | {
+  values = rates(model, job)
+  return values, settings(model, expected) | {
     'kernels': kernels,
     'learning_rate': group['lr'],
     'adam_epsilon': group['eps'],
   }
-  values = rates(model, job)
-  return values, found | {'updates': model._n_updates}
 
 
-def make(algorithm: Any, expected: jobs.Hyperparameters, policy_kwargs: Any):
-  """Returns the algorithm on the job's environment."""
+def make(
+  package: Any,
+  expected: algorithms.Hyperparameters,
+  policy_kwargs: Mapping[str, Any],
+) -> Any:
+  """Returns the package's algorithm on the job's environment."""
   pixels = expected.stack > 1
-  environment = vec_env.DummyVecEnv([_pong if pixels else _cartpole])
+  environment = vec_env.DummyVecEnv(
+    [_pong if pixels else _cartpole] * expected.num_envs
+  )
   if pixels:
     environment = vec_env.VecFrameStack(environment, expected.stack)
+  if isinstance(expected, algorithms.PPO):
+    algorithm, own = package.PPO, _ppo(expected)
+  else:
+    algorithm, own = package.DQN, _dqn(expected)
   return algorithm(
     'CnnPolicy' if pixels else 'MlpPolicy',
     environment,
     learning_rate=expected.learning_rate,
-    buffer_size=expected.buffer_size,
-    learning_starts=expected.min_history,
     batch_size=expected.batch_size,
     gamma=expected.gamma,
-    train_freq=expected.update_period,
-    gradient_steps=1,
-    target_update_interval=expected.target_update_period,
-    exploration_initial_eps=expected.epsilon,
-    exploration_final_eps=expected.epsilon,
     policy_kwargs=policy_kwargs,
     seed=0,
     device='cpu',
+    **own,
   )
 
 
-def settings(model: Any) -> dict[str, Any]:
+def _dqn(expected):
+  return {
+    'buffer_size': expected.buffer_size,
+    'learning_starts': expected.min_history,
+    'train_freq': expected.update_period,
+    'gradient_steps': 1,
+    'target_update_interval': expected.target_update_period,
+    'exploration_initial_eps': expected.epsilon,
+    'exploration_final_eps': expected.epsilon,
+  }
+
+
+def _ppo(expected):
+  return {
+    'n_steps': expected.rollout // expected.num_envs,
+    'n_epochs': expected.num_epochs,
+    'gae_lambda': expected.gae_lambda,
+    'clip_range': expected.clip,
+    'clip_range_vf': expected.value_clip,
+    'vf_coef': expected.value_weight,
+    'ent_coef': expected.entropy_weight,
+    'max_grad_norm': expected.max_norm,
+  }
+
+
+def settings(
+  model: Any, expected: algorithms.Hyperparameters
+) -> dict[str, Any]:
   """Returns the hyper-parameters that sb3 and sbx keep in the same places."""
   environment = model.get_env()
-  if model.gradient_steps != 1 or model.tau != 1.0 or model.n_steps != 1:
-    raise ValueError('not one update, a hard copy and one-step returns')
   found = {
     'batch_size': model.batch_size,
-    'update_period': model.train_freq.frequency,
-    'buffer_size': model.replay_buffer.buffer_size,
-    'target_update_period': model.target_update_interval,
     'gamma': model.gamma,
-    'epsilon': model.exploration_schedule(0.5),
-    'min_history': model.learning_starts,
     'num_envs': environment.num_envs,
     'frame_skip': 1,
     'stack': 1,
@@ -94,7 +122,41 @@ def settings(model: Any) -> dict[str, Any]:
       'stack': model.observation_space.shape[0],
       'sticky_actions': ale.getFloat('repeat_action_probability'),
     }
-  return found
+  if isinstance(expected, algorithms.PPO):
+    return found | _found_of_ppo(model)
+  return found | _found_of_dqn(model)
+
+
+def _found_of_dqn(model):
+  if model.gradient_steps != 1 or model.tau != 1.0 or model.n_steps != 1:
+    raise ValueError('not one update, a hard copy and one-step returns')
+  return {
+    'update_period': model.train_freq.frequency,
+    'buffer_size': model.replay_buffer.buffer_size,
+    'target_update_period': model.target_update_interval,
+    'epsilon': model.exploration_schedule(0.5),
+    'min_history': model.learning_starts,
+    'updates': model._n_updates,
+  }
+
+
+def _found_of_ppo(model):
+  if not model.normalize_advantage or model.target_kl is not None:
+    raise ValueError('advantages as they are, or a limit to the divergence')
+  rollout = model.n_steps * model.n_envs
+  clip = model.clip_range  # sbx leaves the number here
+  return {
+    'rollout': rollout,
+    'num_epochs': model.n_epochs,
+    'gae_lambda': model.gae_lambda,
+    'clip': clip(1.0) if callable(clip) else clip,
+    'value_clip': model.clip_range_vf,
+    'value_weight': model.vf_coef,
+    'entropy_weight': model.ent_coef,
+    'max_norm': model.max_grad_norm,
+    # They count epochs.
+    'updates': model._n_updates * (rollout // model.batch_size),
+  }
 
 
 def rates(model: Any, job: jobs.Job) -> list[float]:
@@ -103,7 +165,7 @@ def rates(model: Any, job: jobs.Job) -> list[float]:
 
   class Ticks(callbacks.BaseCallback):
     def _on_step(self) -> bool:
-      watch.tick()
+      watch.tick(job.hyperparameters.num_envs)
       return True
 
   try:

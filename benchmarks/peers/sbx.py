@@ -1,9 +1,14 @@
-"""sbx's DQN: Stable-Baselines3's loop around updates in JAX; Huber's loss."""
+"""sbx: Stable-Baselines3's loops around updates in JAX; DQN's loss is Huber's.
+
+PPO's policy and value have an optimizer each. On pixels each computes the
+convolutions for itself, after every step of which the other gets a copy.
+"""
 
 from typing import Any
 
 import sbx
 
+from benchmarks import algorithms
 from benchmarks import clock
 from benchmarks import jobs
 from benchmarks.peers import sb3
@@ -14,14 +19,42 @@ PACKAGES = ('sbx-rl', 'stable-baselines3', 'jax', 'jaxlib', 'gymnasium')
 def measure(job: jobs.Job) -> tuple[list[float], dict[str, Any]]:
   """Returns rates and the hyper-parameters in force."""
   expected = job.hyperparameters
-  policy_kwargs = {
-    'optimizer_kwargs': {'eps': expected.adam_epsilon},
+  if not isinstance(expected, algorithms.PPO):
     # The width of each hidden layer, or of the one after the convolutions.
-    'net_arch': list(expected.hidden[-1:]),
-  }
-  model = sb3.make(sbx.DQN, expected, policy_kwargs)
-  state = model.policy.qf_state
-  found = sb3.settings(model) | clock.adam_of(state.tx, expected)
-  found['kernels'] = clock.kernels_of(state.params)
+    layers, found_of = expected.hidden[-1:], _found_of_dqn
+  else:
+    # The one after the convolutions is theirs.
+    layers = expected.hidden if expected.stack == 1 else ()
+    found_of = _found_of_ppo
+  model = sb3.make(
+    sbx,
+    expected,
+    {
+      'optimizer_kwargs': {'eps': expected.adam_epsilon},
+      'net_arch': list(layers),
+    },
+  )
   values = sb3.rates(model, job)
-  return values, found | {'updates': model._n_updates}
+  return values, sb3.settings(model, expected) | found_of(model, expected)
+
+
+def _found_of_dqn(model, expected):
+  state = model.policy.qf_state
+  kernels = clock.kernels_of(state.params)
+  return {'kernels': kernels, **clock.adam_of(state.tx, expected)}
+
+
+def _found_of_ppo(model, expected):
+  policy, value = model.policy.actor_state, model.policy.vf_state
+  # The convolutions are two copies of the same numbers.
+  own = {
+    name: layer
+    for name, layer in value.params['params'].items()
+    if not name.startswith('NatureCNN')
+  }
+  return {
+    'kernels': clock.kernels_of((policy.params, own)),
+    'max_norm': clock.max_norm_of(policy.tx),
+    'updates': int(policy.step),
+    **clock.adam_of(policy.tx, expected),
+  }

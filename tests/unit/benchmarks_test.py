@@ -2,6 +2,7 @@ import dataclasses
 import json
 import re
 
+import optax
 import pytest
 
 from benchmarks import __main__ as main
@@ -11,6 +12,7 @@ from benchmarks import jobs
 from benchmarks import ours
 from benchmarks import table
 from dopamine_jax import errors
+from dopamine_jax import optimization
 
 A = jobs.JOBS['A']
 
@@ -19,7 +21,7 @@ def reported(job=A, **changes):
   """What a process that has just the job's hyper-parameters writes."""
   found = dataclasses.asdict(job.hyperparameters)
   steps = job.warmup + jobs.WINDOWS * job.window
-  found['updates'] = (steps - found['min_history']) // found['update_period']
+  found['updates'] = int(job.hyperparameters.updates(steps))
   return json.loads(json.dumps(found | changes))
 
 
@@ -93,6 +95,50 @@ def test_a_rainbow_that_differs_is_refused(name, value):
   assert not jobs.differences(full, reported(full))
   (difference,) = jobs.differences(full, reported(full, **{name: value}))
   assert difference.startswith(name)
+
+
+@pytest.mark.parametrize(
+  ('name', 'value'),
+  [
+    ('kernels', [[4, 64], [64, 64], [64, 2], [4, 64], [64, 1]]),
+    ('batch_size', 64),
+    ('rollout', 2_048),
+    ('num_epochs', 10),
+    ('gae_lambda', 1.0),
+    ('clip', 0.1),
+    ('value_clip', 0.2),
+    ('value_weight', 0.25),
+    ('entropy_weight', 0.0),
+    ('max_norm', 10.0),
+  ],
+)
+def test_a_ppo_that_differs_is_refused(name, value):
+  ppo = jobs.JOBS['D']
+  assert not jobs.differences(ppo, reported(ppo))
+  (difference,) = jobs.differences(ppo, reported(ppo, **{name: value}))
+  assert difference.startswith(name)
+
+
+def test_how_many_updates_belong_to_so_many_steps():
+  # One in four steps after 500; 16 gradient steps after each 1,024.
+  assert A.hyperparameters.updates(1_500) == 250
+  assert A.hyperparameters.updates(100) == 0
+  ppo = jobs.JOBS['D'].hyperparameters
+  assert [ppo.updates(steps) for steps in (1_023, 1_024, 3_000)] == [0, 16, 32]
+
+
+def test_adam_is_read_from_what_it_does():
+  expected = jobs.JOBS['D'].hyperparameters
+  optimizer = optimization.clipped(optax.adam(3e-4, eps=1e-5), max_norm=0.5)
+  assert clock.adam_of(optimizer, expected) == pytest.approx(
+    {'learning_rate': 3e-4, 'adam_epsilon': 1e-5}, rel=1e-4
+  )
+  assert clock.max_norm_of(optimizer) == pytest.approx(0.5)
+  other = optimization.clipped(optax.adam(1e-3, eps=2e-5), max_norm=2.0)
+  assert clock.adam_of(other, expected) == pytest.approx(
+    {'learning_rate': 1e-3, 'adam_epsilon': 2e-5}, rel=1e-4
+  )
+  assert clock.max_norm_of(other) == pytest.approx(2.0)
 
 
 def cells(line):
@@ -172,6 +218,16 @@ def test_the_clock_leaves_the_warm_up_out(monkeypatch):
   assert watch.rates == [10.0, 20.0, 5.0, 5.0, 2.0]
 
 
+def test_the_clock_counts_the_steps_of_all_environments(monkeypatch):
+  now = iter([10.0, 11.0, 13.0, 14.0, 15.0, 16.0])
+  monkeypatch.setattr(clock.time, 'perf_counter', lambda: next(now))
+  watch = clock.Clock(dataclasses.replace(JOB, warmup=4, window=8))
+  with pytest.raises(clock.Finished):
+    for _ in range(11):
+      watch.tick(4)
+  assert watch.rates == [8.0, 4.0, 8.0, 8.0, 8.0]
+
+
 def test_every_peer_has_pins_and_every_comparison_its_rows():
   for job in jobs.JOBS.values():
     peers = {each.peer for each in job.contestants} - {None}
@@ -182,8 +238,15 @@ def test_every_peer_has_pins_and_every_comparison_its_rows():
         assert {each.row, each.over or each.row} <= labels
 
 
+def runs_as_the_table_says(job, **arguments):
+  rates, found = ours.measure(job, **arguments)
+  assert len(rates) == jobs.WINDOWS
+  assert min(rates) > 0
+  return not jobs.differences(job, json.loads(json.dumps(found)))
+
+
 @pytest.mark.parametrize('num_seeds', [1, 2])
-def test_our_side_runs_with_the_hyperparameters_of_the_table(num_seeds):
+def test_our_dqn_runs_with_the_hyperparameters_of_the_table(num_seeds):
   job = dataclasses.replace(
     jobs.JOBS['A-small'],
     hyperparameters=dataclasses.replace(
@@ -192,7 +255,19 @@ def test_our_side_runs_with_the_hyperparameters_of_the_table(num_seeds):
     warmup=120,
     window=40,
   )
-  rates, found = ours.measure(job, num_seeds=num_seeds)
-  assert len(rates) == jobs.WINDOWS
-  assert min(rates) > 0
-  assert not jobs.differences(job, json.loads(json.dumps(found)))
+  assert runs_as_the_table_says(job, num_seeds=num_seeds)
+
+
+@pytest.mark.parametrize(
+  'arguments', [{}, {'num_seeds': 2, 'engine': 'CompiledEngine'}]
+)
+def test_our_ppo_runs_with_the_hyperparameters_of_the_table(arguments):
+  job = dataclasses.replace(
+    jobs.JOBS['D-compiled'],
+    hyperparameters=dataclasses.replace(
+      jobs.JOBS['D-compiled'].hyperparameters, rollout=32, batch_size=16
+    ),
+    warmup=40,
+    window=32,
+  )
+  assert runs_as_the_table_says(job, **arguments)
