@@ -94,3 +94,16 @@ def test_clipped_bounds_the_norm_of_all_gradients():
   gradients = {'a': jnp.array(3.0), 'b': jnp.array(4.0)}
   changes, _ = optimizer.update(gradients, optimizer.init(params))
   np.testing.assert_allclose([changes['a'], changes['b']], [-0.6, -0.8])
+
+
+def test_parameters_apart_have_each_its_optimizer_or_none():
+  optimizer = optimization.apart(a=optax.sgd(1.0), b=optax.sgd(0.5), c=None)
+  params = {name: {'kernel': jnp.ones(2)} for name in 'abc'}
+  new, _, metrics = jax.jit(
+    lambda gradients, params: optimization.take_step(
+      optimizer, gradients, optimizer.init(params), params
+    )
+  )(params, params)
+  for name, expected in (('a', 0.0), ('b', 0.5), ('c', 1.0)):
+    np.testing.assert_array_equal(new[name]['kernel'], [expected] * 2)
+  np.testing.assert_allclose(metrics['GradientNorm'], np.sqrt(6), rtol=1e-6)
