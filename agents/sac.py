@@ -20,6 +20,7 @@ import numpy as np
 import optax
 
 from dopamine_jax import actor_critic
+from dopamine_jax import agent as agent_lib
 from dopamine_jax import config
 from dopamine_jax import distributions
 from dopamine_jax import off_policy
@@ -102,6 +103,13 @@ class SAC(off_policy.OffPolicy):
     policy = self.policy(state.params['actor'], observation)
     return policy.sample(key) if explore else policy.mode()
 
+  def outlook(self, state, observation, key) -> agent_lib.Outlook:
+    """See base class."""
+    policy = self.policy(state.params['actor'], observation)
+    q = self.q_values(state.params['critics'], observation, policy.mode())
+    value, interval = jnp.min(q, axis=0), policy.interval()
+    return agent_lib.Outlook(value, mean=policy.mode(), interval=interval)
+
   def targets(self, params, target_params, batch, key) -> jax.Array:
     """Returns what the critics are to say [B] (eq. 3 and 5)."""
     policy = self.policy(params['actor'], batch.next_observation)
@@ -154,8 +162,8 @@ class SAC(off_policy.OffPolicy):
       params['critics'], state.target_params, self.tau
     )
     state = SACState(params, target_params, optimizer_state)
-    priorities = jnp.mean(jnp.abs(td_error), axis=0)
-    return state, metrics | seen | {'Loss': loss}, priorities
+    seen |= metrics | {'Loss': loss}
+    return state, seen, jnp.mean(jnp.abs(td_error), axis=0)
 
   @property
   def optimizer(self) -> optax.GradientTransformation:
@@ -169,5 +177,5 @@ class SAC(off_policy.OffPolicy):
   @property
   def modules(self):
     """The networks of policy and values, Flax modules."""
-    actor, critics = (config.configured(x) for x in (self.actor, self.critics))
-    return actor(action_shape=self.action_space.shape), critics()
+    actor = config.configured(self.actor)(action_shape=self.action_space.shape)
+    return actor, config.configured(self.critics)()

@@ -25,11 +25,12 @@ with squared errors; sb3 also clips gradients. rejax does DQN's updates once all
 its environments have stepped: one update in four agent steps takes four
 environments, so ours has four beside it. In PPO sbx and rejax give policy and
 value an optimizer each, which clips its own gradients, rejax each number by
-itself; rejax bootstraps nothing where an episode is truncated. dopamine-rl runs with the repairs that
-`peers/dopamine.py` names, rejax with the one in `peers/rejax.py`. One of them
-switches on dopamine-rl's prioritized replay, which its Rainbow has off by
-mistake, so that job C is like for like; and in Full Rainbow ours has, as
-dopamine-rl does, one hidden layer below both streams, where the paper has two.
+itself; rejax bootstraps nothing where an episode is truncated. dopamine-rl runs
+with the repairs that `peers/dopamine.py` names, rejax with the one in
+`peers/rejax.py`. One of them switches on dopamine-rl's prioritized replay,
+which its Rainbow has off by mistake, so that job C is like for like; and in
+Full Rainbow ours has, as dopamine-rl does, one hidden layer below both streams,
+where the paper has two.
 """
 
 

@@ -98,6 +98,11 @@ class TanhGaussian(struct.PyTreeNode):
     """Returns the medians [B, *action_shape], beside which density may peak."""
     return jnp.tanh(self.mean)
 
+  def interval(self) -> tuple[jax.Array, jax.Array]:
+    """Returns a deviation below and above the medians, each [B, *shape]."""
+    std = jnp.exp(self.log_std)
+    return jnp.tanh(self.mean - std), jnp.tanh(self.mean + std)
+
   def log_prob_at(self, x: jax.Array) -> jax.Array:
     """Returns the logarithms [B] of the densities of the actions tanh(x).
 

@@ -10,6 +10,7 @@ from dopamine_jax.agents import ppo
 from dopamine_jax.agents import pqn
 from dopamine_jax.agents import quantile
 from dopamine_jax.agents import rainbow
+from dopamine_jax.agents import sac
 from flax import linen as nn
 import gymnasium
 import jax
@@ -192,6 +193,26 @@ def test_ppo_tells_a_continuous_action_and_where_most_lie():
   np.testing.assert_allclose(outlook.mean - low, 0.25, atol=1e-6)
   np.testing.assert_allclose(high - outlook.mean, 0.25, atol=1e-6)
   assert outlook.probabilities is outlook.values is None
+
+
+def test_sac_tells_its_action_and_the_lower_critic():
+  agent = sac.SAC(
+    observation_space=linear.OBSERVATION_SPACE,
+    action_space=gymnasium.spaces.Box(-1, 1, (2,)),
+  )
+  state, seen = started(agent)
+  seen = seen / 30  # where tanh is far from 1
+  outlook = agent.outlook(state, seen, KEY)
+  actions = agent.act(state, seen, jnp.int32(0), KEY, explore=False)
+  np.testing.assert_array_equal(outlook.mean, actions)
+  values = agent.q_values(state.params['critics'], seen, actions)
+  assert values.shape == (2, 64)
+  np.testing.assert_array_equal(outlook.value, np.min(values, axis=0))
+  policy = agent.policy(state.params['actor'], seen)
+  low, high = map(np.arctanh, outlook.interval)
+  std = np.exp(policy.log_std)
+  np.testing.assert_allclose(high, policy.mean + std, rtol=1e-3, atol=1e-3)
+  np.testing.assert_allclose(low, policy.mean - std, rtol=1e-3, atol=1e-3)
 
 
 def test_an_agent_need_not_tell_anything():
