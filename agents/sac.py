@@ -49,8 +49,7 @@ class SAC(off_policy.OffPolicy):
     update_period: see base class.
     tau: how far the target critics move to the critics at each update.
     temperature: what entropy is worth at first, the paper's alpha.
-    target_entropy: what the temperature keeps the policy's entropy at, in nats
-      for each of an action's numbers.
+    target_entropy: of the policy, in nats for each of an action's numbers.
   """
 
   actor: Callable = actor_critic.Actor
