@@ -88,7 +88,7 @@ class PPO(on_policy.OnPolicy):
     return {
       'network': self.module.init(key, observation)['params'],
       # One for each of an action's numbers, whatever is observed.
-      'log_std': jnp.full(self.action_space.shape, self.log_std),
+      'log_std': jnp.full(self.action_space.shape, self.log_std, jnp.float32),
     }
 
   def policy(self, params, observation):

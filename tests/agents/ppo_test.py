@@ -237,6 +237,17 @@ def test_an_update_starts_with_the_policy_that_acted(space):
   assert state.updates == 3
 
 
+@pytest.mark.parametrize('space', [DISCRETE, BOX])
+def test_an_update_changes_no_type_and_so_is_compiled_once(space):
+  agent = make(space)
+  state = start(agent)
+  updated, _, _ = agent.update(state, make_sample(space), jax.random.key(0))
+  for old, new in zip(
+    jax.tree.leaves(state), jax.tree.leaves(updated), strict=True
+  ):
+    assert old.aval == new.aval  # weak types included
+
+
 def test_an_update_of_one_minibatch_is_one_gradient_step():
   agent = make(gae_lambda=0.8, normalize_advantages=False)
   state, sample = start(agent), make_sample()
