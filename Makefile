@@ -16,7 +16,7 @@ run: $(DEFAULT)
 	  --base_dir runs/dqn_cartpole/$$(date +%Y-%m-%d_%H-%M-%S)
 
 test: $(ALL)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 40
 
 # A choice of jobs and peers: make bench ARGS='--jobs A B-valid --peers sb3'.
 bench: $(ALL)

@@ -23,9 +23,11 @@ def measure(
   import jax
 
   from dopamine_jax import config
+  from dopamine_jax import dispatch
   from dopamine_jax import runner
   from dopamine_jax import training
 
+  dispatch.stay_in_this_thread()
   expected = job.hyperparameters
   files, bindings = configuration(expected, engine)
   config.load(files, bindings)

@@ -327,7 +327,7 @@ def main() -> int:
 
 
 def _prepare():
-  """Sets what must be set before JAX is imported."""
+  """Sets what must be set before JAX looks for its devices."""
   from dopamine_jax import allocator
 
   allocator.keep_freed_memory()
@@ -339,6 +339,9 @@ def _prepare():
   )
   os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
   os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
+  from dopamine_jax import dispatch
+
+  dispatch.stay_in_this_thread()
 
 
 def _say(message: str):

@@ -14,6 +14,17 @@ import numpy as np
 from dopamine_jax.environments import base
 
 
+def stay_in_this_thread():
+  """Has programs of one CPU device run in the thread that calls them.
+
+  By default JAX hands each to another thread, so that the caller may go on; an
+  engine needs the action at once and can't. For small networks the way there
+  and back takes as long as the program. It must be called before JAX looks for
+  its devices, and changes no result.
+  """
+  jax.config.update('jax_cpu_enable_async_dispatch', False)
+
+
 def one_by_one() -> dict[str, Any] | None:
   """Returns compiler options for programs of many tiny operations.
 

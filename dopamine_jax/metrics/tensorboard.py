@@ -42,7 +42,7 @@ _LAYOUT = {
   },
   'Values and policy': {
     'Values': ('Train/(Q|Value)(Mean|Max)',),
-    'Exploration': ('Train/(Epsilon|Entropy)',),
+    'Exploration': ('Train/(Epsilon|Entropy|Temperature)',),
     'Change of the policy': ('Train/(KL|ClipFraction)',),
     'Health': ('Health/.*',),
   },

@@ -1,5 +1,8 @@
 """What is passed to XLA at a step: everything that counts, and no more."""
 
+import subprocess
+import sys
+
 import gymnasium
 import hypothesis
 from hypothesis import strategies as st
@@ -106,3 +109,13 @@ def test_one_seed_of_a_tree_has_no_seed_axis():
     'b': ((), jnp.int32),
   }
   assert dispatch.one_seed(tree, num_seeds=1)['a'].shape == (3, 2)
+
+
+def test_a_command_runs_programs_in_the_thread_that_calls_them():
+  script = (
+    'from dopamine_jax import cli\n'
+    'cli._prepare()\n'
+    'import jax\n'
+    "assert not jax.config.read('jax_cpu_enable_async_dispatch')\n"
+  )
+  subprocess.run([sys.executable, '-c', script], check=True)
