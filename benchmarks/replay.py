@@ -19,6 +19,7 @@ import numpy as np
 
 from benchmarks import jobs
 from dopamine_jax import allocator
+from dopamine_jax import dispatch
 from dopamine_jax.replay import prioritized
 from dopamine_jax.replay import ring as ring_lib
 from dopamine_jax.replay import uniform
@@ -54,6 +55,7 @@ def measure(job: jobs.Job) -> tuple[dict[str, list[float]], None]:
 def figures(slots: int, calls: int) -> dict[str, list[float]]:
   """Returns by name the figure of the median call, and of the fastest tenth."""
   allocator.keep_freed_memory()  # as training does
+  dispatch.stay_in_this_thread()
   steps = _steps(_POOL)
   found = _of_ring(uniform.UniformReplay, steps, slots, calls)
   del found[f'reprioritize({_BATCH})/s']  # which does nothing

@@ -25,6 +25,9 @@ def main():
   """Prints the table."""
   names = sys.argv[1:] or ['A', 'A-small', 'B-same', 'B-valid']
   allocator.keep_freed_memory()  # before jax is imported
+  from dopamine_jax import dispatch
+
+  dispatch.stay_in_this_thread()
   rate = peak()
   print(f'A large float32 product: {rate / 1e9:.0f} GFLOP/s.\n')
   print(
