@@ -6,7 +6,6 @@ is written.
 """
 
 from collections.abc import Callable
-import itertools
 import math
 import sys
 import time
@@ -171,20 +170,28 @@ def _speed(engine, seconds, start, unit, longest):
     longest: that a run may be, for what it does to stay the same.
   """
   count = min(2 * unit, longest)
-  passed, steps = 0.0, 0
-  for attempt in itertools.count():
-    engine.steps = start
-    began = time.monotonic()
-    engine.run(count, cut_with=None, on_step=_nothing)
-    jax.block_until_ready(engine.state)
-    if attempt == 0:  # It was compiled.
-      continue
-    passed += time.monotonic() - began
-    steps += count
-    if passed >= seconds / 2:
-      return steps / passed
-    growth = min(8.0, max(1.5, seconds / passed))
+  while True:
+    # What is compiled depends on the count, so each is run once before.
+    _run(engine, start, count)
+    passed = steps = 0
+    while True:
+      passed += _run(engine, start, count)
+      steps += count
+      if passed >= seconds / 2:
+        return steps / passed
+      if count < longest and passed < seconds / 8:
+        break
+    growth = min(8.0, max(1.5, seconds / 2 / passed))
     count = min(longest, math.ceil(count * growth / unit) * unit)
+
+
+def _run(engine, start, count):
+  """Returns the seconds that `count` agent steps from `start` on take."""
+  engine.steps = start
+  began = time.monotonic()
+  engine.run(count, cut_with=None, on_step=_nothing)
+  jax.block_until_ready(engine.state)
+  return time.monotonic() - began
 
 
 def _environment_speed(engine, env_seeds, seconds):
@@ -235,8 +242,8 @@ def report(
   )
   say(
     f'Learning: {findings.learning:,.0f} agent steps/s; an update every '
-    f'{findings.update_period} takes about '
-    f'{1e3 * findings.update_seconds:.2g} ms, acting included.'
+    f'{findings.update_period} takes about {_short(findings.update_seconds)}, '
+    'acting included.'
   )
   if num_seeds > 1:
     say(f'Speeds are of each of {num_seeds} seeds, which train side by side.')
@@ -280,6 +287,10 @@ def _size(count):
     if count >= unit:
       return f'{count / unit:.2f} {name}'
   return f'{count / 1e3:.0f} kB'
+
+
+def _short(seconds):
+  return f'{seconds:.1f} s' if seconds >= 1 else f'{1e3 * seconds:.2g} ms'
 
 
 def _duration(seconds):

@@ -3,6 +3,7 @@
 import pathlib
 import re
 
+from jax import monitoring
 import pytest
 from typer import testing
 
@@ -45,6 +46,9 @@ def test_an_update_takes_what_a_learning_step_takes_more():
   # 5 ms a step against 1 ms, an update every 4 steps.
   assert findings().update_seconds == pytest.approx(0.016)
   assert 'about 16 ms' in said(findings())
+  # 2.5 ms a step against 1 ms, an update every 1,024.
+  rare = findings(update_period=1_024, learning=400.0)
+  assert 'about 1.5 s' in said(rare)
 
 
 def test_the_shares_of_a_step_add_up():
@@ -132,6 +136,28 @@ def test_what_is_timed_before_learning_holds_no_update(name, monkeypatch):
   examine(name)
   assert updates[True] == 0
   assert updates[False] > 0
+
+
+@pytest.mark.parametrize('name', ['dqn_cartpole.gin', 'ppo_cartpole.gin'])
+def test_nothing_is_compiled_while_it_is_timed(name, monkeypatch):
+  compiled, seen = [], []
+  run = python_engine.PythonEngine.run
+  monitoring.register_event_duration_secs_listener(
+    lambda event, *_, **__: compiled.append(event)
+  )
+
+  def spy(engine, num_steps, **kwargs):
+    key = engine.steps, num_steps
+    compiled.clear()
+    run(engine, num_steps, **kwargs)
+    # The first run from a step on and of a length is not timed.
+    if key in seen:
+      assert not [event for event in compiled if 'backend_compile' in event]
+    seen.append(key)
+
+  monkeypatch.setattr(python_engine.PythonEngine, 'run', spy)
+  examine(name)
+  assert len(set(seen)) < len(seen)
 
 
 def test_a_replay_that_does_not_fit_is_not_made():
