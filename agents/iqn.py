@@ -12,12 +12,12 @@ Differs from the paper:
 from collections.abc import Callable, Sequence
 
 from dopamine_jax.agents import dqn
+from dopamine_jax.agents import quantile
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import rlax
 
 from dopamine_jax import initializers
 from dopamine_jax import networks
@@ -135,7 +135,7 @@ class IQN(dqn.DQN):
     select, target = self.next_quantiles(
       params, target_params, batch.next_observation, key
     )
-    loss = jax.vmap(rlax.quantile_q_learning, (0, 0, 0, 0, 0, 0, 0, None))
+    loss = jax.vmap(quantile.quantile_regression, (0, 0, 0, 0, 0, 0, 0, None))
     losses = loss(
       quantiles,
       tau,
