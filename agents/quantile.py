@@ -96,9 +96,10 @@ def quantile_regression(
 ) -> jax.Array:
   """Returns the quantile Huber loss of one transition (eq. 10, Algorithm 1).
 
-  As `rlax.quantile_q_learning`, an order of magnitude faster on CPU. Huber's
-  loss of u is the largest s * u - s^2 / 2 that slopes |s| <= kappa allow; with
-  the best s held constant the gradient is the same, and one product.
+  As `rlax.quantile_q_learning`, but many times faster on CPU, since the M * N
+  pairs and what is differentiated of them never go through memory: the target's
+  quantiles are taken one after another, and the gradient is summed beside the
+  loss. Huber's loss of an error is s * error - s^2 / 2, where s is its slope.
 
   Args:
     quantiles: [M, A], what is learnt.
@@ -112,11 +113,18 @@ def quantile_regression(
   """
   target = target[:, jnp.argmax(jnp.mean(select, axis=0))]
   target = jax.lax.stop_gradient(reward + discount * target)
-  error = target[:, None] - quantiles[None, :, action]  # [N, M]
-  slope = jnp.clip(error, -kappa, kappa) if kappa else jnp.sign(error)
-  slope = jax.lax.stop_gradient(slope)
-  huber = slope * (error - slope / 2 if kappa else error)
-  weight = jnp.where(error < 0, 1 - tau[None], tau[None])
-  # XLA sums a product on all lanes of a CPU, what `jnp.sum` does on one.
-  mean = jnp.full(len(target), 1 / len(target))
-  return jnp.sum(mean @ (weight * huber))
+  quantiles = quantiles[:, action]
+  still = jax.lax.stop_gradient(quantiles)
+
+  def add(sums, target):
+    error = target - still  # [M]
+    slope = jnp.clip(error, -kappa, kappa) if kappa else jnp.sign(error)
+    huber = slope * (error - slope / 2 if kappa else error)
+    weight = jnp.where(error < 0, 1 - tau, tau)
+    losses, slopes = sums
+    return (losses + weight * huber, slopes + weight * slope), None
+
+  zeros = jnp.zeros_like(still)
+  (losses, slopes), _ = jax.lax.scan(add, (zeros, zeros), target, unroll=8)
+  # The last factor is 0; its gradient is not.
+  return jnp.sum(losses - slopes * (quantiles - still)) / len(target)
