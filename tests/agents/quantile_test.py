@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import rlax
 
 from dopamine_jax import errors
 from dopamine_jax.replay import prioritized
@@ -58,6 +59,33 @@ def test_an_update_agrees_with_numpy(kappa):
   for seed in range(4):
     problem = linear.random_problem(seed, NUM_ACTIONS, agent.num_outputs)
     linear.assert_update(agent, problem, *expected(agent, *problem))
+
+
+@pytest.mark.parametrize('kappa', [0.0, 0.5, 2.0])
+def test_the_loss_and_its_gradient_are_those_of_rlax(kappa):
+  random = np.random.default_rng(0)
+
+  def draw(*shape):
+    return random.normal(size=(200, *shape)).astype(np.float32)
+
+  problems = (
+    3 * draw(7, 3),
+    random.uniform(size=(200, 7)).astype(np.float32),
+    random.integers(3, size=200),
+    draw(),
+    draw(),
+    draw(4, 3),
+    3 * draw(11, 3),
+  )
+
+  def both(loss):
+    each = jax.value_and_grad(lambda *problem: loss(*problem, kappa))
+    return jax.jit(jax.vmap(each))(*problems)
+
+  ours = both(quantile.quantile_regression)
+  theirs = both(rlax.quantile_q_learning)
+  for one, other in zip(ours, theirs, strict=True):
+    np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
 
 
 def test_the_loss_sums_over_quantiles_and_averages_over_the_target():
