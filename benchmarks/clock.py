@@ -5,6 +5,7 @@ Imported by the Python of every peer, whatever is installed there.
 
 from collections.abc import Iterator
 import contextlib
+import math
 import time
 from typing import Any
 
@@ -93,6 +94,27 @@ def adam_of(
   return {
     'learning_rate': float(large_step) * (1 + epsilon / large),
     'adam_epsilon': epsilon,
+  }
+
+
+def three_adams(
+  policy: dict[str, float],
+  critics: dict[str, float],
+  temperature: dict[str, float],
+) -> dict[str, float]:
+  """Returns SAC's, given what `adam_of` returns of each.
+
+  Raises:
+    ValueError: if their epsilons aren't the same.
+  """
+  for other in (critics, temperature):
+    if not math.isclose(
+      other['adam_epsilon'], policy['adam_epsilon'], rel_tol=1e-3
+    ):
+      raise ValueError(f'Adams of several epsilons: {policy} and {other}')
+  return policy | {
+    'critic_learning_rate': critics['learning_rate'],
+    'temperature_learning_rate': temperature['learning_rate'],
   }
 
 
