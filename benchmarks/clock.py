@@ -3,7 +3,7 @@
 Imported by the Python of every peer, whatever is installed there.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import contextlib
 import math
 import time
@@ -68,6 +68,23 @@ def kernels_of(params: Any, num_seeds: int = 1) -> list[tuple[int, ...]]:
 
   shapes = [leaf.shape[num_seeds > 1 :] for leaf in jax.tree.leaves(params)]
   return [shape for shape in shapes if len(shape) > 1]
+
+
+def with_one_head(
+  kernels: Sequence[tuple[int, ...]],
+) -> list[tuple[int, ...]]:
+  """Returns a policy's kernels, with means and deviations out of one layer.
+
+  Args:
+    kernels: in order; the last two are the layers of each.
+
+  Raises:
+    ValueError: if these aren't alike.
+  """
+  *layers, mean, deviation = kernels
+  if mean != deviation:
+    raise ValueError(f'kernels {kernels} do not end with two heads')
+  return [*layers, (mean[0], 2 * mean[1])]
 
 
 def adam_of(

@@ -4,7 +4,7 @@ DQN's loss is Huber's and it clips the norm of gradients at 10; both have no
 switch. Neither costs much. SAC's policy is moved by critics that have moved.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 import functools
 from typing import Any
 
@@ -59,7 +59,7 @@ def _learners_of_sac(model):
   """Returns the hyper-parameters that lie elsewhere in sbx."""
   if model.target_update_interval != 1:
     raise ValueError('target critics do not move at each update')
-  policy = with_one_head(_kernels_of(model.actor))
+  policy = clock.with_one_head(_kernels_of(model.actor))
   learners = model.actor.optimizer, model.critic.optimizer
   learners += (model.ent_coef_optimizer,)
   return {
@@ -67,20 +67,6 @@ def _learners_of_sac(model):
     'learns_temperature': model.log_ent_coef.item() != 0,
     **clock.three_adams(*map(_adam_of, learners)),
   }
-
-
-def with_one_head(
-  kernels: Sequence[tuple[int, ...]],
-) -> list[tuple[int, ...]]:
-  """Returns a policy's kernels, with means and deviations out of one layer.
-
-  Args:
-    kernels: in order; the last two are the layers of each.
-  """
-  *layers, mean, deviation = kernels
-  if mean != deviation:
-    raise ValueError(f'kernels {kernels} do not end with two heads')
-  return [*layers, (mean[0], 2 * mean[1])]
 
 
 def make(

@@ -60,7 +60,7 @@ def _found_of_sac(model, expected):
   ]
   return {
     # The critics' lie in one array, along its first axis.
-    'kernels': sb3.with_one_head(heads)
+    'kernels': clock.with_one_head(heads)
     + clock.kernels_of(critics.params, count) * count,
     'learns_temperature': float(temperature.params['log_ent_coef']) != 0,
     'updates': int(critics.step),

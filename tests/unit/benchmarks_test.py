@@ -124,7 +124,7 @@ def test_a_ppo_that_differs_is_refused(name, value):
   ('name', 'value'),
   [
     ('environment', 'Pendulum-v0'),
-    # One critic; and a network of both the means and nothing else.
+    # One critic; means without deviations.
     (
       'kernels',
       [[3, 256], [256, 256], [256, 2], [4, 256], [256, 256], [256, 1]],
@@ -153,18 +153,21 @@ def test_a_sac_that_differs_is_refused(name, value):
   assert difference.startswith(name)
 
 
-def test_sacs_jobs_fit_their_environments():
-  for name in ('E', 'E-cheetah'):
-    expected = jobs.JOBS[name].hyperparameters
-    environment = gymnasium.make(expected.environment)
-    (observation,) = environment.observation_space.shape
-    (action,) = environment.action_space.shape
-    assert expected.kernels == (
-      *((observation, 256), (256, 256), (256, 2 * action)),
-      *((observation + action, 256), (256, 256), (256, 1)) * 2,
-    )
-    assert expected.hidden == (256, 256)
-    assert expected.target_entropy == -action  # the paper's, in nats
+@pytest.mark.parametrize(
+  ('name', 'needs'), [('E', 'gymnasium'), ('E-cheetah', 'mujoco')]
+)
+def test_a_job_of_sac_fits_its_environment(name, needs):
+  pytest.importorskip(needs)
+  expected = jobs.JOBS[name].hyperparameters
+  environment = gymnasium.make(expected.environment)
+  (observation,) = environment.observation_space.shape
+  (action,) = environment.action_space.shape
+  assert expected.kernels == (
+    *((observation, 256), (256, 256), (256, 2 * action)),
+    *((observation + action, 256), (256, 256), (256, 1)) * 2,
+  )
+  assert expected.hidden == (256, 256)
+  assert expected.target_entropy == -action  # the paper's, in nats
 
 
 def test_sacs_three_optimizers_are_reported_as_one_each():
@@ -179,6 +182,13 @@ def test_sacs_three_optimizers_are_reported_as_one_each():
   }
   with pytest.raises(ValueError, match='epsilons'):
     clock.three_adams(adam(1e-3), adam(1e-3), adam(1e-3, 1e-5))
+
+
+def test_two_heads_of_a_policy_count_as_one():
+  kernels = [(17, 64), (64, 32), (32, 6), (32, 6)]
+  assert clock.with_one_head(kernels) == [(17, 64), (64, 32), (32, 12)]
+  with pytest.raises(ValueError, match='two heads'):
+    clock.with_one_head([(17, 64), (64, 6)])
 
 
 def test_how_many_updates_belong_to_so_many_steps():
