@@ -56,31 +56,40 @@ class Hyperparameters:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DQN(Hyperparameters):
-  """DQN's.
+class OffPolicy(Hyperparameters):
+  """What all have that learn from a replay.
 
   Attributes:
     update_period: agent steps from one update to the next.
     buffer_size: transitions that the replay holds.
-    target_update_period: agent steps from one copy to the next.
-    epsilon: of epsilon-greedy acting, constant.
     min_history: agent steps before the first update.
   """
 
   update_period: int
   buffer_size: int
+  min_history: int
+
+  def updates(self, steps: int) -> float:
+    """See base class."""
+    return max(0, steps - self.min_history) / self.update_period
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DQN(OffPolicy):
+  """DQN's.
+
+  Attributes:
+    target_update_period: agent steps from one copy to the next.
+    epsilon: of epsilon-greedy acting, constant.
+  """
+
   target_update_period: int
   epsilon: float
-  min_history: int
 
   @property
   def hidden(self) -> tuple[int, ...]:
     """See base class."""
     return tuple(shape[-1] for shape in self.kernels[:-1])
-
-  def updates(self, steps: int) -> float:
-    """See base class."""
-    return max(0, steps - self.min_history) / self.update_period
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,6 +117,35 @@ class Rainbow(DQN):
   noisy: bool = False
   dueling: bool = False
   double: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SAC(OffPolicy):
+  """SAC's; its kernels are the policy's and then those of two critics.
+
+  Where means and deviations come of two layers, these count as one.
+
+  Attributes:
+    environment: Gymnasium's id.
+    critic_learning_rate: as `learning_rate`, which is the policy's.
+    temperature_learning_rate: the same.
+    tau: how far target critics move at each update.
+    target_entropy: of the policy, in nats.
+    learns_temperature: whether it was changed by what was learnt.
+  """
+
+  environment: str
+  critic_learning_rate: float
+  temperature_learning_rate: float
+  tau: float
+  target_entropy: float
+  learns_temperature: bool = True
+
+  @property
+  def hidden(self) -> tuple[int, ...]:
+    """See base class; of the policy as of each critic."""
+    policy = self.kernels[: len(self.kernels) // 3]
+    return tuple(shape[-1] for shape in policy[:-1])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

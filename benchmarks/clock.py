@@ -3,8 +3,9 @@
 Imported by the Python of every peer, whatever is installed there.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import contextlib
+import math
 import time
 from typing import Any
 
@@ -69,6 +70,23 @@ def kernels_of(params: Any, num_seeds: int = 1) -> list[tuple[int, ...]]:
   return [shape for shape in shapes if len(shape) > 1]
 
 
+def with_one_head(
+  kernels: Sequence[tuple[int, ...]],
+) -> list[tuple[int, ...]]:
+  """Returns a policy's kernels, with means and deviations out of one layer.
+
+  Args:
+    kernels: in order; the last two are the layers of each.
+
+  Raises:
+    ValueError: if these aren't alike.
+  """
+  *layers, mean, deviation = kernels
+  if mean != deviation:
+    raise ValueError(f'kernels {kernels} do not end with two heads')
+  return [*layers, (mean[0], 2 * mean[1])]
+
+
 def adam_of(
   optimizer: Any, expected: algorithms.Hyperparameters
 ) -> dict[str, float]:
@@ -93,6 +111,27 @@ def adam_of(
   return {
     'learning_rate': float(large_step) * (1 + epsilon / large),
     'adam_epsilon': epsilon,
+  }
+
+
+def three_adams(
+  policy: dict[str, float],
+  critics: dict[str, float],
+  temperature: dict[str, float],
+) -> dict[str, float]:
+  """Returns SAC's, given what `adam_of` returns of each.
+
+  Raises:
+    ValueError: if their epsilons aren't the same.
+  """
+  for other in (critics, temperature):
+    if not math.isclose(
+      other['adam_epsilon'], policy['adam_epsilon'], rel_tol=1e-3
+    ):
+      raise ValueError(f'Adams of several epsilons: {policy} and {other}')
+  return policy | {
+    'critic_learning_rate': critics['learning_rate'],
+    'temperature_learning_rate': temperature['learning_rate'],
   }
 
 

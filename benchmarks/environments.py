@@ -10,7 +10,8 @@ import sys
 from dopamine_jax import errors
 
 _JAX = ('jax==0.10.2', 'jaxlib==0.10.2', 'flax==0.12.8', 'optax==0.2.8')
-_ATARI = ('gymnasium==1.4.0', 'ale-py==0.12.1', 'opencv-python-headless<6')
+_GYMNASIUM = ('gymnasium[mujoco]==1.4.0', 'mujoco==4.0.0', 'ale-py==0.12.1')
+_STABLE = ('stable-baselines3==2.9.2', 'opencv-python-headless<6')
 _TORCH = ('torch==2.13.0',)
 
 # Peer: calls of pip, one after another. PyTorch comes first, alone, so that pip
@@ -23,16 +24,12 @@ PINS = {
       'dopamine-rl==4.1.2',
       'tensorflow==2.21.0',
       'tensorboard==2.21.0',
-      'gymnasium==1.4.0',
-      'ale-py==0.12.1',
+      *_GYMNASIUM,
       *_JAX,
     ),
   ),
-  'sb3': (_TORCH, ('stable-baselines3==2.9.2', *_ATARI)),
-  'sbx': (
-    _TORCH,
-    ('sbx-rl==0.28.0', 'stable-baselines3==2.9.2', *_ATARI, *_JAX),
-  ),
+  'sb3': (_TORCH, (*_STABLE, *_GYMNASIUM)),
+  'sbx': (_TORCH, ('sbx-rl==0.28.0', *_STABLE, *_GYMNASIUM, *_JAX)),
   'rejax': (('rejax==0.1.3', 'gymnax==1.0.1', *_JAX),),
 }
 

@@ -174,12 +174,40 @@ _PPO_PONG = dataclasses.replace(
   sticky_actions=0.25,
 )
 
+
+def _sac(environment: str, observation: int, action: int) -> algorithms.SAC:
+  """Returns SAC's for an environment of so many numbers; 256-256 throughout."""
+  critic = _mlp(observation + action, 256, 256, 1)
+  return algorithms.SAC(
+    environment=environment,
+    kernels=(*_mlp(observation, 256, 256, 2 * action), *critic, *critic),
+    batch_size=256,
+    update_period=1,
+    buffer_size=100_000,
+    min_history=500,
+    gamma=0.99,
+    learning_rate=3e-4,
+    critic_learning_rate=3e-4,
+    temperature_learning_rate=3e-4,
+    adam_epsilon=1e-8,
+    tau=0.005,
+    target_entropy=-float(action),
+  )
+
+
 _OURS = Contestant('ours', 'ours')
 _DOPAMINE = Contestant('dopamine-rl', 'peers.dopamine')
 _SB3 = Contestant('sb3', 'peers.sb3')
 _SBX = Contestant('sbx', 'peers.sbx')
 _FLOOR = Contestant('AtariVectorEnv alone', 'floor')
 _REJAX = Contestant('rejax', 'peers.rejax')
+
+
+_SAC_COMPARISONS = (
+  Comparison('ours', 'sbx', at_least=1.2),
+  Comparison('ours', 'dopamine-rl', at_least=2.2),
+  Comparison('ours', 'sb3'),
+)
 
 
 def _seeds(count: int, engine: str = 'PythonEngine') -> Contestant:
@@ -353,6 +381,24 @@ JOBS = {
     _PPO_PONG,
     warmup=1_024,
     window=1_024,
+  ),
+  'E': Job(
+    'E: SAC on Pendulum-v1, MLP 256-256, batch 256, an update each step',
+    'agent steps/s',
+    (_OURS, _DOPAMINE, _SB3, _SBX),
+    _SAC_COMPARISONS,
+    _sac('Pendulum-v1', 3, 1),
+    warmup=1_000,
+    window=500,
+  ),
+  'E-cheetah': Job(
+    'E: the same on HalfCheetah-v5',
+    'agent steps/s',
+    (_OURS, _DOPAMINE, _SB3, _SBX),
+    _SAC_COMPARISONS,
+    _sac('HalfCheetah-v5', 17, 6),
+    warmup=1_000,
+    window=500,
   ),
   'replay': Job(
     'Replay: 200,000 slots of 84x84 bytes, n = 3, stack 4',

@@ -58,7 +58,7 @@ def configuration(
   expected: algorithms.Hyperparameters, engine: str
 ) -> tuple[list[str], list[str]]:
   """Returns gin files and bindings."""
-  own = _ppo if isinstance(expected, algorithms.PPO) else _dqn
+  own = {algorithms.PPO: _ppo, algorithms.SAC: _sac}.get(type(expected), _dqn)
   name, bindings = own(expected)
   bindings += [
     f'optax.adam.learning_rate = {expected.learning_rate}',
@@ -152,6 +152,26 @@ def _ppo(expected):
   return 'ppo_atari' if expected.stack > 1 else 'ppo_cartpole', bindings
 
 
+def _sac(expected):
+  """Returns the config's name and bindings, whatever the environment."""
+  action = expected.kernels[2][-1] // 2  # numbers of one
+  bindings = [
+    f"gym.Gym.id = '{expected.environment}'",
+    f'sac.SAC.gamma = {expected.gamma}',
+    'sac.SAC.n_step = 1',
+    f'sac.SAC.update_period = {expected.update_period}',
+    f'sac.SAC.tau = {expected.tau}',
+    # Ours is of each number.
+    f'sac.SAC.target_entropy = {expected.target_entropy / action}',
+    f'actor_critic.Actor.hidden = {expected.hidden}',
+    f'actor_critic.Critics.hidden = {expected.hidden}',
+    f'uniform.UniformReplay.capacity = {expected.buffer_size}',
+    f'uniform.UniformReplay.batch_size = {expected.batch_size}',
+    f'uniform.UniformReplay.min_history = {expected.min_history}',
+  ]
+  return 'sac_pendulum', bindings
+
+
 def hyperparameters(
   one: Any, expected: algorithms.Hyperparameters
 ) -> dict[str, Any]:
@@ -165,8 +185,11 @@ def hyperparameters(
     'frame_skip': getattr(environment, 'frame_skip', 1),
     'stack': loop.stack,
     'sticky_actions': getattr(environment, 'sticky_actions', 0.0),
-    **clock.adam_of(loop.agent.optimizer, expected),
   }
+  if isinstance(expected, algorithms.SAC):
+    found |= {'environment': environment.id}
+    return found | _found_of_sac(loop.agent, loop.replay, state, expected)
+  found |= clock.adam_of(loop.agent.optimizer, expected)
   if isinstance(expected, algorithms.PPO):
     return found | _found_of_ppo(loop.agent, state)
   found |= _found_of_dqn(loop.agent, loop.replay, state)
@@ -176,15 +199,36 @@ def hyperparameters(
   return found
 
 
-def _found_of_dqn(agent, replay, state):
+def _found_off_policy(agent, replay, state):
   return {
     'batch_size': replay.batch_size,
     'update_period': agent.update_period,
     'buffer_size': replay.capacity,
-    'target_update_period': agent.target_update_period,
-    'epsilon': float(agent.epsilon_at(0, explore=True)),
     'min_history': replay.min_history,
     'updates': int(np.max(state.updates)),
+  }
+
+
+def _found_of_dqn(agent, replay, state):
+  return _found_off_policy(agent, replay, state) | {
+    'target_update_period': agent.target_update_period,
+    'epsilon': float(agent.epsilon_at(0, explore=True)),
+  }
+
+
+def _found_of_sac(agent, replay, state, expected):
+  numbers = int(np.prod(agent.action_space.shape))
+  log_temperature = state.agent.params['log_temperature']
+  adams = agent.actor_optimizer, agent.critic_optimizer
+  adams += (agent.temperature_optimizer,)
+  return {
+    **_found_off_policy(agent, replay, state),
+    **clock.three_adams(*(clock.adam_of(each, expected) for each in adams)),
+    'tau': agent.tau,
+    'target_entropy': agent.target_entropy * numbers,
+    'learns_temperature': bool(
+      np.all(log_temperature != np.log(agent.temperature))
+    ),
   }
 
 

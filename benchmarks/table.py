@@ -25,8 +25,12 @@ with squared errors; sb3 also clips gradients. rejax does DQN's updates once all
 its environments have stepped: one update in four agent steps takes four
 environments, so ours has four beside it. In PPO sbx and rejax give policy and
 value an optimizer each, which clips its own gradients, rejax each number by
-itself; rejax bootstraps nothing where an episode is truncated. dopamine-rl runs
-with the repairs that `peers/dopamine.py` names, rejax with the one in
+itself; rejax bootstraps nothing where an episode is truncated. In SAC sb3 and
+sbx move the policy by critics that have moved, ours and dopamine-rl all by what
+an update began with; dopamine-rl's targets are of its target policy's means,
+and its entropy is of the environment's actions; sb3 and sbx give means and
+deviations a layer each, counted as the one that the others have. dopamine-rl
+runs with the repairs that `peers/dopamine.py` names, rejax with the one in
 `peers/rejax.py`. One of them switches on dopamine-rl's prioritized replay,
 which its Rainbow has off by mistake, so that job C is like for like; and in
 Full Rainbow ours has, as dopamine-rl does, one hidden layer below both streams,

@@ -4,6 +4,12 @@ Each repair does the least that lets its modules be imported and run; nothing
 that DQN does at a step is changed. Rainbow gets the prioritized replay that it
 is configured for: its base class overwrites the scheme with 'uniform' when it
 is made, so that 4.1.2 by itself never renews a priority or weights a loss.
+
+SAC runs as it is, in the runner of discrete actions: that of continuous ones,
+whose steps are the same, imports dm_control. It takes each transition's
+gradient by itself and then their mean, its target network has a policy too, of
+whose mean action it asks the value, and its entropy is of the environment's
+actions, which on Pendulum is log 2 more than of those in [-1, 1].
 """
 
 import functools
@@ -13,6 +19,7 @@ import time
 import types
 from typing import Any
 
+import gymnasium
 import jax
 from jax._src import core as jax_core
 from jax.interpreters import xla
@@ -49,7 +56,9 @@ from dopamine.jax import networks  # noqa: E402
 from dopamine.jax.agents.dqn import dqn_agent  # noqa: E402
 from dopamine.jax.agents.full_rainbow import full_rainbow_agent  # noqa: E402
 from dopamine.jax.agents.rainbow import rainbow_agent  # noqa: E402
+from dopamine.jax.agents.sac import sac_agent  # noqa: E402
 import gin  # noqa: E402
+import numpy as np  # noqa: E402
 
 PACKAGES = ('dopamine-rl', 'jax', 'jaxlib', 'tensorflow', 'gymnasium')
 
@@ -72,9 +81,7 @@ def measure(
   with tempfile.TemporaryDirectory() as folder:
     runner = run_experiment.TrainRunner(
       folder,
-      lambda sess, environment, summary_writer: _agent(
-        expected, environment.action_space.n
-      ),
+      lambda sess, environment, summary_writer: _agent(expected, environment),
       lambda: Ticking(_environment(expected), watch),
     )
     try:
@@ -119,7 +126,18 @@ class Ticking:
     return self.inner.step(action)
 
 
-def _agent(expected, num_actions):
+def _agent(expected, environment):
+  if isinstance(expected, algorithms.SAC):
+    observations = environment.observation_space
+    actions = environment.action_space
+    return sac_agent.SACAgent(
+      action_shape=actions.shape,
+      action_limits=(actions.low, actions.high),
+      action_dtype=actions.dtype,
+      observation_shape=observations.shape,
+      observation_dtype=observations.dtype,
+    )
+  num_actions = environment.action_space.n
   if not isinstance(expected, algorithms.Rainbow):
     return dqn_agent.JaxDQNAgent(num_actions, **_space(expected))
   if expected.agent == 'full_rainbow':
@@ -131,6 +149,42 @@ def _agent(expected, num_actions):
 
 
 def _bindings(expected):
+  if isinstance(expected, algorithms.SAC):
+    own = f"""
+SACAgent.num_layers = {len(expected.hidden)}
+SACAgent.hidden_units = {expected.hidden[0]}
+SACAgent.gamma = {expected.gamma}
+SACAgent.min_replay_history = {expected.min_history}
+SACAgent.update_period = {expected.update_period}
+SACAgent.target_smoothing_coefficient = {expected.tau}
+SACAgent.target_entropy = {expected.target_entropy}
+SACAgent.seed = 0
+Runner.clip_rewards = False
+"""
+  else:
+    own = _bindings_of_dqn(expected)
+  return f"""
+{own}
+create_optimizer.learning_rate = {expected.learning_rate}
+create_optimizer.eps = {expected.adam_epsilon}
+ReplayBuffer.max_capacity = {expected.buffer_size}
+ReplayBuffer.batch_size = {expected.batch_size}
+Runner.num_iterations = 1
+Runner.training_steps = 1_000_000_000
+Runner.max_steps_per_episode = {_longest_episode(expected)}
+Runner.fine_grained_print_to_console = False
+"""
+
+
+def _longest_episode(expected):
+  """Returns in how many steps an episode ends that nothing else ends."""
+  if expected.stack > 1:
+    return 27_000
+  name = getattr(expected, 'environment', 'CartPole-v1')
+  return gymnasium.spec(name).max_episode_steps
+
+
+def _bindings_of_dqn(expected):
   # Rainbow hands its base class all of it; Full Rainbow leaves it to gin.
   owner, own = 'JaxDQNAgent', ''
   if isinstance(expected, algorithms.Rainbow):
@@ -154,14 +208,6 @@ PrioritizedSamplingDistribution.priority_exponent = {expected.alpha}
 {owner}.epsilon_fn = @jax.agents.dqn.dqn_agent.identity_epsilon
 {owner}.epsilon_train = {expected.epsilon}
 {owner}.seed = 0
-create_optimizer.learning_rate = {expected.learning_rate}
-create_optimizer.eps = {expected.adam_epsilon}
-ReplayBuffer.max_capacity = {expected.buffer_size}
-ReplayBuffer.batch_size = {expected.batch_size}
-Runner.num_iterations = 1
-Runner.training_steps = 1_000_000_000
-Runner.max_steps_per_episode = {27_000 if expected.stack > 1 else 500}
-Runner.fine_grained_print_to_console = False
 """
 
 
@@ -185,19 +231,30 @@ def _space(expected):
 
 def _environment(expected):
   if expected.stack == 1:
-    return gym_lib.create_gym_environment('CartPole', 'v1')
+    name = getattr(expected, 'environment', 'CartPole-v1')
+    return gym_lib.create_gym_environment(*name.split('-'))
   return atari_lib.create_atari_environment('Pong', sticky_actions=True)
 
 
 def _found(runner, expected):
   agent, environment = runner._agent, runner._environment
   found = {
-    'kernels': clock.kernels_of(agent.online_params),
     'batch_size': agent._replay._batch_size,
     'update_period': agent.update_period,
     'buffer_size': agent._replay._max_capacity,
-    'target_update_period': agent.target_update_period,
     'gamma': agent.gamma,
+    'min_history': agent.min_replay_history,
+    'num_envs': 1,
+    'frame_skip': 1,
+    'stack': agent.stack_size,
+    'sticky_actions': 0.0,
+    'updates': int(agent.optimizer_state[0].count),
+  }
+  if isinstance(expected, algorithms.SAC):
+    return found | _sac(agent, environment, expected)
+  found |= {
+    'kernels': clock.kernels_of(agent.online_params),
+    'target_update_period': agent.target_update_period,
     'epsilon': float(
       agent.epsilon_fn(
         agent.epsilon_decay_period,
@@ -206,12 +263,6 @@ def _found(runner, expected):
         agent.epsilon_train,
       )
     ),
-    'min_history': agent.min_replay_history,
-    'num_envs': 1,
-    'frame_skip': 1,
-    'stack': agent.stack_size,
-    'sticky_actions': 0.0,
-    'updates': int(agent.optimizer_state[0].count),
     **clock.adam_of(agent.optimizer, expected),
   }
   if expected.stack > 1:
@@ -223,6 +274,24 @@ def _found(runner, expected):
   if isinstance(expected, algorithms.Rainbow):
     found |= _rainbow(agent)
   return found
+
+
+def _sac(agent, environment, expected):
+  """Returns the hyper-parameters that only SAC has."""
+  if agent.target_update_type != 'soft' or agent.update_horizon != 1:
+    raise ValueError('not a soft update and one-step returns')
+  network, temperature = (
+    clock.adam_of(each, expected)
+    for each in (agent.network_optimizer, agent.alpha_optimizer)
+  )
+  return {
+    'environment': environment.environment.spec.id,
+    'kernels': clock.kernels_of(agent.network_params),
+    'tau': agent.target_smoothing_coefficient,
+    'target_entropy': agent.target_entropy,
+    'learns_temperature': bool(np.all(agent.log_alpha != 0)),
+    **clock.three_adams(network, network, temperature),
+  }
 
 
 def _rainbow(agent):

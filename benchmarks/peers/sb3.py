@@ -1,10 +1,11 @@
 """Stable-Baselines3, in PyTorch; sbx's algorithms have the same interface.
 
 DQN's loss is Huber's and it clips the norm of gradients at 10; both have no
-switch. Neither costs much.
+switch. Neither costs much. SAC's policy is moved by critics that have moved.
 """
 
 from collections.abc import Mapping
+import functools
 from typing import Any
 
 import ale_py
@@ -28,20 +29,43 @@ def measure(job: jobs.Job) -> tuple[list[float], dict[str, Any]]:
   if expected.stack == 1:
     policy_kwargs['net_arch'] = list(expected.hidden)
   model = make(stable_baselines3, expected, policy_kwargs)
+  values = rates(model, job)
+  found = settings(model, expected)
+  if isinstance(expected, algorithms.SAC):
+    return values, found | _learners_of_sac(model)
   network = model.policy
   if isinstance(expected, algorithms.DQN):
     network = model.q_net
-  # PyTorch has [out, in, height, width].
+  return values, found | {
+    'kernels': _kernels_of(network),
+    **_adam_of(model.policy.optimizer),
+  }
+
+
+def _kernels_of(network):
   shapes = [
     tuple(value.shape) for value in network.parameters() if value.dim() > 1
   ]
-  kernels = [(*shape[2:], shape[1], shape[0]) for shape in shapes]
-  group = model.policy.optimizer.param_groups[0]
-  values = rates(model, job)
-  return values, settings(model, expected) | {
-    'kernels': kernels,
-    'learning_rate': group['lr'],
-    'adam_epsilon': group['eps'],
+  # PyTorch has [out, in, height, width].
+  return [(*shape[2:], shape[1], shape[0]) for shape in shapes]
+
+
+def _adam_of(optimizer):
+  (group,) = optimizer.param_groups
+  return {'learning_rate': group['lr'], 'adam_epsilon': group['eps']}
+
+
+def _learners_of_sac(model):
+  """Returns the hyper-parameters that lie elsewhere in sbx."""
+  if model.target_update_interval != 1:
+    raise ValueError('target critics do not move at each update')
+  policy = clock.with_one_head(_kernels_of(model.actor))
+  learners = model.actor.optimizer, model.critic.optimizer
+  learners += (model.ent_coef_optimizer,)
+  return {
+    'kernels': policy + _kernels_of(model.critic),
+    'learns_temperature': model.log_ent_coef.item() != 0,
+    **clock.three_adams(*map(_adam_of, learners)),
   }
 
 
@@ -52,13 +76,15 @@ def make(
 ) -> Any:
   """Returns the package's algorithm on the job's environment."""
   pixels = expected.stack > 1
-  environment = vec_env.DummyVecEnv(
-    [_pong if pixels else _cartpole] * expected.num_envs
-  )
+  name = getattr(expected, 'environment', 'CartPole-v1')
+  one = _pong if pixels else functools.partial(gymnasium.make, name)
+  environment = vec_env.DummyVecEnv([one] * expected.num_envs)
   if pixels:
     environment = vec_env.VecFrameStack(environment, expected.stack)
   if isinstance(expected, algorithms.PPO):
     algorithm, own = package.PPO, _ppo(expected)
+  elif isinstance(expected, algorithms.SAC):
+    algorithm, own = package.SAC, _sac(expected)
   else:
     algorithm, own = package.DQN, _dqn(expected)
   return algorithm(
@@ -74,12 +100,25 @@ def make(
   )
 
 
-def _dqn(expected):
+def _off_policy(expected):
   return {
     'buffer_size': expected.buffer_size,
     'learning_starts': expected.min_history,
     'train_freq': expected.update_period,
     'gradient_steps': 1,
+  }
+
+
+def _sac(expected):
+  return _off_policy(expected) | {
+    'tau': expected.tau,
+    'ent_coef': 'auto',
+    'target_entropy': expected.target_entropy,
+  }
+
+
+def _dqn(expected):
+  return _off_policy(expected) | {
     'target_update_interval': expected.target_update_period,
     'exploration_initial_eps': expected.epsilon,
     'exploration_final_eps': expected.epsilon,
@@ -124,19 +163,36 @@ def settings(
     }
   if isinstance(expected, algorithms.PPO):
     return found | _found_of_ppo(model)
+  if isinstance(expected, algorithms.SAC):
+    return found | _found_of_sac(model)
   return found | _found_of_dqn(model)
 
 
-def _found_of_dqn(model):
-  if model.gradient_steps != 1 or model.tau != 1.0 or model.n_steps != 1:
-    raise ValueError('not one update, a hard copy and one-step returns')
+def _found_off_policy(model):
+  if model.gradient_steps != 1 or model.n_steps != 1:
+    raise ValueError('not one update and one-step returns')
   return {
     'update_period': model.train_freq.frequency,
     'buffer_size': model.replay_buffer.buffer_size,
-    'target_update_period': model.target_update_interval,
-    'epsilon': model.exploration_schedule(0.5),
     'min_history': model.learning_starts,
     'updates': model._n_updates,
+  }
+
+
+def _found_of_dqn(model):
+  if model.tau != 1.0:
+    raise ValueError('not a hard copy')
+  return _found_off_policy(model) | {
+    'target_update_period': model.target_update_interval,
+    'epsilon': model.exploration_schedule(0.5),
+  }
+
+
+def _found_of_sac(model):
+  return _found_off_policy(model) | {
+    'environment': model.get_env().envs[0].spec.id,
+    'tau': model.tau,
+    'target_entropy': float(model.target_entropy),
   }
 
 
@@ -173,10 +229,6 @@ def rates(model: Any, job: jobs.Job) -> list[float]:
   except clock.Finished:
     pass
   return watch.rates
-
-
-def _cartpole():
-  return gymnasium.make('CartPole-v1')
 
 
 def _pong():

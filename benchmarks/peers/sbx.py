@@ -1,7 +1,8 @@
 """sbx: Stable-Baselines3's loops around updates in JAX; DQN's loss is Huber's.
 
 PPO's policy and value have an optimizer each. On pixels each computes the
-convolutions for itself, after every step of which the other gets a copy.
+convolutions for itself, after every step of which the other gets a copy. SAC's
+policy is moved by critics that have moved.
 """
 
 from typing import Any
@@ -19,7 +20,9 @@ PACKAGES = ('sbx-rl', 'stable-baselines3', 'jax', 'jaxlib', 'gymnasium')
 def measure(job: jobs.Job) -> tuple[list[float], dict[str, Any]]:
   """Returns rates and the hyper-parameters in force."""
   expected = job.hyperparameters
-  if not isinstance(expected, algorithms.PPO):
+  if isinstance(expected, algorithms.SAC):
+    layers, found_of = expected.hidden, _found_of_sac
+  elif not isinstance(expected, algorithms.PPO):
     # The width of each hidden layer, or of the one after the convolutions.
     layers, found_of = expected.hidden[-1:], _found_of_dqn
   else:
@@ -42,6 +45,27 @@ def _found_of_dqn(model, expected):
   state = model.policy.qf_state
   kernels = clock.kernels_of(state.params)
   return {'kernels': kernels, **clock.adam_of(state.tx, expected)}
+
+
+def _found_of_sac(model, expected):
+  if model.policy_delay != 1:
+    raise ValueError('the policy is not updated whenever the critics are')
+  policy, critics = model.policy.actor_state, model.policy.qf_state
+  temperature, count = model.ent_coef_state, model.policy.n_critics
+  heads = clock.kernels_of(
+    [layer for _, layer in sorted(policy.params['params'].items())]
+  )
+  adams = [
+    clock.adam_of(each.tx, expected) for each in (policy, critics, temperature)
+  ]
+  return {
+    # The critics' lie in one array, along its first axis.
+    'kernels': clock.with_one_head(heads)
+    + clock.kernels_of(critics.params, count) * count,
+    'learns_temperature': float(temperature.params['log_ent_coef']) != 0,
+    'updates': int(critics.step),
+    **clock.three_adams(*adams),
+  }
 
 
 def _found_of_ppo(model, expected):

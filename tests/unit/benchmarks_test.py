@@ -2,6 +2,7 @@ import dataclasses
 import json
 import re
 
+import gymnasium
 import optax
 import pytest
 
@@ -119,10 +120,85 @@ def test_a_ppo_that_differs_is_refused(name, value):
   assert difference.startswith(name)
 
 
+@pytest.mark.parametrize(
+  ('name', 'value'),
+  [
+    ('environment', 'Pendulum-v0'),
+    # One critic; means without deviations.
+    (
+      'kernels',
+      [[3, 256], [256, 256], [256, 2], [4, 256], [256, 256], [256, 1]],
+    ),
+    (
+      'kernels',
+      [[3, 256], [256, 256], [256, 1], *[[4, 256], [256, 256], [256, 1]] * 2],
+    ),
+    ('batch_size', 100),
+    ('update_period', 2),
+    ('buffer_size', 1_000_000),
+    ('min_history', 100),
+    ('learning_rate', 1e-3),
+    ('critic_learning_rate', 1e-3),
+    ('temperature_learning_rate', 1e-3),
+    ('tau', 0.01),
+    ('target_entropy', -0.5),
+    ('learns_temperature', False),
+    ('updates', 1_500),
+  ],
+)
+def test_a_sac_that_differs_is_refused(name, value):
+  sac = jobs.JOBS['E']
+  assert not jobs.differences(sac, reported(sac))
+  (difference,) = jobs.differences(sac, reported(sac, **{name: value}))
+  assert difference.startswith(name)
+
+
+@pytest.mark.parametrize(
+  ('name', 'needs'), [('E', 'gymnasium'), ('E-cheetah', 'mujoco')]
+)
+def test_a_job_of_sac_fits_its_environment(name, needs):
+  pytest.importorskip(needs)
+  expected = jobs.JOBS[name].hyperparameters
+  environment = gymnasium.make(expected.environment)
+  (observation,) = environment.observation_space.shape
+  (action,) = environment.action_space.shape
+  assert expected.kernels == (
+    *((observation, 256), (256, 256), (256, 2 * action)),
+    *((observation + action, 256), (256, 256), (256, 1)) * 2,
+  )
+  assert expected.hidden == (256, 256)
+  assert expected.target_entropy == -action  # the paper's, in nats
+
+
+def test_sacs_three_optimizers_are_reported_as_one_each():
+  def adam(rate, epsilon=1e-8):
+    return {'learning_rate': rate, 'adam_epsilon': epsilon}
+
+  assert clock.three_adams(adam(1e-3), adam(2e-3), adam(3e-3)) == {
+    'learning_rate': 1e-3,
+    'critic_learning_rate': 2e-3,
+    'temperature_learning_rate': 3e-3,
+    'adam_epsilon': 1e-8,
+  }
+  with pytest.raises(ValueError, match='epsilons'):
+    clock.three_adams(adam(1e-3), adam(1e-3), adam(1e-3, 1e-5))
+
+
+def test_two_heads_of_a_policy_count_as_one():
+  kernels = [(17, 64), (64, 32), (32, 6), (32, 6)]
+  assert clock.with_one_head(kernels) == [(17, 64), (64, 32), (32, 12)]
+  with pytest.raises(ValueError, match='two heads'):
+    clock.with_one_head([(17, 64), (64, 6)])
+
+
 def test_how_many_updates_belong_to_so_many_steps():
   # One in four steps after 500; 16 gradient steps after each 1,024.
   assert A.hyperparameters.updates(1_500) == 250
   assert A.hyperparameters.updates(100) == 0
+  sac = jobs.JOBS['E'].hyperparameters
+  assert [sac.updates(steps) for steps in (100, 500, 501, 3_500)] == [
+    0, 0, 1, 3_000,
+  ]  # fmt: skip
   ppo = jobs.JOBS['D'].hyperparameters
   assert [ppo.updates(steps) for steps in (1_023, 1_024, 3_000)] == [0, 16, 32]
 
@@ -256,6 +332,27 @@ def test_our_dqn_runs_with_the_hyperparameters_of_the_table(num_seeds):
     window=40,
   )
   assert runs_as_the_table_says(job, num_seeds=num_seeds)
+
+
+def test_our_sac_runs_with_the_hyperparameters_of_the_table():
+  expected = jobs.JOBS['E'].hyperparameters
+  changed = {
+    'kernels': tuple(
+      tuple(32 if size == 256 else size for size in kernel)
+      for kernel in expected.kernels
+    ),
+    'batch_size': 32,
+    'min_history': 40,
+    'tau': 0.01,
+    'target_entropy': -2.0,
+  }
+  job = dataclasses.replace(
+    jobs.JOBS['E'],
+    hyperparameters=dataclasses.replace(expected, **changed),
+    warmup=60,
+    window=20,
+  )
+  assert runs_as_the_table_says(job)
 
 
 @pytest.mark.parametrize(
