@@ -152,11 +152,10 @@ class DQN(off_policy.OffPolicy):
     metrics |= {'Loss': loss, 'QMean': jnp.mean(q), 'QMax': jnp.max(q)}
     return state, metrics, jnp.sqrt(losses)
 
-  def anatomy(self, state) -> agent_lib.Anatomy:
+  def anatomy(self, state) -> dict[str, agent_lib.Anatomy]:
     """See base class."""
-    return agent_lib.Anatomy(
-      self.module, self.q_values, state.params, state.target_params
-    )
+    network = agent_lib.Anatomy(self.module, state.params, state.target_params)
+    return {'': network._replace(values=self.q_values)}
 
   def outlook(self, state, observation, key) -> agent_lib.Outlook:
     """See base class."""

@@ -21,7 +21,6 @@ import optax
 import rlax
 
 from dopamine_jax import agent as agent_lib
-from dopamine_jax import config
 from dopamine_jax import distributions
 from dopamine_jax import exploration
 from dopamine_jax import networks
@@ -45,7 +44,7 @@ class PPO(on_policy.OnPolicy):
   """Proximal policy optimization, of discrete or continuous actions.
 
   Attributes:
-    network: makes the Flax module from `num_outputs`; see `ActorCritic`.
+    network: see base class; it gives a value too, like `ActorCritic`.
     optimizer: see base class.
     update_period: see base class.
     num_epochs: see base class.
@@ -103,6 +102,10 @@ class PPO(on_policy.OnPolicy):
     observation = state.observations.normalize(observation)
     policy, _ = self.policy(state.params, observation)
     return policy.sample(key) if explore else policy.mode()
+
+  def anatomy(self, state):
+    """See base class."""
+    return super().anatomy(state.replace(params=state.params['network']))
 
   def outlook(self, state, observation, key) -> agent_lib.Outlook:
     """See base class."""
@@ -172,9 +175,3 @@ class PPO(on_policy.OnPolicy):
     if self.target_kl is None:
       return None
     return lambda metrics: metrics['KL'] > self.target_kl
-
-  @property
-  def module(self):
-    """The network, a Flax module."""
-    outputs = distributions.num_outputs(self.action_space)
-    return config.configured(self.network)(num_outputs=outputs)

@@ -20,7 +20,6 @@ import optax
 import rlax
 
 from dopamine_jax import agent as agent_lib
-from dopamine_jax import config
 from dopamine_jax import exploration
 from dopamine_jax import networks
 from dopamine_jax import on_policy
@@ -40,7 +39,7 @@ class PQN(on_policy.OnPolicy):
   """Parallelized Q-network: Q(lambda) from each rollout.
 
   Attributes:
-    network: makes the Flax module from `num_outputs`, one for each action.
+    network: see base class.
     optimizer: see base class.
     update_period: see base class.
     num_epochs: see base class.
@@ -117,9 +116,3 @@ class PQN(on_policy.OnPolicy):
   def schedules(self, step: int) -> dict[str, float]:
     """See base class."""
     return {'Epsilon': float(exploration.value_at(self.epsilon, step))}
-
-  @property
-  def module(self):
-    """The network, a Flax module."""
-    outputs = int(self.action_space.n)
-    return config.configured(self.network)(num_outputs=outputs)

@@ -13,7 +13,6 @@ Differs from the paper:
 from collections.abc import Callable
 import functools
 
-from flax import struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,14 +25,6 @@ from dopamine_jax import distributions
 from dopamine_jax import off_policy
 from dopamine_jax import optimization
 from dopamine_jax.replay import uniform
-
-
-class SACState(struct.PyTreeNode):
-  """What learning changes."""
-
-  params: dict[str, optax.Params]  # of actor, critics and temperature
-  target_params: optax.Params  # of the critics
-  optimizer_state: optax.OptState
 
 
 class SAC(off_policy.OffPolicy):
@@ -72,7 +63,7 @@ class SAC(off_policy.OffPolicy):
     if self.temperature <= 0:
       self.refuse('temperature', 'must be above 0, for it has a logarithm')
 
-  def init(self, key, observation) -> SACState:
+  def init(self, key, observation) -> actor_critic.State:
     """See base class."""
     actor, critics = self.modules
     actor_key, key = jax.random.split(key)
@@ -82,7 +73,7 @@ class SAC(off_policy.OffPolicy):
       'critics': critics.init(key, observation, action)['params'],
       'log_temperature': jnp.full((), np.log(self.temperature)),
     }
-    return SACState(
+    return actor_critic.State(
       params=params,
       # A copy: the update donates both.
       target_params=jax.tree.map(jnp.copy, params['critics']),
@@ -101,6 +92,10 @@ class SAC(off_policy.OffPolicy):
     """Draws an action, or takes the mean before tanh; see base class."""
     policy = self.policy(state.params['actor'], observation)
     return policy.sample(key) if explore else policy.mode()
+
+  def anatomy(self, state) -> dict[str, agent_lib.Anatomy]:
+    """See base class."""
+    return actor_critic.anatomy(*self.modules, state)
 
   def outlook(self, state, observation, key) -> agent_lib.Outlook:
     """See base class."""
@@ -160,7 +155,7 @@ class SAC(off_policy.OffPolicy):
     target_params = optax.incremental_update(
       params['critics'], state.target_params, self.tau
     )
-    state = SACState(params, target_params, optimizer_state)
+    state = actor_critic.State(params, target_params, optimizer_state)
     seen |= metrics | {'Loss': loss}
     return state, seen, jnp.mean(jnp.abs(td_error), axis=0)
 

@@ -1,17 +1,29 @@
-"""Networks of continuous actions, as Flax modules: a policy, and its critics.
+"""What agents of continuous actions share: a policy, its critics, their state.
 
-Each shows its activations and features as those of `networks` do.
+The networks are Flax modules, and show their activations and features as those
+of `networks` do.
 """
 
 from collections.abc import Sequence
 
 from flax import linen as nn
+from flax import struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
+from dopamine_jax import agent as agent_lib
 from dopamine_jax import distributions
 from dopamine_jax import networks
+
+
+class State(struct.PyTreeNode):
+  """What learning changes."""
+
+  params: dict[str, optax.Params]  # of `actor`, `critics` and what else learns
+  target_params: optax.Params  # of the critics
+  optimizer_state: optax.OptState
 
 
 class Actor(nn.Module):
@@ -82,3 +94,30 @@ class Critics(nn.Module):
       for _ in range(self.num_critics)
     ]
     return jnp.stack([critic(x)[:, 0] for critic in critics])
+
+
+def anatomy(
+  actor: nn.Module, critics: nn.Module, state: State
+) -> dict[str, agent_lib.Anatomy]:
+  """Returns what `health` looks into, see `Agent.anatomy`.
+
+  Args:
+    actor: maps observations to distributions of actions.
+    critics: maps observations and actions to values [K, B].
+    state: holds their parameters.
+  """
+
+  def values(params, observation, action, key):
+    del key
+    return critics.apply({'params': params}, observation, action).T
+
+  return {
+    'Actor': agent_lib.Anatomy(actor, state.params['actor']),
+    'Critics': agent_lib.Anatomy(
+      critics,
+      state.params['critics'],
+      state.target_params,
+      inputs=lambda batch: (batch.observation, batch.action),
+      values=values,
+    ),
+  }

@@ -70,17 +70,20 @@ class Anatomy(NamedTuple):
   """What `health` looks into: a network, and what it is for.
 
   Attributes:
-    module: a Flax module that maps observations [B, *observation_shape], and
-      shows its `activations` and `features` as those of `networks` do.
-    values: what it predicts [B, ...], of parameters, observations and a key.
+    module: a Flax module that shows its `activations` and `features` as those
+      of `networks` do.
     params: the parameters that learn.
     target_params: those of its target network; None if it has none.
+    inputs: what `module` is given of transitions [B]; their observations.
+    values: what it predicts [B, ...], of parameters, inputs and a key; None:
+      what `module` returns.
   """
 
   module: Any
-  values: Callable[[Any, jax.Array, jax.Array], jax.Array]
   params: Any
   target_params: Any = None
+  inputs: Callable[[Transition], tuple] = lambda seen: (seen.observation,)
+  values: Callable[..., Any] | None = None
 
 
 class Outlook(NamedTuple):
@@ -207,8 +210,11 @@ class Agent(settings.Settings):
     """
     raise NotImplementedError
 
-  def anatomy(self, state: State) -> Anatomy:
-    """Returns what `runner.Runner.health` looks into; optional."""
+  def anatomy(self, state: State) -> dict[str, Anatomy]:
+    """Returns what `runner.Runner.health` looks into; optional.
+
+    By name, with which the tags of its metrics begin: '' if it is but one.
+    """
     del state
     raise errors.UserError(
       f'runner.Runner.health asks for what {type(self).__name__} does not '

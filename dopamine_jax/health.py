@@ -4,7 +4,11 @@
 names what is measured; by default nothing is, and no program differs. Each
 number is a pure function of the training state, computed when an iteration has
 ended, on transitions sampled by a key that nothing else uses: what is learned
-is the same to the bit, with it or without.
+is the same to the bit, with it or without. An on-policy agent's are drawn from
+its newest rollout.
+
+An agent of several networks has each of them measured: of SAC there are
+`ActorDormantNeurons` and `CriticsDormantNeurons`.
 
 Before the replay holds its `min_history`, which after a resume without replay
 comes again, nothing is measured, and those iterations have no row.
@@ -25,145 +29,25 @@ more, once.
 
 from collections.abc import Sequence
 import functools
-import math
-from typing import Any
 
-from flax import struct
-from flax import traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dopamine_jax import agent as agent_lib
 from dopamine_jax import engine as engine_lib
 from dopamine_jax import errors
-from dopamine_jax import loop as loop_lib
+from dopamine_jax import inspection
 from dopamine_jax import processes
 from dopamine_jax import settings
 from dopamine_jax.replay import prioritized
 from dopamine_jax.replay import sum_tree
 
-# Evaluations fold their iteration into the same key; none has this number.
-_NO_ITERATION = np.uint32(2**32 - 1)
-
-
-class Seen(struct.PyTreeNode):
-  """What a network does with a batch of observations.
-
-  Attributes:
-    values: [B, ...], what it predicts: of DQN Q-values [B, A].
-    magnitudes: [B, units] by layer, the means of |activation| over all axes
-      between, such as an image's; empty if the network shows no activations.
-    features: [B, F], what its last layer reads; None if it doesn't show them.
-  """
-
-  values: jax.Array
-  magnitudes: dict[str, jax.Array]
-  features: jax.Array | None
-
-
-class View:
-  """One seed's training, as a metric sees it; what none looks at costs nothing.
-
-  Attributes:
-    loop: the settings of agent and replay.
-    state: the training state.
-    anatomy: see `Agent.anatomy`, which may raise UserError.
-  """
-
-  def __init__(self, loop: loop_lib.Loop, state: loop_lib.TrainingState):
-    self.loop = loop
-    self.state = state
-    self._key = jax.random.fold_in(
-      jax.random.fold_in(state.experience.keys.evaluate, _NO_ITERATION),
-      state.experience.agent_steps,
-    )
-    self._seen = {}
-
-  @functools.cached_property
-  def anatomy(self) -> agent_lib.Anatomy:
-    """See above."""
-    return self.loop.agent.anatomy(self.state.agent)
-
-  def look(self, num_transitions: int, *, target: bool = False) -> Seen:
-    """Returns what a network does with observations from the replay.
-
-    Samples go through it one after the other, so that this takes no more memory
-    than an update.
-
-    Args:
-      num_transitions: how many, rounded up to whole samples of the replay.
-      target: whether to look at the target network.
-    """
-    call = num_transitions, target
-    if call not in self._seen:
-      self._seen[call] = self._look(*call)
-    return self._seen[call]
-
-  def _look(self, num_transitions, target):
-    anatomy = self.anatomy
-    params = anatomy.target_params if target else anatomy.params
-
-    def each(i):
-      key = jax.random.fold_in(self._key, i)
-      return see(anatomy, params, self._observe(key), key)
-
-    in_sample = jax.eval_shape(self._observe, self._key).shape[0]
-    samples = jnp.arange(math.ceil(num_transitions / in_sample))
-    return jax.tree.map(
-      lambda leaf: leaf.reshape(-1, *leaf.shape[2:]),
-      jax.lax.map(each, samples),
-    )
-
-  def _observe(self, key):
-    """Returns the observations [B, ...] of one sample."""
-    replay = self.state.experience.replay
-    sample = self.loop.split_batch(self.loop.replay.sample(replay, key))
-    return sample.transition.observation
-
-
-def see(
-  anatomy: agent_lib.Anatomy,
-  params: Any,
-  observation: jax.Array,
-  key: jax.Array,
-) -> Seen:
-  """Returns what a network with these parameters does with observations.
-
-  Args:
-    anatomy: the network.
-    params: its own, or its target network's.
-    observation: [B, *observation_shape].
-    key: a PRNG key, for noise.
-  """
-  _, state = anatomy.module.apply(
-    {'params': params},
-    observation,
-    rngs={'noise': key},
-    mutable='intermediates',
-  )
-  sown = traverse_util.flatten_dict(state.get('intermediates', {}))
-  magnitudes, features = {}, []
-  for path, arrays in sorted(sown.items()):
-    if path[-1] == 'activations':
-      for i, array in enumerate(arrays):
-        between = tuple(range(1, array.ndim - 1))
-        name = '/'.join([*path, str(i)])
-        magnitudes[name] = jnp.mean(jnp.abs(array), axis=between)
-    elif path[-1] == 'features':
-      features += [array.reshape(-1, array.shape[-1]) for array in arrays]
-  return Seen(
-    values=anatomy.values(params, observation, key),
-    magnitudes=magnitudes,
-    features=jnp.concatenate(features, axis=-1) if features else None,
-  )
-
 
 class Metric(settings.Settings):
   """What is measured; extend it, and name it in `runner.Runner.health`."""
 
-  def measure(self, view: View) -> dict[str, jax.Array]:
+  def measure(self, view: inspection.View) -> dict[str, jax.Array]:
     """Returns scalars by name; traced once, when a training starts.
 
     Raises:
@@ -173,7 +57,7 @@ class Metric(settings.Settings):
 
 
 class Sampled(Metric):
-  """What is measured on transitions from the replay.
+  """What is measured of each network, on transitions from the replay.
 
   Attributes:
     num_transitions: how many, rounded up to whole samples of the replay.
@@ -184,6 +68,25 @@ class Sampled(Metric):
   def __post_init__(self):
     super().__post_init__()
     self.require_at_least(1, 'num_transitions')
+
+  def measure(self, view):
+    """See base class."""
+    return {
+      f'{network}{name}': value
+      for network in view.anatomy
+      for name, value in self.measure_network(view, network).items()
+    }
+
+  def measure_network(
+    self, view: inspection.View, network: str
+  ) -> dict[str, jax.Array]:
+    """Returns what `measure` does of one network, before which its name goes.
+
+    Args:
+      view: see base class.
+      network: its name in `view.anatomy`.
+    """
+    raise NotImplementedError
 
 
 class DormantNeurons(Sampled):
@@ -205,13 +108,12 @@ class DormantNeurons(Sampled):
     super().__post_init__()
     self.require_at_least(0, 'threshold')
 
-  def measure(self, view):
+  def measure_network(self, view, network):
     """See base class."""
-    layers = view.look(self.num_transitions).magnitudes
+    layers = view.look(self.num_transitions, network).magnitudes
     if not layers:
-      raise _nothing_shown(
-        self, view, 'activations', 'behind each nonlinearity'
-      )
+      where = 'behind each nonlinearity'
+      raise _nothing_shown(self, view, network, 'activations', where)
     dormant = sum(self._count_dormant(layer) for layer in layers.values())
     total = sum(layer.shape[-1] for layer in layers.values())
     return {'DormantNeurons': dormant / total}
@@ -241,11 +143,12 @@ class EffectiveRank(Sampled):
     super().__post_init__()
     self.require_fraction('delta')
 
-  def measure(self, view):
+  def measure_network(self, view, network):
     """See base class."""
-    features = view.look(self.num_transitions).features
+    features = view.look(self.num_transitions, network).features
     if features is None:
-      raise _nothing_shown(self, view, 'features', 'before the last layer')
+      where = 'before the last layer'
+      raise _nothing_shown(self, view, network, 'features', where)
     return {'EffectiveRank': effective_rank(features, self.delta)}
 
 
@@ -258,24 +161,33 @@ def effective_rank(features: jax.Array, delta: float) -> jax.Array:
 
 
 class TargetDrift(Sampled):
-  """How far the online network has moved from its target network.
+  """How far an online network has moved from its target network.
 
+  A network that has none, as SAC's actor, is left out.
   Where an iteration is a multiple of the target network's period, this sees
   the two just after they were made equal, and so no drift at all.
   """
 
   def measure(self, view):
     """See base class."""
-    anatomy = view.anatomy
-    if anatomy.target_params is None:
+    found = super().measure(view)
+    if not found:
       raise errors.UserError(
         f'health.TargetDrift compares a network with its target network, and '
         f'{type(view.loop.agent).__name__} has none. Take it out of '
         'runner.Runner.health.'
       )
+    return found
+
+  def measure_network(self, view, network):
+    """See base class."""
+    anatomy = view.anatomy[network]
+    if anatomy.target_params is None:
+      return {}
     moved = optax.tree.sub(anatomy.params, anatomy.target_params)
     online, target = (
-      view.look(self.num_transitions, target=x).values for x in (False, True)
+      view.look(self.num_transitions, network, target=x).values
+      for x in (False, True)
     )
     return {
       'ParameterDrift': optax.tree.norm(moved),
@@ -308,7 +220,7 @@ class PriorityQuantiles(Metric):
         'health.PriorityQuantiles needs a prioritized.PrioritizedReplay, and '
         f'{type(view.loop.agent).__name__} has a '
         f'{type(view.loop.replay).__name__}. Take it out of '
-        'runner.Runner.health, or set the replay.'
+        'runner.Runner.health, or set the replay, if the agent has a choice.'
       )
     slots = jnp.arange(len(ring.head) * ring.capacity)
     priorities = sum_tree.get(ring.tree, slots)
@@ -321,10 +233,11 @@ class PriorityQuantiles(Metric):
     }
 
 
-def _nothing_shown(metric, view, what, where):
+def _nothing_shown(metric, view, network, what, where):
+  module = type(view.anatomy[network].module).__name__
   return errors.UserError(
-    f'health.{type(metric).__name__} needs the {what} of the network of '
-    f'{type(view.loop.agent).__name__}, which shows none. Write '
+    f'health.{type(metric).__name__} needs the {what} of {module}, the network '
+    f'of {type(view.loop.agent).__name__}, which shows none. Write '
     f"self.sow('intermediates', '{what}', x) into its __call__, {where}; "
     'networks.py has examples.'
   )
@@ -360,7 +273,7 @@ class Monitor:
 
 
 def _measure(metrics, loop, state):
-  view = View(loop, state)
+  view = inspection.View(loop, state)
   found = {}
   for metric in metrics:
     values = metric.measure(view)

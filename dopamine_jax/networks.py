@@ -279,6 +279,8 @@ class ActorCritic(nn.Module):
         x = nn.relu(
           nn.Dense(units, kernel_init=initializers.orthogonal(np.sqrt(2)))(x)
         )
+        self.sow('intermediates', 'activations', x)
+      self.sow('intermediates', 'features', x)
       return x
 
     x = features()

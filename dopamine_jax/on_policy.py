@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import optax
 
 from dopamine_jax import agent as agent_lib
+from dopamine_jax import config
+from dopamine_jax import distributions
 from dopamine_jax import normalization
 from dopamine_jax import optimization
 from dopamine_jax import returns
@@ -36,6 +38,8 @@ class OnPolicy(agent_lib.Agent):
   that an update can tell what the policy that acted saw.
 
   Attributes:
+    network: makes the Flax module from `num_outputs`, one for each action, or
+      for each number of a continuous one.
     optimizer: an optax transformation; its schedules count gradient steps,
       `num_epochs * num_minibatches` an update.
     update_period: agent steps of a rollout, T * N.
@@ -46,6 +50,7 @@ class OnPolicy(agent_lib.Agent):
     normalize_rewards: by the running variance of discounted returns.
   """
 
+  network: Callable
   optimizer: optax.GradientTransformation
   update_period: int
   num_epochs: int
@@ -145,3 +150,19 @@ class OnPolicy(agent_lib.Agent):
       rewards=rewards,
     )
     return state, metrics, sample.weight
+
+  def anatomy(self, state) -> dict[str, agent_lib.Anatomy]:
+    """See base class; all of the parameters are the network's."""
+    see = state.observations.normalize
+    network = agent_lib.Anatomy(
+      self.module,
+      state.params,
+      inputs=lambda trajectory: (see(trajectory.observation),),
+    )
+    return {'': network}
+
+  @property
+  def module(self):
+    """The network, a Flax module."""
+    outputs = distributions.num_outputs(self.action_space)
+    return config.configured(self.network)(num_outputs=outputs)

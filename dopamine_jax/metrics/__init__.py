@@ -56,9 +56,13 @@ several gradient steps, over these. A loss scaled by `normalize_rewards`, and
 values with it, are in units of that scale.
 
 Health is measured where `runner.Runner.health` asks for it (see `health`), of
-what an iteration has ended with, on transitions from the replay. There are no
-such rows before the replay holds its `min_history`. Quantiles of priorities are
-those that `PriorityQuantiles` names.
+what an iteration has ended with, on transitions from the replay, or from the
+newest rollout. There are no such rows before the replay holds its
+`min_history`. SAC has several networks, so that its tags say which:
+Health/ActorDormantNeurons, Health/CriticsDormantNeurons and so on; its actor
+has no target network, and no drift. PPO and PQN have neither target networks
+nor priorities. Quantiles of priorities are those that `PriorityQuantiles`
+names.
 
 `base.is_timing` tells the tags that depend on clock and machine from those
 that a second run of the same seed repeats to the bit.

@@ -13,7 +13,7 @@ import pytest
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import config
 from dopamine_jax import errors
-from dopamine_jax import health
+from dopamine_jax import inspection
 from dopamine_jax import networks
 from tests import linear
 
@@ -254,8 +254,9 @@ def test_the_network_shows_what_its_layers_do():
   # For `health`: of the torso, of tau's embedding and of the hidden layer.
   agent = linear.make(iqn.IQN, NUM_ACTIONS, network=small_network)
   observation = jnp.eye(2)
-  anatomy = agent.anatomy(agent.init(jax.random.key(0), observation))
-  seen = health.see(anatomy, anatomy.params, observation, jax.random.key(1))
+  anatomy = agent.anatomy(agent.init(jax.random.key(0), observation))['']
+  inputs = (observation,)
+  seen = inspection.see(anatomy, anatomy.params, inputs, jax.random.key(1))
   assert sorted(x.shape[-1] for x in seen.magnitudes.values()) == [16, 16, 32]
   assert seen.features.shape == (2, 32)
 
@@ -264,7 +265,7 @@ def test_the_torso_is_set_in_gin(tmp_path):
   file = tmp_path / 'iqn.gin'
   file.write_text("""
 from __gin__ import dynamic_registration
-from dopamine_jax import health
+from dopamine_jax import inspection
 from dopamine_jax import networks
 from dopamine_jax.agents import iqn
 iqn.IQN.network = @iqn.ImplicitQuantileNetwork

@@ -16,6 +16,7 @@ import optax
 import pytest
 import scipy.stats
 
+from dopamine_jax import actor_critic
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import distributions
 from dopamine_jax import errors
@@ -90,7 +91,7 @@ def random_problem(seed=0):
 
 
 def make_state(agent, params, target_params):
-  return sac.SACState(params, target_params, agent.optimizer.init(params))
+  return actor_critic.State(params, target_params, agent.optimizer.init(params))
 
 
 def draws():

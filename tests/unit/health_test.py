@@ -1,11 +1,15 @@
 """The health of learning: numbers known by hand, and training left alone."""
 
 import csv
+import dataclasses
 import functools
 
 from dopamine_jax.agents import dqn
 from dopamine_jax.agents import full_rainbow
 from dopamine_jax.agents import iqn
+from dopamine_jax.agents import ppo
+from dopamine_jax.agents import pqn
+from dopamine_jax.agents import sac
 from flax import linen as nn
 import gin
 import hypothesis
@@ -16,6 +20,7 @@ import numpy as np
 import optax
 import pytest
 
+from dopamine_jax import actor_critic
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import compiled
 from dopamine_jax import config
@@ -23,13 +28,17 @@ from dopamine_jax import errors
 from dopamine_jax import fingerprint
 from dopamine_jax import health
 from dopamine_jax import impala
+from dopamine_jax import inspection
 from dopamine_jax import loop as loop_lib
 from dopamine_jax import networks
+from dopamine_jax import normalization
 from dopamine_jax import python_engine
 from dopamine_jax import runner as runner_lib
 from dopamine_jax import training as training_lib
+from dopamine_jax.environments import classic
 from dopamine_jax.metrics import csv_file
 from dopamine_jax.replay import prioritized
+from dopamine_jax.replay import ring as ring_lib
 from dopamine_jax.replay import sum_tree
 from dopamine_jax.replay import uniform
 from tests import walk
@@ -46,6 +55,8 @@ NAMES = {
     'ValueDrift',
   )
 }
+
+NAMES_WITHOUT_TARGET = {name for name in NAMES if 'Drift' not in name}
 
 
 @pytest.fixture(autouse=True)
@@ -65,12 +76,53 @@ def make_agent(agent=dqn.DQN, replay=uniform.UniformReplay, **settings):
   )
 
 
+ON_POLICY = {
+  'optimizer': optax.sgd(1e-2),
+  'update_period': 8,
+  'num_epochs': 1,
+  'num_minibatches': 2,
+  'normalize_observations': True,
+}
+make_ppo = functools.partial(
+  ppo.PPO,
+  network=functools.partial(
+    networks.ActorCritic,
+    torso=functools.partial(networks.MLPTorso, hidden=(6,)),
+    hidden=(4,),
+  ),
+  **ON_POLICY,
+)
+make_pqn = functools.partial(pqn.PQN, network=MLP, epsilon=0.5, **ON_POLICY)
+make_sac = functools.partial(
+  sac.SAC,
+  actor=functools.partial(actor_critic.Actor, hidden=(6,)),
+  critics=functools.partial(actor_critic.Critics, hidden=(4,)),
+  replay=functools.partial(
+    uniform.UniformReplay, capacity=200, batch_size=4, min_history=20
+  ),
+  update_period=4,
+)
+OF_SAC = {
+  'Health/ActorDormantNeurons',
+  'Health/ActorEffectiveRank',
+  'Health/CriticsDormantNeurons',
+  'Health/CriticsEffectiveRank',
+  'Health/CriticsParameterDrift',
+  'Health/CriticsValueDrift',
+}
+
+
 def make_engine(
-  environment=None, agent=make_agent, *, engine=ENGINES[0], seeds=(0,)
+  environment=None,
+  agent=make_agent,
+  *,
+  engine=ENGINES[0],
+  seeds=(0,),
+  num_envs=1,
 ):
   """Returns an engine before its first step."""
   environment = environment or walk.Walk()
-  environments = environment.make(len(seeds))
+  environments = environment.make(len(seeds) * num_envs)
   agent = agent(
     observation_space=environments.observation_space,
     action_space=environments.action_space,
@@ -81,12 +133,13 @@ def make_engine(
       replay=agent.make_replay(environment.stack),
       reward_clip=None,
       stack=environment.stack,
-      num_envs=1,
+      num_envs=num_envs,
     ),
     environments,
     seeds,
   )
-  engine.reset(training_lib.env_seeds(seeds, training_lib.Stream.TRAIN, 0, 1))
+  stream = training_lib.Stream.TRAIN
+  engine.reset(training_lib.env_seeds(seeds, stream, 0, num_envs))
   engine.init()
   return engine
 
@@ -120,11 +173,11 @@ class Shown:
   """Stands in for a View: what a network does is given."""
 
   def __init__(self, magnitudes=None, features=None):
-    self.seen = health.Seen(
+    self.seen = inspection.Seen(
       values=None, magnitudes=magnitudes or {}, features=features
     )
 
-  def look(self, num_transitions):
+  def look(self, num_transitions, network):
     return self.seen
 
 
@@ -134,7 +187,8 @@ class Shown:
 def dormant(*layers, **settings):
   magnitudes = {str(i): jnp.asarray(x) for i, x in enumerate(layers)}
   metric = health.DormantNeurons(**settings)
-  return float(metric.measure(Shown(magnitudes))['DormantNeurons'])
+  found = metric.measure_network(Shown(magnitudes), '')
+  return float(found['DormantNeurons'])
 
 
 def test_a_neuron_is_dormant_up_to_a_part_of_its_layers_mean():
@@ -182,8 +236,8 @@ def test_a_feature_map_is_one_neuron():
 
 
 def see(module, params, observation):
-  anatomy = agent_lib.Anatomy(module, lambda *_: jnp.zeros(()), params)
-  return health.see(anatomy, params, observation, jax.random.key(0))
+  anatomy = agent_lib.Anatomy(module, params)
+  return inspection.see(anatomy, params, (observation,), jax.random.key(0))
 
 
 @pytest.mark.parametrize(
@@ -195,6 +249,9 @@ def see(module, params, observation):
     (networks.MinAtarCNN(2), (10, 10, 4), 16 + 128, 128),
     (networks.MLP(2, hidden=(5, 7)), (3,), 5 + 7, 7),
     (networks.FourierBasis(2, 3, [0.0], [1.0]), (1,), 0, 4),
+    # The policy's layers and the value's own, side by side.
+    (networks.ActorCritic(2), (3,), 2 * (64 + 64), 2 * 64),
+    (networks.ActorCritic(2, shared=True, hidden=(5,)), (3,), 64 + 64 + 5, 5),
     (
       iqn.ImplicitQuantileNetwork(2),
       (84, 84, 4),
@@ -251,7 +308,7 @@ def test_magnitudes_are_means_that_do_not_cancel_and_features_are_joined():
 def rank(features, delta=0.01):
   metric = health.EffectiveRank(delta=delta)
   seen = Shown(features=jnp.asarray(features, jnp.float32))
-  return int(metric.measure(seen)['EffectiveRank'])
+  return int(metric.measure_network(seen, '')['EffectiveRank'])
 
 
 @hypothesis.given(
@@ -353,8 +410,11 @@ class Open(dqn.DQN):
 
 
 def observed(engine, num_transitions):
-  view = health.View(engine.loop, engine.state)
-  return np.array(view.look(num_transitions).values)
+  return np.array(look(engine, num_transitions).values)
+
+
+def look(engine, *words):
+  return inspection.View(engine.loop, engine.state).look(*words)
 
 
 def test_whole_samples_are_drawn_from_the_replay_and_more_extend_them():
@@ -379,6 +439,145 @@ def test_a_metric_is_the_same_beside_others(trained):
       assert value == pytest.approx(together[name], rel=1e-6)
 
 
+@pytest.fixture(scope='module')
+def ppo_engine():
+  """An engine that has filled its rollouts of [4, 2], and not learnt yet."""
+  idle = functools.partial(make_ppo, update_period=1_000)
+  engine = run(make_engine(agent=idle, num_envs=2), 24)
+  rollout = engine.loop.replay.replace(steps=8)
+  engine.loop = dataclasses.replace(engine.loop, replay=rollout)
+  statistics = normalization.Statistics(
+    mean=jnp.array([0.5, 2.0]),
+    variance=jnp.array([0.25, 4.0]),
+    count=jnp.ones(()),
+  )
+  agent = engine.state.agent.replace(observations=statistics)
+  engine.state = engine.state.replace(agent=agent)
+  return engine
+
+
+def test_steps_of_the_newest_rollout_are_drawn_each_once_as_the_agent_sees(
+  ppo_engine,
+):
+  ring = ppo_engine.state.experience.replay
+  lanes = []
+  for lane, head in enumerate(ring.head):
+    taken = ring.slots.status[lane, :head] != ring_lib.LAST
+    lanes.append(ring.slots.frame[lane, :head][taken][-4:])
+  rows = np.concatenate(lanes)
+  assert rows.shape == (8, 2)
+  rows = (rows - np.array([0.5, 2.0])) / np.array([0.5, 2.0])
+  network = ppo_engine.state.agent.params['network']
+  expected = [
+    rectified(rows, network[torso]['Dense_0'], network[hidden])
+    for torso, hidden in (('MLPTorso_0', 'Dense_0'), ('MLPTorso_1', 'Dense_2'))
+  ]
+  expected = np.concatenate(expected, axis=1)
+
+  few, many = (np.array(look(ppo_engine, n).features) for n in (5, 100))
+  assert many.shape == (8, 2 * 4)
+  np.testing.assert_allclose(ordered(many), ordered(expected), atol=1e-5)
+  # So that a few of them are not of one time or environment.
+  assert np.abs(many - expected).max() > 0.1
+  np.testing.assert_allclose(few, many[:5], atol=1e-5)
+
+
+def rectified(x, *layers):
+  for layer in layers:
+    x = np.maximum(x @ np.array(layer['kernel']) + np.array(layer['bias']), 0)
+  return x
+
+
+def ordered(rows):
+  return rows[np.argsort(rows.sum(axis=1))]
+
+
+# Agents of several networks.
+
+
+@pytest.fixture(scope='module')
+def sac_engine():
+  """An engine that has filled its replay, and not learnt yet."""
+  idle = functools.partial(make_sac, update_period=1_000)
+  return run(make_engine(classic.Pendulum(), idle), 24)
+
+
+class Echo(nn.Module):
+  """Two values: the first numbers of observation and action."""
+
+  @nn.compact
+  def __call__(self, observation, action):
+    one = self.param('one', nn.initializers.ones, ())
+    return one * jnp.stack([observation[:, 0], action[:, 0]])
+
+
+def test_critics_see_observations_with_the_actions_taken_there(sac_engine):
+  agent = sac_engine.loop.agent.replace(critics=Echo)
+  loop = dataclasses.replace(sac_engine.loop, agent=agent)
+  state = sac_engine.state
+  params = state.agent.params | {'critics': {'one': jnp.ones(())}}
+  state = state.replace(agent=state.agent.replace(params=params))
+  slots = state.experience.replay.slots
+  taken = np.stack([slots.frame[0, :24, 0], slots.action[0, :24, 0]], axis=1)
+  found = np.array(inspection.View(loop, state).look(20, 'Critics').values)
+  assert found.shape == (20, 2)
+  assert {tuple(x) for x in found} <= {tuple(x) for x in taken}
+  assert len({tuple(x) for x in found}) > 8
+
+
+def test_each_network_of_sac_has_its_own_dead_units(sac_engine):
+  state = sac_engine.state.agent
+  params = jax.tree.map(jnp.zeros_like, state.params)
+  for network, (units, *dead) in {
+    'actor': (6, 2),
+    'critics': (4, 3, 0),
+  }.items():
+    for i, number in enumerate(dead):
+      bias = jnp.where(jnp.arange(units) < number, -1.0, 1.0)
+      params[network][f'MLP_{i}']['MLPTorso_0']['Dense_0']['bias'] = bias
+  found = measure_of(sac_engine, state.replace(params=params), *ALL[:2])
+  assert found == {
+    'Health/ActorDormantNeurons': pytest.approx(2 / 6),
+    'Health/CriticsDormantNeurons': pytest.approx(3 / 8),
+    # Whatever is seen, features are the same.
+    'Health/ActorEffectiveRank': 1,
+    'Health/CriticsEffectiveRank': 1,
+  }
+
+
+def test_of_sac_the_critics_drift(sac_engine):
+  state = sac_engine.state.agent
+  zeros = jax.tree.map(jnp.zeros_like, state.params)
+  # Their values are 3 and 4, whatever is seen, and of the target network 0.
+  critics = {
+    name: critic | {'Dense_0': critic['Dense_0'] | {'bias': jnp.full(1, bias)}}
+    for (name, critic), bias in zip(
+      zeros['critics'].items(), (3.0, 4.0), strict=True
+    )
+  }
+  moved = state.replace(
+    params=zeros | {'critics': critics}, target_params=zeros['critics']
+  )
+  assert measure_of(sac_engine, moved, ALL[2]) == {
+    'Health/CriticsParameterDrift': pytest.approx(5),
+    'Health/CriticsValueDrift': pytest.approx(7 / 2),
+  }
+
+
+def test_dead_units_of_policy_and_value_are_counted_together(ppo_engine):
+  state = ppo_engine.state.agent
+  network = jax.tree.map(jnp.zeros_like, state.params['network'])
+  # Of the torsos, 6 units each; the layers of 4 upon them are silent.
+  for i, dead in enumerate((2, 1)):
+    bias = jnp.where(jnp.arange(6) < dead, -1.0, 1.0)
+    network[f'MLPTorso_{i}']['Dense_0']['bias'] = bias
+  dead = state.replace(params=state.params | {'network': network})
+  assert measure_of(ppo_engine, dead, *ALL[:2]) == {
+    'Health/DormantNeurons': pytest.approx((2 + 1 + 4 + 4) / 20),
+    'Health/EffectiveRank': 0,
+  }
+
+
 # Engines and seeds.
 
 
@@ -401,13 +600,11 @@ def test_engines_and_seeds_side_by_side_measure_the_same(trained):
 def train(folder, metrics=(), *, num_iterations=4, num_seeds=1, **settings):
   """Trains in iterations of 15 steps; returns metrics.csv's rows by name."""
   runner = runner_lib.Runner(
-    agent=make_agent,
-    environment=walk.Walk(),
+    **{'agent': make_agent, 'environment': walk.Walk(), **settings},
     num_iterations=num_iterations,
     training_steps=15,
     collectors=[csv_file.CSV],
     health=metrics,
-    **settings,
   )
   runner.train(
     folder, num_seeds=num_seeds, quiet=True, say=lambda message: None
@@ -438,6 +635,35 @@ def test_what_is_measured_changes_nothing_else(tmp_path, engine):
     for iteration in (2, 3, 4)
     for seed in (0, 1)
   }
+
+
+@pytest.mark.parametrize(
+  ('engine', 'agent', 'environment', 'metrics', 'names', 'first'),
+  [
+    (ENGINES[0], make_ppo, walk.Walk(), ALL[:2], NAMES_WITHOUT_TARGET, 1),
+    (ENGINES[1], make_pqn, walk.Walk(), ALL[:2], NAMES_WITHOUT_TARGET, 1),
+    (ENGINES[1], make_sac, classic.Pendulum(), ALL, OF_SAC, 2),
+  ],
+  ids=['ppo', 'pqn', 'sac'],
+)
+def test_agents_of_other_families_are_measured(
+  tmp_path, engine, agent, environment, metrics, names, first
+):
+  rows = train(
+    tmp_path,
+    metrics,
+    num_iterations=3,
+    agent=agent,
+    environment=environment,
+    engine=engine,
+  )
+  found = {key: float(x) for key, x in rows.items() if 'Health/' in key[0]}
+  iterations = range(first, 4)
+  assert found.keys() == {(name, i, 0) for name in names for i in iterations}
+  for (name, *_), value in found.items():
+    assert 0 <= value < 1 or not name.endswith('DormantNeurons')
+    assert value >= 1 or not name.endswith('EffectiveRank')
+    assert value > 0 or not name.endswith('Drift')
 
 
 @pytest.mark.parametrize('num_seeds', [1, 2])
@@ -502,7 +728,7 @@ class Silent(nn.Module):
 
 class Targetless(dqn.DQN):
   def anatomy(self, state):
-    return agent_lib.Anatomy(self.module, self.q_values, state.params)
+    return {'': agent_lib.Anatomy(self.module, state.params)}
 
 
 @pytest.mark.parametrize(
@@ -513,6 +739,13 @@ class Targetless(dqn.DQN):
       health.PriorityQuantiles(),
       'DQN has a UniformReplay. Take it out of runner.Runner.health, or set',
     ),
+    (
+      make_ppo,
+      health.PriorityQuantiles(),
+      'PPO has a Rollout. Take it out of runner.Runner.health',
+    ),
+    (make_ppo, ALL[2], 'PPO has none. Take it out of runner.Runner.health'),
+    (make_pqn, ALL[2], 'PQN has none. Take it out of runner.Runner.health'),
     (Closed, ALL[0], 'Closed does not tell: it has no method `anatomy`'),
     (
       functools.partial(make_agent, Targetless),
@@ -522,8 +755,8 @@ class Targetless(dqn.DQN):
     (
       functools.partial(make_agent, network=Silent),
       ALL[0],
-      r'DormantNeurons needs the activations of the network of DQN.* Write '
-      r"self.sow\('intermediates', 'activations', x\) into its __call__, "
+      'DormantNeurons needs the activations of Silent, the network of DQN.* '
+      r"Write self.sow\('intermediates', 'activations', x\) into its __call__, "
       'behind each nonlinearity',
     ),
     (

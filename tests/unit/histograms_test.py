@@ -14,10 +14,12 @@ from dopamine_jax import histograms
 from dopamine_jax import networks
 from dopamine_jax import python_engine
 from dopamine_jax import runner as runner_lib
+from dopamine_jax.environments import classic
 from dopamine_jax.metrics import base
 from dopamine_jax.metrics import csv_file
 from dopamine_jax.replay import uniform
 from tests import walk
+from tests.unit import health_test
 
 ENGINES = (python_engine.PythonEngine, compiled.CompiledEngine)
 
@@ -155,6 +157,27 @@ def test_an_agent_without_params_is_told(tmp_path):
   )
   with pytest.raises(errors.UserError, match='that of Hidden has none'):
     runner.train(tmp_path, quiet=True)
+
+
+@pytest.mark.parametrize(
+  ('environment', 'agent', 'parts'),
+  [
+    (walk.Walk(), health_test.make_ppo, {'network', 'log_std'}),
+    (walk.Walk(), health_test.make_pqn, {'MLPTorso_0', 'Dense_0'}),
+    (
+      classic.Pendulum(),
+      health_test.make_sac,
+      {'actor', 'critics', 'log_temperature'},
+    ),
+  ],
+  ids=['ppo', 'pqn', 'sac'],
+)
+def test_agents_of_other_families_have_histograms(environment, agent, parts):
+  engine = health_test.make_engine(environment, agent)
+  found = list(histograms.Histograms(engine).measure(1, 0.0))
+  assert {h.name.split('/')[1] for h in found} == parts
+  params = jax.tree.leaves(engine.state.agent.params)
+  assert sum(h.counts.sum() for h in found) == sum(x.size for x in params)
 
 
 def test_a_run_may_go_on_with_histograms(tmp_path):
