@@ -492,6 +492,7 @@ def test_a_run_that_was_asked_to_stop_says_how_to_go_on_and_ends_the_same(
   folder, never_stopped, tmp_path, monkeypatch, capsys
 ):
   words = command(folder, tmp_path / 'run', 'cartpole')
+  before = signal.getsignal(signal.SIGINT)  # a background job ignores it
   for number, (kind, newest) in enumerate(
     [
       (signal.SIGTERM, 'from the start'),
@@ -514,7 +515,7 @@ def test_a_run_that_was_asked_to_stop_says_how_to_go_on_and_ends_the_same(
     assert 'Traceback' not in message
   assert run_here(monkeypatch, words) == 0
   assert_equal_runs(tmp_path / 'run', never_stopped())
-  assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+  assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_signal_during_a_checkpoint_waits_until_it_is_whole(
