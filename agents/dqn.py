@@ -154,8 +154,11 @@ class DQN(off_policy.OffPolicy):
 
   def anatomy(self, state) -> dict[str, agent_lib.Anatomy]:
     """See base class."""
-    network = agent_lib.Anatomy(self.module, state.params, state.target_params)
-    return {'': network._replace(values=self.q_values)}
+    params, target_params = state.params, state.target_params
+    network = agent_lib.Anatomy(
+      self.module, params, target_params, values=self.q_values
+    )
+    return {'': network}
 
   def outlook(self, state, observation, key) -> agent_lib.Outlook:
     """See base class."""

@@ -265,7 +265,6 @@ def test_the_torso_is_set_in_gin(tmp_path):
   file = tmp_path / 'iqn.gin'
   file.write_text("""
 from __gin__ import dynamic_registration
-from dopamine_jax import inspection
 from dopamine_jax import networks
 from dopamine_jax.agents import iqn
 iqn.IQN.network = @iqn.ImplicitQuantileNetwork
