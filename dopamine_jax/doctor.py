@@ -173,16 +173,16 @@ def _speed(engine, seconds, start, unit, longest):
   while True:
     # What is compiled depends on the count, so each is run once before.
     _run(engine, start, count)
-    passed = steps = 0
-    while True:
-      passed += _run(engine, start, count)
-      steps += count
-      if passed >= seconds / 2:
-        return steps / passed
-      if count < longest and passed < seconds / 8:
-        break
-    growth = min(8.0, max(1.5, seconds / 2 / passed))
+    passed = _run(engine, start, count)
+    if count == longest or passed >= seconds / 8:
+      break
+    growth = min(8.0, seconds / 2 / passed)
     count = min(longest, math.ceil(count * growth / unit) * unit)
+  steps = count
+  while passed < seconds / 2:
+    passed += _run(engine, start, count)
+    steps += count
+  return steps / passed
 
 
 def _run(engine, start, count):
