@@ -23,8 +23,6 @@ class Camera:
   def __init__(
     self,
     agent: agent_lib.Agent,
-    state: Any,
-    key: jax.Array,
     environments: base.VectorEnvironment,
     stack: int,
     panel: bool,
@@ -35,8 +33,6 @@ class Camera:
 
     Args:
       agent: the settings.
-      state: the agent's.
-      key: by which the evaluation acts.
       environments: one that renders.
       stack: frames in an observation.
       panel: whether to draw a `panel.Panel`.
@@ -46,7 +42,6 @@ class Camera:
     Raises:
       UserError: if there is no saliency to draw.
     """
-    self._state, self._key = state, key
     self._environments = environments
     name = type(agent).__name__
     # Inherited, it tells nothing.
@@ -56,12 +51,22 @@ class Camera:
     if panel and not is_told:
       say(f'No panel: {name} has no method `outlook`, see agent.Agent.')
     self._wants_panel, self._panel = panel and is_told, None
-    self._score = 0.0
     self._look = jax.jit(functools.partial(look, agent))
     self._saliency = None
     if saliency:
       self._saliency = jax.jit(functools.partial(derivative, agent, stack))
-    self._brightest = 0.0
+
+  def begin(self, state: Any, key: jax.Array):
+    """Turns to an agent's first episode.
+
+    Args:
+      state: the agent's.
+      key: by which the evaluation acts.
+    """
+    self._state, self._key = state, key
+    self._score = self._brightest = 0.0
+    if self._panel:
+      self._panel.begin()
 
   def shoot(self, moment: evaluation.Moment) -> np.ndarray:
     """Returns a picture of a moment, uint8 [H, W, 3] with H and W even."""

@@ -30,9 +30,10 @@ from dopamine_jax import processes
 
 _LIBRARIES = ('dopamine-jax', 'jax', 'jaxlib', 'flax', 'optax', 'gymnasium')
 # A run may be made longer. It then equals one that was as long from its start,
-# but for a checkpoint and an evaluation at its old end. Histograms only look.
+# but for a checkpoint and an evaluation at its old end. Histograms and videos
+# only look.
 _MAY_CHANGE = re.compile(
-  r'^\S*Runner\.(num_iterations|histograms) = .*$', re.MULTILINE
+  r'^\S*Runner\.(num_iterations|histograms|videos) = .*$', re.MULTILINE
 )
 
 

@@ -56,6 +56,8 @@ class Runner(settings.Settings):
       see `health`.
     histograms: whether collectors get histograms of the parameters when an
       iteration has ended; TensorBoard shows them.
+    videos: whether collectors get a video of the first seed's agent after an
+      evaluation; TensorBoard shows them, see `videos`.
     collectors: where statistics go; classes or functions that make one.
   """
 
@@ -74,6 +76,7 @@ class Runner(settings.Settings):
   check_finite: bool = True
   health: Sequence[health_lib.Metric] = ()
   histograms: bool = False
+  videos: bool = False
   collectors: Sequence[Callable[[], metrics_base.Collector]] = (
     console.Console,
     csv_file.CSV,
@@ -92,6 +95,12 @@ class Runner(settings.Settings):
       'max_to_keep',
     )
     self.require_at_least(0, 'evaluation_episodes')
+    if self.videos and not self.evaluation_episodes:
+      self.refuse(
+        'videos',
+        'shows the agent after an evaluation, and evaluation_episodes = 0 '
+        'means that there is none; set it to 1 or more',
+      )
     for collector in self.collectors:
       if not callable(collector):
         self.refuse(

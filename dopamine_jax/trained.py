@@ -151,9 +151,10 @@ def film(
   os.environ.setdefault('IMAGEIO_FFMPEG_NO_PREVENT_SIGINT', '1')
   try:
     camera = camera_lib.Camera(
-      *(trained.agent, state, _keys(trained, seed), environments),
-      *(trained.environment.stack, panel, saliency, say),
+      *(trained.agent, environments, trained.environment.stack),
+      *(panel, saliency, say),
     )
+    camera.begin(state, _keys(trained, seed))
     with imageio.get_writer(
       output, fps=environments.frames_per_second, macro_block_size=2
     ) as video:

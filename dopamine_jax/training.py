@@ -21,6 +21,7 @@ from dopamine_jax import histograms
 from dopamine_jax import processes
 from dopamine_jax import profiling
 from dopamine_jax import run_folder
+from dopamine_jax import videos
 from dopamine_jax.metrics import base as metrics_base
 
 _PROGRESS_PERIOD = 0.25  # seconds
@@ -32,6 +33,7 @@ class Stream(enum.IntEnum):
   TRAIN = 0
   EVALUATE = 1
   COMMAND = 2  # `evaluate` and `record`
+  FILM = 3
 
 
 class Stopped(errors.UserError):
@@ -77,6 +79,10 @@ class Training:
         runner.evaluation_episodes,
       )
       self.closers.callback(self.evaluator.environments.close)
+    self.videos = None
+    if runner.videos and processes.is_writer():
+      self.videos = videos.Videos(self.engine, runner.environment, say)
+      self.closers.callback(self.videos.close)
     self.latest = {}
     self.next_progress = 0.0
 
@@ -223,6 +229,8 @@ class Training:
       is_last or iteration % runner.evaluation_period == 0
     ):
       statistics |= self._evaluate(on_step)
+      if self.videos:
+        self._film(on_step)
     self._write(statistics)
     if is_checkpoint:
       self._save()
@@ -280,6 +288,12 @@ class Training:
     rate = result.lengths.sum() / seconds
     statistics['Eval/AverageStepsPerSecond'] = np.full(len(self.seeds), rate)
     return statistics
+
+  def _film(self, on_step):
+    env_seeds = self._env_seeds(Stream.FILM, self.iteration, 1)
+    video = self.videos.film(self.iteration, env_seeds[:1], on_step)
+    for collector in self.collectors:
+      collector.write_video(video)
 
   def _evaluation_keys(self, keys):
     fold = engine_lib.over_seeds(

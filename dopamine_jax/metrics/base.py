@@ -32,6 +32,17 @@ class Histogram(NamedTuple):
   squares: float  # and that of their squares
 
 
+class Video(NamedTuple):
+  """What one seed's agent did in an episode."""
+
+  seed: int
+  iteration: int  # counted from 1
+  agent_steps: int
+  wall_time: float  # seconds since the Unix epoch
+  name: str  # such as 'Eval/Video'
+  gif: bytes  # animated, as browsers show it
+
+
 class Run(NamedTuple):
   """What a collector knows about a run when it starts, or starts again."""
 
@@ -92,6 +103,12 @@ class Collector:
     """Takes an iteration's histograms of all seeds; called before `write`.
 
     Only if `runner.Runner.histograms` is set.
+    """
+
+  def write_video(self, video: Video) -> None:
+    """Takes a video of the first seed's agent; called before `write`.
+
+    Only if `runner.Runner.videos` is set, in iterations with an evaluation.
     """
 
   def close(self) -> None:

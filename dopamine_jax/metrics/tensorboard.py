@@ -2,11 +2,13 @@
 
 import ast
 from collections.abc import Iterator, Sequence
+import io
 import pathlib
 import re
 import time
 
 import numpy as np
+from PIL import Image
 from scipy import special
 from tensorboardX import event_file_writer
 from tensorboardX import summary
@@ -133,6 +135,23 @@ class TensorBoard(base.Collector):
       value = summary_pb2.Summary.Value(tag=h.name, histo=proto)
       self._add_value(_seed_run(self._run.seeds, h.seed), h, value)
 
+  def write_video(self, video: base.Video) -> None:
+    """Adds the video as an image that moves, to its seed's run or the mean's.
+
+    TensorBoard hands an image to the browser as it was written.
+    """
+    with Image.open(io.BytesIO(video.gif)) as first:
+      width, height = first.size
+    image = summary_pb2.Summary.Image(
+      width=width,
+      height=height,
+      colorspace=3,  # RGB
+      encoded_image_string=video.gif,
+    )
+    value = summary_pb2.Summary.Value(tag=video.name, image=image)
+    name = _seed_run(self._run.seeds, video.seed)
+    self._add_value(name if name in self._writers else 'mean', video, value)
+
   def close(self) -> None:
     """Closes the files; says that the training is over, if it is."""
     if self._steps >= self._run.total_agent_steps:
@@ -165,7 +184,7 @@ class TensorBoard(base.Collector):
     self._add_summary(self._whole, self._steps, summary.custom_scalars(layout))
 
   def _add_value(self, name, s, value):
-    """Adds one value of a statistic or histogram, if its run is there."""
+    """Adds one value of what a seed reported, if its run is there."""
     if name in self._writers:
       content = summary_pb2.Summary(value=[value])
       self._add(name, s.agent_steps, s.wall_time, summary=content)

@@ -64,8 +64,9 @@ def make(
   )
   said = []
   camera = camera_lib.Camera(
-    agent, state, KEY, environments, stack, panel, saliency, said.append
+    agent, environments, stack, panel, saliency, said.append
   )
+  camera.begin(state, KEY)
   return camera, said
 
 
@@ -117,6 +118,18 @@ def test_rewards_add_up_until_an_episode_ends(drawn):
   assert [call if call == 'begin' else call[2] for call in drawn] == (
     [0.0, 2.0, 1.5, 'begin', 0.0, 1.0, 'begin', 0.0]
   )
+
+
+def test_another_film_begins_with_nothing(drawn):
+  camera, _ = make(state=jnp.ones(()))
+  camera.shoot(moment())
+  camera.shoot(moment(1, answer(2.0)))
+  camera.begin(jnp.full((), 2.0), KEY)
+  camera.shoot(moment())
+  first, _, begun, second = drawn
+  assert begun == 'begin'
+  assert (first[0].value, first[2]) == (30.0, 0.0)
+  assert (second[0].value, second[2]) == (60.0, 0.0)
 
 
 def test_the_outlook_is_of_the_key_by_which_the_action_is_chosen(drawn):

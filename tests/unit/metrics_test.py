@@ -1,6 +1,7 @@
 """Collectors write what they were given, and take back what comes again."""
 
 import csv
+import io
 import logging
 import math
 import os
@@ -15,6 +16,7 @@ import gin
 import hypothesis
 from hypothesis import strategies as st
 import numpy as np
+from PIL import Image
 import pytest
 from tensorboard.backend.event_processing import event_accumulator
 from tensorboard.backend.event_processing import plugin_event_accumulator
@@ -590,6 +592,32 @@ class TestTensorBoardPages:
       )
       other.Reload()
       assert other.Tags()['histograms'] == []
+
+  @pytest.mark.parametrize(
+    ('seeds', 'name'),
+    [((5,), ''), ((5, 6), 'seed_5'), (tuple(range(5, 16)), 'mean')],
+  )
+  def test_a_video_goes_to_its_seeds_run(self, tmp_path, seeds, name):
+    collector = tensorboard.TensorBoard()
+    collector.open(make_run(tmp_path, seeds=seeds))
+    stream = io.BytesIO()
+    frames = [Image.new('RGB', (30, 20), colour) for colour in ('red', 'blue')]
+    frames[0].save(stream, 'GIF', save_all=True, append_images=frames[1:])
+    gif = stream.getvalue()
+    collector.write_video(base.Video(5, 2, 200, 1e9, 'Eval/Video', gif))
+    collector.close()
+    for folder in sorted((tmp_path / 'tensorboard').glob('**/')):
+      if not list(folder.glob('events*')):
+        continue
+      events = event_accumulator.EventAccumulator(str(folder))
+      events.Reload()
+      if folder != tmp_path / 'tensorboard' / name:
+        assert events.Tags()['images'] == []
+        continue
+      (image,) = events.Images('Eval/Video')
+      assert (image.step, image.wall_time) == (200, 1e9)
+      assert (image.width, image.height) == (30, 20)
+      assert image.encoded_image_string == gif
 
 
 class Clock:
