@@ -95,7 +95,8 @@ class Camera:
     if not all(np.isfinite(x).all() for x in jax.tree.leaves(outlook)):
       raise errors.UserError(
         'what the agent expects is not finite (NaN or infinity), so that its '
-        'panel can not be drawn. Film it with --no-panel.'
+        'panel can not be drawn. Film it with --no-panel, or train without '
+        'runner.Runner.videos.'
       )
     return outlook
 
