@@ -17,8 +17,12 @@ def data(name: str):
 
 
 def key(name: str) -> str:
-  """Returns 'bankheist' for 'BankHeist', 'bank_heist', 'ALE/BankHeist-v5'."""
-  name = re.sub(r'(-v\d+)?$', '', name.rpartition('/')[2])
+  """Returns 'bankheist' for 'BankHeist', 'bank_heist', 'ALE/BankHeist-v5'.
+
+  Another suite's game of the same name is another game: 'minataramidar'.
+  """
+  _, _, name = name.rpartition(':')  # of 'module:id'
+  name = re.sub(r'-v\d+$', '', name.removeprefix('ALE/'))
   name = re.sub(r'(NoFrameskip|Deterministic)$', '', name)
   return re.sub(r'[^0-9a-z]', '', name.lower())
 

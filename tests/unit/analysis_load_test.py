@@ -394,10 +394,19 @@ def test_a_baseline_that_there_is_not_is_told(text, words):
     ('BankHeistNoFrameskip-v4', 'bankheist'),
     ('HalfCheetah-v5', 'halfcheetah'),
     ('CartPole-v1', 'cartpole'),
+    ('ale_py:ALE/BankHeist-v5', 'bankheist'),
+    ('MinAtar/Breakout-v1', 'minatarbreakout'),
+    ('Breakout-MinAtar', 'breakoutminatar'),
   ],
 )
 def test_a_game_has_one_key_however_it_is_written(name, key):
   assert games.key(name) == key
+
+
+def test_minatar_is_not_atari():
+  for name in ('MinAtar/Breakout-v1', 'Breakout-MinAtar'):
+    with pytest.raises(KeyError):
+      games.human_normalized(np.array([1.0]), name)
 
 
 def test_human_normalized_is_0_for_random_and_1_for_a_human():
