@@ -206,11 +206,19 @@ class PythonEngine(engine.Engine):
 
   def _remember_steps(self, experience, keys, actions, packed):
     """Remembers steps, arrays with a leading axis, one after another."""
-    experience = _with_keys(experience, keys)
-    for i in range(len(packed)):
-      experience = self.loop.remember(
+
+    def remember(i, experience):
+      return self.loop.remember(
         experience.replace(action=actions[i]), self._unpack(packed[i])
       )
+
+    # XLA writes to a loop's carry in place. Steps that are written out would
+    # have it copy whole arrays of the replay, and so would a loop of one turn
+    # if it knew of that: a count that depends on data keeps it a loop.
+    count = jnp.where(experience.agent_steps >= 0, len(packed), 0)
+    experience = jax.lax.fori_loop(
+      0, count, remember, _with_keys(experience, keys)
+    )
     return experience.replace(keys=None)
 
   def _random_actions(self, keys, steps):

@@ -469,7 +469,7 @@ def test_environment_seeds_are_never_used_twice():
     for iteration in range(4)
     for seed in training_lib.env_seeds((0, 1, 2), stream, iteration, 5)
   ]
-  assert len(set(given)) == len(given) == 3 * 4 * 3 * 5
+  assert len(set(given)) == len(given) == 4 * 4 * 3 * 5
   assert all(0 <= seed < 2**31 for seed in given)
   assert env_seeds((5, 6), 1, 2) == env_seeds((5,), 1, 2) + env_seeds(
     (6,), 1, 2
