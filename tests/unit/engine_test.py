@@ -30,8 +30,11 @@ from dopamine_jax import training as training_lib
 from dopamine_jax.environments import base
 from dopamine_jax.metrics import base as metrics_base
 from dopamine_jax.metrics import csv_file
+from dopamine_jax.replay import prioritized
 from dopamine_jax.replay import ring
 from dopamine_jax.replay import uniform
+from tests import walk
+from tests.unit import health_test
 
 EVALUATING = 999
 
@@ -734,3 +737,42 @@ def test_n_steps_that_do_not_fit_the_replay_are_refused(tmp_path):
   ]:
     with pytest.raises(errors.UserError, match=message):
       train(tmp_path, Scripted(), functools.partial(small_dqn, n_step=n_step))
+
+
+@pytest.mark.parametrize('period', [1, 4])
+@pytest.mark.parametrize(
+  'replay', [uniform.UniformReplay, prioritized.PrioritizedReplay]
+)
+def test_learning_copies_nothing_that_the_replay_holds(replay, period):
+  capacity = 100_000
+  engine = health_test.make_engine(
+    walk.Walk(),
+    functools.partial(
+      dqn.DQN,
+      network=lambda num_outputs: networks.MLP(num_outputs, hidden=(8,)),
+      replay=functools.partial(
+        replay, capacity=capacity, batch_size=4, min_history=20
+      ),
+      optimizer=optax.sgd(1e-2),
+      update_period=period,
+      target_update_period=16,
+      epsilon=0.5,
+    ),
+  )
+  programs, compile_learn = [], engine._compile_learn
+
+  def keep(num_updates):
+    learn = compile_learn(num_updates)
+
+    def call(*arguments):
+      if not programs:
+        programs.append(learn.lower(*arguments).compile())
+      return learn(*arguments)
+
+    return call
+
+  engine._compile_learn = keep
+  engine.run(24, cut_with=None, on_step=lambda: None)
+  (program,) = programs
+  # The least that a slot has is a byte, and most have four.
+  assert program.memory_analysis().temp_size_in_bytes < capacity
