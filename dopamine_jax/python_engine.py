@@ -216,9 +216,8 @@ class PythonEngine(engine.Engine):
     # have it copy whole arrays of the replay, and so would a loop of one turn
     # if it knew of that: a count that depends on data keeps it a loop.
     count = jnp.where(experience.agent_steps >= 0, len(packed), 0)
-    experience = jax.lax.fori_loop(
-      0, count, remember, _with_keys(experience, keys)
-    )
+    experience = _with_keys(experience.replace(action=actions[0]), keys)
+    experience = jax.lax.fori_loop(0, count, remember, experience)
     return experience.replace(keys=None)
 
   def _random_actions(self, keys, steps):
