@@ -21,7 +21,6 @@ from dopamine_jax import histograms
 from dopamine_jax import processes
 from dopamine_jax import profiling
 from dopamine_jax import run_folder
-from dopamine_jax import videos
 from dopamine_jax.metrics import base as metrics_base
 
 _PROGRESS_PERIOD = 0.25  # seconds
@@ -81,6 +80,9 @@ class Training:
       self.closers.callback(self.evaluator.environments.close)
     self.videos = None
     if runner.videos and processes.is_writer():
+      # Now, since it brings libraries for drawing that few runs need.
+      from dopamine_jax import videos
+
       self.videos = videos.Videos(self.engine, runner.environment, say)
       self.closers.callback(self.videos.close)
     self.latest = {}

@@ -2,13 +2,12 @@
 
 import ast
 from collections.abc import Iterator, Sequence
-import io
 import pathlib
 import re
+import struct
 import time
 
 import numpy as np
-from PIL import Image
 from scipy import special
 from tensorboardX import event_file_writer
 from tensorboardX import summary
@@ -140,8 +139,7 @@ class TensorBoard(base.Collector):
 
     TensorBoard hands an image to the browser as it was written.
     """
-    with Image.open(io.BytesIO(video.gif)) as first:
-      width, height = first.size
+    width, height = struct.unpack('<2H', video.gif[6:10])  # a GIF's header
     image = summary_pb2.Summary.Image(
       width=width,
       height=height,
@@ -150,7 +148,8 @@ class TensorBoard(base.Collector):
     )
     value = summary_pb2.Summary.Value(tag=video.name, image=image)
     name = _seed_run(self._run.seeds, video.seed)
-    self._add_value(name if name in self._writers else 'mean', video, value)
+    name = name if name in self._writers else self._whole
+    self._add_value(name, video, value)
 
   def close(self) -> None:
     """Closes the files; says that the training is over, if it is."""
