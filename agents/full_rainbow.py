@@ -25,6 +25,7 @@ import rlax
 
 from dopamine_jax import config
 from dopamine_jax import heads
+from dopamine_jax import layers
 from dopamine_jax import networks
 from dopamine_jax.replay import prioritized
 
@@ -58,7 +59,7 @@ class RainbowNetwork(nn.Module):
     if self.noisy:
       dense = functools.partial(heads.NoisyDense, sigma0=self.sigma0)
     else:
-      dense = functools.partial(nn.Dense, kernel_init=self.kernel_init)
+      dense = functools.partial(layers.Dense, kernel_init=self.kernel_init)
     if self.dueling:
       head = heads.Dueling(
         self.num_outputs, self.num_atoms, self.hidden, dense, name='head'

@@ -20,6 +20,7 @@ import numpy as np
 import optax
 
 from dopamine_jax import initializers
+from dopamine_jax import layers
 from dopamine_jax import networks
 
 
@@ -50,7 +51,7 @@ class ImplicitQuantileNetwork(nn.Module):
       tau = jnp.full((len(observation), 1), 0.5)
 
     def dense(units, x):
-      return nn.Dense(units, kernel_init=self.kernel_init)(x)
+      return layers.Dense(units, kernel_init=self.kernel_init)(x)
 
     features = self.torso(observation)[:, None]
     frequencies = np.pi * np.arange(self.num_cosines, dtype=np.float32)

@@ -1,17 +1,24 @@
 """Where the time of a training goes, and how far that is from the floor.
 
-    python -m benchmarks.where [A A-small B-same B-valid]
+    python -m benchmarks.where [A B-same D-compiled ...]
 
 Prints a Markdown table: milliseconds of one update and the steps that belong to
 it, by who takes them. Each call is waited for, so that its time is its own; a
-training as it runs (`in all`) waits only for actions. The floor of an update is
-its matrix products alone, at the rate that XLA reaches in a large one.
+training as it runs (`in all`) waits only for actions. Inside one compiled
+program nothing can be told apart: those rows are of all seeds' updates at once.
+
+Learning can't be faster than its matrix products and Adam, each of which is
+timed alone, as XLA runs it on the job's own shapes. The floor is these, and
+the environment, acting and Python as they are: what no form of convolution, no
+replay and no loss could go below.
 """
 
+from collections.abc import Callable, Iterator
 import pathlib
 import sys
 import tempfile
 import time
+from typing import Any
 
 import numpy as np
 
@@ -20,56 +27,94 @@ from benchmarks import jobs
 from benchmarks import ours
 from dopamine_jax import allocator
 
+# By name in the table: the job, and how many seeds are in one compiled program.
+ROWS = {
+  'A': ('A', 0),
+  'A-small': ('A-small', 0),
+  'A-compiled': ('A-compiled', 1),
+  'B-same': ('B-same', 0),
+  'B-valid': ('B-valid', 0),
+  'C-rainbow': ('C-rainbow', 0),
+  'C-full-rainbow': ('C-full-rainbow', 0),
+  'D-compiled': ('D-compiled', 32),
+  'D-pixels': ('D-pixels', 0),
+  'E': ('E', 0),
+}
+COLUMNS = (
+  'in all',
+  'environment',
+  'acting',
+  'learning',
+  'Python',
+  'products alone',
+  'Adam alone',
+  'floor',
+)
+
 
 def main():
   """Prints the table."""
-  names = sys.argv[1:] or ['A', 'A-small', 'B-same', 'B-valid']
   allocator.keep_freed_memory()  # before jax is imported
   from dopamine_jax import dispatch
 
   dispatch.stay_in_this_thread()
-  rate = peak()
-  print(f'A large float32 product: {rate / 1e9:.0f} GFLOP/s.\n')
-  print(
-    '| ms an update | in all | environment | acting | learning | Python '
-    '| products alone |'
+  print('| ms an update | ' + ' | '.join(COLUMNS) + ' |')
+  print('|---' * (len(COLUMNS) + 1) + '|')
+  for name in sys.argv[1:] or ROWS:
+    job, seeds = ROWS[name]
+    cells = [
+      '' if value is None else f'{value:.2f}'
+      for value in measure(jobs.JOBS[job], seeds)
+    ]
+    print(f'| {name} | ' + ' | '.join(cells) + ' |', flush=True)
+
+
+def measure(job: jobs.Job, seeds: int) -> list[float | None]:
+  """Returns a row of the table.
+
+  Args:
+    job: what to train.
+    seeds: of the compiled engine; 0 for one of the Python engine.
+  """
+  expected = job.hyperparameters
+  engine = 'CompiledEngine' if seeds else 'PythonEngine'
+  updates = job.window / period(expected)
+  row = [
+    None if seconds is None else 1e3 * seconds / updates
+    for seconds in _train(job, engine, seeds or 1)
+  ]
+  products = sum(
+    times * milliseconds(*_product(shape, seeds))
+    for times, shape in products_of(expected)
   )
-  print('|---|---|---|---|---|---|---|')
-  for name in names:
-    row = measure(jobs.JOBS[name], rate)
-    print(f'| {name} | ' + ' | '.join(f'{value:.2f}' for value in row) + ' |')
+  adam = expected.updates_at_once * milliseconds(*_adam(expected, seeds))
+  _, environment, acting, _, python = row
+  beside = sum(part or 0.0 for part in (environment, acting, python))
+  return [*row, products, adam, beside + products + adam]
 
 
-def peak() -> float:
-  """Returns floating-point operations a second of a large matrix product."""
-  import jax
-  import jax.numpy as jnp
-
-  size = 2_048
-  product = jax.jit(jnp.matmul)
-  x = jnp.ones((size, size))
-  product(x, x).block_until_ready()
-  seconds = []
-  for _ in range(10):
-    started = time.perf_counter()
-    product(x, x).block_until_ready()
-    seconds.append(time.perf_counter() - started)
-  return 2 * size**3 / np.median(seconds)
+def period(expected: algorithms.Hyperparameters) -> int:
+  """Returns the agent steps from one update to the next."""
+  return getattr(expected, 'rollout', None) or expected.update_period
 
 
-def measure(job: jobs.Job, rate: float) -> list[float]:
-  """Returns a row of the table, in milliseconds."""
+def _train(
+  job: jobs.Job, engine_name: str, num_seeds: int
+) -> list[float | None]:
+  """Returns a window's seconds: in all, and by who takes them."""
   import jax
 
   from dopamine_jax import config
   from dopamine_jax import runner
   from dopamine_jax import training
 
-  expected = job.hyperparameters
-  config.load(*ours.configuration(expected, 'PythonEngine'))
+  config.load(*ours.configuration(job.hyperparameters, engine_name))
   with tempfile.TemporaryDirectory() as folder:
     one = training.Training(
-      config.build(runner.Runner), pathlib.Path(folder), (0,), lambda _: None
+      config.build(runner.Runner),
+      pathlib.Path(folder),
+      tuple(range(num_seeds)),
+      lambda _: None,
     )
     one.prepare(resume=False)
     engine = one.engine
@@ -82,46 +127,127 @@ def measure(job: jobs.Job, rate: float) -> list[float]:
 
     engine.run(job.warmup, cut_with=None, on_step=lambda: None)
     run()
-    whole = np.median([run() for _ in range(3)])
-    waited = {name: [] for name in ('environment', 'acting', 'learning')}
-    engine.environments.step = _timed(
-      engine.environments.step, waited['environment']
-    )
-    program, reads = engine._act_program
-    engine._act_program = _timed(program, waited['acting']), reads
-    engine._learn_programs = {
-      key: _timed(program, waited['learning'])
-      for key, program in engine._learn_programs.items()
-    }
-    with_waits = run()
+    whole = float(np.median([run() for _ in range(3)]))
+    if engine_name == 'CompiledEngine':
+      parts = [None] * 4
+    else:
+      waited = _wait_for_each_call(engine)
+      with_waits = run()
+      parts = [sum(seconds) for seconds in waited]
+      parts.append(with_waits - sum(parts))
     one.close()
-  updates = job.window / expected.update_period
-  parts = [sum(seconds) for seconds in waited.values()]
-  python = with_waits - sum(parts)
-  floor = operations(expected) / rate * updates
-  row = [whole, *parts, python, floor]
-  return [1e3 * seconds / updates for seconds in row]
+  return [whole, *parts]
 
 
-def operations(expected: algorithms.DQN) -> float:
-  """Returns the floating-point operations of one update's matrix products.
+def _wait_for_each_call(engine: Any) -> tuple[list[float], ...]:
+  """Returns lists that fill: stepping, acting and learning, in seconds."""
+  environment, acting, learning = [], [], []
+  engine.environments.step = _timed(engine.environments.step, environment)
+  if engine._act_program:  # none where each step's update acts
+    program, reads = engine._act_program
+    engine._act_program = _timed(program, acting), reads
+  engine._learn_programs = {
+    key: _timed(program, learning)
+    for key, program in engine._learn_programs.items()
+  }
+  return environment, acting, learning
 
-  Two forward passes, and a backward pass of twice as many; the first layer
-  needs no gradient of its input.
-  """
-  size, total = 84, 0.0
-  for i, kernel in enumerate(expected.kernels):
-    positions = 1
+
+Shape = tuple[int, int, int]
+
+
+def products_of(
+  expected: algorithms.Hyperparameters,
+) -> list[tuple[int, Shape]]:
+  """Returns how often an update multiplies [M, K] by [K, N], and (M, K, N)."""
+  if isinstance(expected, algorithms.SAC):
+    layers = len(expected.kernels) // 3
+    policy, critics = expected.kernels[:layers], expected.kernels[layers:]
+    # The policy acts on both observations and learns from one; critics judge as
+    # targets, as what learns, and for the policy, whose gradient passes through
+    # them down to the action.
+    return [
+      *_layers(expected, policy, forward=2, to_kernels=1, to_inputs=1),
+      *_layers(expected, critics[:layers], 2 * 3, 2 * 1, 2 * 2),
+    ]
+  if isinstance(expected, algorithms.PPO):
+    # Each row is seen once before the epochs, as if in an epoch more.
+    steps = expected.updates_at_once
+    forward = steps + expected.num_minibatches
+    return list(_layers(expected, expected.kernels, forward, steps, steps))
+  forward = (
+    3 if getattr(expected, 'double', False) else 2
+  )  # one is the target's
+  return list(_layers(expected, expected.kernels, forward, 1, 1))
+
+
+def _layers(
+  expected: algorithms.Hyperparameters,
+  kernels: algorithms.Shapes,
+  forward: int,
+  to_kernels: int,
+  to_inputs: int,
+) -> Iterator[tuple[int, Shape]]:
+  """Yields each layer's products, of a batch; the first needs no input's."""
+  size = 84
+  for i, kernel in enumerate(kernels):
+    rows, inputs = expected.batch_size, int(np.prod(kernel[:-1]))
     if len(kernel) == 4:
       stride = (4, 2, 1)[i]
       if expected.padding == 'SAME':
         size = -(-size // stride)
       else:
         size = (size - kernel[0]) // stride + 1
-      positions = size**2
-    forward = 2 * expected.batch_size * positions * np.prod(kernel)
-    total += forward * (3 if i == 0 else 4)
-  return total
+      rows *= size**2
+    outputs = kernel[-1]
+    yield forward, (rows, inputs, outputs)
+    yield to_kernels, (inputs, rows, outputs)
+    yield to_inputs * (i > 0), (rows, outputs, inputs)
+
+
+def _product(shape: Shape, seeds: int):
+  """Returns a program and what it multiplies, a matrix for each seed."""
+  import jax
+  import jax.numpy as jnp
+
+  m, k, n = shape
+  lead = (seeds,) if seeds > 1 else ()
+  return jax.jit(jnp.matmul), jnp.ones((*lead, m, k)), jnp.ones((*lead, k, n))
+
+
+def _adam(expected: algorithms.Hyperparameters, seeds: int):
+  """Returns a call that updates the job's kernels in place, and gradients."""
+  import jax
+  import jax.numpy as jnp
+  import optax
+
+  optimizer = optax.adam(expected.learning_rate, eps=expected.adam_epsilon)
+  shapes = [(max(seeds, 1), *shape) for shape in expected.kernels]
+  gradients, params = ([jnp.ones(shape) for shape in shapes] for _ in range(2))
+  state = params, optimizer.init(params)
+
+  def update(state, gradients):
+    params, optimizer_state = state
+    changes, optimizer_state = optimizer.update(gradients, optimizer_state)
+    return optax.apply_updates(params, changes), optimizer_state
+
+  program = jax.jit(update, donate_argnums=0)
+
+  def call(gradients):
+    nonlocal state
+    state = program(state, gradients)
+    return state
+
+  return call, gradients
+
+
+def milliseconds(call: Callable[..., object], *arguments: object) -> float:
+  """Returns the median of 20 calls, after one that compiles."""
+  seconds: list[float] = []
+  timed = _timed(call, seconds)
+  for _ in range(21):
+    timed(*arguments)
+  return 1e3 * float(np.median(seconds[1:]))
 
 
 def _timed(function, seconds):

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dopamine_jax import layers
+
 _SIGMA = '_sigma'  # how the names of noise's parameters end
 
 
@@ -22,7 +24,7 @@ class NoisyDense(nn.Module):
   Noisy Networks for Exploration. https://arxiv.org/abs/1706.10295
 
   The noise is the factorised Gaussian of eq. 10 and 11, the same for the whole
-  batch. `kernel` and `bias` are the means, named as in `nn.Dense`, and start
+  batch. `kernel` and `bias` are the means, named as in a dense layer, and start
   uniform within 1 / sqrt(inputs).
 
   Attributes:
@@ -42,7 +44,7 @@ class NoisyDense(nn.Module):
     shape = (inputs, self.features)
     kernel = self.param('kernel', uniform, shape)
     bias = self.param('bias', uniform, shape[1:])
-    means = x @ kernel + bias[None]
+    means = layers.multiply(x, kernel) + bias[None]
     names = [f'{name}{_SIGMA}' for name in ('kernel', 'bias')]
     if not (self.is_initializing() or self.has_variable('params', names[0])):
       return means
@@ -54,7 +56,7 @@ class NoisyDense(nn.Module):
     noise = jnp.sign(noise) * jnp.sqrt(jnp.abs(noise))
     of_input, of_output = noise[None, :inputs], noise[None, inputs:]
     # x times sigma * outer(of_input, of_output), but without this third kernel.
-    deviations = (of_input * x) @ kernel_sigma + bias_sigma[None]
+    deviations = layers.multiply(of_input * x, kernel_sigma) + bias_sigma[None]
     return means + of_output * deviations
 
 
@@ -76,12 +78,13 @@ class Plain(nn.Module):
   Attributes:
     num_outputs: size of the last, linear layer.
     hidden: sizes of the layers before it.
-    dense: makes a layer from its size: `nn.Dense`, `NoisyDense` or a partial.
+    dense: makes a layer from its size: `layers.Dense`, `NoisyDense` or a
+      partial.
   """
 
   num_outputs: int
   hidden: Sequence[int] = (512,)
-  dense: Callable[[int], nn.Module] = nn.Dense
+  dense: Callable[[int], nn.Module] = layers.Dense
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -112,7 +115,7 @@ class Dueling(nn.Module):
   num_outputs: int
   num_atoms: int = 1
   hidden: Sequence[int] = (512,)
-  dense: Callable[[int], nn.Module] = nn.Dense
+  dense: Callable[[int], nn.Module] = layers.Dense
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:

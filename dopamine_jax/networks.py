@@ -23,6 +23,7 @@ from dopamine_jax import config
 from dopamine_jax import convolution
 from dopamine_jax import errors
 from dopamine_jax import initializers
+from dopamine_jax import layers
 
 Initializer = nn.initializers.Initializer
 Activation = Callable[[jax.Array], jax.Array]
@@ -44,7 +45,7 @@ def hidden_layers(
   To be called in the `__call__` of a module, whose layers they become.
   """
   for units in module.hidden:
-    x = activation(nn.Dense(units, kernel_init=module.kernel_init)(x))
+    x = activation(layers.Dense(units, kernel_init=module.kernel_init)(x))
     module.sow('intermediates', 'activations', x)
   return x
 
@@ -55,7 +56,7 @@ def output_layer(module: nn.Module, x: jax.Array) -> jax.Array:
   To be called like `hidden_layers`.
   """
   module.sow('intermediates', 'features', x)
-  return nn.Dense(module.num_outputs, kernel_init=module.kernel_init)(x)
+  return layers.Dense(module.num_outputs, kernel_init=module.kernel_init)(x)
 
 
 class NatureTorso(nn.Module):
@@ -277,7 +278,9 @@ class ActorCritic(nn.Module):
       x = config.configured(self.torso)()(observation)
       for units in self.hidden:
         x = nn.relu(
-          nn.Dense(units, kernel_init=initializers.orthogonal(np.sqrt(2)))(x)
+          layers.Dense(units, kernel_init=initializers.orthogonal(np.sqrt(2)))(
+            x
+          )
         )
         self.sow('intermediates', 'activations', x)
       self.sow('intermediates', 'features', x)
@@ -286,9 +289,9 @@ class ActorCritic(nn.Module):
     x = features()
     # A first policy that is nearly uniform, whatever is seen.
     nearly_zero = initializers.orthogonal(0.01)
-    outputs = nn.Dense(self.num_outputs, kernel_init=nearly_zero)(x)
+    outputs = layers.Dense(self.num_outputs, kernel_init=nearly_zero)(x)
     x = x if self.shared else features()
-    value = nn.Dense(1, kernel_init=initializers.orthogonal(1.0))(x)
+    value = layers.Dense(1, kernel_init=initializers.orthogonal(1.0))(x)
     return outputs, value[:, 0]
 
 
@@ -330,7 +333,7 @@ class FourierBasis(nn.Module):
     x = _to_unit_interval(x, self.low, self.high, 'FourierBasis')
     features = fourier_features(x, self.order)
     self.sow('intermediates', 'features', features)
-    return nn.Dense(
+    return layers.Dense(
       self.num_outputs, use_bias=False, kernel_init=self.kernel_init
     )(features)
 

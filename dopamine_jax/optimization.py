@@ -72,10 +72,15 @@ def shuffled(
     num_epochs: passes over the data.
     num_minibatches: of an epoch; K is the product of the two.
   """
-  orders = jax.vmap(jax.random.permutation, (0, None))(
-    jax.random.split(key, num_epochs), size
-  )
-  return orders.reshape(num_epochs * num_minibatches, -1)
+  # The rows' numbers in the low bits, random ones above them: XLA's CPU sorts
+  # one array of whole numbers six times as fast as keys and what belongs to
+  # them. Rows whose random bits are equal keep their order among themselves,
+  # which only matters where a minibatch ends between them.
+  low = jnp.uint32((1 << (size - 1).bit_length()) - 1)
+  random = jax.random.bits(key, (num_epochs, size)) & ~low
+  row = jnp.arange(size, dtype=jnp.uint32)[None]
+  orders = jnp.sort(random | row) & low
+  return orders.astype(jnp.int32).reshape(num_epochs * num_minibatches, -1)
 
 
 def descend(

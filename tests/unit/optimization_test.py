@@ -42,6 +42,16 @@ def test_each_epoch_uses_every_row_once_in_an_order_of_its_own():
   assert (rows != other).any()
 
 
+@pytest.mark.parametrize('size', [1, 2, 3, 64, 1_000])
+def test_rows_of_any_number_are_shuffled(size):
+  rows = np.asarray(optimization.shuffled(jax.random.key(0), size, 400, 1))
+  np.testing.assert_array_equal(np.sort(rows), [np.arange(size)] * 400)
+  # Wherever it stands, a row's mean position is the middle: the deviation of
+  # 400 uniform ones' mean is size / sqrt(12 * 400).
+  positions = np.argsort(rows, axis=1).mean(axis=0)
+  assert np.abs(positions - (size - 1) / 2).max() < 5 * size / 69
+
+
 def test_a_row_meets_each_other_one_equally_often():
   # Shuffled whole, not by blocks: rows 0 and 1 of 8 share one of 4 minibatches
   # with probability 1 / 7.

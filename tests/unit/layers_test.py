@@ -1,0 +1,79 @@
+"""Tests of layers.py: nn.Dense is the oracle of our dense layer."""
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dopamine_jax import layers
+
+KEY = jax.random.key(0)
+SMALL, LARGE = (16, 8), (128, 512)  # below and above what is transposed
+
+
+def loss(layer, params, x):
+  return jnp.sum(jnp.sin(layer.apply(params, x)))
+
+
+@pytest.mark.parametrize('use_bias', [True, False])
+@pytest.mark.parametrize('shape', [(3,), SMALL, LARGE, (2, 3, 4)])
+def test_parameters_numbers_and_gradients_are_those_of_flax(shape, use_bias):
+  ours, oracle = (
+    make(5, use_bias=use_bias, bias_init=nn.initializers.normal())
+    for make in (layers.Dense, nn.Dense)
+  )
+  x = jax.random.normal(KEY, shape)
+  params = ours.init(KEY, x)
+  jax.tree.map(np.testing.assert_array_equal, params, oracle.init(KEY, x))
+  found, expected = (
+    jax.value_and_grad(loss, argnums=(1, 2))(layer, params, x)
+    for layer in (ours, oracle)
+  )
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
+    found,
+    expected,
+  )
+
+
+@pytest.mark.parametrize('shape', [SMALL, LARGE])
+def test_over_seeds_each_has_its_own_gradient(shape):
+  layer = layers.Dense(5)
+  x = jax.random.normal(KEY, (3, *shape))
+  params = jax.vmap(layer.init)(jax.random.split(KEY, 3), x)
+
+  def gradient(params, x):
+    return jax.grad(loss, argnums=1)(layer, params, x)['params']['kernel']
+
+  found = jax.jit(jax.vmap(gradient))(params, x)
+  for i in range(3):
+    alone = gradient(jax.tree.map(lambda leaf, i=i: leaf[i], params), x[i])
+    np.testing.assert_allclose(found[i], alone, rtol=1e-4, atol=1e-4)
+
+
+def test_second_derivatives_and_forward_mode():
+  x, kernel = jax.random.normal(KEY, SMALL), jnp.ones((8, 2))
+
+  def f(kernel):
+    return jnp.sum(layers.multiply(x, kernel) ** 2)
+
+  # sum((x k)^2) has the Hessian 2 x'x in each column of k, and 0 between them.
+  hessian = jax.hessian(f)(kernel)
+  np.testing.assert_allclose(hessian[:, 0, :, 0], 2 * x.T @ x, rtol=1e-4)
+  np.testing.assert_array_equal(hessian[:, 0, :, 1], 0)
+  _, forward = jax.jvp(f, (kernel,), (kernel,))
+  np.testing.assert_allclose(forward, 2 * f(kernel), rtol=1e-5)
+
+
+def test_bytes_are_multiplied_as_numbers():
+  x = np.array([[200, 100]], np.uint8)
+  np.testing.assert_array_equal(layers.multiply(x, jnp.ones((2, 1))), [[300.0]])
+
+
+@pytest.mark.parametrize(('shape', 'count'), [(SMALL, 1), (LARGE, 0)])
+def test_only_small_inputs_are_transposed_first(shape, count):
+  x, kernel = jnp.ones(shape), jnp.ones((shape[1], 4))
+  gradient = jax.grad(lambda kernel: jnp.sum(layers.multiply(x, kernel) ** 2))
+  text = jax.jit(gradient).lower(kernel).as_text()
+  assert text.count('optimization_barrier') == count
