@@ -80,6 +80,8 @@ def _of_ring(replay, steps, slots, calls):
   state = _Donated(ring)
 
   renew, add = state.program(replay.reprioritize), state.program(replay.add)
+  # What handing over the ring and a step takes, whatever is done with them.
+  call = state.program(lambda ring, step: ring.replace(head=ring.head + 1))
   rng = np.random.default_rng(0)
   places = rng.integers(0, slots, (_POOL, _BATCH)).astype(np.int32)
   priorities = rng.exponential(size=(_POOL, _BATCH)).astype(np.float32)
@@ -90,18 +92,28 @@ def _of_ring(replay, steps, slots, calls):
       calls, lambda i: renew(places[i % _POOL], priorities[i % _POOL])
     ),
     'add/s': _rates(calls, lambda i: add(steps[i % _POOL])),
+    'bare call of add/s': _rates(calls, lambda i: call(steps[i % _POOL])),
   }
 
 
 def _of_floor(steps, slots, calls):
-  """One frame, put where the caller says; no add is faster."""
+  """Frames put where the caller says, and fetched from there; no more.
+
+  No add is faster than the one, no sample than the other: both stacks of each
+  transition, as they lie, without a look at where episodes end.
+  """
   frames = _Donated(jnp.zeros((slots, 84, 84), jnp.uint8))
   write = frames.program(lambda frames, frame, i: frames.at[i].set(frame[0]))
   rates = _rates(
     calls,
     lambda i: write(steps[i % _POOL].observation, np.int32(i % slots)),
   )
-  return {'bare donated write/s': rates}
+  fetch = frames.reader(lambda frames, rows: frames[rows])
+  rng = np.random.default_rng(0)
+  first = rng.integers(0, slots - 7, (_POOL, _BATCH, 1)).astype(np.int32)
+  rows = first + np.array([0, 1, 2, 3, 3, 4, 5, 6], np.int32)
+  fetching = _rates(calls, lambda i: fetch(rows[i % _POOL]))
+  return {'bare donated write/s': rates, f'bare gather({_BATCH})/s': fetching}
 
 
 class _Donated:
@@ -119,6 +131,11 @@ class _Donated:
       return self._state
 
     return call
+
+  def reader(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Likewise, but the state stays as it is."""
+    program = jax.jit(function)
+    return lambda *arguments: program(self._state, *arguments)
 
 
 def _steps(count: int) -> list[ring_lib.Step]:
