@@ -214,8 +214,9 @@ class PythonEngine(engine.Engine):
 
     # XLA writes to a loop's carry in place. Steps that are written out would
     # have it copy whole arrays of the replay, and so would a loop of one turn
-    # if it knew of that: a count that depends on data keeps it a loop.
-    count = jnp.where(experience.agent_steps >= 0, len(packed), 0)
+    # if it knew of that: a count that it can't see through keeps it a loop. All
+    # seeds have the same one, or each turn would copy the replay after all.
+    count = jax.lax.optimization_barrier(jnp.int32(len(packed)))
     experience = _with_keys(experience.replace(action=actions[0]), keys)
     experience = jax.lax.fori_loop(0, count, remember, experience)
     return experience.replace(keys=None)

@@ -743,7 +743,8 @@ def test_n_steps_that_do_not_fit_the_replay_are_refused(tmp_path):
 @pytest.mark.parametrize(
   'replay', [uniform.UniformReplay, prioritized.PrioritizedReplay]
 )
-def test_learning_copies_nothing_that_the_replay_holds(replay, period):
+@pytest.mark.parametrize('seeds', [(0,), (0, 1, 2)])
+def test_learning_copies_nothing_that_the_replay_holds(seeds, replay, period):
   capacity = 100_000
   engine = health_test.make_engine(
     walk.Walk(),
@@ -758,6 +759,7 @@ def test_learning_copies_nothing_that_the_replay_holds(replay, period):
       target_update_period=16,
       epsilon=0.5,
     ),
+    seeds=seeds,
   )
   programs, compile_learn = [], engine._compile_learn
 
