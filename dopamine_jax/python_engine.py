@@ -15,6 +15,9 @@ from dopamine_jax import engine
 from dopamine_jax import loop as loop_lib
 from dopamine_jax import processes
 
+# Time steps whose random actions are drawn by one call.
+_DRAWN = 64
+
 
 class PythonEngine(engine.Engine):
   """Python steps the environments: any that Gymnasium can make.
@@ -232,7 +235,7 @@ class PythonEngine(engine.Engine):
       random = loop_lib.Behaviour.RANDOM
       return self.loop.act(None, experience, random).action
 
-    ahead = jnp.arange(self._longest) * self.loop.num_envs
+    ahead = jnp.arange(_DRAWN) * self.loop.num_envs
     return jax.vmap(act)(steps + ahead)
 
   def _unpack(self, packed):
