@@ -97,9 +97,8 @@ class Rollout(base.Replay):
     lane = jnp.arange(num_envs)[:, None]
     status = ring.slots.status[lane, slot % ring.capacity]
     taken = (slot >= 0) & (status != ring_lib.LAST)
-    # Sorted by whether a step was taken in them, the newest T come last.
-    newest = jnp.argsort(taken, axis=1, stable=True)[:, -length:]
-    slot = jnp.take_along_axis(slot, newest, axis=1).T
+    # Behind those in which no step was taken, the newest T come last.
+    slot = jnp.sort(jnp.where(taken, slot, -1), axis=1)[:, -length:].T
     return jnp.broadcast_to(lane.T, slot.shape), slot
 
   def _observation_at(self, ring, lane, slot):
