@@ -277,11 +277,8 @@ class ActorCritic(nn.Module):
     def features():
       x = config.configured(self.torso)()(observation)
       for units in self.hidden:
-        x = nn.relu(
-          layers.Dense(units, kernel_init=initializers.orthogonal(np.sqrt(2)))(
-            x
-          )
-        )
+        orthogonal = initializers.orthogonal(np.sqrt(2))
+        x = nn.relu(layers.Dense(units, kernel_init=orthogonal)(x))
         self.sow('intermediates', 'activations', x)
       self.sow('intermediates', 'features', x)
       return x
