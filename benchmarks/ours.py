@@ -25,9 +25,11 @@ def measure(
   from dopamine_jax import config
   from dopamine_jax import dispatch
   from dopamine_jax import runner
+  from dopamine_jax import threefry
   from dopamine_jax import training
 
   dispatch.stay_in_this_thread()
+  threefry.write_out()
   expected = job.hyperparameters
   files, bindings = configuration(expected, engine)
   config.load(files, bindings)

@@ -20,6 +20,7 @@ import numpy as np
 from benchmarks import jobs
 from dopamine_jax import allocator
 from dopamine_jax import dispatch
+from dopamine_jax import threefry
 from dopamine_jax.replay import prioritized
 from dopamine_jax.replay import ring as ring_lib
 from dopamine_jax.replay import uniform
@@ -56,6 +57,7 @@ def figures(slots: int, calls: int) -> dict[str, list[float]]:
   """Returns by name the figure of the median call, and of the fastest tenth."""
   allocator.keep_freed_memory()  # as training does
   dispatch.stay_in_this_thread()
+  threefry.write_out()
   steps = _steps(_POOL)
   found = _of_ring(uniform.UniformReplay, steps, slots, calls)
   del found[f'reprioritize({_BATCH})/s']  # which does nothing

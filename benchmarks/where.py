@@ -56,8 +56,10 @@ def main():
   """Prints the table."""
   allocator.keep_freed_memory()  # before jax is imported
   from dopamine_jax import dispatch
+  from dopamine_jax import threefry
 
   dispatch.stay_in_this_thread()
+  threefry.write_out()
   print('| ms an update | ' + ' | '.join(COLUMNS) + ' |')
   print('|---' * (len(COLUMNS) + 1) + '|')
   for name in sys.argv[1:] or ROWS:

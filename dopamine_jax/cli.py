@@ -340,8 +340,10 @@ def _prepare():
   os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
   os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
   from dopamine_jax import dispatch
+  from dopamine_jax import threefry
 
   dispatch.stay_in_this_thread()
+  threefry.write_out()
 
 
 def _say(message: str):
