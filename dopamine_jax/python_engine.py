@@ -115,9 +115,10 @@ class PythonEngine(engine.Engine):
     num_seeds = len(self.seeds)
     actions, packed = zip(*self._backlog[:count], strict=True)
     del self._backlog[:count]
-    axis = 0 if num_seeds == 1 else 1
     actions = [engine.by_seed(each, num_seeds) for each in actions]
-    return np.stack(actions, axis), np.stack(packed, axis)
+    axis = 0 if num_seeds == 1 else 1
+    # As `np.stack(each, axis)`, which takes five times as long.
+    return tuple(np.array(each).swapaxes(0, axis) for each in (actions, packed))
 
   def _act_randomly(self):
     if not self._drawn:
