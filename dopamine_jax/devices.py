@@ -137,6 +137,11 @@ class Layout:
           f'{", ".join(memories)}',
         )
 
+  @property
+  def is_simple(self) -> bool:
+    """Whether all arrays lie on one device, in its own memory."""
+    return self.settings.split == 'none' and not self._on_host
+
   def spread(self, function: Callable[..., Any]) -> Callable[..., Any]:
     """Returns `function` as each device computes its part.
 

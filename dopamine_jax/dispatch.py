@@ -5,10 +5,13 @@ switch between XLA's threads.
 """
 
 from collections.abc import Callable
+import functools
+import math
 from typing import Any
 
 import gymnasium
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dopamine_jax.environments import base
@@ -71,6 +74,61 @@ def reading_less(
     return over_leaves(everything, *arguments)
 
   return over_less, reads
+
+
+class Bundle:
+  """How a tree of arrays is passed: its small ones joined, one for each type.
+
+  A call costs by the array, and by the node of a tree. Large arrays are passed
+  as they are; to join them would copy them.
+  """
+
+  def __init__(self, tree: Any, largest: int):
+    """Learns what is to be joined.
+
+    Args:
+      tree: an example, or shapes and dtypes.
+      largest: of the arrays that are joined, in bytes; -1 joins none.
+    """
+    leaves, self._structure = jax.tree.flatten(tree)
+    self._shapes = [leaf.shape for leaf in leaves]
+    groups = {}
+    for i, leaf in enumerate(leaves):
+      is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.extended)
+      is_small = not is_key and leaf.size * leaf.dtype.itemsize <= largest
+      groups.setdefault(leaf.dtype if is_small else i, []).append(i)
+    self._groups = list(groups.values())
+
+  def tie(self, tree: Any) -> list[jax.Array]:
+    """Returns a tree like the example as the arrays that are passed."""
+    leaves = jax.tree.leaves(tree)
+    return [
+      leaves[group[0]] if len(group) == 1 else _join([leaves[i] for i in group])
+      for group in self._groups
+    ]
+
+  def untie(self, arrays: list[jax.Array]) -> Any:
+    """Returns the tree; undoes `tie`."""
+    leaves = [None] * len(self._shapes)
+    for group, array in zip(self._groups, arrays, strict=True):
+      parts = [array]
+      if len(group) > 1:
+        parts = _part(array, tuple(self._shapes[i] for i in group))
+      for i, part in zip(group, parts, strict=True):
+        leaves[i] = part
+    return jax.tree.unflatten(self._structure, leaves)
+
+
+@jax.jit
+def _join(leaves):
+  return jnp.concatenate([leaf.ravel() for leaf in leaves])
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _part(array, shapes):
+  ends = np.cumsum([math.prod(shape) for shape in shapes])
+  parts = jnp.split(array, ends[:-1])
+  return [x.reshape(shape) for x, shape in zip(parts, shapes, strict=True)]
 
 
 def pack(step: base.TimeStep, num_seeds: int) -> np.ndarray:

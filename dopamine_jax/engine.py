@@ -174,9 +174,9 @@ class Engine:
     )
     return processes.zeros(self.layout.place(sums))
 
-  def _means(self, metrics: loop_lib.Metrics | None) -> dict[str, np.ndarray]:
+  def _means(self, metrics: loop_lib.Metrics) -> dict[str, np.ndarray]:
     """Returns the metrics' means [S] by name; none if there was no update."""
-    if metrics is None:
+    if not processes.fetch(metrics.count).any():
       return {}
     return {
       name: processes.fetch(total / metrics.count).reshape(len(self.seeds))

@@ -111,6 +111,46 @@ def test_one_seed_of_a_tree_has_no_seed_axis():
   assert dispatch.one_seed(tree, num_seeds=1)['a'].shape == (3, 2)
 
 
+def parts_of_a_state():
+  return {
+    'kernel': jnp.arange(6.0).reshape(2, 3),
+    'count': jnp.int32(7),
+    'frames': jnp.arange(100.0).reshape(10, 10),
+    'key': jax.random.key(3),
+    'bias': (jnp.ones(3), jnp.full((), 5.0)),
+    'empty': jnp.zeros((0, 4)),
+    'steps': jnp.arange(2),
+  }
+
+
+@pytest.mark.parametrize(('largest', 'count'), [(-1, 8), (24, 4), (400, 3)])
+def test_what_is_tied_is_what_is_untied(largest, count):
+  tree = parts_of_a_state()
+  bundle = dispatch.Bundle(jax.eval_shape(lambda: tree), largest)
+  for tie, untie in (
+    (bundle.tie, bundle.untie),
+    (jax.jit(bundle.tie), jax.jit(bundle.untie)),
+  ):
+    tied = tie(tree)
+    # Of one type are the small ones; the key is never joined.
+    assert len(tied) == count
+    again = untie(tied)
+    assert jax.tree.structure(again) == jax.tree.structure(tree)
+    for before, after in zip(
+      jax.tree.leaves(tree), jax.tree.leaves(again), strict=True
+    ):
+      assert after.dtype == before.dtype
+      assert after.shape == before.shape
+      assert jnp.array_equal(after, before)
+
+
+def test_large_arrays_are_passed_as_they_are():
+  tree = parts_of_a_state()
+  bundle = dispatch.Bundle(tree, 24)
+  assert any(each is tree['frames'] for each in bundle.tie(tree))
+  assert bundle.untie(bundle.tie(tree))['frames'] is tree['frames']
+
+
 def test_a_command_runs_programs_in_the_thread_that_calls_them():
   script = (
     'from dopamine_jax import cli\n'
