@@ -232,5 +232,10 @@ def _space_to_depth(x, low, blocks, block):
   )
   batch, _, _, channels = x.shape
   x = x.reshape(batch, blocks[0], block[0], blocks[1], block[1], channels)
+  if channels >= 16:
+    # XLA computes what a transposition moves number by number, what a slice
+    # takes by many channels at once; with few there is nothing to gain.
+    parts = [x[:, :, i, :, j] for i, j in np.ndindex(*block)]
+    return jnp.concatenate(parts, axis=-1)
   x = x.transpose(0, 1, 3, 2, 4, 5)
   return x.reshape(batch, *blocks, -1)
