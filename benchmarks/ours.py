@@ -15,9 +15,20 @@ PACKAGES = ('jax', 'jaxlib', 'gymnasium')
 
 
 def measure(
-  job: jobs.Job, num_seeds: int = 1, engine: str = 'PythonEngine'
+  job: jobs.Job,
+  num_seeds: int = 1,
+  engine: str = 'PythonEngine',
+  devices: int = 1,
 ) -> tuple[list[float], dict[str, Any]]:
-  """Returns agent steps a second over all seeds, and the hyper-parameters."""
+  """Returns agent steps a second over all seeds, and the hyper-parameters.
+
+  Args:
+    job: what is measured.
+    num_seeds: how many train side by side.
+    engine: 'PythonEngine' or 'CompiledEngine'.
+    devices: how many devices the processor is to JAX; each trains its share of
+      the seeds.
+  """
   allocator.keep_freed_memory()
   # Only now, for the settings must precede jax.
   import jax
@@ -32,6 +43,13 @@ def measure(
   threefry.write_out()
   expected = job.hyperparameters
   files, bindings = configuration(expected, engine)
+  if devices > 1:
+    jax.config.update('jax_num_cpu_devices', devices)
+    bindings += [
+      'from dopamine_jax import devices',
+      'runner.Runner.devices = @devices.Devices()',
+      "devices.Devices.split = 'seeds'",
+    ]
   config.load(files, bindings)
   with tempfile.TemporaryDirectory() as folder:
     one = training.Training(

@@ -101,8 +101,9 @@ def _of_ring(replay, steps, slots, calls):
 def _of_floor(steps, slots, calls):
   """Frames put where the caller says, and fetched from there; no more.
 
-  No add is faster than the one, no sample than the other: both stacks of each
-  transition, as they lie, without a look at where episodes end.
+  No add is faster than the first, no sample than the others: both stacks of
+  each transition, as they lie and as networks take them, without a draw or a
+  look at where episodes end.
   """
   frames = _Donated(jnp.zeros((slots, 84, 84), jnp.uint8))
   write = frames.program(lambda frames, frame, i: frames.at[i].set(frame[0]))
@@ -111,11 +112,22 @@ def _of_floor(steps, slots, calls):
     lambda i: write(steps[i % _POOL].observation, np.int32(i % slots)),
   )
   fetch = frames.reader(lambda frames, rows: frames[rows])
+  stack = frames.reader(lambda frames, rows: _stacks(frames, rows))
   rng = np.random.default_rng(0)
   first = rng.integers(0, slots - 7, (_POOL, _BATCH, 1)).astype(np.int32)
   rows = first + np.array([0, 1, 2, 3, 3, 4, 5, 6], np.int32)
-  fetching = _rates(calls, lambda i: fetch(rows[i % _POOL]))
-  return {'bare donated write/s': rates, f'bare gather({_BATCH})/s': fetching}
+  return {
+    'bare donated write/s': rates,
+    f'bare gather({_BATCH})/s': _rates(calls, lambda i: fetch(rows[i % _POOL])),
+    f'bare stacks({_BATCH})/s': _rates(calls, lambda i: stack(rows[i % _POOL])),
+  }
+
+
+def _stacks(frames, rows):
+  """Returns both stacks of each row of numbers, frames last for networks."""
+  frames = frames.reshape(len(frames), -1)
+  stacks = [jnp.moveaxis(frames[part], 1, -1) for part in jnp.split(rows, 2, 1)]
+  return [stack.reshape(_BATCH, 84, 84, 4) for stack in stacks]
 
 
 class _Donated:
