@@ -26,8 +26,8 @@ its environments have stepped: one update in four agent steps takes four
 environments, so ours has four beside it. In PPO sbx and rejax give policy and
 value an optimizer each, which clips its own gradients, rejax each number by
 itself; rejax bootstraps nothing where an episode is truncated. "On 2 devices"
-the processor is two to JAX, each of which trains half the seeds
-(`devices.Devices.split = 'seeds'`); rejax has no switch for that. In SAC sb3 and
+is one processor that JAX takes for two, each with half the seeds
+(`devices.Devices.split = 'seeds'`); rejax has no switch for it. In SAC sb3 and
 sbx move the policy by critics that have moved, ours and dopamine-rl all by what
 an update began with; dopamine-rl's targets are of its target policy's means,
 and its entropy is of the environment's actions; sb3 and sbx give means and
