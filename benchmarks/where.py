@@ -27,18 +27,19 @@ from benchmarks import jobs
 from benchmarks import ours
 from dopamine_jax import allocator
 
-# By name in the table: the job, and how many seeds are in one compiled program.
+# By name in the table: the job, the engine, and how many seeds it trains.
 ROWS = {
-  'A': ('A', 0),
-  'A-small': ('A-small', 0),
-  'A-compiled': ('A-compiled', 1),
-  'B-same': ('B-same', 0),
-  'B-valid': ('B-valid', 0),
-  'C-rainbow': ('C-rainbow', 0),
-  'C-full-rainbow': ('C-full-rainbow', 0),
-  'D-compiled': ('D-compiled', 32),
-  'D-pixels': ('D-pixels', 0),
-  'E': ('E', 0),
+  'A': ('A', 'PythonEngine', 1),
+  'A-small': ('A-small', 'PythonEngine', 1),
+  'seeds-8': ('seeds', 'PythonEngine', 8),
+  'A-compiled': ('A-compiled', 'CompiledEngine', 1),
+  'B-same': ('B-same', 'PythonEngine', 1),
+  'B-valid': ('B-valid', 'PythonEngine', 1),
+  'C-rainbow': ('C-rainbow', 'PythonEngine', 1),
+  'C-full-rainbow': ('C-full-rainbow', 'PythonEngine', 1),
+  'D-compiled': ('D-compiled', 'CompiledEngine', 32),
+  'D-pixels': ('D-pixels', 'PythonEngine', 1),
+  'E': ('E', 'PythonEngine', 1),
 }
 COLUMNS = (
   'in all',
@@ -63,27 +64,27 @@ def main():
   print('| ms an update | ' + ' | '.join(COLUMNS) + ' |')
   print('|---' * (len(COLUMNS) + 1) + '|')
   for name in sys.argv[1:] or ROWS:
-    job, seeds = ROWS[name]
+    job, engine, seeds = ROWS[name]
     cells = [
       '' if value is None else f'{value:.2f}'
-      for value in measure(jobs.JOBS[job], seeds)
+      for value in measure(jobs.JOBS[job], engine, seeds)
     ]
     print(f'| {name} | ' + ' | '.join(cells) + ' |', flush=True)
 
 
-def measure(job: jobs.Job, seeds: int) -> list[float | None]:
+def measure(job: jobs.Job, engine: str, seeds: int) -> list[float | None]:
   """Returns a row of the table.
 
   Args:
     job: what to train.
-    seeds: of the compiled engine; 0 for one of the Python engine.
+    engine: 'PythonEngine' or 'CompiledEngine'.
+    seeds: how many it trains side by side.
   """
   expected = job.hyperparameters
-  engine = 'CompiledEngine' if seeds else 'PythonEngine'
   updates = job.window / period(expected)
   row = [
     None if seconds is None else 1e3 * seconds / updates
-    for seconds in _train(job, engine, seeds or 1)
+    for seconds in _train(job, engine, seeds)
   ]
   products = sum(
     times * milliseconds(*_product(shape, seeds))
@@ -224,7 +225,7 @@ def _adam(expected: algorithms.Hyperparameters, seeds: int):
   import optax
 
   optimizer = optax.adam(expected.learning_rate, eps=expected.adam_epsilon)
-  shapes = [(max(seeds, 1), *shape) for shape in expected.kernels]
+  shapes = [(seeds, *shape) for shape in expected.kernels]
   gradients, params = ([jnp.ones(shape) for shape in shapes] for _ in range(2))
   state = params, optimizer.init(params)
 

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dopamine_jax import errors
+from dopamine_jax import layers
 
 
 class Conv(nn.Module):
@@ -187,14 +188,14 @@ def _multiply_windows(x, w, outputs):
   windows = jnp.concatenate(
     [_shifted(x, shift, outputs) for shift in np.ndindex(w.shape[1:3])], axis=-1
   )
-  return _multiply(windows, w.reshape(len(w), -1).T)
+  return layers.multiply(windows, w.reshape(len(w), -1).T)
 
 
 def _add_products(x, w, outputs):
   """The same; multiplies each block with all of the kernel's, then adds up."""
   features, *blocks, channels = w.shape
   w = w.reshape(features, -1, channels).transpose(2, 1, 0)
-  products = _multiply(x, w.reshape(channels, -1))
+  products = layers.multiply(x, w.reshape(channels, -1))
   parts = [
     _shifted(products[..., i * features : (i + 1) * features], shift, outputs)
     for i, shift in enumerate(np.ndindex(*blocks))
@@ -206,12 +207,6 @@ def _shifted(x, shift, size):
   """Returns [B, *size, C], from `shift` on."""
   (i, j), (height, width) = shift, size
   return x[:, i : i + height, j : j + width]
-
-
-def _multiply(x, w):
-  """Returns the products [B, H, W, K] of x [B, H, W, C] and w [C, K]."""
-  y = x.reshape(-1, x.shape[-1]).astype(jnp.float32) @ w
-  return y.reshape(*x.shape[:-1], -1)
 
 
 def _space_to_depth(x, low, blocks, block):
