@@ -217,7 +217,7 @@ class PythonEngine(engine.Engine):
   def _compile_act(self, *arguments):
     """Returns a step without an update, and the learner's arrays it reads."""
     learner, _, seen, keys = self._bundles
-    step = self._tied(self._step, [learner, seen, keys], [seen])
+    step = self._tied(self._step_without_updates, [learner, seen, keys], [seen])
     step, reads = dispatch.reading_less(step, *arguments)
     # Nothing is donated: the backlog begins with what was seen then.
     return jax.jit(step, compiler_options=dispatch.one_by_one()), reads
@@ -271,7 +271,7 @@ class PythonEngine(engine.Engine):
     seen = experience.observation, experience.agent_steps
     return learner, experience.replay, seen, experience.action, finite
 
-  def _step(self, learner, seen, keys, packed):
+  def _step_without_updates(self, learner, seen, keys, packed):
     """Returns what was seen, and the actions; the replay is not told."""
     agent, _, _ = learner
     experience = self.loop.see(
