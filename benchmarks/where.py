@@ -10,7 +10,9 @@ program nothing can be told apart: those rows are of all seeds' updates at once.
 Learning can't be faster than its matrix products and Adam, each of which is
 timed alone, as XLA runs it on the job's own shapes. The floor is these, and
 the environment, acting and Python as they are: what no form of convolution, no
-replay and no loss could go below.
+replay and no loss could go below. `network alone` is what learning takes of the
+network with all its layers and their gradients, without replay, loss and
+optimizer; not of SAC, which has three.
 """
 
 from collections.abc import Callable, Iterator
@@ -49,6 +51,7 @@ COLUMNS = (
   'Python',
   'products alone',
   'Adam alone',
+  'network alone',
   'floor',
 )
 
@@ -82,9 +85,9 @@ def measure(job: jobs.Job, engine: str, seeds: int) -> list[float | None]:
   """
   expected = job.hyperparameters
   updates = job.window / period(expected)
+  parts, network = _train(job, engine, seeds)
   row = [
-    None if seconds is None else 1e3 * seconds / updates
-    for seconds in _train(job, engine, seeds)
+    None if seconds is None else 1e3 * seconds / updates for seconds in parts
   ]
   products = sum(
     times * milliseconds(*_product(shape, seeds))
@@ -93,7 +96,7 @@ def measure(job: jobs.Job, engine: str, seeds: int) -> list[float | None]:
   adam = expected.updates_at_once * milliseconds(*_adam(expected, seeds))
   _, environment, acting, _, python = row
   beside = sum(part or 0.0 for part in (environment, acting, python))
-  return [*row, products, adam, beside + products + adam]
+  return [*row, products, adam, network, beside + products + adam]
 
 
 def period(expected: algorithms.Hyperparameters) -> int:
@@ -103,8 +106,11 @@ def period(expected: algorithms.Hyperparameters) -> int:
 
 def _train(
   job: jobs.Job, engine_name: str, num_seeds: int
-) -> list[float | None]:
-  """Returns a window's seconds: in all, and by who takes them."""
+) -> tuple[list[float | None], float | None]:
+  """Returns a window's seconds, in all and by who takes them.
+
+  And milliseconds of an update in which the network works by itself.
+  """
   import jax
 
   from dopamine_jax import config
@@ -138,8 +144,46 @@ def _train(
       with_waits = run()
       parts = [sum(seconds) for seconds in waited]
       parts.append(with_waits - sum(parts))
+    network = _network(engine, job.hyperparameters)
     one.close()
-  return [whole, *parts]
+  return [whole, *parts], network
+
+
+def _network(engine: Any, expected: algorithms.Hyperparameters) -> float | None:
+  """Returns the milliseconds of an update's passes and gradients, no more."""
+  import jax
+  import jax.numpy as jnp
+
+  networks = engine.loop.agent.anatomy(engine.state.agent)
+  if list(networks) != ['']:
+    return None
+  module, params, *_ = networks['']
+  several = len(engine.seeds) > 1
+  seen = engine.state.experience.observation[(0,) * (1 + several)]
+  noise = {'noise': jax.random.key(0)}
+
+  def over_seeds(function):
+    function = jax.vmap(function, (0, None)) if several else function
+    return jax.jit(function)
+
+  def outputs(params, batch):
+    return module.apply({'params': params}, batch, rngs=noise)
+
+  def squares(params, batch):
+    leaves = jax.tree.leaves(outputs(params, batch))
+    return sum(jnp.sum(jnp.square(leaf)) for leaf in leaves)
+
+  def batch(size):
+    return jnp.tile(seen, (size, *(1,) * seen.ndim))
+
+  rows = getattr(expected, 'rollout', None) or expected.batch_size
+  passes = 2 if getattr(expected, 'double', False) else 1
+  gradients = expected.updates_at_once * milliseconds(
+    over_seeds(jax.grad(squares)), params, batch(expected.batch_size)
+  )
+  return gradients + passes * milliseconds(
+    over_seeds(outputs), params, batch(rows)
+  )
 
 
 def _wait_for_each_call(engine: Any) -> tuple[list[float], ...]:
