@@ -113,9 +113,11 @@ class PythonEngine(engine.Engine):
     largest = _SMALL if self.layout.is_simple else -1
     self._bundles = Parts(*(dispatch.Bundle(x, largest) for x in parts))
     _, replay, seen, keys = self._bundles
-    self._draw = jax.jit(self._tied(self._random_actions, [keys], []))
+    self._draw = jax.jit(self._tied('draw', self._random_actions, [keys], []))
     self._remember = jax.jit(
-      self._tied(self._remember_steps, [replay, seen, keys], [replay, seen]),
+      self._tied(
+        'remember', self._remember_steps, [replay, seen, keys], [replay, seen]
+      ),
       donate_argnums=(0, 1),
       compiler_options=dispatch.one_by_one(),
     )
@@ -217,7 +219,9 @@ class PythonEngine(engine.Engine):
   def _compile_act(self, *arguments):
     """Returns a step without an update, and the learner's arrays it reads."""
     learner, _, seen, keys = self._bundles
-    step = self._tied(self._step_without_updates, [learner, seen, keys], [seen])
+    step = self._tied(
+      'act', self._step_without_updates, [learner, seen, keys], [seen]
+    )
     step, reads = dispatch.reading_less(step, *arguments)
     # Nothing is donated: the backlog begins with what was seen then.
     return jax.jit(step, compiler_options=dispatch.one_by_one()), reads
@@ -227,11 +231,13 @@ class PythonEngine(engine.Engine):
     step = functools.partial(self._step_with_updates, num_updates)
     bundles = list(self._bundles)
     return jax.jit(
-      self._tied(step, bundles, bundles[:-1]), donate_argnums=(0, 1, 2)
+      self._tied('learn', step, bundles, bundles[:-1]),
+      donate_argnums=(0, 1, 2),
     )
 
   def _tied(
     self,
+    name: str,
     function: Callable[..., Any],
     takes: Sequence[dispatch.Bundle],
     gives: Sequence[dispatch.Bundle],
@@ -239,19 +245,21 @@ class PythonEngine(engine.Engine):
     """Returns one seed's `function` over all seeds and over tied arguments.
 
     Args:
+      name: of the program, in a profile.
       function: gives a tuple.
       takes: what ties its first arguments; those that follow are not.
       gives: the same of its results.
     """
     function = self._vectorize(function)
 
-    def over_tied(*arguments):
+    def program(*arguments):
       untied = [b.untie(x) for b, x in zip(takes, arguments, strict=False)]
       results = function(*untied, *arguments[len(takes) :])
       tied = [b.tie(x) for b, x in zip(gives, results, strict=False)]
       return *tied, *results[len(gives) :]
 
-    return over_tied
+    program.__name__ = name
+    return program
 
   # What follows is traced, for one seed.
 
