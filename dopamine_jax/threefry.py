@@ -50,7 +50,9 @@ def mix(
       b = a ^ _rotate(b, bits)
     a += keys[(group + 1) % 3]
     b += keys[(group + 2) % 3] + np.uint32(group + 1)
-  return a, b
+  # A key that was folded has rounds of its own before these. In one kernel with
+  # them newer versions of XLA take minutes and more to compile.
+  return jax.lax.optimization_barrier((a, b))
 
 
 def _rotate(word, bits):

@@ -48,6 +48,10 @@ PROGRAM = textwrap.dedent("""
         jax.random.randint(b, (5000,), 0, 1_000_003),
         jax.random.uniform(c, (999,)),
         jax.random.permutation(d, 300),
+        # Rounds upon rounds: in one kernel they would compile for minutes.
+        jax.vmap(
+          lambda i: jax.random.uniform(jax.random.fold_in(d, i), (1, 1))
+        )(jnp.arange(64)),
       )
     return jax.vmap(one)(seeds)
 
@@ -66,6 +70,7 @@ def test_commands_draw_what_jax_does_without_its_loop(tmp_path):
       capture_output=True,
       text=True,
       check=True,
+      timeout=120,  # s
       env=os.environ | {'JAX_COMPILATION_CACHE_DIR': str(tmp_path)},
     )
     loops, *hashes = ran.stdout.split()
@@ -73,7 +78,7 @@ def test_commands_draw_what_jax_does_without_its_loop(tmp_path):
 
   (loops, hashes), (none, same) = run('as ever'), run('as a command')
   assert (loops, none) == ('True', 'False')
-  assert len(set(hashes)) == 4
+  assert len(set(hashes)) == 5
   assert same == hashes
 
 
