@@ -172,11 +172,3 @@ def unpack(
     parts.append(part)
     begin = end
   return base.TimeStep(*parts)
-
-
-def one_seed(tree: Any, num_seeds: int) -> Any:
-  """Returns the shapes and dtypes of one seed's part of `tree`."""
-  skip = 1 if num_seeds > 1 else 0
-  return jax.tree.map(
-    lambda leaf: jax.ShapeDtypeStruct(leaf.shape[skip:], leaf.dtype), tree
-  )

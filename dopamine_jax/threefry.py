@@ -3,8 +3,8 @@
 Threefry-2x32 mixes a pair of counters with a pair of keys in twenty rounds
 (Salmon et al., 2011, Parallel random numbers: as easy as 1, 2, 3.
 https://doi.org/10.1145/2063384.2063405). For CPUs JAX writes them as a loop,
-which compiles faster, but which XLA runs operation by operation as soon as it
-changes more than a kilobyte. Written out, the rounds are one kernel.
+which XLA runs operation by operation as soon as it changes more than a
+kilobyte. Written out, the rounds are one kernel.
 """
 
 import jax

@@ -101,16 +101,6 @@ def test_only_the_leaves_that_are_read_are_taken(function, expected):
   )
 
 
-def test_one_seed_of_a_tree_has_no_seed_axis():
-  tree = {'a': jnp.zeros((3, 2)), 'b': jnp.zeros(3, jnp.int32)}
-  alone = dispatch.one_seed(tree, num_seeds=3)
-  assert {k: (v.shape, v.dtype) for k, v in alone.items()} == {
-    'a': ((2,), jnp.float32),
-    'b': ((), jnp.int32),
-  }
-  assert dispatch.one_seed(tree, num_seeds=1)['a'].shape == (3, 2)
-
-
 def parts_of_a_state():
   return {
     'kernel': jnp.arange(6.0).reshape(2, 3),
