@@ -1,10 +1,10 @@
 """A dense layer whose gradient is fast on CPUs, over seeds above all.
 
 A kernel's gradient is a product whose left factor, the layer's input, lies
-transposed in memory. XLA's CPU has a slower program for those, up to twice as
-slow where kernels have a batch axis (one network a seed under `jax.vmap`) or
-few outputs. Small inputs cost less to be transposed first:
-`python -m benchmarks.layers`.
+transposed in memory. XLA's CPU has a slower program for those, up to ten times
+as slow where kernels have few outputs, and twice where they have a batch axis
+(one network a seed under `jax.vmap`). It costs less to transpose the gradients
+of few outputs, or else a small input, first: `python -m benchmarks.layers`.
 """
 
 from flax import linen as nn
@@ -14,6 +14,8 @@ import jax.numpy as jnp
 
 # Numbers of an input, of one seed, up to which transposing it pays off.
 _SMALL = 2**15
+# Outputs up to which transposing their gradients does.
+_FEW = 32
 
 
 class Dense(nn.Module):
@@ -48,14 +50,24 @@ class Dense(nn.Module):
 def multiply(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """Returns `x @ kernel`, float32 [..., K] of x [..., C] and kernel [C, K]."""
   rows = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
-  # Decided when tracing: neither changes in a compiled function.
-  is_small = jax.default_backend() == 'cpu' and rows.size <= _SMALL
-  y = _multiply_small(rows, kernel) if is_small else rows @ kernel
+  y = _multiply(rows, kernel) if _pays_off(rows, kernel) else rows @ kernel
   return y.reshape(*x.shape[:-1], -1)
 
 
+def _pays_off(x, kernel):
+  # Decided when tracing: none of it changes in a compiled function.
+  if jax.default_backend() != 'cpu':
+    return False
+  return _has_few_outputs(kernel) or x.size <= _SMALL
+
+
+def _has_few_outputs(kernel):
+  num_inputs, num_outputs = kernel.shape
+  return num_outputs <= min(_FEW, num_inputs)
+
+
 @jax.custom_jvp
-def _multiply_small(x, kernel):
+def _multiply(x, kernel):
   return x @ kernel
 
 
@@ -67,10 +79,14 @@ def _differentiate(primals, tangents):
   if not isinstance(dx, zero):
     parts.append(dx @ kernel)
   if not isinstance(dkernel, zero):
-    # XLA would undo the transposition, if it saw it.
-    columns = lax.optimization_barrier(x.T)
-    parts.append(lax.dot_general(columns, dkernel, (((0,), (0,)), ((), ()))))
-  return _multiply_small(x, kernel), sum(parts[1:], start=parts[0])
+    # XLA would undo the transpositions, if it saw them.
+    if _has_few_outputs(kernel):
+      columns = lax.optimization_barrier(dkernel.T) @ x.T
+      parts.append(lax.optimization_barrier(columns).T)
+    else:
+      columns = lax.optimization_barrier(x.T)
+      parts.append(lax.dot_general(columns, dkernel, (((0,), (0,)), ((), ()))))
+  return _multiply(x, kernel), sum(parts[1:], start=parts[0])
 
 
-_multiply_small.defjvp(_differentiate, symbolic_zeros=True)
+_multiply.defjvp(_differentiate, symbolic_zeros=True)

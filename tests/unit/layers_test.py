@@ -10,6 +10,7 @@ from dopamine_jax import layers
 
 KEY = jax.random.key(0)
 SMALL, LARGE = (16, 8), (128, 512)  # below and above what is transposed
+FEW, MANY = 5, 40  # outputs whose gradients are, and are not
 
 
 def loss(layer, params, x):
@@ -17,10 +18,13 @@ def loss(layer, params, x):
 
 
 @pytest.mark.parametrize('use_bias', [True, False])
+@pytest.mark.parametrize('features', [FEW, MANY])
 @pytest.mark.parametrize('shape', [(3,), SMALL, LARGE, (2, 3, 4)])
-def test_parameters_numbers_and_gradients_are_those_of_flax(shape, use_bias):
+def test_parameters_numbers_and_gradients_are_those_of_flax(
+  shape, features, use_bias
+):
   ours, oracle = (
-    make(5, use_bias=use_bias, bias_init=nn.initializers.normal())
+    make(features, use_bias=use_bias, bias_init=nn.initializers.normal())
     for make in (layers.Dense, nn.Dense)
   )
   x = jax.random.normal(KEY, shape)
@@ -37,9 +41,10 @@ def test_parameters_numbers_and_gradients_are_those_of_flax(shape, use_bias):
   )
 
 
+@pytest.mark.parametrize('features', [FEW, MANY])
 @pytest.mark.parametrize('shape', [SMALL, LARGE])
-def test_over_seeds_each_has_its_own_gradient(shape):
-  layer = layers.Dense(5)
+def test_over_seeds_each_has_its_own_gradient(shape, features):
+  layer = layers.Dense(features)
   x = jax.random.normal(KEY, (3, *shape))
   params = jax.vmap(layer.init)(jax.random.split(KEY, 3), x)
 
@@ -52,8 +57,9 @@ def test_over_seeds_each_has_its_own_gradient(shape):
     np.testing.assert_allclose(found[i], alone, rtol=1e-4, atol=1e-4)
 
 
-def test_second_derivatives_and_forward_mode():
-  x, kernel = jax.random.normal(KEY, SMALL), jnp.ones((8, 2))
+@pytest.mark.parametrize('outputs', [FEW, MANY])
+def test_second_derivatives_and_forward_mode(outputs):
+  x, kernel = jax.random.normal(KEY, SMALL), jnp.ones((8, outputs))
 
   def f(kernel):
     return jnp.sum(layers.multiply(x, kernel) ** 2)
@@ -71,9 +77,14 @@ def test_bytes_are_multiplied_as_numbers():
   np.testing.assert_array_equal(layers.multiply(x, jnp.ones((2, 1))), [[300.0]])
 
 
-@pytest.mark.parametrize(('shape', 'count'), [(SMALL, 1), (LARGE, 0)])
-def test_only_small_inputs_are_transposed_first(shape, count):
-  x, kernel = jnp.ones(shape), jnp.ones((shape[1], 4))
+@pytest.mark.parametrize(
+  ('shape', 'outputs', 'count'),
+  [(SMALL, MANY, 1), (LARGE, MANY, 0), (SMALL, FEW, 2), (LARGE, FEW, 2)],
+)
+def test_small_inputs_or_gradients_of_few_outputs_are_transposed_first(
+  shape, outputs, count
+):
+  x, kernel = jnp.ones(shape), jnp.ones((shape[1], outputs))
   gradient = jax.grad(lambda kernel: jnp.sum(layers.multiply(x, kernel) ** 2))
   text = jax.jit(gradient).lower(kernel).as_text()
   assert text.count('optimization_barrier') == count
