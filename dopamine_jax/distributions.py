@@ -26,13 +26,17 @@ class Categorical(struct.PyTreeNode):
 
   def log_prob(self, action: jax.Array) -> jax.Array:
     """Returns the logarithms [B] of the actions' probabilities."""
-    log_probs = jax.nn.log_softmax(self.logits)
-    return jnp.take_along_axis(log_probs, action[:, None], axis=-1)[:, 0]
+    return jnp.take_along_axis(self._log_probs, action[None], axis=0)[0]
 
   def entropy(self) -> jax.Array:
     """Returns the entropies [B] in nats."""
-    log_probs = jax.nn.log_softmax(self.logits)
-    return -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
+    log_probs = self._log_probs
+    return -jnp.sum(jnp.exp(log_probs) * log_probs, axis=0)
+
+  @property
+  def _log_probs(self):
+    # [A, B]: XLA's CPU is slow to sum over a short last axis.
+    return jax.nn.log_softmax(self.logits.T, axis=0)
 
 
 class Gaussian(struct.PyTreeNode):
