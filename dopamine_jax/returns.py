@@ -23,8 +23,8 @@ def next_values(
 
   Mostly that is the observation of the row below, whose value is known. Below
   the last row nothing is, and below a truncation lies another episode: only
-  there the true next observation is asked for. (Below a termination, whose
-  discount is 0, any number does.)
+  the rows that hold one are asked for their true next observations. (Below a
+  termination, whose discount is 0, any number does.)
 
   Args:
     trajectory: [T, N].
@@ -35,12 +35,15 @@ def next_values(
   below = jnp.concatenate([values[1:], newest[None]])
   truncated = trajectory.last & (trajectory.discount > 0)
 
-  def ask():
-    return jnp.where(
-      truncated, over_rows(value, trajectory.next_observation), below
-    )
+  def ask(carry):
+    known, unknown = carry
+    row = jnp.argmax(jnp.any(unknown, axis=1))
+    true = value(trajectory.next_observation[row])
+    true = jnp.where(unknown[row], true, known[row])
+    return known.at[row].set(true), unknown.at[row].set(False)
 
-  return jax.lax.cond(jnp.any(truncated), ask, lambda: below)
+  start = below, truncated
+  return jax.lax.while_loop(lambda carry: jnp.any(carry[1]), ask, start)[0]
 
 
 def lambda_returns(

@@ -108,24 +108,41 @@ def test_lambda_returns_by_hand():
   np.testing.assert_allclose(targets[:, 0], expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize('truncated', [False, True])
-def test_the_network_sees_all_last_observations_only_if_one_was_truncated(
-  truncated,
-):
+@pytest.mark.parametrize('cut', [[], [(2, 1)], [(2, 1), (2, 2), (5, 0)]])
+def test_the_network_sees_last_observations_of_rows_with_a_truncation(cut):
   seen = []
 
   def spy(observation):
-    jax.debug.callback(lambda x: seen.append(len(x)), observation)
+    jax.debug.callback(
+      lambda x: seen.append(x[:, 0].tolist()), observation, ordered=True
+    )
     return value(observation)
 
-  status = np.full((T, N), RUNNING)
-  status[2, 1] = TRUNCATED if truncated else TERMINATED
-  numbers = np.ones((3, T, N))
-  trajectory = make_trajectory(status, *numbers)
+  status = np.full((T, N), TERMINATED)
+  for place in cut:
+    status[place] = TRUNCATED
+  last_observation = np.arange(T * N).reshape(T, N)
+  numbers = np.zeros((2, T, N))
+  trajectory = make_trajectory(status, *numbers, last_observation)
   jax.block_until_ready(
     jax.jit(lambda t: returns.next_values(t, jnp.zeros((T, N)), spy))(
       trajectory
     )
   )
   jax.effects_barrier()
-  assert sorted(seen) == ([N, T * N] if truncated else [N])
+  rows = [-1, *sorted({row for row, _ in cut})]
+  assert seen == [last_observation[row].tolist() for row in rows]
+
+
+def test_seeds_with_other_truncations_get_values_of_their_own():
+  status = np.full((2, T, N), RUNNING)
+  status[0, 1, 2] = status[1, 3, 0] = status[1, 4] = TRUNCATED
+  numbers = np.random.default_rng(0).normal(size=(2, 3, T, N))
+  seeds = [
+    make_trajectory(*seed)
+    for seed in zip(status, *[numbers[:, i] for i in range(3)], strict=True)
+  ]
+  both = jax.tree.map(lambda *x: jnp.stack(x), *seeds)
+  found = jax.vmap(lambda t: compute(t, 0.95)[1])(both)
+  expected = 3 * both.next_observation[..., 0] + 1
+  np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
