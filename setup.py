@@ -106,5 +106,7 @@ setuptools.setup(
   },
   install_requires=INSTALL_REQUIRES,
   extras_require=EXTRAS_REQUIRE,
-  entry_points={'console_scripts': ['dopamine-jax = dopamine_jax.cli:main']},
+  entry_points={
+    'console_scripts': ['dopamine-jax = dopamine_jax.__main__:main']
+  },
 )

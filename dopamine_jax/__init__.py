@@ -4,7 +4,7 @@ Importing this package alone imports no JAX: read `dopamine_jax.agent` first,
 then an agent in `dopamine_jax.agents`.
 """
 
-import pathlib
+import os
 
 __version__ = '0.1.0'
 
@@ -12,6 +12,6 @@ __version__ = '0.1.0'
 # installed package holds both, and nothing is appended. So one import name,
 # `dopamine_jax.agents`, serves both. Appended last: what the package itself
 # holds comes first.
-_checkout = pathlib.Path(__file__).resolve().parent.parent
-if (_checkout / 'setup.py').is_file():
-  __path__.append(str(_checkout))
+_checkout = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+if os.path.isfile(os.path.join(_checkout, 'setup.py')):
+  __path__.append(_checkout)

@@ -1,8 +1,9 @@
 """The command line. Each command imports what it needs when it runs."""
 
+import contextlib
 import csv
-import os
 import pathlib
+import shlex
 import sys
 from typing import Annotated
 
@@ -11,6 +12,8 @@ import rich.table
 import typer
 
 from dopamine_jax import errors
+from dopamine_jax import exits
+from dopamine_jax import options
 
 app = typer.Typer(
   name='dopamine-jax',
@@ -21,42 +24,27 @@ app = typer.Typer(
   pretty_exceptions_enable=False,
 )
 
-_BaseDir = Annotated[
-  pathlib.Path, typer.Argument(help='The folder of a training.')
-]
-_GinFiles = Annotated[
-  list[pathlib.Path],
-  typer.Option('--gin_files', help='A gin file; repeatable, later ones win.'),
-]
-_GinBindings = Annotated[
-  list[str],
-  typer.Option(
-    '--gin_bindings',
-    help="A line of gin, e.g. 'dqn.DQN.gamma = 0.9'; repeatable.",
-  ),
-]
-_Seed = Annotated[
-  int, typer.Option(min=0, help='All randomness of these episodes.')
-]
-
 
 @app.command()
 def train(
   base_dir: Annotated[
     pathlib.Path,
-    typer.Option(
-      '--base_dir', help='Where the run lies: config, metrics, checkpoints.'
+    options.path(
+      '--base_dir',
+      help='Where the run lies: config, metrics, checkpoints.',
     ),
   ],
-  gin_files: _GinFiles,
-  gin_bindings: _GinBindings = (),
-  seed: Annotated[int, typer.Option(min=0, help='All randomness.')] = 0,
-  num_seeds: Annotated[
+  gin_files: options.GinFiles,
+  gin_bindings: options.GinBindings = (),
+  seed: Annotated[
     int,
     typer.Option(
-      '--num_seeds', min=1, help='Seeds trained side by side, from --seed on.'
+      min=0,
+      max=options.MAX_SEED,
+      help='All randomness of the first seed; the others follow it.',
     ),
-  ] = 1,
+  ] = 0,
+  num_seeds: options.NumSeeds = 1,
   resume: Annotated[
     bool, typer.Option(help='Go on with the run that lies in --base_dir.')
   ] = True,
@@ -79,8 +67,10 @@ def train(
   from dopamine_jax import config
   from dopamine_jax import processes
   from dopamine_jax import runner as runner_lib
+  from dopamine_jax import startup
 
   processes.join()
+  startup.find_devices()
   quiet = quiet or not processes.is_writer()
   config.load(gin_files, gin_bindings)
   runner = config.build(runner_lib.Runner)
@@ -99,15 +89,16 @@ def train(
 
 @app.command()
 def evaluate(
-  base_dir: _BaseDir,
+  base_dir: options.BaseDir,
   episodes: Annotated[
     int, typer.Option(min=1, help='Whole episodes, for each seed.')
   ] = 100,
-  seed: _Seed = 0,
+  seed: options.Seed = 0,
   output: Annotated[
     pathlib.Path | None,
-    typer.Option(
-      help='Returns as CSV.', show_default='BASE_DIR/evaluation.csv'
+    options.path(
+      help='Returns as CSV.',
+      show_default='BASE_DIR/evaluation.csv',
     ),
   ] = None,
 ):
@@ -120,6 +111,15 @@ def evaluate(
 
   agent = trained.load(base_dir, say=_say)
   result = trained.play(agent, episodes, seed)
+  for row, name in enumerate(agent.seeds):
+    returns = result.returns[row]
+    low, high = evaluation.confidence_interval(returns)
+    typer.echo(
+      f'seed {name}: mean return {np.mean(returns):.2f}, 95% interval '
+      f'[{low:.2f}, {high:.2f}] over {episodes} episodes, after iteration '
+      f'{agent.iteration}'
+    )
+  # Now, so that a disk that is full costs the file and not the score.
   output = output or base_dir / 'evaluation.csv'
   rows = [
     [name, i, float(result.returns[row, i]), int(result.lengths[row, i])]
@@ -132,26 +132,21 @@ def evaluate(
       writer.writerows([['seed', 'episode', 'return', 'length'], *rows])
   except OSError as error:
     raise errors.UserError(f'could not write {output}: {error}') from error
-  for row, name in enumerate(agent.seeds):
-    returns = result.returns[row]
-    low, high = evaluation.confidence_interval(returns)
-    typer.echo(
-      f'seed {name}: mean return {np.mean(returns):.2f}, 95% interval '
-      f'[{low:.2f}, {high:.2f}] over {episodes} episodes, after iteration '
-      f'{agent.iteration}'
-    )
   typer.echo(f'Returns of each episode: {output}')
 
 
 @app.command()
 def record(
-  base_dir: _BaseDir,
+  base_dir: options.BaseDir,
   output: Annotated[
     pathlib.Path | None,
-    typer.Option(help='An mp4 file.', show_default='BASE_DIR/video.mp4'),
+    options.path(
+      help='An mp4 file.',
+      show_default='BASE_DIR/video.mp4',
+    ),
   ] = None,
   episodes: Annotated[int, typer.Option(min=1, help='Whole episodes.')] = 1,
-  seed: _Seed = 0,
+  seed: options.Seed = 0,
   panel: Annotated[
     bool,
     typer.Option(
@@ -188,6 +183,7 @@ def compare(
   runs: Annotated[
     list[str],
     typer.Argument(
+      parser=options.parse_run,
       metavar='RUN...',
       help='Folders of runs, or above several; NAME=PATH gives a name.',
     ),
@@ -211,7 +207,8 @@ def compare(
     ),
   ] = None,
   out: Annotated[
-    pathlib.Path, typer.Option(help='Folder for figures and tables.')
+    pathlib.Path,
+    options.path(help='Folder for figures and tables.'),
   ] = pathlib.Path('comparison'),
 ):
   """Compare runs: learning curves, scores with 95% intervals, and in words."""
@@ -228,10 +225,13 @@ def compare(
 
 @app.command()
 def report(
-  base_dir: _BaseDir,
+  base_dir: options.BaseDir,
   out: Annotated[
     pathlib.Path | None,
-    typer.Option(help='An HTML file.', show_default='BASE_DIR/report.html'),
+    options.path(
+      help='An HTML file.',
+      show_default='BASE_DIR/report.html',
+    ),
   ] = None,
   video: Annotated[
     bool,
@@ -260,12 +260,9 @@ def report(
 
 @app.command()
 def doctor(
-  gin_files: _GinFiles,
-  gin_bindings: _GinBindings = (),
-  num_seeds: Annotated[
-    int,
-    typer.Option('--num_seeds', min=1, help='Seeds trained side by side.'),
-  ] = 1,
+  gin_files: options.GinFiles,
+  gin_bindings: options.GinBindings = (),
+  num_seeds: options.NumSeeds = 1,
 ):
   """Say what a training will take here, in time and memory, and why."""
   _prepare()
@@ -295,9 +292,9 @@ def configs():
 
 
 @app.command()
-def fingerprint(base_dir: _BaseDir):
+def fingerprint(base_dir: options.BaseDir):
   """Print digests of the newest checkpoint: equal ones mean equal runs."""
-  _prepare()
+  _prepare(users_code=False)
   from dopamine_jax import fingerprint as fingerprint_lib
 
   for part, value in fingerprint_lib.fingerprint(base_dir).items():
@@ -305,49 +302,19 @@ def fingerprint(base_dir: _BaseDir):
 
 
 def main() -> int:
-  """Runs the command line; returns 0, 1 (an error) or 2 (wrong usage)."""
-  try:
-    app(standalone_mode=False)
-  except errors.UserError as error:
-    from dopamine_jax import config
-
-    _say(f'Error: {config.describe(error)}')
-    return 1
-  except typer.Exit as leave:
-    return leave.exit_code
-  except typer.Abort:
-    return 1
-  except Exception as error:
-    # Click's own errors know how to show themselves.
-    if hasattr(error, 'show') and hasattr(error, 'exit_code'):
-      error.show()
-      return error.exit_code
-    raise
-  return 0
+  """Runs the command line; returns its exit status, see `exits`."""
+  return exits.status_of(lambda: app(standalone_mode=False), _say)
 
 
-def _prepare():
-  """Sets what must be set before JAX looks for its devices."""
-  from dopamine_jax import allocator
+def _prepare(*, users_code: bool = True):
+  from dopamine_jax import startup
 
-  allocator.keep_freed_memory()
-  # As with `python -m`: a gin file may import what lies in this folder.
-  sys.path.insert(0, os.getcwd())
-  cache = os.environ.get('XDG_CACHE_HOME', pathlib.Path.home() / '.cache')
-  os.environ.setdefault(
-    'JAX_COMPILATION_CACHE_DIR', str(pathlib.Path(cache) / 'dopamine_jax')
-  )
-  os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
-  os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
-  from dopamine_jax import dispatch
-  from dopamine_jax import threefry
-
-  dispatch.stay_in_this_thread()
-  threefry.write_out()
+  startup.prepare(_say, users_code=users_code)
 
 
 def _say(message: str):
-  typer.echo(message, err=True)
+  with contextlib.suppress(OSError):  # a terminal that is gone
+    typer.echo(message, err=True)
 
 
 def _summarize(base_dir, statistics):
@@ -358,5 +325,5 @@ def _summarize(base_dir, statistics):
       values = ', '.join(f'{value:.1f}' for value in returns)
       typer.echo(f'Mean {words} return in the last iteration: {values}')
   typer.echo(f'The run lies in {base_dir}. To look at it:')
-  typer.echo(f'  tensorboard --logdir {base_dir}')
-  typer.echo(f'  dopamine-jax evaluate {base_dir}')
+  typer.echo(f'  tensorboard --logdir {shlex.quote(str(base_dir))}')
+  typer.echo(f'  dopamine-jax evaluate {shlex.quote(str(base_dir))}')

@@ -5,5 +5,7 @@ class UserError(Exception):
   """Input that can't work: says what was given, what fits, how to mend it.
 
   The command line prints the message alone, without a traceback, and exits
-  with status 1.
+  with `status`.
   """
+
+  status = 1

@@ -6,6 +6,7 @@ that are traced take longer.
 
 from collections.abc import Callable
 import pathlib
+import shlex
 
 import jax
 
@@ -69,7 +70,8 @@ class Profiler:
     jax.profiler.stop_trace()
     self._say(
       f'Traced agent steps {self._began} to {self._engine.steps}. To look at '
-      f'it: tensorboard --logdir {self._folder}, page Profile.'
+      f'it: tensorboard --logdir {shlex.quote(str(self._folder))}, page '
+      'Profile.'
     )
 
   def close(self):

@@ -20,7 +20,7 @@ import pytest
 import typer
 
 from dopamine_jax import cli
-from dopamine_jax import run_folder
+from dopamine_jax import folder_lock
 
 TINY = """
 from __gin__ import dynamic_registration
@@ -254,6 +254,21 @@ def test_the_help_lists_the_commands(run):
     [*train(), '--seed', '-1'],
     [*train(), '--seed', 'one'],
     [*train(), '--num_seeds', '0'],
+    [*train(), '--seed', str(2**31)],
+    [*train(), '--num_seeds', str(2**31)],
+    ['doctor', '--gin_files', 'tiny.gin', '--num_seeds', str(2**40)],
+    ['evaluate', 'run', '--seed', str(2**63)],
+    ['record', 'run', '--seed', str(2**31)],
+    train(base_dir=''),
+    train(base_dir='~nobody_of_that_name/run'),
+    train(gin=''),
+    ['evaluate', ''],
+    ['evaluate', 'run', '--output', ''],
+    ['record', 'run', '--output', ''],
+    ['report', 'run', '--out', ''],
+    ['compare', 'run', '--out', ''],
+    ['compare', ''],
+    ['fingerprint', ''],
     ['evaluate'],
     ['evaluate', 'run', '--episodes', '0'],
     ['record', 'run', '--episodes', '0'],
@@ -291,6 +306,44 @@ def test_train_says_what_was_reached_and_what_to_do_next(run):
   assert {'config.gin', 'metrics.csv', 'run.json', 'checkpoints'} <= set(
     os.listdir('run')
   )
+
+
+def test_commands_that_are_printed_can_be_pasted(run):
+  text = run(*train(base_dir="a run's"))
+  for line in text.splitlines()[-2:]:
+    assert shlex.split(line)[-1] == "a run's"
+  error = run(*train('dqn.DQN.gamma = 0.5', base_dir="a run's"), status=1)
+  words = error[error.index('--gin_files') :]
+  old = shlex.split(words[: words.index('. Or train')])[1]
+  run(*train(gin=old, base_dir="a run's"))
+
+
+def test_a_tilde_is_the_home_in_every_path(run, trained, tmp_path, monkeypatch):
+  trained('home/run')
+  monkeypatch.setenv('HOME', str(tmp_path / 'home'))
+  run(*train(gin='~/run/config.gin', base_dir='~/run'))
+  assert run('fingerprint', '~/run')
+  run('evaluate', '~/run', '--episodes', 1, '--output', '~/a.csv')
+  run('report', '~/run', '--out', '~/b.html')
+  run('compare', '~/run', 'B=~/run', '--out', '~/c')
+  assert {'a.csv', 'b.html', 'c', 'run'} <= set(os.listdir('home'))
+  assert not pathlib.Path('~').exists()
+
+
+def test_seeds_whose_sum_is_too_large_are_told(run, trained):
+  base_dir = trained('run', seeds=2)
+  largest = 2**31 - 1
+  options = ['--seed', str(largest), '--num_seeds', '2']
+  error = run(*train(base_dir='other', options=options), status=1)
+  assert f'seeds {largest} to {largest + 1}' in error
+  assert not pathlib.Path('other').exists()
+  error = run('evaluate', base_dir, '--seed', largest, status=1)
+  assert f'--seed {largest} is too large' in error
+  run('evaluate', base_dir, '--seed', largest - 1, '--episodes', 1)
+
+
+def test_the_largest_seed_trains(run):
+  run(*train(options=['--quiet', '--seed', str(2**31 - 1)]))
 
 
 def test_quiet_says_nothing(run):
@@ -467,8 +520,20 @@ def test_record_says_which_files_it_can_not_write(run, trained):
   assert '.mp4' in error
   error = run('record', base_dir, '--output', 'no/film.mp4', status=1)
   assert 'no/film.mp4' in error
-  error = run('evaluate', base_dir, '--output', 'no/x.csv', status=1)
-  assert 'could not write no/x.csv' in error
+
+
+def test_a_score_is_said_where_its_file_can_not_be_written(
+  trained, capsys, monkeypatch
+):
+  words = ['evaluate', str(trained('run')), '--episodes', '2']
+  for output in ('no/x.csv', '/dev/full', 'run'):
+    monkeypatch.setattr(
+      sys, 'argv', ['dopamine-jax', *words, '--output', output]
+    )
+    assert cli.main() == 1
+    out, error = capsys.readouterr()
+    assert 'seed 0: mean return' in out
+    assert f'could not write {output}' in error
 
 
 @pytest.mark.parametrize('command', ['evaluate', 'record', 'fingerprint'])
@@ -562,8 +627,7 @@ def test_what_can_not_work_is_refused_before_training(run, binding, words):
   error = run(*train(binding), status=1)
   for word in words:
     assert word in error
-  assert not pathlib.Path('run/metrics.csv').exists()
-  assert not pathlib.Path('run/checkpoints').exists()
+  assert not pathlib.Path('run').exists()
 
 
 def test_a_gin_file_that_is_not_there_is_named(run):
@@ -675,7 +739,7 @@ def test_no_resume_starts_where_there_is_no_run(run):
 
 
 def test_two_processes_do_not_train_in_one_folder(run):
-  with run_folder.open_for_training('run'):
+  with folder_lock.open_for_training('run'):
     error = run(*train(), status=1)
   assert 'another process is training in run' in error
   run(*train())

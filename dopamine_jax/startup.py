@@ -1,0 +1,169 @@
+"""What must be right before JAX looks for its devices.
+
+JAX keeps compiled programs in `~/.cache/dopamine_jax`, which holds 4 GB at
+most: what was used longest ago goes. An entry that can't be read goes too.
+"""
+
+import contextlib
+import os
+import pathlib
+import sys
+import tempfile
+import warnings
+import zlib
+
+from dopamine_jax import allocator
+from dopamine_jax import errors
+
+_MAX_CACHE_BYTES = 4 * 2**30
+_CACHE = 'JAX_COMPILATION_CACHE_DIR'
+# What decides which numbers are computed, and how.
+_NUMBERS = {
+  'jax_enable_x64': False,
+  'jax_numpy_dtype_promotion': 'standard',
+}
+# What JAX 0.10 warns of.
+_DAMAGED = 'Error reading persistent compilation cache entry'
+
+
+def prepare(say, *, users_code: bool = True):
+  """Sets what the commands need that use JAX.
+
+  Args:
+    say: prints what the user should know.
+    users_code: whether modules of the folder where one stands can be imported.
+
+  Raises:
+    UserError: if JAX can't start under the environment's variables.
+  """
+  allocator.keep_freed_memory()
+  _choose_cache(say)
+  os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
+  os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
+  try:
+    import jax
+
+    from dopamine_jax import dispatch
+    from dopamine_jax import threefry
+  except (ValueError, RuntimeError, AttributeError) as error:
+    raise _can_not_start(error) from error
+  for name, normal in _NUMBERS.items():
+    if getattr(jax.config, name) != normal:
+      raise errors.UserError(
+        f'{name.upper()} is {getattr(jax.config, name)}, and numbers here are '
+        'made for JAX as it is by itself. Start without it: '
+        f'env -u {name.upper()} dopamine-jax ...'
+      )
+  dispatch.stay_in_this_thread()
+  threefry.write_out()
+  if users_code:
+    # Last: what is installed is what it says, whatever lies in this folder.
+    with contextlib.suppress(FileNotFoundError):  # it was removed meanwhile
+      if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+
+
+def find_devices():
+  """Has JAX look for its devices.
+
+  Raises:
+    UserError: if it finds none.
+  """
+  import jax
+
+  try:
+    jax.devices()
+  except (ValueError, RuntimeError) as error:
+    raise _can_not_start(error) from error
+
+
+def _can_not_start(error):
+  variables = ' '.join(
+    f'{name}={value}'
+    for name, value in sorted(os.environ.items())
+    if name.startswith(('JAX_', 'XLA_')) and 'CACHE' not in name
+  )
+  first = str(error).splitlines()[0] if str(error) else type(error).__name__
+  return errors.UserError(
+    f'JAX can not start: {first.rstrip(".")}. It was told: '
+    f'{variables or "nothing"}. Unset or mend the variable that it names.'
+  )
+
+
+def _choose_cache(say):
+  """Says where compiled programs are kept, if they can be."""
+  try:
+    folder = pathlib.Path(
+      os.environ.get(_CACHE)
+      or pathlib.Path(
+        os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache',
+        'dopamine_jax',
+      )
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+      pass
+    _bound(folder)
+  except (OSError, RuntimeError) as error:
+    say(
+      f'Warning: compiled programs can not be kept, so that each start '
+      f'compiles anew: {error}. XDG_CACHE_HOME names a folder for them.'
+    )
+    os.environ['JAX_ENABLE_COMPILATION_CACHE'] = 'false'
+    return
+  os.environ[_CACHE] = str(folder)
+  _heal_when_damaged(folder, say)
+
+
+def _bound(folder):
+  """Removes what was used longest ago where there is too much."""
+  entries = []
+  with os.scandir(folder) as files:
+    for file in files:
+      with contextlib.suppress(FileNotFoundError):  # another start was faster
+        if file.is_file(follow_symlinks=False):
+          status = file.stat(follow_symlinks=False)
+          used = max(status.st_atime, status.st_mtime)
+          entries.append((used, status.st_size, file.path))
+  total = sum(size for _, size, _ in entries)
+  for _, size, path in sorted(entries):
+    if total <= _MAX_CACHE_BYTES:
+      return
+    pathlib.Path(path).unlink(missing_ok=True)
+    total -= size
+
+
+def _heal_when_damaged(folder, say):
+  """Has damaged entries removed where JAX warns of one, each time anew."""
+  show = warnings.showwarning
+
+  def look(message, *args, **kwargs):
+    if not str(message).startswith(_DAMAGED):
+      show(message, *args, **kwargs)
+    elif number := _heal(folder):
+      say(
+        f'Note: {number} damaged programs were removed from the cache of '
+        f'compiled programs, {folder}.'
+      )
+
+  warnings.showwarning = look
+  warnings.filterwarnings('always', message=_DAMAGED)
+
+
+def _heal(folder):
+  """Removes the entries that can't be unpacked, or all; returns how many."""
+  entries = list(folder.glob('*-cache'))
+  bad = [entry for entry in entries if not _is_whole(entry)] or entries
+  for entry in bad:
+    entry.unlink(missing_ok=True)
+  return len(bad)
+
+
+def _is_whole(entry):
+  """Whether an entry that JAX packed with zlib is as it was."""
+  try:
+    unpacked = zlib.decompressobj()
+    unpacked.decompress(entry.read_bytes())
+    return unpacked.eof
+  except (OSError, zlib.error):
+    return False
