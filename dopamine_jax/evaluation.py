@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 import functools
+import time
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ from dopamine_jax.environments import base
 
 # Environments that evaluate side by side, a seed.
 _MAX_ENVS = 32
+_PATIENCE = 30.0  # seconds without the end of an episode
 
 
 class Evaluation(NamedTuple):
@@ -43,6 +45,40 @@ class Moment(NamedTuple):
   actions: np.ndarray
   count: int
   answer: base.TimeStep | None
+
+
+class Patience:
+  """Says what an evaluation waits for when no episode ends for long.
+
+  Args:
+    what: begins the sentence.
+    environment: settings of what is played.
+    say: prints it: after 30 s, and again when that time has doubled.
+  """
+
+  def __init__(
+    self, what: str, environment: base.Environment, say: Callable[[str], None]
+  ):
+    self._what = what
+    kind = type(environment)
+    self._kind = f'{kind.__module__.rsplit(".")[-1]}.{kind.__name__}'
+    self._say = say
+    self._since = time.monotonic()
+    self._limit = _PATIENCE
+
+  def __call__(self, moment: Moment) -> None:
+    """Looks at a step."""
+    answer, now = moment.answer, time.monotonic()
+    if answer and (answer.terminated.any() or answer.truncated.any()):
+      self._since, self._limit = now, _PATIENCE
+    elif now - self._since >= self._limit:
+      self._limit *= 2
+      self._say(
+        f'{self._what} waits for an episode to end: none has for '
+        f'{now - self._since:.0f} s, {moment.count} steps are done. An agent '
+        'that never ends one needs a limit from the start of its training: '
+        f'{self._kind}.max_steps_per_episode.'
+      )
 
 
 def step_key(key: jax.Array, count: int | jax.Array) -> jax.Array:

@@ -1,8 +1,10 @@
 """A training's newest agent, loaded from its folder to play."""
 
 from collections.abc import Callable
+import functools
 import os
 import pathlib
+import sys
 from typing import Any, NamedTuple
 
 import jax
@@ -59,7 +61,7 @@ def load(
     UserError: if the folder holds no run, or no checkpoint that can be read.
   """
   folder = pathlib.Path(base_dir)
-  seeds = tuple(run_folder.read_facts(folder)['seeds'])
+  seeds = tuple(run_folder.read_facts(folder, say)['seeds'])
   config.load([folder / 'config.gin'])
   runner = config.build(runner_lib.Runner)
   environments = runner.environment.make(1)
@@ -173,6 +175,11 @@ def film(
 
 def _keys(trained, seed):
   """Returns PRNG keys, with a leading axis [S] if S > 1."""
+  if seed + max(trained.seeds) >= 2**31:
+    raise errors.UserError(
+      f'--seed {seed} is too large: each seed of the training is added to it, '
+      f'here {max(trained.seeds)}, and {2**31 - 1} is the largest.'
+    )
   keys = jnp.stack([jax.random.key(seed + s) for s in trained.seeds])
   return keys if len(trained.seeds) > 1 else keys[0]
 
@@ -184,6 +191,16 @@ def _run(evaluator, trained, seed, on_step=lambda moment: None):
     0,
     evaluator.num_envs,
   )
+  patience = evaluation.Patience(
+    'This',
+    trained.environment,
+    functools.partial(print, file=sys.stderr),
+  )
+
+  def look(moment):
+    patience(moment)
+    on_step(moment)
+
   return evaluator.run(
-    trained.state, _keys(trained, seed), env_seeds, trained.steps, on_step
+    trained.state, _keys(trained, seed), env_seeds, trained.steps, look
   )
