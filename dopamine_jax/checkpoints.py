@@ -71,8 +71,7 @@ class Checkpoints:
       Damaged: if it can't be read or isn't what was saved.
     """
     try:
-      text = (self._path(iteration) / 'manifest.json').read_text()
-      saved = json.loads(text)
+      saved = json.loads((self._path(iteration) / 'manifest.json').read_text())
       contents = saved['contents']
       if saved['sha256'] != _text_digest(contents):
         raise Damaged('its manifest.json is not what was saved')
@@ -87,6 +86,7 @@ class Checkpoints:
     *,
     previous: int | None,
     with_replay: bool = True,
+    run: dict[str, Any] | None = None,
   ):
     """Writes one checkpoint; what was there stays until it is whole.
 
@@ -100,24 +100,24 @@ class Checkpoints:
       previous: the checkpoint that this run saved or restored before, whose
         replay this one adds to; None for a run's first.
       with_replay: whether to write the rings' slots at all.
+      run: what is known of the run, for JSON; see `training`.
 
     Raises:
       UserError: if the disk can't take it.
     """
     if not processes.is_writer():
-      self._save_elsewhere(state, previous, with_replay)
-      return
+      return self._save_elsewhere(state, previous, with_replay)
     final = self._path(iteration)
     beside = final.with_suffix('.tmp')
     try:
       shutil.rmtree(beside, ignore_errors=True)
       beside.mkdir(parents=True)
-      self._write(beside, iteration, state, previous, with_replay)
+      self._write(beside, iteration, state, previous, with_replay, run)
       for newer in self.iterations():
         if previous is None or newer > previous:
           _set_aside(self._path(newer))
       beside.rename(final)
-      _sync(self.folder)
+      sync(self.folder)
     # tensorstore, below orbax, reports a full disk by a ValueError.
     except (OSError, ValueError, RuntimeError) as error:
       shutil.rmtree(beside, ignore_errors=True)
@@ -215,10 +215,10 @@ class Checkpoints:
   def _path(self, iteration):
     return self.folder / f'{iteration:06d}'
 
-  def _write(self, beside, iteration, state, previous, with_replay):
+  def _write(self, beside, iteration, state, previous, with_replay, run):
     """Writes everything into the folder `beside`, its manifest last."""
     arrays, rings = _split(state)
-    manifest = {'iteration': iteration, 'files': {}, 'rings': {}}
+    manifest = {'iteration': iteration, 'run': run, 'files': {}, 'rings': {}}
     with array_files.writing(beside / 'state', arrays):
       if with_replay:
         earlier = self._rings(previous)
@@ -391,7 +391,7 @@ def _set_aside(path):
   path.rename(name)
 
 
-def _sync(folder):
+def sync(folder: pathlib.Path):
   """Makes a rename in this folder durable."""
   descriptor = os.open(folder, os.O_RDONLY)
   try:

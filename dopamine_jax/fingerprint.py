@@ -42,7 +42,14 @@ def fingerprint(base_dir: str | pathlib.Path) -> dict[str, str]:
     raise errors.UserError(
       f'the newest checkpoint, of iteration {newest}, is damaged: {damage}'
     ) from damage
-  _update_metrics(digests['metrics'], folder / 'metrics.csv', newest)
+  metrics = folder / 'metrics.csv'
+  try:
+    _update_metrics(digests['metrics'], metrics, newest)
+  except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+    raise errors.UserError(
+      f'{metrics} is not the metrics file of this run: {error!r}. Bring back '
+      'the file that the training wrote.'
+    ) from error
   result = {part: digests[part].hexdigest() for part in PARTS}
   whole = ''.join(result.values()).encode()
   return result | {'all': hashlib.sha256(whole).hexdigest()}
@@ -77,7 +84,7 @@ def _update_metrics(sha, file, last_iteration):
   """Adds the metrics up to a checkpoint; nothing if the run has no CSV."""
   if not file.exists():
     return
-  text = file.read_text()
+  text = file.read_text('utf-8')
   # A kill may have cut the last line short.
   for row in csv.DictReader(text[: text.rfind('\n') + 1].splitlines()):
     if int(row['iteration']) <= last_iteration and not base.is_timing(

@@ -1,16 +1,17 @@
-"""A run's folder: who may train in it, and whether a run there may go on.
+"""A run's folder: what lies in it, and whether a run there may go on.
 
 `config.gin` is the operative configuration: running it again reproduces the
-run. `run.json` holds its seeds, the libraries' versions and its events: when it
-was started, resumed and stopped, by which command and on what machine. Beside
-them lie `metrics.csv`, `tensorboard/` and `checkpoints/`.
+run. `run.json` holds its seeds, the libraries' versions, its progress, and its
+events: when it was started, resumed and stopped, by which command and on what
+machine. Beside them lie `metrics.csv`, `tensorboard/` and `checkpoints/`, each
+of which knows its seeds and versions too.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 import contextlib
 import datetime
 import difflib
-import fcntl
+import functools
 import importlib.metadata
 import json
 import os
@@ -19,7 +20,7 @@ import platform
 import re
 import shlex
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import psutil
@@ -28,6 +29,8 @@ from dopamine_jax import checkpoints as checkpoints_lib
 from dopamine_jax import errors
 from dopamine_jax import processes
 
+# Where one of these lies, so does a run, or what is left of it.
+_OF_A_RUN = ('run.json', 'config.gin', 'metrics.csv', 'tensorboard')
 _LIBRARIES = ('dopamine-jax', 'jax', 'jaxlib', 'flax', 'optax', 'gymnasium')
 # A run may be made longer. It then equals one that was as long from its start,
 # but for a checkpoint and an evaluation at its old end. Histograms and videos
@@ -37,45 +40,28 @@ _MAY_CHANGE = re.compile(
 )
 
 
-@contextlib.contextmanager
-def open_for_training(base_dir: str | pathlib.Path) -> Iterator[pathlib.Path]:
-  """Makes the folder and holds it, so that only one training is in it.
+class Found(NamedTuple):
+  """What a folder holds of the run that wants to start.
 
-  Raises:
-    UserError: if it can't be written, or another process holds it.
+  Attributes:
+    iterations: those with a checkpoint to go on from, oldest first; none to
+      start at the first.
+    facts: of `run.json`; none in a new run.
   """
-  folder = pathlib.Path(base_dir)
-  if not processes.is_writer():  # The one that is holds it for all.
-    yield folder
-    return
-  try:
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = open(folder / '.lock', 'w')
-  except OSError as error:
-    raise errors.UserError(
-      f'--base_dir {base_dir} can not be written: {error.strerror}. Choose a '
-      'folder that you may write to.'
-    ) from error
-  with lock:
-    try:
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-      raise errors.UserError(
-        f'another process is training in {base_dir}. Wait for it, stop it, or '
-        'choose another --base_dir.'
-      ) from error
-    yield folder
+
+  iterations: list[int]
+  facts: dict[str, Any]
 
 
-def claim(
+def look(
   folder: pathlib.Path,
   checkpoints: checkpoints_lib.Checkpoints,
   config: str,
   facts: dict[str, Any],
   resume: bool,
   say: Callable[[str], None] = print,
-) -> list[int]:
-  """Starts a run here, or checks that the one that lies here may go on.
+) -> Found:
+  """Checks that a run may start here, or that the one here may go on.
 
   Args:
     folder: the run's folder.
@@ -85,22 +71,21 @@ def claim(
     resume: whether it may go on.
     say: prints what the user should know.
 
-  Returns:
-    The iterations to go on from, oldest first; empty to start at the first.
-
   Raises:
-    UserError: if another run lies here, or this one under other settings.
+    UserError: if another run lies here, this one under other settings, or
+      this one without its checkpoints.
   """
-  config_file, facts_file = folder / 'config.gin', folder / 'run.json'
   iterations = checkpoints.iterations()
   before = {}
-  if config_file.exists() or iterations:
+  if iterations or any(_has_some(folder / name) for name in _OF_A_RUN):
     if not resume:
       raise errors.UserError(
         f'{folder} already holds a run, and --no-resume never overwrites one. '
         'Choose another --base_dir, or leave --no-resume out to go on.'
       )
-    before = _check_same(folder, config, facts, say)
+    before = read_facts(folder, say)
+    _check_same(folder, before, config, facts, say)
+    _check_progress(folder, before, iterations, say)
     if iterations:
       wanted = re.search(r'Runner\.num_iterations = (\d+)', config)
       if wanted and int(wanted.group(1)) < iterations[-1]:
@@ -109,14 +94,33 @@ def claim(
           f'num_iterations = {wanted.group(1)} is fewer.'
         )
   processes.wait_for_all('the run folder was looked at')
+  return Found(iterations, before)
+
+
+def claim(
+  folder: pathlib.Path,
+  config: str,
+  facts: dict[str, Any],
+  before: dict[str, Any],
+):
+  """Writes what a run is that starts or goes on here.
+
+  Args:
+    folder: the run's folder.
+    config: the operative configuration.
+    facts: its `seeds`, `versions` and `title`, which may be empty.
+    before: the facts that `look` has found.
+
+  Raises:
+    UserError: if they can't be written.
+  """
   if not processes.is_writer():
-    return iterations
+    return
   # A run that goes on from its own config.gin has lost its title there.
   facts = before | {name: value for name, value in facts.items() if value}
   # The configuration last: where it is, so is the rest.
-  write(facts_file, json.dumps(facts, indent=1))
-  write(config_file, config)
-  return iterations
+  write(folder / 'run.json', json.dumps(facts, indent=1))
+  write(folder / 'config.gin', config)
 
 
 def versions() -> dict[str, str]:
@@ -166,40 +170,144 @@ def add_event(folder: pathlib.Path, kind: str, **details: Any):
   write(folder / 'run.json', json.dumps(facts | {'events': events}, indent=1))
 
 
-def read_facts(folder: pathlib.Path) -> dict[str, Any]:
-  """Returns what `run.json` says: `seeds`, `versions` and more.
+def set_progress(folder: pathlib.Path, **progress: Any):
+  """Notes in `run.json` how far a run has come.
 
-  Runs of older versions have neither `title` nor `events`.
+  Args:
+    folder: the run's folder.
+    **progress: `checkpoint`, the newest iteration that has one; `reported`,
+      the newest of these that collectors have all of, and `written`, what they
+      said of it.
 
   Raises:
-    UserError: if the folder holds no run.
+    UserError: if the file can't be read or written.
+  """
+  if not processes.is_writer():
+    return
+  facts = read_facts(folder)
+  progress = facts.get('progress', {}) | progress
+  write(
+    folder / 'run.json', json.dumps(facts | {'progress': progress}, indent=1)
+  )
+
+
+def read_facts(
+  folder: pathlib.Path, say: Callable[[str], None] | None = None
+) -> dict[str, Any]:
+  """Returns what `run.json` says: `seeds`, `versions` and more.
+
+  Where it is lost or damaged, the newest checkpoint has seeds, versions and
+  title. Runs of older versions have neither `title` nor `events`.
+
+  Args:
+    folder: the run's folder.
+    say: is told of a file that is lost or damaged; None prints to stderr.
+
+  Raises:
+    UserError: if the folder holds no run, or nobody knows its facts.
   """
   try:
-    facts = json.loads((folder / 'run.json').read_text())
-    return {name: facts[name] for name in ('seeds', 'versions')} | facts
-  except FileNotFoundError as error:
-    raise errors.UserError(
-      f'{folder} holds no run: it has no run.json. Give the --base_dir of a '
-      'training.'
-    ) from error
-  except (OSError, ValueError, KeyError, TypeError) as error:
-    raise errors.UserError(
-      f'{folder}/run.json can not be read: {error}'
-    ) from error
+    return _checked(json.loads((folder / 'run.json').read_text('utf-8')))
+  except FileNotFoundError:
+    problem = f'{folder} holds no run: it has no run.json'
+    remedy = 'Give the --base_dir of a training.'
+  except (OSError, ValueError, RecursionError) as error:
+    problem = f'{folder}/run.json can not be read: {error}'
+    remedy = 'Bring back the file that the training wrote.'
+  iteration, facts = _facts_of_checkpoints(folder)
+  if facts is None:
+    if any(_has_some(folder / name) for name in _OF_A_RUN[1:]):
+      remedy = (
+        'What else lies there belongs to a run, and is never overwritten: '
+        'bring back run.json and checkpoints/, or train into another '
+        '--base_dir.'
+      )
+    raise errors.UserError(f'{problem}. {remedy}')
+  message = (
+    f'Warning: {problem.replace("holds no run: it ", "")}. The checkpoint of '
+    f'iteration {iteration} says which run it is; when it was started and '
+    'stopped is lost.'
+  )
+  (say or functools.partial(print, file=sys.stderr))(message)
+  return facts
 
 
 def write(file: pathlib.Path, text: str):
-  """Writes a text file whole or not at all.
+  """Writes a text file whole or not at all, and on disk on return.
 
   Raises:
     UserError: if it can't.
   """
-  beside = file.with_suffix('.tmp')
+  beside = file.with_name(f'{file.name}.tmp')
   try:
-    beside.write_text(text)
-    os.replace(beside, file)
+    try:
+      with open(beside, 'w', encoding='utf-8') as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+      os.replace(beside, file)
+    except BaseException:
+      beside.unlink(missing_ok=True)
+      raise
+    checkpoints_lib.sync(file.parent)
   except OSError as error:
-    raise errors.UserError(f'could not write {file}: {error}') from error
+    raise errors.UserError(
+      f'could not write {file}: {error.strerror}'
+    ) from error
+
+
+def _has_some(path):
+  """Whether something lies there; an empty folder is nothing."""
+  return any(path.iterdir()) if path.is_dir() else path.exists()
+
+
+def _checked(facts):
+  """Returns what was read from `run.json`; raises ValueError if it can't be."""
+
+  def check(fits, what):
+    if not fits:
+      raise ValueError(what)
+
+  check(isinstance(facts, dict), 'it is no object')
+  for name in ('seeds', 'versions'):
+    check(name in facts, f'it has no {name}')
+  seeds, progress = facts['seeds'], facts.get('progress', {})
+  check(
+    isinstance(seeds, list) and seeds and all(type(s) is int for s in seeds),
+    'its seeds are no list of integers',
+  )
+  check(
+    isinstance(facts['versions'], dict),
+    'its versions are no object',
+  )
+  events = facts.get('events', [])
+  check(
+    isinstance(events, list) and all(isinstance(e, dict) for e in events),
+    'its events are no list of objects',
+  )
+  check(isinstance(facts.get('title', ''), str), 'its title is no text')
+  check(
+    isinstance(progress, dict)
+    and all(
+      type(progress.get(name, 0)) is int for name in ('checkpoint', 'reported')
+    )
+    and isinstance(progress.get('written', {}), dict),
+    'its progress is not in iterations',
+  )
+  return facts
+
+
+def _facts_of_checkpoints(folder):
+  """Returns an iteration and the facts in its checkpoint, if any has some."""
+  checkpoints = checkpoints_lib.Checkpoints(folder)
+  for iteration in reversed(checkpoints.iterations()):
+    with contextlib.suppress(
+      checkpoints_lib.Damaged, KeyError, TypeError, ValueError
+    ):
+      return iteration, _checked(
+        checkpoints.manifest(iteration)['run']['facts']
+      )
+  return None, None
 
 
 def _processor():
@@ -211,41 +319,70 @@ def _processor():
   return platform.processor() or platform.machine()
 
 
-def _check_same(folder, config, facts, say):
-  """Returns the facts of the run that lies here, if it may go on."""
-  old_config = ''
-  if (folder / 'config.gin').exists():
-    old_config = (folder / 'config.gin').read_text()
-  if _comparable(old_config) != _comparable(config):
-    changes = [
-      line
-      for line in difflib.unified_diff(
-        _comparable(old_config), _comparable(config), n=0, lineterm=''
-      )
-      if not line.startswith(('---', '+++', '@@'))
-    ]
+def _check_same(folder, before, config, facts, say):
+  """Refuses to go on under other settings or seeds."""
+  try:
+    old_config = (folder / 'config.gin').read_text('utf-8')
+  except FileNotFoundError:
+    old_config = '' if before.get('progress') else config  # killed before it
+  except (OSError, ValueError) as error:
+    raise errors.UserError(
+      f'{folder}/config.gin can not be read: {error}. Bring back the file that '
+      'the training wrote.'
+    ) from error
+  changes = [
+    line
+    for line in difflib.unified_diff(
+      _comparable(old_config), _comparable(config), n=0, lineterm=''
+    )
+    if not line.startswith(('---', '+++', '@@'))
+  ]
+  if changes:
     raise errors.UserError(
       f'the run in {folder} was made with another configuration (- was, + '
       'is):\n  ' + '\n  '.join(changes) + '\nGo on with the old one: '
-      f'--gin_files {folder}/config.gin. Or train into another --base_dir.'
+      f'--gin_files {shlex.quote(f"{folder}/config.gin")}. Or train into '
+      'another --base_dir.'
     )
-  old = read_facts(folder)
-  if old['seeds'] != facts['seeds']:
+  if before['seeds'] != facts['seeds']:
     raise errors.UserError(
-      f'the run in {folder} has seeds {old["seeds"]}, not {facts["seeds"]}. '
+      f'the run in {folder} has seeds {before["seeds"]}, not {facts["seeds"]}. '
       'Give the same --seed and --num_seeds, or another --base_dir.'
     )
   changed = [
-    f'{name} {old["versions"].get(name)} -> {version}'
+    f'{name} {before["versions"].get(name)} -> {version}'
     for name, version in facts['versions'].items()
-    if old['versions'].get(name) != version
+    if before['versions'].get(name) != version
   ]
   if changed:
     say(
       f'Warning: since this run began, {", ".join(changed)} changed. It goes '
       'on, but need not equal a run that was never stopped, bit for bit.'
     )
-  return old
+
+
+def _check_progress(folder, facts, iterations, say):
+  """Refuses to begin anew where checkpoints were and are gone."""
+  # Of older versions, only the events know of checkpoints.
+  known = [facts.get('progress', {}).get('checkpoint', 0)] + [
+    event.get('iteration', 0)
+    for event in facts.get('events', [])
+    if event.get('event') in ('resumed', 'finished')
+  ]
+  newest = max(n for n in known if type(n) is int)
+  if newest and not iterations:
+    raise errors.UserError(
+      f'the run in {folder} has checkpoints up to iteration {newest}, and none '
+      f'lies in {folder}/checkpoints. It does not begin anew, which would '
+      'overwrite what is left of it: bring the checkpoints back (a copy that '
+      'was cut short? another disk?), or train into another --base_dir.'
+    )
+  if newest > max(iterations, default=0):
+    say(
+      f'Warning: the checkpoint of iteration {newest} is gone from '
+      f'{folder}/checkpoints; the newest one that lies there is of iteration '
+      f'{iterations[-1]}.'
+    )
 
 
 def _comparable(config):

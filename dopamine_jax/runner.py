@@ -15,10 +15,11 @@ from dopamine_jax import agent as agent_lib
 from dopamine_jax import config
 from dopamine_jax import devices as devices_lib  # a field is called `devices`
 from dopamine_jax import engine as engine_lib  # and another `engine`
+from dopamine_jax import errors
+from dopamine_jax import folder_lock
 from dopamine_jax import health as health_lib  # and one `health`
 from dopamine_jax import loop
 from dopamine_jax import python_engine
-from dopamine_jax import run_folder
 from dopamine_jax import settings
 from dopamine_jax import signals
 from dopamine_jax import training
@@ -182,17 +183,23 @@ class Runner(settings.Settings):
 
     Raises:
       UserError: if a setting, the folder or a checkpoint doesn't fit.
-      Stopped: after SIGINT or SIGTERM.
+      Stopped: after SIGINT, SIGTERM or SIGHUP.
     """
+    if not 0 <= seed <= seed + num_seeds - 1 < 2**31:
+      raise errors.UserError(
+        f'seeds {seed} to {seed + num_seeds - 1} are not all from 0 to '
+        f'{2**31 - 1}: JAX takes them as 32-bit integers.'
+      )
     with contextlib.ExitStack() as stack:
-      folder = stack.enter_context(run_folder.open_for_training(base_dir))
+      folder = stack.enter_context(folder_lock.open_for_training(base_dir, say))
       one = training.Training(
         self, folder, tuple(range(seed, seed + num_seeds)), say
       )
       stack.callback(one.close)
       one.prepare(resume)
+      # Before a bar is on the screen, which has to be put away again.
+      stop = stack.enter_context(signals.stop_signals())
       one.open_collectors(quiet)
       if profile:
         one.profile(profile)
-      stop = stack.enter_context(signals.stop_signals())
       return one.run(stop)

@@ -1,12 +1,16 @@
-"""One training: prepare or restore, iterate, evaluate, log, checkpoint."""
+"""One training: prepare or restore, iterate, checkpoint, evaluate, log.
+
+A checkpoint comes before the evaluation, whose episodes might not end. So it
+holds the iteration's `statistics` so far, the `facts` of the run, and what
+collectors have `written` of the iterations before. A run that goes on from it
+evaluates and reports that iteration first, unless `run.json` says that this was
+done.
+"""
 
 from collections.abc import Sequence
 import contextlib
 import enum
-import resource
-import sys
 import time
-from typing import Any
 
 import jax
 import numpy as np
@@ -16,14 +20,13 @@ from dopamine_jax import config
 from dopamine_jax import engine as engine_lib
 from dopamine_jax import errors
 from dopamine_jax import evaluation
+from dopamine_jax import folder_lock
 from dopamine_jax import health
-from dopamine_jax import histograms
 from dopamine_jax import processes
 from dopamine_jax import profiling
+from dopamine_jax import reports
 from dopamine_jax import run_folder
 from dopamine_jax.metrics import base as metrics_base
-
-_PROGRESS_PERIOD = 0.25  # seconds
 
 
 class Stream(enum.IntEnum):
@@ -37,6 +40,10 @@ class Stream(enum.IntEnum):
 
 class Stopped(errors.UserError):
   """The user asked to stop; the run can go on later."""
+
+  def __init__(self, message: str, status: int = 1):
+    super().__init__(message)
+    self.status = status
 
 
 class Training:
@@ -58,16 +65,15 @@ class Training:
     self.checkpoints = checkpoints_lib.Checkpoints(folder, runner.max_to_keep)
     self.iteration = 0
     self.newest_checkpoint = None  # that this process restored or saved
-    # Made now, so that the operative configuration holds their settings too.
-    self.collectors = [config.build(make) for make in runner.collectors]
     self.closers = contextlib.ExitStack()
     environments = runner.environment.make(len(seeds) * runner.num_envs)
     self.closers.callback(environments.close)
     self.engine = runner.make_engine(
       environments, seeds, check_finite=runner.check_finite
     )
+    # Made now, so that the operative configuration holds their settings too.
+    self.reports = reports.Reports(runner.collectors, self.engine, self.closers)
     self.monitor = None
-    self.histograms = None
     self.profiler = None
     self.evaluator = None
     if runner.evaluation_episodes:
@@ -85,8 +91,10 @@ class Training:
 
       self.videos = videos.Videos(self.engine, runner.environment, say)
       self.closers.callback(self.videos.close)
-    self.latest = {}
-    self.next_progress = 0.0
+    self.place = None  # of the folder
+    # Of a checkpoint's iteration that collectors don't have all of.
+    self.unreported = None
+    self.written = {}  # by the collectors, of what was reported
 
   def close(self):
     """Closes environments and collectors."""
@@ -100,37 +108,41 @@ class Training:
     if self.runner.health:
       self.monitor = health.Monitor(self.runner.health, self.engine)
     if self.runner.histograms:
-      self.histograms = histograms.Histograms(self.engine)
+      self.reports.add_histograms()
     self.config = config.operative()
     for name in config.unused():
       self.say(f'Warning: {name} is set, but nothing in this run uses it.')
-    versions = run_folder.versions() | self.engine.layout.versions()
-    facts = {
+    self.facts = {
       'seeds': list(self.seeds),
-      'versions': versions,
+      'versions': run_folder.versions() | self.engine.layout.versions(),
       'title': config.title(),
     }
-    iterations = run_folder.claim(
-      self.folder, self.checkpoints, self.config, facts, resume, self.say
+    iterations, before = run_folder.look(
+      *(self.folder, self.checkpoints, self.config, self.facts),
+      *(resume, self.say),
     )
     if iterations:
-      self._restore(iterations[-1], template)
+      self._restore(iterations[-1], template, before.get('progress', {}))
     else:
       self.engine.init()
+    self.place = folder_lock.Place(self.folder)
+    self.closers.callback(self.place.close)
+    run_folder.claim(self.folder, self.config, self.facts, before)
     self._note(
       'resumed' if iterations else 'started',
       command=run_folder.command(),
       machine=run_folder.machine(),
-      versions=versions,
+      versions=self.facts['versions'],
       damaged=[i for i in iterations if i > self.iteration],
     )
 
   def _note(self, event, **details):
+    self.place.require_same()
     run_folder.add_event(
       self.folder, event, iteration=self.iteration, **details
     )
 
-  def _restore(self, newest, template):
+  def _restore(self, newest, template, progress):
     found = self.checkpoints.restore_newest(template, self.say)
     if found is None:
       raise errors.UserError(
@@ -155,23 +167,44 @@ class Training:
       self._env_seeds(Stream.TRAIN, iteration, self.runner.num_envs)
     )
     self.say(f'Going on after iteration {iteration} in {self.folder}.')
+    self._find_unreported(self.checkpoints.manifest(iteration), progress)
+
+  def _find_unreported(self, manifest, progress):
+    """Looks for what a run that was stopped after its save has left to do."""
+    saved = manifest.get('run')
+    if progress.get('reported') == self.iteration:
+      self.written = progress.get('written', {})
+    elif saved:  # Older versions reported before they saved.
+      try:
+        self.written = dict(saved['written'])
+        self.unreported = {
+          name: np.array(values, float).reshape(len(self.seeds))
+          for name, values in saved['statistics'].items()
+        }
+      except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise errors.UserError(
+          f'the checkpoint of iteration {self.iteration} has no statistics '
+          f'that can be read: {error!r}. Bring back the one that was saved, or '
+          'train into another --base_dir.'
+        ) from error
 
   def open_collectors(self, quiet: bool):
     """Tells the collectors of the run."""
-    if not processes.is_writer():
-      self.collectors = []
-    run = metrics_base.Run(
-      base_dir=self.folder,
-      seeds=self.seeds,
-      iteration=self.iteration,
-      agent_steps=self.engine.steps,
-      total_agent_steps=self.runner.num_iterations * self.runner.training_steps,
-      config=self.config,
-      quiet=quiet,
+    iteration = self.iteration - (self.unreported is not None)
+    self.reports.open(
+      metrics_base.Run(
+        base_dir=self.folder,
+        seeds=self.seeds,
+        iteration=iteration,
+        agent_steps=iteration * self.runner.training_steps,
+        total_agent_steps=(
+          self.runner.num_iterations * self.runner.training_steps
+        ),
+        config=self.config,
+        quiet=quiet,
+      ),
+      self.written,
     )
-    for collector in self.collectors:
-      collector.open(run)
-      self.closers.callback(collector.close)
 
   def profile(self, num_steps: int):
     """Traces that many agent steps, once learning is under way."""
@@ -184,157 +217,128 @@ class Training:
 
   def run(self, stop) -> dict[str, np.ndarray]:
     """Runs the iterations that are left; returns the last one's statistics."""
-    statistics = {}
+    self.stop, statistics = stop, {}
     try:
+      if self.unreported is not None:
+        statistics = self._report(self.unreported)
       while self.iteration < self.runner.num_iterations:
         self.iteration += 1
-        statistics = self._iterate(stop)
-    except Exception as error:
-      with contextlib.suppress(errors.UserError):  # a full disk says it once
+        statistics = self._iterate()
+      processes.wait_for_all('the last checkpoint is written')
+      self._note('finished')
+    except BaseException as error:
+      # A full disk and a folder that is gone say it once.
+      with contextlib.suppress(errors.UserError):
         self._note('stopped', agent_step=self.engine.steps, why=str(error))
       raise
-    processes.wait_for_all('the last checkpoint is written')
-    self._note('finished')
     return statistics
 
-  def _iterate(self, stop):
+  def _on_step(self):
+    if self.stop.is_set:
+      raise Stopped(self._how_to_go_on(self.stop.name), self.stop.status)
+    self.reports.progress()
+
+  def _on_training_step(self):
+    self._on_step()
+    if self.profiler:
+      self.profiler.on_step()
+
+  def _iterate(self):
     runner, iteration = self.runner, self.iteration
-    is_last = iteration == runner.num_iterations
-    is_checkpoint = is_last or iteration % runner.checkpoint_period == 0
-
-    def on_step():
-      if stop.is_set:
-        raise Stopped(self._how_to_go_on(stop.name))
-      if time.monotonic() >= self.next_progress:
-        self._progress()
-
-    def on_training_step():
-      on_step()
-      if self.profiler:
-        self.profiler.on_step()
-
+    is_checkpoint = self._is_last() or iteration % runner.checkpoint_period == 0
     started = time.perf_counter()
     cut_with = None
     if is_checkpoint:
       cut_with = self._env_seeds(Stream.TRAIN, iteration, runner.num_envs)
     metrics = self.engine.run(
-      runner.training_steps, cut_with=cut_with, on_step=on_training_step
+      runner.training_steps, cut_with=cut_with, on_step=self._on_training_step
     )
     jax.block_until_ready(self.engine.state)
     seconds = time.perf_counter() - started
     if self.profiler:
       self.profiler.end()
-    statistics = self._training_statistics(metrics, seconds)
+    rate = len(self.seeds) * runner.training_steps / seconds
+    statistics = reports.of_training(self.engine, metrics, rate)
     if self.monitor:
       statistics |= self.monitor.measure()
-    if self.evaluator and (
-      is_last or iteration % runner.evaluation_period == 0
-    ):
-      statistics |= self._evaluate(on_step)
-      if self.videos:
-        self._film(on_step)
-    self._write(statistics)
     if is_checkpoint:
-      self._save()
+      self._save(statistics)
+    return self._report(statistics)
+
+  def _is_last(self):
+    return self.iteration == self.runner.num_iterations
+
+  def _report(self, statistics):
+    """Evaluates, if that is due, and hands on the iteration's statistics."""
+    if self.evaluator and (
+      self._is_last() or self.iteration % self.runner.evaluation_period == 0
+    ):
+      statistics |= self._evaluate()
+      if self.videos:
+        env_seeds = self._env_seeds(Stream.FILM, self.iteration, 1)
+        self.reports.write_video(
+          self.videos.film(self.iteration, env_seeds[:1], self._on_step)
+        )
+    self.place.require_same()
+    self.reports.write(self.iteration, statistics)
+    if self.iteration == self.newest_checkpoint:
+      run_folder.set_progress(
+        self.folder,
+        reported=self.iteration,
+        written=self.reports.written(),
+      )
     return statistics
 
-  def _save(self):
+  def _save(self, statistics):
+    self.place.require_same()
     self.checkpoints.save(
       self.iteration,
       self.engine.state,
       previous=self.newest_checkpoint,
       with_replay=self.runner.checkpoint_replay,
+      run={
+        'facts': self.facts,
+        'statistics': {
+          name: [float(value) for value in values]
+          for name, values in statistics.items()
+        },
+        'written': self.reports.written(),
+      },
     )
     self.newest_checkpoint = self.iteration
+    run_folder.set_progress(self.folder, checkpoint=self.iteration)
 
-  def _training_statistics(self, metrics, seconds):
-    loop, num_seeds = self.engine.loop, len(self.seeds)
-    finished = self.engine.episodes.finished
-    returns, lengths = [[] for _ in self.seeds], [[] for _ in self.seeds]
-    for lane, value, length in finished:
-      returns[lane // loop.num_envs].append(value)
-      lengths[lane // loop.num_envs].append(length)
-    finished.clear()
-    statistics = summarize('Train', returns, lengths)
-    statistics |= {f'Train/{name}': value for name, value in metrics.items()}
-    everywhere = {
-      f'Train/{name}': value
-      for name, value in loop.agent.schedules(self.engine.steps).items()
-    }
-    everywhere['Train/AverageStepsPerSecond'] = (
-      num_seeds * self.runner.training_steps / seconds
-    )
-    everywhere['System/MemoryGB'] = _peak_memory() / 1e9
-    statistics |= {k: np.full(num_seeds, v) for k, v in everywhere.items()}
-    state = self.engine.state
-    fill = engine_lib.over_seeds(loop.replay.fill, num_seeds)
-    for name, value in (
-      ('Replay/Fill', fill(state.experience.replay)),
-      ('Train/Updates', state.updates),
-    ):
-      statistics[name] = processes.fetch(value).reshape(num_seeds)
-    return statistics
-
-  def _evaluate(self, on_step):
+  def _evaluate(self):
     started = time.perf_counter()
     state = self.engine.state
+    patience = evaluation.Patience(
+      f'The evaluation of iteration {self.iteration}',
+      self.runner.environment,
+      self.say,
+    )
+
+    def on_step(moment):
+      self._on_step()
+      patience(moment)
+
     result = self.evaluator.run(
       processes.local(state.agent),
       self._evaluation_keys(processes.local(state.experience.keys.evaluate)),
       self._env_seeds(Stream.EVALUATE, self.iteration, self.evaluator.num_envs),
       self.engine.steps,
-      lambda moment: on_step(),
+      on_step,
     )
     seconds = time.perf_counter() - started
-    statistics = summarize('Eval', result.returns, result.lengths)
+    statistics = reports.summarize('Eval', result.returns, result.lengths)
     rate = result.lengths.sum() / seconds
     statistics['Eval/AverageStepsPerSecond'] = np.full(len(self.seeds), rate)
     return statistics
-
-  def _film(self, on_step):
-    env_seeds = self._env_seeds(Stream.FILM, self.iteration, 1)
-    video = self.videos.film(self.iteration, env_seeds[:1], on_step)
-    for collector in self.collectors:
-      collector.write_video(video)
 
   def _evaluation_keys(self, keys):
     fold = engine_lib.over_seeds(
       lambda key: jax.random.fold_in(key, self.iteration), len(self.seeds)
     )
     return fold(keys)
-
-  def _write(self, statistics):
-    now = time.time()
-    rows = [
-      metrics_base.Statistic(
-        seed, self.iteration, self.engine.steps, now, name, float(values[i])
-      )
-      for name, values in statistics.items()
-      for i, seed in enumerate(self.seeds)
-      if not np.isnan(values[i])
-    ]
-    self.latest |= {
-      name: float(np.nanmean(values))
-      for name, values in statistics.items()
-      if not np.isnan(values).all()
-    }
-    shapes = []
-    if self.histograms:
-      shapes = list(self.histograms.measure(self.iteration, now))
-    for collector in self.collectors:
-      if shapes:
-        collector.write_histograms(shapes)
-      collector.write(rows)
-
-  def _progress(self):
-    self.next_progress = time.monotonic() + _PROGRESS_PERIOD
-    statistics = dict(self.latest)
-    if finished := self.engine.episodes.finished:
-      # What just ended tells more than the iteration before.
-      recent = [value for _, value, _ in finished[-20 * len(self.seeds) :]]
-      statistics['Train/AverageReturns'] = float(np.mean(recent))
-    for collector in self.collectors:
-      collector.progress(self.engine.steps, statistics)
 
   def _how_to_go_on(self, signal_name):
     newest = self.newest_checkpoint
@@ -362,33 +366,3 @@ def env_seeds(
       [seed, int(stream), iteration]
     ).generate_state(num_envs)
   ]
-
-
-def summarize(
-  phase: str, returns: Sequence[Any], lengths: Sequence[Any]
-) -> dict[str, np.ndarray]:
-  """Returns statistics [S] of each seed's episodes; NaN where it has none.
-
-  Args:
-    phase: 'Train' or 'Eval'.
-    returns: for each seed, the returns of its episodes.
-    lengths: for each seed, the agent steps of its episodes.
-  """
-
-  def each(function, values):
-    return np.array([function(v) if len(v) else np.nan for v in values])
-
-  return {
-    f'{phase}/AverageReturns': each(np.mean, returns),
-    f'{phase}/MinReturns': each(np.min, returns),
-    f'{phase}/MedianReturns': each(np.median, returns),
-    f'{phase}/MaxReturns': each(np.max, returns),
-    f'{phase}/AverageEpisodeLengths': each(np.mean, lengths),
-    f'{phase}/NumEpisodes': np.array([float(len(r)) for r in returns]),
-  }
-
-
-def _peak_memory() -> float:
-  """Returns the process's peak resident memory in bytes."""
-  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-  return peak if sys.platform == 'darwin' else peak * 1024  # kB but on macOS

@@ -18,9 +18,13 @@ import pytest
 
 from dopamine_jax import checkpoints as checkpoints_lib
 from dopamine_jax import cli
+from dopamine_jax import errors
+from dopamine_jax import evaluation
 from dopamine_jax import fingerprint as fingerprint_lib
+from dopamine_jax import run_folder
 from dopamine_jax.environments import gym
 from dopamine_jax.metrics import base
+from dopamine_jax.metrics import csv_file
 from dopamine_jax.replay import ring_files
 
 # Small, but with all that a resume has to get right: a replay that wraps,
@@ -347,12 +351,12 @@ def test_three_seeds_that_were_killed_end_the_same(
   folder, never_stopped, tmp_path, monkeypatch
 ):
   words = command(folder, tmp_path / 'run', 'cartpole', '--num_seeds', '3')
-  # With an iteration's metrics written, and its checkpoint not.
+  # With a checkpoint there, and its iteration evaluated and not written.
   kill_at(folder, 'metrics', 4, words)
-  assert checkpoints(tmp_path / 'run') == ['000002']
+  assert checkpoints(tmp_path / 'run') == ['000002', '000004']
   # With a checkpoint there, and the old ones not yet removed.
   with monkeypatch.context() as patch:
-    die_at(patch, checkpoints_lib.Checkpoints, 'collect_garbage', 4)
+    die_at(patch, checkpoints_lib.Checkpoints, 'collect_garbage', 3)
     with pytest.raises(Died):
       run_here(monkeypatch, words)
   assert checkpoints(tmp_path / 'run')[-1] == '000008'
@@ -460,6 +464,169 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_starts_anew(
   assert_equal_runs(tmp_path / 'run', never_stopped())
 
 
+def half_a_write(patch):
+  """Has the next metrics torn in the middle of a row."""
+
+  def write(file, data):
+    file.write(data[: len(data) // 2 - 3])
+    raise Died
+
+  original = csv_file.CSV.write
+
+  def wrapped(self, statistics):
+    patch.setattr(csv_file, '_write', write)
+    original(self, statistics)
+
+  patch.setattr(csv_file.CSV, 'write', wrapped)
+
+
+def test_a_run_that_was_killed_between_save_and_report_ends_the_same(
+  folder, never_stopped, tmp_path, monkeypatch
+):
+  words = command(folder, tmp_path / 'run', 'cartpole')
+  csv = csv_file.CSV
+  for moment, newest in (
+    # Before it is noted that there is a checkpoint, of iteration 2.
+    (lambda patch: die_at(patch, run_folder, 'set_progress', 1), 2),
+    # With its metrics written, and that not yet noted.
+    (lambda patch: die_at(patch, run_folder, 'set_progress', 1), 2),
+    # While iteration 4 is evaluated, which is saved; and when it is made up.
+    (lambda patch: die_at(patch, evaluation.Evaluator, 'run', 1), 4),
+    (lambda patch: die_at(patch, evaluation.Evaluator, 'run', 1), 4),
+    (half_a_write, 4),
+    (lambda patch: die_at(patch, csv, 'open', 1), 4),
+    # Iterations 5 and 6 belong to no checkpoint that was noted.
+    (lambda patch: die_at(patch, csv, 'write', 3), 6),
+    # The last one of all.
+    (lambda patch: die_at(patch, evaluation.Evaluator, 'run', 1), 8),
+  ):
+    with monkeypatch.context() as patch:
+      moment(patch)
+      with pytest.raises(Died):
+        run_here(monkeypatch, words)
+    assert checkpoints(tmp_path / 'run')[-1] == f'{newest:06}'
+  assert run_here(monkeypatch, words) == 0
+  assert_equal_runs(tmp_path / 'run', never_stopped())
+
+
+def test_an_evaluation_without_end_loses_nothing(
+  folder, never_stopped, tmp_path, monkeypatch, capsys
+):
+  words = command(folder, tmp_path / 'run', 'cartpole')
+  monkeypatch.setattr(evaluation, '_PATIENCE', 0.0)
+  with monkeypatch.context() as patch:
+    # The first evaluation begins after 240 steps of training.
+    die_at(
+      patch,
+      gym.GymVector,
+      'step',
+      250,
+      lambda: os.kill(os.getpid(), signal.SIGTERM),
+    )
+    assert run_here(monkeypatch, words) == 143
+  message = capsys.readouterr().err
+  assert 'The evaluation of iteration 4 waits for an episode to end' in message
+  assert 'gym.Gym.max_steps_per_episode' in message
+  assert 'The same command goes on after iteration 4' in message
+  assert run_here(monkeypatch, words) == 0
+  assert_equal_runs(tmp_path / 'run', never_stopped())
+
+
+@pytest.mark.parametrize('number', [110, 150])  # agent steps: iterations 2, 3
+def test_a_folder_that_is_renamed_stops_the_training_and_stays_whole(
+  folder, never_stopped, tmp_path, monkeypatch, capsys, number
+):
+  old, new = tmp_path / 'run', tmp_path / 'renamed'
+  with monkeypatch.context() as patch:
+    die_at(patch, gym.GymVector, 'step', number, lambda: old.rename(new))
+    assert run_here(monkeypatch, command(folder, old, 'cartpole')) == 1
+  assert f'{old} was removed or renamed' in capsys.readouterr().err
+  assert not old.exists()
+  assert run_here(monkeypatch, command(folder, new, 'cartpole')) == 0
+  assert_equal_runs(new, never_stopped())
+
+
+# What is gone.
+
+
+def without_checkpoints(run):
+  shutil.rmtree(run / 'checkpoints')
+
+
+def with_empty_checkpoints(run):
+  without_checkpoints(run)
+  (run / 'checkpoints').mkdir()
+
+
+def without_metrics(run):
+  (run / 'metrics.csv').unlink()
+
+
+def with_half_of_the_metrics(run):
+  lines = (run / 'metrics.csv').read_text().splitlines(keepends=True)
+  (run / 'metrics.csv').write_text(''.join(lines[: len(lines) // 2]))
+
+
+def with_no_facts_and_no_checkpoints(run):
+  without_checkpoints(run)
+  (run / 'run.json').unlink()
+
+
+@pytest.mark.parametrize(
+  ('lose', 'words'),
+  [
+    (without_checkpoints, ['checkpoints up to iteration 8', 'bring the']),
+    (with_empty_checkpoints, ['checkpoints up to iteration 8']),
+    (without_metrics, ['metrics.csv is gone', 'Bring the whole file back']),
+    (with_half_of_the_metrics, ['metrics.csv has', 'up to iteration 8']),
+    (with_no_facts_and_no_checkpoints, ['has no run.json', 'bring back']),
+  ],
+)
+def test_a_run_of_which_something_is_gone_never_goes_on_without(
+  folder, never_stopped, tmp_path, monkeypatch, capsys, lose, words
+):
+  run = tmp_path / 'run'
+  shutil.copytree(never_stopped(), run)
+  lose(run)
+  before = {p: p.read_bytes() for p in run.rglob('*') if p.is_file()}
+  before.pop(run / 'run.json', None)  # which notes that it was tried
+  longer = ('--gin_bindings', 'runner.Runner.num_iterations = 8')
+  assert run_here(monkeypatch, command(folder, run, 'cartpole', *longer)) == 1
+  message = capsys.readouterr().err
+  assert all(word in message for word in words), message
+  assert {p: p.read_bytes() for p in before} == before
+  # What is named as a remedy helps.
+  for each in ('checkpoints', 'metrics.csv', 'run.json'):
+    lost = run / each
+    if not lost.exists() or each in message:
+      shutil.rmtree(lost, ignore_errors=True)
+      lost.unlink(missing_ok=True)
+      whole = never_stopped() / each
+      (shutil.copytree if whole.is_dir() else shutil.copy)(whole, lost)
+  assert run_here(monkeypatch, command(folder, run, 'cartpole')) == 0
+  assert_equal_runs(run, never_stopped())
+
+
+@pytest.mark.parametrize('content', [None, b'{"seeds": [0', b'\xff\xfe'])
+def test_a_run_whose_facts_are_lost_goes_on_with_a_warning(
+  folder, never_stopped, tmp_path, monkeypatch, capsys, content
+):
+  run = tmp_path / 'run'
+  shutil.copytree(never_stopped(), run)
+  shutil.rmtree(run / 'checkpoints/000008')
+  (run / 'run.json').unlink()
+  if content is not None:
+    (run / 'run.json').write_bytes(content)
+  assert run_here(monkeypatch, ['evaluate', str(run), '--episodes', '1']) == 0
+  assert 'The checkpoint of iteration 6 says which' in capsys.readouterr().err
+  words = command(folder, run, 'cartpole', '--seed', '1')
+  assert run_here(monkeypatch, words) == 1
+  assert 'has seeds [0], not [1]' in capsys.readouterr().err
+  assert run_here(monkeypatch, words[:-2]) == 0
+  assert_equal_runs(run, never_stopped())
+  assert run_folder.read_facts(run)['seeds'] == [0]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('attempt', range(3))
 @pytest.mark.parametrize('num_seeds', [1, 3])
@@ -497,7 +664,7 @@ def test_a_run_that_was_asked_to_stop_says_how_to_go_on_and_ends_the_same(
     [
       (signal.SIGTERM, 'from the start'),
       (signal.SIGINT, 'after iteration 2'),
-      (signal.SIGTERM, 'after iteration 4'),
+      (signal.SIGHUP, 'after iteration 4'),
     ]
   ):
     with monkeypatch.context() as patch:
@@ -508,7 +675,7 @@ def test_a_run_that_was_asked_to_stop_says_how_to_go_on_and_ends_the_same(
         70 + 70 * number,
         lambda kind=kind: os.kill(os.getpid(), kind),
       )
-      assert run_here(monkeypatch, words) == 1
+      assert run_here(monkeypatch, words) == 128 + kind
     message = capsys.readouterr().err
     assert f'Stopped by {kind.name}' in message
     assert f'The same command goes on {newest}' in message
@@ -530,7 +697,7 @@ def test_a_signal_during_a_checkpoint_waits_until_it_is_whole(
       2,
       lambda: os.kill(os.getpid(), signal.SIGTERM),
     )
-    assert run_here(monkeypatch, words) == 1
+    assert run_here(monkeypatch, words) == 143
   assert 'goes on after iteration 2' in capsys.readouterr().err
   assert checkpoints(tmp_path / 'run') == ['000002']
 
@@ -678,6 +845,10 @@ def test_the_fingerprint_sees_each_metric_and_no_timing(
   assert change(5, 'Train/Loss')['replay'] == expected['replay']
   assert change(5, 'Train/AverageStepsPerSecond') == expected
   assert change(3, 'Train/Loss') == expected
+  for content in (b'\xff\xfe', b'step,loss\n1,2\n', b'seed,iteration\n0,x\n'):
+    file.write_bytes(content)
+    with pytest.raises(errors.UserError, match='is not the metrics file'):
+      fingerprint_lib.fingerprint(tmp_path / 'run')
   # What comes after the checkpoint, or was cut off by a kill, is not counted.
   later = '0,9,540,0.0,Train/Loss,1.0'
   assert digests([*lines, later]) == expected

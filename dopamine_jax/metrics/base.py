@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -53,6 +53,9 @@ class Run(NamedTuple):
   total_agent_steps: int  # of the whole training, by each seed
   config: str  # the operative gin config
   quiet: bool  # print nothing
+  # What this collector's `written` returned when `iteration` was reported;
+  # None if nothing is known of it.
+  written: Any = None
 
 
 class Collector:
@@ -95,8 +98,7 @@ class Collector:
   def write(self, statistics: Sequence[Statistic]) -> None:
     """Takes an iteration's statistics of all seeds; called once an iteration.
 
-    They are to be safe on disk on return: a checkpoint that follows counts
-    their iteration as done.
+    They are to be safe on disk on return: the iteration counts as reported.
     """
 
   def write_histograms(self, histograms: Sequence[Histogram]) -> None:
@@ -109,6 +111,13 @@ class Collector:
     """Takes a video of the first seed's agent; called before `write`.
 
     Only if `runner.Runner.videos` is set, in iterations with an evaluation.
+    """
+
+  def written(self) -> Any:
+    """Returns what shows later that nothing of this was lost, for JSON.
+
+    A checkpoint keeps it, and `open` gets it back as `run.written`: refuse
+    there to go on with less. None, as here, if you don't check.
     """
 
   def close(self) -> None:

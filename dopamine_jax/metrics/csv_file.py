@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 import csv
+import hashlib
 import io
-import logging
 import os
 import pathlib
+from typing import Any
 
 from dopamine_jax import errors
 from dopamine_jax.metrics import base
@@ -29,17 +30,15 @@ class CSV(base.Collector):
     Raises:
       UserError: The file that is there isn't one that this class wrote.
     """
-    path = run.base_dir / 'metrics.csv'
+    self._path = path = run.base_dir / 'metrics.csv'
     path.parent.mkdir(parents=True, exist_ok=True)
-    rows = []
-    if run.iteration > 0 and path.exists():
-      rows = [row for row in _read(path) if int(row[1]) <= run.iteration]
-    elif run.iteration > 0:
-      logging.getLogger(__name__).warning(
-        '%s is gone: a new one begins after iteration %d.', path, run.iteration
-      )
-    _replace(path, _text([_HEADER, *rows]))
-    self._file = path.open('a', encoding='utf-8', newline='')
+    kept = _text([_HEADER]).encode()
+    if run.iteration > 0:
+      kept = _kept(path, run)
+    _replace(path, kept)
+    self._digest, self._size = hashlib.sha256(kept), len(kept)
+    # Without a buffer, which a full disk would meet once more at the end.
+    self._file = path.open('ab', buffering=0)
 
   def write(self, statistics: Sequence[base.Statistic]) -> None:
     """Appends a row for each statistic."""
@@ -48,12 +47,54 @@ class CSV(base.Collector):
       s._replace(wall_time=float(s.wall_time), value=float(s.value))
       for s in statistics
     )
-    self._file.write(_text(rows))
-    _sync(self._file)
+    if not os.path.exists(self._path) or not os.path.samestat(
+      os.stat(self._path), os.fstat(self._file.fileno())
+    ):
+      raise errors.UserError(
+        f'{self._path} was removed or replaced while the training wrote it. '
+        'Bring the file back, then run the same command to go on.'
+      )
+    data = _text(rows).encode()
+    _write(self._file, data)
+    self._digest.update(data)
+    self._size += len(data)
+
+  def written(self) -> dict[str, Any]:
+    """Returns the file's length in bytes, and its digest."""
+    return {'bytes': self._size, 'sha256': self._digest.hexdigest()}
 
   def close(self) -> None:
     """Closes the file."""
     self._file.close()
+
+
+def _kept(path: pathlib.Path, run: base.Run) -> bytes:
+  """Returns the file up to the iteration after which a run goes on."""
+  if not path.exists():
+    raise _incomplete(path, run, 'is gone')
+  if run.written is None:  # of a version that noted nothing
+    rows = [row for row in _read(path) if int(row[1]) <= run.iteration]
+    return _text([_HEADER, *rows]).encode()
+  try:
+    size, digest = int(run.written['bytes']), run.written['sha256']
+  except (KeyError, TypeError, ValueError):
+    raise _incomplete(path, run, 'can not be checked') from None
+  data = path.read_bytes()
+  if len(data) < size:
+    raise _incomplete(path, run, f'has {len(data)} bytes of {size}')
+  data = data[:size]
+  if hashlib.sha256(data).hexdigest() != digest:
+    raise _incomplete(path, run, 'is not what was written')
+  return data
+
+
+def _incomplete(path, run, what):
+  return errors.UserError(
+    f'{path} {what} up to iteration {run.iteration}, after which this run '
+    'would go on: it would not be the same run. Bring the whole file back (a '
+    'copy that was cut short? edited by hand?), or train into another '
+    '--base_dir.'
+  )
 
 
 def _text(rows: Iterable[Iterable]) -> str:
@@ -83,15 +124,16 @@ def _read(path: pathlib.Path) -> list[list[str]]:
   return lines[1:]
 
 
-def _replace(path: pathlib.Path, text: str) -> None:
+def _replace(path: pathlib.Path, data: bytes) -> None:
   """Writes beside and renames, so that a kill leaves the old or the new."""
   beside = path.with_name(path.name + '.new')
-  with beside.open('w', encoding='utf-8', newline='') as file:
-    file.write(text)
-    _sync(file)
+  with beside.open('wb', buffering=0) as file:
+    _write(file, data)
   beside.replace(path)
 
 
-def _sync(file: io.TextIOWrapper) -> None:
-  file.flush()
+def _write(file: io.FileIO, data: bytes) -> None:
+  rest = memoryview(data)
+  while rest:
+    rest = rest[file.write(rest) :]
   os.fsync(file.fileno())

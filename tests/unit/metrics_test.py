@@ -2,7 +2,7 @@
 
 import csv
 import io
-import logging
+import json
 import math
 import os
 import pathlib
@@ -216,11 +216,57 @@ class TestCSV:
     write(csv_file.CSV(), make_run(tmp_path, iteration=2), [])
     assert (tmp_path / 'metrics.csv').read_text().count('\n') == 3
 
-  def test_a_file_that_is_gone_is_said(self, tmp_path, caplog):
-    with caplog.at_level(logging.WARNING):
-      write(csv_file.CSV(), make_run(tmp_path, iteration=2), [3])
-    assert 'metrics.csv is gone' in caplog.text
-    assert (tmp_path / 'metrics.csv').read_text().count('\n') == 2
+  def test_a_file_that_is_gone_is_told(self, tmp_path):
+    with pytest.raises(errors.UserError, match=r'metrics\.csv is gone'):
+      csv_file.CSV().open(make_run(tmp_path, iteration=2))
+    assert not list(tmp_path.iterdir())
+
+  @pytest.mark.parametrize(
+    'change',
+    [
+      lambda data: data[: len(data) // 2],
+      lambda data: data[:-1],
+      lambda data: data[: data.index(b'\n') + 1],
+      lambda data: b'',
+      lambda data: data.replace(b'\n0,', b'\n1,'),
+      lambda data: data.replace(b'seed,', b'game,'),
+      lambda data: data.replace(b'2.0\n', b'2.5\n'),
+      lambda data: data.replace(b'\n', b'\r\n'),
+      lambda data: b'\xff\xfe' + data,
+    ],
+  )
+  def test_a_file_that_lacks_something_is_told_and_kept(self, tmp_path, change):
+    collector = csv_file.CSV()
+    write(collector, make_run(tmp_path), [1, 2])
+    written = json.loads(json.dumps(collector.written()))
+    path = tmp_path / 'metrics.csv'
+    whole = path.read_bytes()
+    again = make_run(tmp_path, iteration=2)._replace(written=written)
+    changed = change(whole)
+    assert changed != whole
+    path.write_bytes(changed)
+    with pytest.raises(errors.UserError, match='Bring the whole file back'):
+      csv_file.CSV().open(again)
+    assert path.read_bytes() == changed
+    # What comes after doesn't matter.
+    path.write_bytes(whole + b'0,3,300,1.0,Train')
+    collector = csv_file.CSV()
+    collector.open(again)
+    assert path.read_bytes() == whole
+    assert collector.written() == written
+    collector.close()
+
+  @pytest.mark.parametrize('change', ['removed', 'replaced'])
+  def test_a_file_that_goes_while_it_is_written_is_told(self, tmp_path, change):
+    collector, path = csv_file.CSV(), tmp_path / 'metrics.csv'
+    collector.open(make_run(tmp_path))
+    collector.write([make_statistic(1, 1.0)])
+    path.rename(tmp_path / 'moved.csv')
+    if change == 'replaced':  # as editors do when they save
+      path.write_bytes((tmp_path / 'moved.csv').read_bytes())
+    with pytest.raises(errors.UserError, match='removed or replaced'):
+      collector.write([make_statistic(2, 2.0)])
+    collector.close()
 
   @pytest.mark.parametrize(
     'content',
