@@ -4,10 +4,10 @@ Haarnoja et al. (2018), Soft Actor-Critic Algorithms and Applications.
 https://arxiv.org/abs/1812.05905
 
 Differs from the paper:
-1. All three gradients of an update are of the parameters it began with, as in
-   Dopamine; in algorithm 1, the policy's is of critics that have moved.
+1. An update's gradients are all of the parameters that it began with.
 2. With `n_step > 1`, the entropies of the steps between are left out.
 3. Importance weights, if the replay has them, weigh all three losses.
+4. Options that Dopamine takes: `log_temperature_loss`, `reward_scale`.
 """
 
 from collections.abc import Callable
@@ -40,7 +40,9 @@ class SAC(off_policy.OffPolicy):
     update_period: see base class.
     tau: how far the target critics move to the critics at each update.
     temperature: what entropy is worth at first, the paper's alpha.
+    log_temperature_loss: whether its loss is linear in its logarithm instead.
     target_entropy: of the policy, in nats for each of an action's numbers.
+    reward_scale: a factor of rewards in targets; metrics have them as they are.
   """
 
   actor: Callable = actor_critic.Actor
@@ -54,14 +56,17 @@ class SAC(off_policy.OffPolicy):
   update_period: int = 1
   tau: float = 0.005
   temperature: float = 1.0
+  log_temperature_loss: bool = False
   target_entropy: float = -1.0
+  reward_scale: float = 1.0
 
   def __post_init__(self):
     super().__post_init__()
     self.require_box_actions()
     self.require_fraction('tau')
-    if self.temperature <= 0:
-      self.refuse('temperature', 'must be above 0, for it has a logarithm')
+    for name in ('temperature', 'reward_scale'):
+      if not 0 < getattr(self, name) < np.inf:
+        self.refuse(name, 'must be above 0 and finite')
 
   def init(self, key, observation) -> actor_critic.State:
     """See base class."""
@@ -110,7 +115,7 @@ class SAC(off_policy.OffPolicy):
     action, log_prob = policy.sample_and_log_prob(key)
     q = self.q_values(target_params, batch.next_observation, action)
     value = jnp.min(q, axis=0) - jnp.exp(params['log_temperature']) * log_prob
-    return batch.reward + batch.discount * value
+    return self.reward_scale * batch.reward + batch.discount * value
 
   def losses(self, params, target_params, batch, key):
     """Returns losses [B] by name, temporal differences [K, B], and metrics.
@@ -128,11 +133,12 @@ class SAC(off_policy.OffPolicy):
     cost = jnp.exp(fixed['log_temperature']) * log_prob
     losses = {'CriticLoss': jnp.sum(td_error**2, axis=0) / 2}  # eq. 5
     losses['PolicyLoss'] = cost - jnp.min(new_q, axis=0)  # eq. 9
-    temperature = jnp.exp(params['log_temperature'])
-    if self.temperature_optimizer is not None:
-      target_entropy = self.target_entropy * np.prod(self.action_space.shape)
-      surplus = jax.lax.stop_gradient(-log_prob) - target_entropy
-      losses['TemperatureLoss'] = temperature * surplus  # eq. 18
+    log_temperature = params['log_temperature']
+    temperature = jnp.exp(log_temperature)
+    if self.temperature_optimizer is not None:  # eq. 18
+      surplus = -log_prob - self.target_entropy * np.prod(action.shape[1:])
+      factor = log_temperature if self.log_temperature_loss else temperature
+      losses['TemperatureLoss'] = factor * jax.lax.stop_gradient(surplus)
     metrics = {'QMean': jnp.mean(q), 'QMax': jnp.max(q)}
     metrics |= {'Entropy': -jnp.mean(log_prob), 'Temperature': temperature}
     return losses, td_error, metrics
@@ -152,10 +158,9 @@ class SAC(off_policy.OffPolicy):
     params, optimizer_state, metrics = optimization.take_step(
       self.optimizer, gradients, state.optimizer_state, state.params
     )
-    target_params = optax.incremental_update(
-      params['critics'], state.target_params, self.tau
-    )
-    state = actor_critic.State(params, target_params, optimizer_state)
+    critics, targets = params['critics'], state.target_params
+    targets = optax.incremental_update(critics, targets, self.tau)
+    state = actor_critic.State(params, targets, optimizer_state)
     seen |= metrics | {'Loss': loss}
     return state, seen, jnp.mean(jnp.abs(td_error), axis=0)
 

@@ -170,6 +170,50 @@ def test_the_losses_are_those_of_the_paper(target_entropy):
     assert not losses
 
 
+@pytest.mark.parametrize('scale', [0.1, 5.0])
+def test_a_reward_scale_is_of_rewards_alone(scale):
+  # Values of what follows, and their entropies, are of the same scale already.
+  agent = make(reward_scale=scale)
+  params, target_params, sample = random_problem()
+  batch = sample.transition
+  scaled = batch.replace(reward=scale * np.asarray(batch.reward))
+  found, rows = errors_by_hand(
+    params, target_params, sample.replace(transition=scaled)
+  )
+  expected = np.asarray(params['critics']['kernel']) @ rows.T - found
+  target = jax.jit(agent.targets)(params, target_params, batch, KEY)
+  assert_near(target, expected[0])
+  ended = np.asarray(batch.discount) == 0
+  np.testing.assert_allclose(
+    target[ended], scale * np.asarray(batch.reward)[ended], rtol=1e-6
+  )
+
+
+# With Dopamine's loss the logarithm moves by the surplus alone, with the
+# paper's by the surplus times the temperature.
+@pytest.mark.parametrize('temperature', [0.01, 1.0, 4.0])
+@pytest.mark.parametrize('of_logarithm', [True, False])
+def test_the_temperatures_loss_is_of_its_logarithm_if_asked(
+  temperature, of_logarithm
+):
+  agent = make(log_temperature_loss=of_logarithm, target_entropy=-0.5)
+  params, target_params, sample = random_problem()
+  params['log_temperature'] = jnp.log(temperature)
+  kernel = np.asarray(params['actor']['kernel'], np.float64)
+  _, log_prob = policy_losses_by_hand(kernel, params, sample)
+  surplus = np.mean(np.asarray(sample.weight) * (-log_prob + 0.5 * A))
+  state, metrics, _ = jax.jit(agent.update)(
+    make_state(agent, params, target_params), sample, KEY
+  )
+  factor = np.log(temperature) if of_logarithm else temperature
+  assert_near(metrics['TemperatureLoss'], factor * surplus)
+  slope = 1.0 if of_logarithm else temperature
+  assert_near(
+    state.params['log_temperature'],
+    np.log(temperature) - 3 * RATE * slope * surplus,
+  )
+
+
 def policy_gradient_by_hand(kernel, params, sample, step=1e-6):
   """The actor's, by differences, of eq. 9's weighted mean."""
   weight, gradient = np.asarray(sample.weight), np.zeros_like(kernel)
@@ -405,6 +449,11 @@ def test_actions_may_have_any_shape(shape):
     ({'gamma': -1.0}, r'gamma = -1\.0.*\[0, 1\]'),
     ({'n_step': 0}, 'n_step = 0.*at least 1'),
     ({'temperature': 0.0}, r'temperature = 0\.0 must be above 0'),
+    ({'temperature': np.inf}, 'temperature = inf must be above 0 and finite'),
+    ({'reward_scale': 0.0}, r'reward_scale = 0\.0 must be above 0'),
+    ({'reward_scale': -0.1}, r'reward_scale = -0\.1 must be above 0'),
+    ({'reward_scale': np.nan}, 'reward_scale = nan must be above 0 and finite'),
+    ({'log_temperature_loss': 1}, 'log_temperature_loss = 1 .*expected bool'),
     ({'actor_optimizer': None}, 'actor_optimizer.*GradientTransformation'),
   ],
 )
