@@ -4,7 +4,7 @@ Bellemare, Dabney & Munos (2017), A Distributional Perspective on Reinforcement
 Learning. https://arxiv.org/abs/1707.06887
 
 Differs from the paper:
-1. Epsilon as in Castro et al. (2018): see `dqn`.
+1. Epsilon, target network and warm-up as in Castro et al. (2018): see `dqn`.
 2. Dopamine initializes the kernels uniformly by fan-in, the paper doesn't say
    how; `c51_atari.gin` does as Dopamine, the default is `NatureCNN`'s.
 """

@@ -9,6 +9,8 @@ Differs from the paper:
    `huber_delta = 1.0` clips as the paper does.
 2. Epsilon decays to 0.01 over 250k agent steps, after the random warm-up,
    instead of to 0.1 over 1M; 0.001 instead of 0.05 in evaluation.
+3. The target network is a copy each 8,000 agent steps instead of 40,000, and
+   learning begins with 20,000 transitions instead of 50,000, as there.
 """
 
 from collections.abc import Callable

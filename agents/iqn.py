@@ -5,7 +5,7 @@ Distributional Reinforcement Learning. https://arxiv.org/abs/1806.06923
 
 Differs from the paper:
 1. Three-step returns by default, as in Castro et al. (2018).
-2. Epsilon as there too: see `dqn`.
+2. Epsilon, target network and warm-up as there too: see `dqn`.
 3. `double` lets the online network choose the next action, as in Double DQN.
 """
 

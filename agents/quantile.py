@@ -6,7 +6,7 @@ with Quantile Regression. https://arxiv.org/abs/1710.10044
 Differs from the paper:
 1. Three-step returns and prioritized replay by default, as in Castro et al.
    (2018); `n_step = 1` and `uniform.UniformReplay` are the paper's.
-2. Epsilon as there too: see `dqn`.
+2. Epsilon, target network and warm-up as there too: see `dqn`.
 """
 
 from collections.abc import Callable

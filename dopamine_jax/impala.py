@@ -22,7 +22,8 @@ class ImpalaTorso(nn.Module):
 
   Attributes:
     width: multiplies the channels of the stages: 16, 32 and 32.
-    kernel_init: initializer of the kernels; biases start at zero.
+    kernel_init: initializer of the kernels; biases start at zero. Dopamine's
+      residual blocks have Flax's default instead, `lecun_normal`.
   """
 
   width: int = 1

@@ -26,6 +26,6 @@ def orthogonal(scale: float = 1.0) -> nn.initializers.Initializer:
 def fan_in_uniform(scale: float = 3**-0.5) -> nn.initializers.Initializer:
   """Returns an initializer of kernels, uniform with variance scale / fan-in.
 
-  Dopamine's for all networks that learn distributions has this scale.
+  Dopamine's for C51, Rainbow, QR-DQN and IQN on Atari has this scale.
   """
   return nn.initializers.variance_scaling(scale, 'fan_in', 'uniform')

@@ -83,3 +83,20 @@ def test_a_config_fits_on_60_lines_and_says_what_to_expect(path):
   assert f'--gin_files dopamine_jax/configs/{path.name}' in header
   assert re.search(r'[Rr]eturn', header), 'the result seen'
   assert re.search(r'\d+ (s|min|h)\b', header), 'the time it took'
+
+
+# Ten seeds of the rest take minutes; of these they would take hours.
+DEAR = ('atari', 'minatar', 'lunarlander', 'mujoco')
+
+
+def test_a_header_quotes_ten_fresh_seeds_or_says_how_few_it_has(path):
+  lines = path.read_text().splitlines()
+  header = ' '.join(line.lstrip('# ') for line in lines[: lines.index(IMPORT)])
+  if not any(domain in path.stem for domain in DEAR):
+    figure = r'-?\d+(\.\d+)?( of \d+)?'
+    quoted = f'seeds 100 to 109: mean {figure}, worst {figure};'
+    assert re.search(quoted, header), 'all ten seeds, by mean and worst'
+    assert '(--seed 100 --num_seeds 10)' in header, 'how to repeat them'
+    return
+  few = r'nly (one seed|\d seeds, 0 to \d, not held out from tuning)'
+  assert re.search(f'{few}|[Nn]ot measured', header)
