@@ -91,7 +91,6 @@ DEAR = ('atari', 'minatar', 'lunarlander', 'mujoco')
 TODO = (
   'c51_acrobot',
   'c51_mountaincar',
-  'full_rainbow_cartpole',
   'iqn_cartpole',
   'rainbow_acrobot',
   'rainbow_mountaincar',
