@@ -7,7 +7,10 @@ rliable 1.2.0 doesn't run with pandas 3, so it has an environment of its own:
     /tmp/rliable/bin/python -m benchmarks.against_rliable
 
 Point estimates must be equal. Both intervals are bootstraps, so each is redone
-with several seeds, and their means must agree within four standard errors. Seen
+with several seeds, and their means must agree within four standard errors. Of R
+runs R are drawn here, as rliable does; `compare` draws R - 1, since with R the
+intervals are too narrow (`python -m benchmarks.coverage`), of 5 runs by a tenth.
+Seen
 of the scores after 200 iterations, 55 games, 5 runs:
 
                              value              ours     rliable 1.2.0
@@ -81,7 +84,9 @@ def _row(name, ours, theirs, x, resamples=_RESAMPLES):
   np.testing.assert_allclose(ours(*x), theirs(*x), rtol=1e-12)
   mine, other = [], []
   for seed in range(_SEEDS):
-    interval = statistics.bootstrap(ours, *x, resamples=resamples, seed=seed)
+    interval = statistics.bootstrap(
+      ours, *x, resamples=resamples, seed=seed, fewer=0
+    )
     mine.append([interval.low, interval.high])
     _, intervals = library.get_interval_estimates(
       {'x': x if len(x) > 1 else x[0]},

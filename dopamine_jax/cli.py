@@ -2,6 +2,8 @@
 
 import contextlib
 import csv
+import io
+import os
 import pathlib
 import shlex
 import sys
@@ -107,6 +109,7 @@ def evaluate(
   import numpy as np
 
   from dopamine_jax import evaluation
+  from dopamine_jax import safe_files
   from dopamine_jax import trained
 
   agent = trained.load(base_dir, say=_say)
@@ -114,10 +117,11 @@ def evaluate(
   for row, name in enumerate(agent.seeds):
     returns = result.returns[row]
     low, high = evaluation.confidence_interval(returns)
+    over = f'95% interval [{low:.2f}, {high:.2f}] over {episodes} episodes'
+    over = over if episodes > 1 else 'one episode, and so no interval'
     typer.echo(
-      f'seed {name}: mean return {np.mean(returns):.2f}, 95% interval '
-      f'[{low:.2f}, {high:.2f}] over {episodes} episodes, after iteration '
-      f'{agent.iteration}'
+      f'seed {name}: mean return {np.mean(returns):.2f}, {over}, after '
+      f'iteration {agent.iteration}'
     )
   # Now, so that a disk that is full costs the file and not the score.
   output = output or base_dir / 'evaluation.csv'
@@ -126,12 +130,10 @@ def evaluate(
     for row, name in enumerate(agent.seeds)
     for i in range(episodes)
   ]
-  try:
-    with open(output, 'w', newline='') as stream:
-      writer = csv.writer(stream, lineterminator='\n')
-      writer.writerows([['seed', 'episode', 'return', 'length'], *rows])
-  except OSError as error:
-    raise errors.UserError(f'could not write {output}: {error}') from error
+  stream = io.StringIO()
+  writer = csv.writer(stream, lineterminator='\n')
+  writer.writerows([['seed', 'episode', 'return', 'length'], *rows])
+  safe_files.write(output, stream.getvalue(), base_dir)
   typer.echo(f'Returns of each episode: {output}')
 
 
@@ -220,7 +222,7 @@ def compare(
   width = None if sys.stdout.isatty() else 200
   console = rich.console.Console(width=width, highlight=False, emoji=False)
   terminal.show(comparison, console)
-  typer.echo(f'Written: {", ".join(str(file) for file in files)}')
+  _print(f'Written: {", ".join(str(file) for file in files)}')
 
 
 @app.command()
@@ -252,10 +254,10 @@ def report(
 
     trained.film(trained.load(base_dir, say=_say), 1, 0, film)
   out = out or base_dir / 'report.html'
-  shown = film if film.exists() else None
+  shown = film if os.path.lexists(film) else None
   for warning in html_report.write(base_dir, out, shown):
     _say(f'Warning: {warning}')
-  typer.echo(f'Written: {out}')
+  _print(f'Written: {out}')
 
 
 @app.command()
@@ -314,7 +316,14 @@ def _prepare(*, users_code: bool = True):
 
 def _say(message: str):
   with contextlib.suppress(OSError):  # a terminal that is gone
-    typer.echo(message, err=True)
+    _print(message, err=True)
+
+
+def _print(message: str, err: bool = False):
+  """Prints what may hold a stranger's words, which a terminal could obey."""
+  from dopamine_jax import texts
+
+  typer.echo(texts.printable(message), err=err)
 
 
 def _summarize(base_dir, statistics):

@@ -10,6 +10,7 @@ import numpy as np
 
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import engine
+from dopamine_jax import intervals
 from dopamine_jax import loop
 from dopamine_jax.environments import base
 
@@ -190,19 +191,10 @@ class Evaluator:
 
 
 def confidence_interval(values: np.ndarray) -> tuple[float, float]:
-  """Returns a 95% interval of the mean: a percentile bootstrap.
-
-  Efron (1979), Bootstrap methods: another look at the jackknife; 10,000
-  resamples with a fixed seed, so that the same values give the same interval.
+  """Returns the 95% interval of a mean over episodes, as `intervals.of_mean`.
 
   Args:
-    values: [E] float.
+    values: [E] float; of one episode both ends are NaN.
   """
-  rng = np.random.default_rng(0)
-  values = np.asarray(values, float)
-  means = [
-    rng.choice(values, size=(1_000, len(values))).mean(axis=1)
-    for _ in range(10)
-  ]
-  low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
+  _, low, high = intervals.of_mean(values)
   return float(low), float(high)

@@ -21,6 +21,7 @@ from dopamine_jax import evaluation
 from dopamine_jax import loop
 from dopamine_jax import run_folder
 from dopamine_jax import runner as runner_lib
+from dopamine_jax import safe_files
 from dopamine_jax import training as training_lib
 from dopamine_jax.environments import base
 
@@ -157,9 +158,12 @@ def film(
       *(panel, saliency, say),
     )
     camera.begin(state, _keys(trained, seed))
-    with imageio.get_writer(
-      output, fps=environments.frames_per_second, macro_block_size=2
-    ) as video:
+    with (
+      safe_files.making(output) as beside,
+      imageio.get_writer(
+        beside, fps=environments.frames_per_second, macro_block_size=2
+      ) as video,
+    ):
       result = _run(
         evaluator,
         trained,

@@ -25,6 +25,11 @@ def baseline(agent: str, network: str | None = None) -> pd.DataFrame:
   lowest and highest, which have the seed -1 and the metrics
   'Train/AverageReturns', '.../Min' and '.../Max'.
 
+  A few runs on Atari were published without their last iterations (see
+  `short_runs`), and have no rows there. The rule for them: nothing is filled
+  in. A mean and a range are of the runs that there are, and a score is taken
+  where all of a game's runs have one.
+
   Args:
     agent: as above, in any case.
     network: 'cnn' (the default on Atari) or 'impala'.
@@ -75,15 +80,30 @@ def band(table: pd.DataFrame) -> pd.DataFrame:
   """Returns mean, lowest and highest run of a baseline.
 
   Returns:
-    The columns game, agent_steps, mean, low and high.
+    The columns game, agent_steps, mean, low, high and runs, of how many.
   """
   keys = ['game', 'agent_steps']
   if (table.seed == ALL_SEEDS).any():
     wide = table.pivot(index=keys, columns='metric', values='value')
     names = {METRIC: 'mean', LOWEST: 'low', HIGHEST: 'high'}
-    return wide.rename(columns=names)[[*names.values()]].reset_index()
+    wide = wide.rename(columns=names)[[*names.values()]].reset_index()
+    return wide.assign(runs=5)
   grouped = table.groupby(keys, as_index=False)['value']
-  return grouped.agg(mean='mean', low='min', high='max')
+  return grouped.agg(mean='mean', low='min', high='max', runs='size')
+
+
+def short_runs(table: pd.DataFrame) -> pd.Series:
+  """Returns how many runs of each game end before its last iteration.
+
+  Args:
+    table: a baseline.
+
+  Returns:
+    By game; without those that are whole.
+  """
+  ends = table.groupby(['game', 'seed']).iteration.max()
+  short = ends < ends.groupby('game').transform('max')
+  return short.groupby('game').sum()[lambda runs: runs > 0]
 
 
 @functools.cache

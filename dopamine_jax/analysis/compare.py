@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from dopamine_jax import errors
+from dopamine_jax import safe_files
+from dopamine_jax import texts
 from dopamine_jax.analysis import baselines as baselines_lib
 from dopamine_jax.analysis import curves as curves_lib
 from dopamine_jax.analysis import games as games_lib
@@ -25,6 +26,8 @@ _AGGREGATES = {
   'mean': statistics.mean,
   'optimality gap': statistics.optimality_gap,
 }
+# One game may decide a mean, and few runs bias a median.
+_WITH_INTERVAL = ('IQM', 'optimality gap')
 
 
 class Comparison(NamedTuple):
@@ -32,7 +35,7 @@ class Comparison(NamedTuple):
 
   Attributes:
     metric: the tag.
-    last: how many points make a run's score.
+    last: how many points make a run's score, where it has so many.
     titles: of the games, by key.
     differences: settings in which the groups differ, with their values.
     curves: by group's name and game's key.
@@ -42,6 +45,7 @@ class Comparison(NamedTuple):
     scores: [R, G] by group's name, on those games.
     pairs: what the scores say of each two groups.
     sentences: all that is said in words.
+    places: folders that runs come from.
   """
 
   metric: str
@@ -54,6 +58,7 @@ class Comparison(NamedTuple):
   scores: Mapping[str, np.ndarray]
   pairs: Sequence[verdicts.Pair]
   sentences: Sequence[str]
+  places: Sequence[pathlib.Path] = ()
 
   @property
   def human_games(self) -> list[str]:
@@ -129,8 +134,10 @@ def compare(
     pairs=pairs,
     sentences=[
       *(verdicts.sentence(pair) for pair in pairs),
+      *verdicts.on_several(pairs, next(iter(scores), '')),
       *_departures(own, curves, bands, titles),
     ],
+    places=sorted({run.path for group in own for run in group.runs}),
   )
 
 
@@ -140,15 +147,17 @@ def write(comparison: Comparison, folder: pathlib.Path) -> list[pathlib.Path]:
   Raises:
     UserError: if the folder can't be written.
   """
-  try:
-    folder.mkdir(parents=True, exist_ok=True)
-    curve_table(comparison).to_csv(folder / 'curves.csv', index=False)
-    score_table(comparison).to_csv(folder / 'scores.csv', index=False)
-    (folder / 'summary.txt').write_text('\n'.join(comparison.sentences) + '\n')
-  except OSError as error:
-    raise errors.UserError(
-      f'--out {folder} can not be written: {error}. Choose another folder.'
-    ) from error
+  safe_files.make_folder(folder, *comparison.places)
+  for name, table in (
+    ('curves.csv', curve_table(comparison)),
+    ('scores.csv', score_table(comparison)),
+  ):
+    texts_of = {c: table[c].map(texts.cell) for c in ('group', 'game')}
+    safe_files.write(
+      folder / name, table.assign(**texts_of).to_csv(index=False)
+    )
+  lines = map(texts.line, comparison.sentences)
+  safe_files.write(folder / 'summary.txt', ''.join(f'{x}\n' for x in lines))
   figures = {
     'curves': plots.learning_curves(
       comparison.curves, comparison.titles, comparison.bands, comparison.metric
@@ -176,9 +185,7 @@ def curve_table(comparison: Comparison) -> pd.DataFrame:
   tables = []
   for name, by_game in comparison.curves.items():
     for game, curve in by_game.items():
-      interval = statistics.bootstrap(
-        statistics.mean, curve.values[..., None], resamples=1_000
-      )
+      interval = curve.interval()
       columns = {
         'group': name,
         'game': comparison.titles[game],
@@ -195,35 +202,42 @@ def curve_table(comparison: Comparison) -> pd.DataFrame:
 def score_table(comparison: Comparison) -> pd.DataFrame:
   """Returns each group's score on each game, with its interval over runs."""
   rows = []
-  for column, (game, end) in enumerate(comparison.ends.items()):
-    for name, scores in comparison.scores.items():
-      own = scores[:, [column]]
-      own = own[~np.isnan(own[:, 0])]
-      interval = statistics.bootstrap(statistics.mean, own)
+  for game, end in comparison.ends.items():
+    for name in comparison.scores:
+      curve = comparison.curves[name][game].until(end)
+      scores = curve.scores(comparison.last)
+      interval = curve.score_interval(comparison.last)
       rows.append(
         {
           'group': name,
           'game': comparison.titles[game],
-          'agent_steps': end,
-          'runs': len(own),
+          'agent_steps': int(curve.steps[-1]),
+          'points': min(comparison.last, len(curve.steps)),
+          'runs': len(scores),
           'mean': interval.value,
           'low': interval.low,
           'high': interval.high,
-          'worst': own.min(),
-          'best': own.max(),
+          'worst': scores.min(),
+          'best': scores.max(),
         }
       )
   return pd.DataFrame(rows)
 
 
 def aggregate_table(comparison: Comparison) -> pd.DataFrame | None:
-  """Returns human-normalized aggregates, or None where no human is known."""
+  """Returns human-normalized aggregates, or None where no human is known.
+
+  With stratified bootstrap intervals where these hold: see
+  `statistics.bootstrap`.
+  """
   if not comparison.human_games:
     return None
   rows = []
   for name, scores in comparison.normalized_scores().items():
     for label, statistic in _AGGREGATES.items():
       interval = statistics.bootstrap(statistic, scores)
+      if label not in _WITH_INTERVAL:
+        interval = interval._replace(low=np.nan, high=np.nan)
       rows.append({'group': name, 'statistic': label, **interval._asdict()})
   return pd.DataFrame(rows)
 
@@ -253,6 +267,12 @@ def _publish(published, metric, titles, say):
       say(f'{name} has no curve of {", ".join(missing)}: none is drawn there.')
     if table.empty:
       continue
+    for key, runs in baselines_lib.short_runs(table).items():
+      say(
+        f'{name}, {titles[key]}: of {runs} of the {table.seed.nunique()} runs '
+        'the last iterations were not published. Mean and range are drawn of '
+        'those that there are, scores taken where all have one.'
+      )
     whole = baselines_lib.band(table)
     bands[name] = {game: rows for game, rows in whole.groupby('game')}
     if (table.seed != baselines_lib.ALL_SEEDS).all():
@@ -284,7 +304,7 @@ def _ends(curves, titles, say):
       short.setdefault(end, []).append(titles[game])
   for end, names in short.items():
     say(
-      f'Compared at {end:,} agent steps, the last that all groups have: '
+      f'Compared up to {end:,} agent steps, where the shortest ends: '
       f'{", ".join(names)}.'
     )
   return ends

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from dopamine_jax import errors
+from dopamine_jax import intervals
 from dopamine_jax.analysis import games as games_lib
 from dopamine_jax.analysis import groups as groups_lib
 
@@ -17,10 +18,13 @@ class Curve(NamedTuple):
   Attributes:
     steps: [T] agent steps.
     values: [T, R].
+    is_return: whether runs that fail stay where they began, so that the range
+      in which they were seen says where others may be.
   """
 
   steps: np.ndarray
   values: np.ndarray
+  is_return: bool = True
 
   @property
   def num_runs(self) -> int:
@@ -29,11 +33,29 @@ class Curve(NamedTuple):
 
   def until(self, step: int) -> 'Curve':
     """Returns the part up to and including `step`."""
-    return Curve(*(x[self.steps <= step] for x in self))
+    inside = self.steps <= step
+    return self._replace(steps=self.steps[inside], values=self.values[inside])
 
   def scores(self, last: int) -> np.ndarray:
     """Returns the mean of each run's last points, [R]."""
     return self.values[-last:].mean(axis=0)
+
+  def interval(self) -> intervals.Interval:
+    """Returns the mean over runs at each step with its interval, 3 x [T]."""
+    return intervals.of_mean(self.values, *self._seen())
+
+  def score_interval(self, last: int) -> intervals.Interval:
+    """Returns the mean of `scores` with its interval."""
+    return intervals.of_mean(self.scores(last), *(x[-1] for x in self._seen()))
+
+  def _seen(self):
+    """Returns the range until each step, or an empty one: lowest, highest."""
+    if not self.is_return:
+      return np.full((2, len(self.steps)), [[np.inf], [-np.inf]])
+    return (
+      np.minimum.accumulate(self.values.min(axis=1)),
+      np.maximum.accumulate(self.values.max(axis=1)),
+    )
 
 
 Curves = Mapping[str, Mapping[str, Curve]]  # by group's name and game's key
@@ -61,7 +83,7 @@ def of_groups(
     for game, rows in table.groupby(table.game.map(games_lib.key)):
       curve = _curve(group.name, rows, say)
       if curve is not None:
-        curves[game] = curve
+        curves[game] = curve._replace(is_return=intervals.is_return(metric))
     if curves:
       found[group.name] = curves
     else:

@@ -1,13 +1,11 @@
 """Results in Dopamine's own formats: JSON of its baselines, pickled logs.
 
-A pickle is a program, so logs are read by an unpickler that runs none: it
-builds dictionaries, lists, strings and numbers, and refuses everything else.
+A pickle is a program: `log_pickle` reads logs without running any.
 """
 
 from collections.abc import Iterable, Iterator
 import json
 import pathlib
-import pickle
 import re
 from typing import Any
 
@@ -15,13 +13,18 @@ import numpy as np
 import pandas as pd
 
 from dopamine_jax import errors
+from dopamine_jax import safe_files
+from dopamine_jax import texts
 from dopamine_jax.analysis import games
+from dopamine_jax.analysis import log_pickle
 
 # Agent steps of an iteration, where a file doesn't say.
 _ATARI_STEPS, _MUJOCO_STEPS = 250_000, 1_000
 
 _LOG = re.compile(r'(?:log|pickle)_(\d+)(?:\.pkl)?')
-_ITERATION = re.compile(r'iteration_(\d+)')
+_ITERATION = re.compile(r'iteration_(\d{1,9})')
+_MAX_MEGABYTES = 32  # of a file; Dopamine's longest logs have 10
+_MAX_STEPS = 2**53
 # What older and newer logs call it, with our tag.
 _RETURNS = {
   'train_episode_returns': 'Train/AverageReturns',
@@ -43,9 +46,8 @@ def newest_log(names: Iterable[str]) -> str | None:
 def is_baseline(path: pathlib.Path) -> bool:
   """Whether a JSON file begins like one of Dopamine's baselines."""
   try:
-    with path.open(encoding='utf-8') as file:
-      start = file.read(200)
-  except (OSError, UnicodeDecodeError):
+    start = safe_files.read_text(path, _MAX_MEGABYTES)[:200]
+  except (OSError, errors.UserError):
     return False
   return bool(re.match(r'\s*\[\s*\{\s*"(Iteration|Value|Agent)"', start))
 
@@ -61,14 +63,15 @@ def read_json(path: pathlib.Path) -> Iterator[tuple]:
     UserError: if it is no such file.
   """
   try:
-    table = pd.DataFrame(json.loads(path.read_text('utf-8')))
-    table = table[['Iteration', 'Value', 'Agent']].astype(
-      {'Iteration': int, 'Value': float, 'Agent': str}
-    )
-  except (OSError, ValueError, KeyError, TypeError) as error:
+    text = safe_files.read_text(path, _MAX_MEGABYTES)
+    table = pd.DataFrame([_entry(**entry) for entry in json.loads(text)])
+    table = table.astype({'Value': float})
+  except (
+    *(OSError, ValueError, TypeError, OverflowError, RecursionError),
+  ) as error:
     raise errors.UserError(
       f"{path} is no baseline of Dopamine's: expected a list of objects with "
-      f'Iteration, Value and Agent ({error}).'
+      f'Iteration, Value and Agent ({texts.line(str(error))[:200]}).'
     ) from error
   game, _, network = path.stem.partition('_')
   steps = _MUJOCO_STEPS if game in games.MUJOCO else _ATARI_STEPS
@@ -83,6 +86,15 @@ def read_json(path: pathlib.Path) -> Iterator[tuple]:
     yield path, agent, game, settings, None, rows.reset_index(drop=True)
 
 
+def _entry(Iteration, Value, Agent, **_):
+  """Returns an entry of a baseline, if it is one."""
+  if not isinstance(Agent, str) or isinstance(Value, str | bool):
+    raise ValueError(f'Agent {Agent!r} and Value {Value!r}')
+  if type(Iteration) is not int or not 0 <= Iteration < 10**9:
+    raise ValueError(f'Iteration {Iteration!r}')
+  return {'Iteration': Iteration, 'Value': Value, 'Agent': Agent}
+
+
 def read_log(path: pathlib.Path) -> Iterator[tuple]:
   """Yields the fields of the one `runs.Run` that a log is.
 
@@ -93,15 +105,15 @@ def read_log(path: pathlib.Path) -> Iterator[tuple]:
   Raises:
     UserError: if it is no such file, or holds what isn't a number.
   """
+  data = safe_files.read(path, _MAX_MEGABYTES)
   try:
-    with path.open('rb') as file:
-      content = _Unpickler(file, encoding='latin1').load()
-    rows = list(_rows(content))
+    rows = list(_rows(log_pickle.loads(data)))
   except errors.UserError as error:
     raise errors.UserError(f'{path}: {error}') from error
   except Exception as error:  # whatever damage makes of a pickle
+    why = texts.line(repr(error))[:200]
     raise errors.UserError(
-      f"{path} is no log of Dopamine's that can be read: {error!r}."
+      f"{path} is no log of Dopamine's that can be read: {why}."
     ) from error
   if not rows:
     raise errors.UserError(f'{path} holds no iteration with a number.')
@@ -123,6 +135,14 @@ def _named_by_folders(folder):
   return next(others, 'unknown'), game, seed
 
 
+def _numbers(values):
+  """Returns a number, or the numbers of a list; lists in it are none."""
+  values = values if isinstance(values, list) else [values]
+  if not all(isinstance(value, int | float) for value in values):
+    raise ValueError('expected lists of numbers')
+  return np.array(values, float)
+
+
 def _rows(content: dict[str, Any]) -> Iterator[tuple]:
   """Yields 0, iteration, agent steps, metric and value of each number."""
   numbers = {int(_ITERATION.fullmatch(k)[1]): v for k, v in content.items()}
@@ -131,82 +151,13 @@ def _rows(content: dict[str, Any]) -> Iterator[tuple]:
     lists = numbers[iteration]
     # Where it lists its episodes' lengths, the steps are known.
     lengths = lists.get('train_episode_lengths')
-    steps += int(np.sum(lengths)) if lengths else _ATARI_STEPS
+    more = int(sum(_numbers(lengths))) if lengths else _ATARI_STEPS
+    steps += more
+    if more <= 0 or steps > _MAX_STEPS:
+      raise ValueError(f'iteration {iteration} has {more} agent steps')
     for name, values in lists.items():
-      values = np.ravel(np.asarray(values, float))
+      values = _numbers(values)
       if not values.size or name.startswith('eval_episode_len'):
         continue
       tag = _RETURNS.get(name, name)
       yield 0, iteration + 1, steps, tag, float(values.mean())
-
-
-class _Unpickler(pickle.Unpickler):
-  """Builds data and calls nothing but the stand-ins below."""
-
-  def find_class(self, module, name):
-    """Returns a stand-in for what a log may name, whatever it really is."""
-    stand_in = _STAND_INS.get((module, name))
-    if stand_in is None:
-      raise errors.UserError(
-        f'it names {module}.{name}, and a log is expected to hold nothing but '
-        'numbers. It is not read, since to read it may run code.'
-      )
-    return stand_in
-
-
-class _Dict(dict):
-  """For defaultdict and OrderedDict, without a factory that could be called."""
-
-  def __init__(self, *args):
-    super().__init__()
-
-
-class _Nothing:
-  """For functools.partial, which a defaultdict carries."""
-
-  def __init__(self, *args):
-    pass
-
-  def __setstate__(self, state):
-    pass
-
-
-class _DType:
-  """For numpy.dtype: numbers of a fixed size, and no objects."""
-
-  def __init__(self, name, *args):
-    if not re.fullmatch(r'[fiub][1248]', name):
-      raise errors.UserError(f'it holds NumPy scalars of the type {name!r}.')
-    self.name = name
-
-  def __setstate__(self, state):
-    if state[1] == '>':
-      self.name = '>' + self.name
-
-
-def _scalar(dtype, data):
-  """For NumPy's scalar constructor."""
-  data = data.encode('latin1') if isinstance(data, str) else data
-  return np.frombuffer(data, dtype.name)[0].item()
-
-
-def _encode(text, encoding):
-  """For the codec that old protocols write bytes with."""
-  if encoding != 'latin1':
-    raise errors.UserError(f'it holds bytes written as {encoding!r}.')
-  return text.encode('latin1')
-
-
-_STAND_INS = {
-  ('_codecs', 'encode'): _encode,
-  ('collections', 'defaultdict'): _Dict,
-  ('collections', 'OrderedDict'): _Dict,
-  ('functools', 'partial'): _Nothing,
-  ('builtins', 'list'): _Nothing,
-  ('__builtin__', 'list'): _Nothing,
-  ('numpy', 'dtype'): _DType,
-  **{
-    (module, 'scalar'): _scalar
-    for module in ('numpy.core.multiarray', 'numpy._core.multiarray')
-  },
-}

@@ -156,19 +156,31 @@ def _settings(runs):
 
 
 def _group(name, members, say):
-  """Makes a group, each seed of a game once."""
-  kept, seen = [], {}
+  """Makes a group, each seed of a game once: the one that went furthest."""
+  longest = {}  # the member that is kept, with its agent steps
+  for f in members:
+    for key, steps in _lengths(f.run).items():
+      if steps > longest.get(key, (None, 0))[1]:
+        longest[key] = f, steps
+  kept = []
   for f in members:
     table = f.run.table
-    game = games.key(f.run.game)
-    again = {s for s in table.seed.unique() if (game, s) in seen}
-    for seed in sorted(again):
-      say(
-        f'Left out: seed {seed} of {f.run.path}; {seen[game, seed]} holds the '
-        'same seed of the same settings.'
-      )
-    table = table[~table.seed.isin(again)]
-    seen |= {(game, seed): f.run.path for seed in table.seed.unique()}
+    for key, steps in _lengths(f.run).items():
+      other, most = longest[key]
+      if other is not f:
+        say(
+          f'Left out: seed {key[1]} of {f.run.path}, which has {steps:,} agent '
+          f'steps; {other.run.path} holds the same seed of the same settings '
+          f'with {most:,}.'
+        )
+        table = table[table.seed != key[1]]
     if not table.empty:
       kept.append(f.run._replace(table=table))
   return Group(name, kept, runs_lib.tabulate(kept))
+
+
+def _lengths(run):
+  """Returns the agent steps of each seed of a run, by game and seed."""
+  game = games.key(run.game)
+  steps = run.table.groupby('seed').agent_steps.max()
+  return {(game, int(seed)): int(most) for seed, most in steps.items()}

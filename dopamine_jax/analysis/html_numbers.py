@@ -4,11 +4,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from dopamine_jax import evaluation as evaluation_lib
+from dopamine_jax import intervals
 from dopamine_jax.analysis import html_parts as parts
 from dopamine_jax.analysis import markup
 from dopamine_jax.analysis import run_report
-from dopamine_jax.analysis import statistics
 from dopamine_jax.analysis import svg
 
 _LAST = 5  # training returns whose mean is a score, as in `compare`
@@ -41,11 +40,10 @@ def tiles(report: run_report.Report) -> Iterator[markup.Markup]:
 
 
 def _score_tile(curve, title, last):
-  scores = curve.scores(last)
-  mean, low, high = statistics.bootstrap(statistics.mean, scores[:, None])
+  mean, low, high = curve.score_interval(last)
   note = 'one seed: no interval'
   if np.isfinite(low):
-    note = f'95% interval {parts.interval(low, high)}, {len(scores)} seeds'
+    note = f'95% interval {parts.interval(low, high)}, {curve.num_runs} seeds'
   return parts.tile(title, parts.number(mean), note)
 
 
@@ -96,14 +94,13 @@ def _legend(curve):
     return "Mean return of an iteration's episodes; one seed."
   lines = ' Thin lines: the seeds.' if curve.num_runs <= svg.MAX_SEEDS else ''
   return (
-    f'Mean over {curve.num_runs} seeds with its 95% bootstrap interval.{lines}'
+    f'Mean over {curve.num_runs} seeds with its 95% interval, which allows for '
+    f'seeds that end elsewhere and were not drawn.{lines}'
   )
 
 
 def _curve_table(curve, title):
-  interval = statistics.bootstrap(
-    statistics.mean, curve.values[..., None], resamples=1_000
-  )
+  interval = curve.interval()
   count = len(curve.steps)
   # Evenly spread, and the last one always.
   shown = np.unique(np.linspace(0, count - 1, min(count, _MAX_ROWS)).round())
@@ -130,7 +127,7 @@ def evaluation(report: run_report.Report) -> markup.Markup | None:
   strips, rows = [], []
   for seed, episodes in table.groupby('seed'):
     returns = episodes['return'].to_numpy()
-    low, high = evaluation_lib.confidence_interval(returns)
+    _, low, high = intervals.of_mean(returns)
     strips.append((f'seed {seed}', returns, (low, high)))
     summary = returns.mean(), returns.min(), np.median(returns), returns.max()
     mean, *others = map(parts.number, summary)
@@ -146,7 +143,8 @@ def evaluation(report: run_report.Report) -> markup.Markup | None:
     caption=f'Gray: episodes. Orange: mean, 95% interval.{beyond}',
   )
   means = np.array([values.mean() for _, values, _ in strips])
-  overall = statistics.bootstrap(statistics.mean, means[:, None])
+  everything = table['return']
+  overall = intervals.of_mean(means, everything.min(), everything.max())
   words = (
     f'Mean {parts.number(overall.value)} over {parts.count(len(means), "seed")}'
   )

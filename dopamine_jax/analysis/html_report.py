@@ -6,16 +6,20 @@ import datetime
 import hashlib
 import importlib.resources
 import pathlib
+import re
 import string
 
 import dopamine_jax
 from dopamine_jax import errors
+from dopamine_jax import safe_files
 from dopamine_jax.analysis import html_numbers as numbers
 from dopamine_jax.analysis import html_parts as parts
 from dopamine_jax.analysis import markup
 from dopamine_jax.analysis import run_report
 
 _UNKNOWN = 'not recorded'
+_MAX_FILM = 500  # MB
+_VERSION = re.compile(r'[0-9][0-9A-Za-z.+!-]*')
 
 element = markup.element
 
@@ -35,17 +39,15 @@ def write(
   Raises:
     UserError: if there is nothing to report, or a file can't be used.
   """
-  report = run_report.gather(base_dir)
+  folder = pathlib.Path(base_dir)
+  report = run_report.gather(folder)
   film = None
   try:
-    if video is not None:
-      film = video.read_bytes()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(page(report, film), 'utf-8')
-  except OSError as error:
-    raise errors.UserError(
-      f'{error.filename or out} can not be used: {error.strerror}.'
-    ) from error
+    film = video and safe_files.read(video, _MAX_FILM)
+  except (errors.UserError, FileNotFoundError) as error:
+    report = report._replace(warnings=[*report.warnings, str(error)])
+  safe_files.make_folder(out.parent, folder)
+  safe_files.write(out, page(report, film), folder)
   return report.warnings
 
 
@@ -158,7 +160,8 @@ def _reproduce(report):
   if not report.config:
     return None
   install = 'pip install dopamine-jax'
-  if version := report.versions.get('dopamine-jax'):
+  version = str(report.versions.get('dopamine-jax'))
+  if _VERSION.fullmatch(version):  # else a stranger's words, to be copied
     install += f'=={version}'
   seeds = report.seeds or [0]
   train = 'dopamine-jax train --gin_files config.gin --base_dir again'

@@ -2,6 +2,8 @@
 
 import html
 
+from dopamine_jax import texts
+
 
 class Markup(str):
   """Text that is HTML already, and is left as it is."""
@@ -22,7 +24,7 @@ def element(tag: str, *children: object, **attributes: object) -> Markup:
     if value is True:
       words.append(name)
     elif value is not None:
-      words.append(f'{name}="{html.escape(str(value))}"')
+      words.append(f'{name}="{_escape(value)}"')
   return Markup(f'<{" ".join(words)}>{join(children)}</{tag}>')
 
 
@@ -30,8 +32,13 @@ def join(children) -> Markup:
   """Returns children one after the other, as `element` takes them."""
   return Markup(
     ''.join(
-      child if isinstance(child, Markup) else html.escape(str(child))
+      child if isinstance(child, Markup) else _escape(child)
       for child in children
       if child is not None
     )
   )
+
+
+def _escape(text):
+  """Text as HTML; what turns its direction or ends a page is shown instead."""
+  return html.escape(texts.printable(str(text)))

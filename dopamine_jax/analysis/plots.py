@@ -1,9 +1,11 @@
 """Figures: learning curves, and scores over many games."""
 
 from collections.abc import Mapping, Sequence
+import io
 import itertools
 import math
 import pathlib
+import warnings
 
 from matplotlib import axes as axes_lib
 from matplotlib import figure as figure_lib
@@ -12,7 +14,8 @@ from matplotlib.backends import backend_agg
 import numpy as np
 import pandas as pd
 
-from dopamine_jax import errors
+from dopamine_jax import safe_files
+from dopamine_jax import texts
 from dopamine_jax.analysis import curves as curves_lib
 from dopamine_jax.analysis import statistics
 
@@ -23,6 +26,14 @@ _COLOURS = (
 )
 # Lines differ in more than colour, for those who see few and for gray paper.
 _DASHES = ('-', '--', '-.', ':')
+_BAND_DASHES = (
+  *_DASHES,
+  *((0, (1, gap)) for gap in (3, 5, 8)),
+  *((0, (6, gap)) for gap in (3, 5, 8)),
+  (0, (3, 1, 1, 1, 1, 1)),
+)
+_MARKERS = ('', 'o', 's', '^', 'D')
+_MARKS = 9  # of a line
 _PUBLISHED = '#777777'
 _LABELS = {
   'Train/AverageReturns': 'return of a training episode',
@@ -34,16 +45,25 @@ _RESAMPLES = 1_000
 
 
 class Style:
-  """Gives each group one colour and dash in all figures."""
+  """Gives each group one colour, dash and marker in all figures.
+
+  Neighbours differ in colour and dash. `COUNT` groups are told apart.
+  """
+
+  COUNT = len(_COLOURS) * len(_DASHES) * len(_MARKERS)
 
   def __init__(self, names: Sequence[str]):
     self._index = {name: i for i, name in enumerate(names)}
 
   def __getitem__(self, name: str) -> dict[str, str]:
-    """Returns keyword arguments of `Axes.plot`."""
+    """Returns keyword arguments of `Axes.plot` for a group."""
     i = self._index[name]
-    dash = _DASHES[(i + i // len(_COLOURS)) % len(_DASHES)]
-    return {'color': _COLOURS[i % len(_COLOURS)], 'linestyle': dash}
+    row = i // len(_COLOURS)
+    return {
+      'color': _COLOURS[i % len(_COLOURS)],
+      'linestyle': _DASHES[(i % len(_COLOURS) + row) % len(_DASHES)],
+      'marker': _MARKERS[row // len(_DASHES) % len(_MARKERS)],
+    }
 
 
 def learning_curves(
@@ -70,20 +90,20 @@ def learning_curves(
     for name, games in own.items():
       if game in games:
         curve = games[game]
-        interval = statistics.bootstrap(
-          statistics.mean, curve.values[..., None], resamples=_RESAMPLES
-        )
-        label = f'{name} ({_count(curve.num_runs, "seed")})'
+        interval = curve.interval()
+        label = _plain(f'{name} ({_count(curve.num_runs, "seed")})')
         _draw(axes, curve.steps, interval, label, style[name])
-    for dash, (name, games) in zip(itertools.cycle(_DASHES), bands.items()):
+    for dash, (name, games) in zip(
+      itertools.cycle(_BAND_DASHES), bands.items()
+    ):
       if game in games:
         ends.append(_draw_band(axes, games[game], last, name, dash))
-    axes.set_title(title)
+    axes.set_title(_plain(title))
     _steps_axis(axes, max(ends))
   for axes in grid[len(titles) :]:
     axes.remove()
   for axes in grid[: len(titles) : columns]:
-    axes.set_ylabel(f'{_LABELS.get(metric, metric)}\n{_WHAT}')
+    axes.set_ylabel(f'{_plain(_LABELS.get(metric, metric))}\n{_WHAT}')
   _legend(figure, grid[: len(titles)])
   return figure
 
@@ -107,7 +127,7 @@ def aggregate(
       interval = statistics.bootstrap(
         statistics.iqm, values, resamples=_RESAMPLES // 4
       )
-      _draw(left, steps, interval, name, style[name])
+      _draw(left, steps, interval, _plain(name), style[name])
     matrices[name] = curves_lib.score_matrix(by_game, games, last)
   everything = np.concatenate([m.ravel() for m in matrices.values()])
   top = max(2.0, float(np.nanpercentile(everything, 90)))
@@ -118,9 +138,9 @@ def aggregate(
       scores,
       resamples=_RESAMPLES,
     )
-    _draw(right, thresholds, interval, name, style[name])
+    _draw(right, thresholds, interval, _plain(name), style[name])
   left.set_title(f'{len(games)} games')
-  left.set_ylabel('IQM of human-normalized\nreturns, 95% interval')
+  left.set_ylabel('IQM of human-normalized\nreturns, 95% bootstrap interval')
   left.axhline(1, color=_PUBLISHED, linewidth=0.8, zorder=0)
   _steps_axis(left, max(c[g].steps[-1] for c in curves.values() for g in games))
   right.set_title('performance profile, last scores')
@@ -139,11 +159,12 @@ def save(figure: figure_lib.Figure, folder: pathlib.Path, name: str):
     UserError: if it can't.
   """
   for suffix, options in (('png', {'dpi': 160}), ('svg', {})):
-    path = folder / f'{name}.{suffix}'
-    try:
-      figure.savefig(path, **options)
-    except OSError as error:
-      raise errors.UserError(f'could not write {path}: {error}') from error
+    with warnings.catch_warnings():
+      # A name may have letters that matplotlib's font does not.
+      warnings.filterwarnings('ignore', 'Glyph .* missing')
+      data = io.BytesIO()
+      figure.savefig(data, format=suffix, **options)
+    safe_files.write(folder / f'{name}.{suffix}', data.getvalue())
 
 
 def _figure(rows, columns):
@@ -168,11 +189,13 @@ def _draw(axes: axes_lib.Axes, x, interval, label, style):
       [interval.value - interval.low, interval.high - interval.value]
     )
     bars = None if np.isnan(bars).any() else np.maximum(bars, 0)
+    marker = style['marker'] or 'o'
     axes.errorbar(
-      x, interval.value, bars, fmt='o', color=style['color'], label=label
+      x, interval.value, bars, fmt=marker, color=style['color'], label=label
     )
     return
-  axes.plot(x, interval.value, label=label, linewidth=1.7, **style)
+  marks = {'markevery': max(1, len(x) // _MARKS), 'markersize': 4}
+  axes.plot(x, interval.value, label=label, linewidth=1.7, **marks, **style)
   if not np.isnan(interval.low).any():
     axes.fill_between(
       x, interval.low, interval.high, color=style['color'], alpha=0.18, lw=0
@@ -197,7 +220,7 @@ def _draw_band(axes, band, end, name, dash):
   axes.plot(
     band.agent_steps,
     band['mean'],
-    label=f'{name}: mean and range of 5 runs',
+    label=_plain(f'{name}: mean and range of {_published_runs(band)} runs'),
     color=_PUBLISHED,
     linewidth=1.2,
     linestyle=dash,
@@ -236,6 +259,21 @@ def _legend(figure, grid):
     ncols=max(1, min(len(entries), int(width * 11 / (longest + 8)))),
     frameon=False,
   )
+
+
+def _plain(line):
+  """Returns a stranger's line as matplotlib draws it as it is.
+
+  A `$` would begin a formula, and a line that begins with `_` has no legend.
+  """
+  line = texts.line(line).replace('$', r'\$')
+  return f' {line}' if line.startswith('_') else line
+
+
+def _published_runs(band):
+  """Returns '5', or '4 to 5' where some iterations of a run are missing."""
+  ends = sorted({int(band.runs.min()), int(band.runs.max())})
+  return ' to '.join(map(str, ends))
 
 
 def _count(number, noun):

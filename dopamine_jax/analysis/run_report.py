@@ -6,7 +6,9 @@ said, and the rest is used.
 
 from collections.abc import Mapping, Sequence
 import csv
+import io
 import itertools
+import json
 import pathlib
 import re
 from typing import Any, NamedTuple
@@ -15,7 +17,8 @@ import numpy as np
 import pandas as pd
 
 from dopamine_jax import errors
-from dopamine_jax import run_folder
+from dopamine_jax import safe_files
+from dopamine_jax import texts
 from dopamine_jax.analysis import curves as curves_lib
 from dopamine_jax.analysis import groups as groups_lib
 from dopamine_jax.analysis import runs as runs_lib
@@ -200,9 +203,10 @@ def _salvage(path):
   """Returns the rows that are whole, and the numbers of the other lines."""
   rows, bad = {}, []
   try:
-    text = path.read_text('utf-8', errors='replace')
-  except OSError:
+    data = safe_files.read(path, runs_lib.MAX_TABLE)
+  except (OSError, errors.UserError):
     return [], bad
+  text = data.decode('utf-8-sig', errors='replace')
   header, *lines = text.split('\n')[:-1] or ['']
   if header != ','.join(base.Statistic._fields):
     return [], bad
@@ -210,28 +214,33 @@ def _salvage(path):
     try:
       ((seed, iteration, steps, _, name, value),) = csv.reader([line])
       row = int(seed), int(iteration), int(steps), name, float(value)
-      if not name or '\N{REPLACEMENT CHARACTER}' in name:
+      if not name or '\N{REPLACEMENT CHARACTER}' in name or '\0' in name:
+        raise ValueError
+      if not all(0 <= number < 2**53 for number in row[:3]):
         raise ValueError
     except (ValueError, csv.Error):
       bad.append(number)
       continue
     if rows.setdefault((row[0], row[1], name), row) is not row:
       bad.append(number)
-  return list(rows.values()), bad
+  return [(*row[:3], texts.line(row[3]), row[4]) for row in rows.values()], bad
 
 
 def _evaluation(folder, warnings):
   path = folder / 'evaluation.csv'
-  if not path.exists():
-    return None
-  columns = {'seed': int, 'episode': int, 'return': float, 'length': int}
+  columns = dict.fromkeys(('seed', 'episode', 'length'), 'int64')
+  columns['return'] = float
   try:
-    table = pd.read_csv(path)
-    table = table[list(columns)].astype(columns)
+    text = safe_files.read_text(path, runs_lib.MAX_TABLE)
+    table = pd.read_csv(io.StringIO(text), dtype=columns)[list(columns)]
     if table.empty or not np.isfinite(table['return']).all():
       raise ValueError('it has no episode, or one without a return')
-  except (OSError, ValueError, KeyError) as error:
-    why = ' '.join(str(error).split())
+  except FileNotFoundError:
+    return None
+  except (
+    *(OSError, ValueError, KeyError, OverflowError, errors.UserError),
+  ) as error:
+    why = texts.line(str(error))[:200].rstrip('.')
     warnings.append(f'evaluation.csv can not be read, and is left out: {why}.')
     return None
   metrics = folder / 'metrics.csv'
@@ -244,26 +253,32 @@ def _evaluation(folder, warnings):
 
 
 def _facts(folder, warnings):
-  if not (folder / 'run.json').exists():
-    warnings.append('There is no run.json: versions and seeds are unknown.')
-    return {}
   try:
-    return run_folder.read_facts(folder)
+    text = safe_files.read_text(folder / 'run.json', runs_lib.MAX_TEXT)
+    facts = json.loads(text)
+    if not isinstance(facts, dict):
+      raise ValueError('expected an object')
+    return facts
+  except FileNotFoundError:
+    warnings.append('There is no run.json: versions and seeds are unknown.')
   except errors.UserError as error:
     warnings.append(str(error))
-    return {}
+  except (ValueError, RecursionError) as error:
+    why = texts.line(str(error))[:200].rstrip('.')
+    warnings.append(f'{folder}/run.json can not be read: {why}.')
+  return {}
 
 
 def _config(folder, warnings):
   try:
-    return (folder / 'config.gin').read_text('utf-8')
+    return safe_files.read_text(folder / 'config.gin', runs_lib.MAX_TEXT)
   except FileNotFoundError:
     warnings.append(
       'There is no config.gin: neither agent nor environment are known, and '
       'the run can not be repeated.'
     )
-  except (OSError, UnicodeDecodeError) as error:
-    warnings.append(f'config.gin can not be read: {error}')
+  except errors.UserError as error:
+    warnings.append(str(error))
   return ''
 
 

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import pandas as pd
 
 from dopamine_jax import errors
+from dopamine_jax import safe_files
+from dopamine_jax import texts
 from dopamine_jax.analysis import dopamine_files
 from dopamine_jax.metrics import base
 
@@ -29,6 +31,7 @@ _NO_RESULT = (
   'check_finite',
   'checkpoint_replay',
 )
+MAX_TEXT, MAX_TABLE = 10, 1_000  # MB of a text, and of a table
 # What a run's folder holds beside its numbers.
 _NOT_RUNS = ('checkpoints', 'tensorboard')
 
@@ -103,6 +106,8 @@ def find(
   for path, read in _sources(root):
     try:
       found += [Run(*fields) for fields in read(path)]
+    except FileNotFoundError:
+      faults.append(f'{path} is gone.')
     except errors.UserError as error:
       faults.append(str(error))
   if not found:
@@ -162,41 +167,52 @@ def _read_csv(path):
   table = read_table(path)
   folder = path.parent
   try:
-    text = (folder / 'config.gin').read_text()
+    text = safe_files.read_text(folder / 'config.gin', MAX_TEXT)
   except FileNotFoundError:
     text = ''
-  except (OSError, UnicodeDecodeError) as error:
-    raise errors.UserError(
-      f'{folder}/config.gin can not be read: {error}'
-    ) from error
   yield folder, *identify(text, folder.name), table
 
 
 def read_table(path):
   """Returns what a metrics.csv holds, but for a last line that is cut short."""
-  expected = base.Statistic._fields
   try:
-    data = path.read_bytes()
-    whole = data[: data.rfind(b'\n') + 1].decode()
-    table = pd.read_csv(io.StringIO(whole), dtype={'name': str})
-    if tuple(table.columns) != expected:
-      raise ValueError(f'its columns are not {",".join(expected)}')
-    table = table.astype(
-      {'seed': int, 'iteration': int, 'agent_steps': int, 'value': float}
-    )
-    twice = table.duplicated(['seed', 'iteration', 'name'])
-    twice |= table.duplicated(['seed', 'agent_steps', 'name'])
-    if twice.any() or table.name.isna().any():
-      bad = int((twice | table.name.isna()).to_numpy().argmax()) + 2
-      raise ValueError(f'line {bad} is there twice, or has no name')
-  except (OSError, ValueError) as error:  # pandas' errors are ValueErrors
-    raise errors.UserError(
-      f'{path} can not be read: {" ".join(str(error).split())}.'
-    ) from error
+    data = safe_files.read(path, MAX_TABLE)
+    whole = data[: data.rfind(b'\n') + 1].decode('utf-8-sig')
+    table = _parsed(whole)
+  except (OSError, ValueError, OverflowError) as error:  # pandas' are values
+    why = texts.line(str(error))[:200].rstrip('.')
+    raise errors.UserError(f'{path} can not be read: {why}.') from error
   if table.empty:
     raise errors.UserError(f'{path} is empty: no iteration has ended yet.')
   table = table.drop(columns='wall_time')
   return table.rename(columns={'name': 'metric'})
+
+
+def _parsed(text):
+  """Returns the table that a text is; raises ValueError if it is none."""
+  expected = base.Statistic._fields
+  if '\0' in text:
+    number = text.count('\n', 0, text.index('\0')) + 1
+    raise ValueError(f'line {number} has a NUL, as a damaged file does')
+  if text.partition('\n')[0].strip() != ','.join(expected):
+    raise ValueError(f'its columns are not {",".join(expected)}')
+  types = dict.fromkeys(('seed', 'iteration', 'agent_steps'), 'int64')
+  types |= {'name': str, 'value': float}
+  table = pd.read_csv(io.StringIO(text), dtype=types, low_memory=False)
+  if tuple(table.columns) != expected or not isinstance(
+    table.index, pd.RangeIndex
+  ):
+    raise ValueError('a row has more numbers than there are columns')
+  wrong = table.name.isna() | (table[['seed', 'iteration']] < 0).any(axis=1)
+  wrong |= ~table.agent_steps.between(0, 2**53)
+  wrong |= table.duplicated(['seed', 'iteration', 'name'])
+  wrong |= table.duplicated(['seed', 'agent_steps', 'name'])
+  if wrong.any():
+    raise ValueError(
+      f'line {int(wrong.to_numpy().argmax()) + 2} is there twice, has no name, '
+      'or a number that no run has'
+    )
+  return table.assign(name=table.name.map(texts.line))
 
 
 def identify(
@@ -214,11 +230,11 @@ def identify(
     Agent, game, settings and number of iterations, as in `Run`.
   """
   bindings = {
-    key: ' '.join(value.replace('\\\n', ' ').split())
+    key: texts.line(value.replace('\\\n', ' '))
     for key, value in _BINDING.findall(config)
   }
   if not bindings:
-    return 'unknown', 'unknown', {'run': name}, None
+    return 'unknown', 'unknown', {'run': texts.line(name)}, None
   agent = _class(bindings, 'Runner.agent')
   environment = _class(bindings, 'Runner.environment')
   settings, game, num_iterations = {}, environment.rpartition('.')[2], None
@@ -227,7 +243,8 @@ def identify(
     if place == environment and parameter in ('id', 'game'):
       game = value.strip('\'"')
     elif place.endswith('Runner') and parameter == 'num_iterations':
-      num_iterations = int(value) if value.isdecimal() else None
+      whole = value.isdecimal() and len(value) < 10
+      num_iterations = int(value) if whole else None
     elif place == environment:
       settings[f'environment.{parameter}'] = value
     elif parameter not in (*_NO_RESULT, 'environment'):

@@ -1,4 +1,4 @@
-"""Statistics of a few runs on a few games, with intervals that say how few.
+"""Statistics of a few runs on many games, with bootstrap intervals.
 
 Agarwal, Schwarzer, Castro, Courville & Bellemare (2021), Deep Reinforcement
 Learning at the Edge of the Statistical Precipice. NeurIPS.
@@ -10,28 +10,17 @@ curve, are kept.
 """
 
 from collections.abc import Callable
-import math
-from typing import NamedTuple
 
 import numpy as np
 
+from dopamine_jax import intervals
+
 Statistic = Callable[[np.ndarray], np.ndarray]  # [..., R, G] -> [...]
 
+# What the bootstrap needs for its intervals to hold: runs of each game, and of
+# all games together, without the first of each.
+MIN_RUNS, MIN_FREEDOM = 2, 40
 _CHUNK = 2**22  # scores that are resampled at once: 32 MB
-# Normal quantiles: two-sided 95%, and a power of 80%.
-_Z_95, _Z_POWER = 1.959964, 0.841621
-
-
-class Interval(NamedTuple):
-  """A statistic of the runs that there are, and its 95% interval.
-
-  `low` and `high` are NaN where an algorithm has no second run of any game:
-  nothing is known then of how much its runs differ.
-  """
-
-  value: np.ndarray
-  low: np.ndarray
-  high: np.ndarray
 
 
 def mean(scores: np.ndarray) -> np.ndarray:
@@ -109,108 +98,43 @@ def bootstrap(
   *scores: np.ndarray,
   resamples: int = 2_000,
   seed: int = 0,
-) -> Interval:
+  fewer: int = 1,
+) -> intervals.Interval:
   """Returns a statistic with its stratified bootstrap 95% interval.
 
   Runs are drawn anew with replacement within each game, games stay as they are
   (section 4.1), and the interval is from the 2.5th to the 97.5th percentile of
-  the statistic of the resamples. All leading axes use the same runs, so that
-  a point of a curve is resampled with the rest of its curve. Algorithms are
-  resampled independently.
+  the statistic of the resamples. Of R runs R - 1 are drawn (Rao & Wu, 1988):
+  R of them differ too little from each other, and of 3 runs the interval would
+  hold in 89 cases of 100, however many games there are. All leading axes use
+  the same runs, so that a point of a curve is resampled with the rest of its
+  curve. Algorithms are resampled independently.
+
+  There is no interval, but NaN, where games have too few runs (`MIN_RUNS`,
+  `MIN_FREEDOM`): of one game see `intervals.of_mean`. It holds for what no
+  single game decides, as IQM and optimality gap, and not for the median, which
+  few runs estimate with a bias (`python -m benchmarks.coverage`).
 
   Args:
     statistic: of one matrix, or of as many as `scores` are.
     *scores: [..., R, G], NaN in the same places at all leading indices.
     resamples: how many.
     seed: of the resampling: equal scores have equal intervals.
+    fewer: how many runs less than there are of a game are drawn; 0 is as in the
+      paper, and as narrow.
   """
   value = statistic(*scores)
-  if any(_runs(s).max() < 2 for s in scores):
+  if not all(_are_enough(_runs(s)) for s in scores):
     unknown = np.full_like(value, np.nan, dtype=float)
-    return Interval(value, unknown, unknown)
+    return intervals.Interval(value, unknown, unknown)
   rng = np.random.default_rng(seed)
   chunk = max(1, _CHUNK // sum(s.size for s in scores))
   drawn = []
   for start in range(0, resamples, chunk):
     count = min(chunk, resamples - start)
-    drawn.append(statistic(*(_resample(s, count, rng) for s in scores)))
+    drawn.append(statistic(*(_resample(s, count, rng, fewer) for s in scores)))
   low, high = np.percentile(np.concatenate(drawn), [2.5, 97.5], axis=0)
-  return Interval(value, low, high)
-
-
-def p_value(
-  x: np.ndarray, y: np.ndarray, permutations: int = 10_000, seed: int = 0
-) -> float:
-  """Returns how often chance alone separates X and Y as much as was seen.
-
-  A permutation test of the probability of improvement, two-sided and within
-  games: were X and Y the same, any run could have been of either. Unlike a
-  bootstrap's interval it holds for three or four runs too. The value that was
-  seen is one of the permutations (Phipson & Smyth, 2010).
-
-  Args:
-    x: [N, G].
-    y: [M, G].
-    permutations: how many.
-    seed: of the permutations.
-  """
-  rng = np.random.default_rng(seed)
-  seen = 0.0
-  chance = np.zeros(permutations)
-  for game in range(x.shape[1]):
-    a, b = (s[~np.isnan(s[:, game]), game] for s in (x, y))
-    ranks = _midranks(np.concatenate([a, b]))
-    scale = len(a) * len(b)
-    centre = len(a) * (len(a) + len(b) + 1) / 2
-    seen += (ranks[: len(a)].sum() - centre) / scale
-    mixed = rng.permuted(np.tile(ranks, (permutations, 1)), axis=1)
-    chance += (mixed[:, : len(a)].sum(axis=1) - centre) / scale
-  # Sums of halves: what is equal may differ by rounding.
-  extreme = np.count_nonzero(np.abs(chance) >= np.abs(seen) - 1e-9)
-  return (extreme + 1) / (permutations + 1)
-
-
-def holm(p_values: np.ndarray) -> np.ndarray:
-  """Returns p-values that allow for how many of them were looked at.
-
-  Holm (1979), A simple sequentially rejective multiple test procedure: the
-  k-th smallest of m times m - k + 1, made monotone.
-  """
-  p_values = np.asarray(p_values, float)
-  order = np.argsort(p_values)
-  scaled = p_values[order] * np.arange(len(p_values), 0, -1)
-  adjusted = np.empty_like(p_values)
-  adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
-  return adjusted
-
-
-def runs_to_tell_apart(
-  probability: float, num_games: int = 1, others: int | None = None
-) -> float:
-  """Returns how many runs of X, on each game, would tell it from Y.
-
-  At 95% and with a power of 80%, if `probability` is the true probability of
-  improvement. Noether (1987), Sample size determination for some common
-  nonparametric tests: under the null a game's statistic has the variance
-  (N + M + 1) / (12 N M); its mean over G games has that divided by G.
-
-  Args:
-    probability: of improvement, 0 to 1.
-    num_games: G.
-    others: M, the runs of Y, if there will be no more; None if Y has N too.
-
-  Returns:
-    N, at least 2; infinity where no number is enough.
-  """
-  effect = 12 * num_games * ((probability - 0.5) / (_Z_95 + _Z_POWER)) ** 2
-  if effect == 0:
-    return math.inf
-  if others is None:  # (2 N + 1) / N^2 <= effect
-    return max(2, math.ceil((1 + math.sqrt(1 + effect)) / effect))
-  # (N + M + 1) / (N M) <= effect
-  if effect * others <= 1:
-    return math.inf
-  return max(2, math.ceil((others + 1) / (effect * others - 1)))
+  return intervals.Interval(value, low, high)
 
 
 def _runs(scores):
@@ -219,7 +143,11 @@ def _runs(scores):
   return np.count_nonzero(~np.isnan(first), axis=0)
 
 
-def _resample(scores, count, rng):
+def _are_enough(runs):
+  return runs.min() >= MIN_RUNS and (runs - 1).sum() >= MIN_FREEDOM
+
+
+def _resample(scores, count, rng, fewer):
   """Returns [count, ..., R, G], runs drawn within each game."""
   num_runs, num_games = scores.shape[-2:]
   runs = _runs(scores)
@@ -228,18 +156,9 @@ def _resample(scores, count, rng):
   order = np.argsort(np.isnan(first), axis=0, kind='stable')
   drawn = (rng.random((count, num_runs, num_games)) * runs).astype(int)
   drawn = np.take_along_axis(order[None], drawn, axis=1)
-  # Past a game's number of runs stays NaN.
-  missing = np.arange(num_runs)[:, None] >= runs
+  # What is past the runs that are drawn of a game stays NaN.
+  missing = np.arange(num_runs)[:, None] >= runs - fewer
   leading = scores.ndim - 2
   index = drawn.reshape(count, *[1] * leading, num_runs, num_games)
   result = np.take_along_axis(scores[None], index, axis=-2)
   return np.where(missing, np.nan, result)
-
-
-def _midranks(values):
-  """Returns ranks from 1 on; equal values share the mean of theirs."""
-  _, inverse, counts = np.unique(
-    values, return_inverse=True, return_counts=True
-  )
-  last = np.cumsum(counts)
-  return (last - (counts - 1) / 2)[inverse]

@@ -9,10 +9,8 @@ import numpy as np
 from dopamine_jax.analysis import curves as curves_lib
 from dopamine_jax.analysis import markup
 from dopamine_jax.analysis import plots
-from dopamine_jax.analysis import statistics
 
 SMALL, MEDIUM, WIDE = (300, 170), (440, 270), (920, 320)
-_RESAMPLES = 1_000
 MAX_SEEDS = 10  # that are drawn one by one behind their mean
 _MAX_DOTS = 200  # episodes of a seed that are drawn
 _MAX_HOVER = 200  # points of a curve that a pointer finds
@@ -70,9 +68,7 @@ def curve(
     colour: a class of the page, 'first' or 'second'.
     size: width and height; `SMALL` has no single seeds.
   """
-  interval = statistics.bootstrap(
-    statistics.mean, curve.values[..., None], resamples=_RESAMPLES
-  )
+  interval = curve.interval()
   small = size == SMALL
   drawn = [interval.value, interval.low, interval.high]
   seeds = curve.values.T if 1 < curve.num_runs <= MAX_SEEDS else []

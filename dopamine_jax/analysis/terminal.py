@@ -4,10 +4,12 @@ import math
 
 from rich import box
 from rich import console as console_lib
-from rich import markup
 from rich import table as table_lib
+from rich import text
 
+from dopamine_jax import texts
 from dopamine_jax.analysis import compare as compare_lib
+from dopamine_jax.analysis import statistics
 
 _MAX_ROWS = 40  # of the scores; scores.csv has them all
 _MAX_SENTENCES = 30
@@ -26,7 +28,7 @@ def show(comparison: compare_lib.Comparison, console: console_lib.Console):
       console.print()
   width = min(console.width, _MAX_WIDTH)
   for sentence in comparison.sentences[:_MAX_SENTENCES]:
-    console.print(markup.escape(f'- {sentence}'), width=width)
+    console.print(_plain(f'- {sentence}'), width=width)
   more = len(comparison.sentences) - _MAX_SENTENCES
   if more > 0:
     console.print(f'- {more} more are in summary.txt.')
@@ -34,10 +36,16 @@ def show(comparison: compare_lib.Comparison, console: console_lib.Console):
     console.print(
       '\n"Better with probability": how often a run of the first has the '
       'higher score than one of the second; p: how often chance alone would '
-      'separate them so far (permutation test, Holm over all pairs).',
+      f'separate them so far ({_test(comparison)}).',
       width=width,
       style='dim',
     )
+
+
+def _test(comparison):
+  if comparison.pairs[0].num_games == 1:
+    return "Mann and Whitney's test; 95% intervals are of the same test"
+  return 'permutation test within games; 95% intervals are of the same test'
 
 
 def _differences(comparison):
@@ -46,7 +54,7 @@ def _differences(comparison):
   names = [n for n in comparison.curves if n not in comparison.bands]
   table = _table('Settings that differ', ['setting', *names])
   for key, values in comparison.differences.items():
-    table.add_row(*(markup.escape(x) for x in (key, *values)))
+    table.add_row(*map(_plain, (key, *values)))
   return table
 
 
@@ -54,19 +62,21 @@ def _scores(comparison):
   rows = compare_lib.score_table(comparison)
   if rows.empty:
     return None
-  of = f'mean of the last {comparison.last} points'
-  title = (
-    f'Scores: {comparison.metric}, {of}'
-    if comparison.last > 1
-    else (f'Scores: {comparison.metric}')
-  )
-  heads = ['game', 'group', 'agent steps', 'runs', 'mean', '95% interval']
-  table = _table(title, [*heads, 'worst', 'best'], right=range(2, 8))
+  title = f'Scores: {comparison.metric}'
+  points = sorted(set(rows.points))
+  if len(points) > 1:
+    title += f', mean of the last {points[0]} to {points[-1]} points'
+  elif points != [1]:
+    title += f', mean of the last {points[0]} points'
+  heads = ['game', 'group', 'agent steps', 'points', 'runs', 'mean']
+  heads += ['95% interval', 'worst', 'best']
+  table = _table(title, heads, right=range(2, 9))
   for row in rows.head(_MAX_ROWS).itertuples():
     table.add_row(
-      markup.escape(row.game),
-      markup.escape(row.group),
+      _plain(row.game),
+      _plain(row.group),
       f'{row.agent_steps:,}',
+      str(row.points),
       str(row.runs),
       _number(row.mean),
       _interval(row.low, row.high),
@@ -86,34 +96,52 @@ def _aggregates(comparison):
   title = f'Human-normalized, {games} {"game" if games == 1 else "games"}'
   if games < of:
     title += f' of {of}: of the others no human score is known'
+  if rows.low.notna().any():
+    title += '; 95% intervals by stratified bootstrap'
   labels = list(dict.fromkeys(rows.statistic))
   table = _table(title, ['group', *labels], right=range(1, 1 + len(labels)))
   for name, own in rows.groupby('group', sort=False):
     cells = [
-      f'{row.value:.3f} {_interval(row.low, row.high, ".3f")}'
+      f'{row.value:.3f}{_of_aggregate(row.low, row.high)}'
       for row in own.itertuples()
     ]
-    table.add_row(markup.escape(name), *cells)
+    table.add_row(_plain(name), *map(_plain, cells))
+  if rows.low.isna().all():
+    table.caption = (
+      'No intervals: they would need '
+      f'{statistics.MIN_RUNS} runs of each game, and {statistics.MIN_FREEDOM} '
+      'of all games, without the first of each.'
+    )
   return table
 
 
 def _table(title, columns, right=()):
   table = table_lib.Table(
-    title=title, title_justify='left', box=box.SIMPLE_HEAD, pad_edge=False
+    title=_plain(title),
+    title_justify='left',
+    box=box.SIMPLE_HEAD,
+    pad_edge=False,
   )
   for i, column in enumerate(columns):
     justify = 'right' if i in right else 'left'
-    table.add_column(markup.escape(column), justify=justify)
+    table.add_column(_plain(column), justify=justify)
   return table
+
+
+def _plain(line):
+  """Returns a line as it is, whatever a stranger wrote into it."""
+  return text.Text(texts.line(line))
 
 
 def _number(value):
   return f'{value:,.1f}' if abs(value) >= 1 else f'{value:.3g}'
 
 
-def _interval(low, high, form=None):
+def _of_aggregate(low, high):
+  return '' if math.isnan(low) else f' [{low:.3f}, {high:.3f}]'
+
+
+def _interval(low, high):
   if math.isnan(low):
     return 'one seed'
-  if form:
-    return f'[{low:{form}}, {high:{form}}]'
   return f'[{_number(low)}, {_number(high)}]'

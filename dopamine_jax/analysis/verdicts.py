@@ -7,11 +7,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from dopamine_jax.analysis import chance
 from dopamine_jax.analysis import curves as curves_lib
 from dopamine_jax.analysis import groups as groups_lib
 from dopamine_jax.analysis import statistics
 
-_LEVEL = 0.05
+_MAX_ALL = 4  # groups that are compared each with each
 _HOPELESS = 100  # runs that nobody trains to tell two configurations apart
 
 
@@ -24,24 +25,25 @@ class Pair(NamedTuple):
     runs: how many the two have, on the game that has the fewest.
     num_games: that both were scored on.
     probability: of improvement, at least 1/2.
-    difference: of the mean scores, on one game; NaN on several.
-    p_value: allowing for how many pairs there are.
+    difference: what separates them: by how much a run of the better one is
+      typically higher, on one game; on several, the probability again.
     published: which of the two is a baseline, and gets no more runs.
+    num_pairs: that were looked at.
   """
 
   better: str
   worse: str
   runs: tuple[int, int]
   num_games: int
-  probability: statistics.Interval
-  difference: statistics.Interval
-  p_value: float
+  probability: float
+  difference: chance.Difference
   published: tuple[bool, bool]
+  num_pairs: int = 1
 
   @property
   def told_apart(self) -> bool:
     """Whether chance would hardly separate them so far."""
-    return self.p_value <= _LEVEL
+    return self.difference.p_value <= chance.LEVEL
 
 
 def pairs(
@@ -55,39 +57,34 @@ def pairs(
   """
   names = list(scores)
   found = [
-    _pair((a, scores[a]), (b, scores[b]), published)
+    (a, b)
     for i, a in enumerate(names)
     for b in names[i + 1 :]
-    if (len(names) <= 4 or i == 0) and not {a, b} <= set(published)
+    if (len(names) <= _MAX_ALL or i == 0) and not {a, b} <= set(published)
   ]
-  adjusted = statistics.holm(np.array([pair.p_value for pair in found]))
-  return [
-    pair._replace(p_value=float(p))
-    for pair, p in zip(found, adjusted, strict=True)
-  ]
+  return [_pair(*pair, scores, published, len(found)) for pair in found]
 
 
-def _pair(first, second, published):
-  if statistics.probability_of_improvement(first[1], second[1]) < 0.5:
-    first, second = second, first
-  (name, x), (other, y) = first, second
+def _pair(name, other, scores, published, num_pairs):
+  x, y = scores[name], scores[other]
+  probability = float(statistics.probability_of_improvement(x, y))
+  if probability < 0.5:
+    name, other, x, y, probability = other, name, y, x, 1 - probability
   num_games = x.shape[1]
-  difference = statistics.bootstrap(
-    lambda a, b: statistics.mean(a) - statistics.mean(b), x, y
-  )
-  if num_games > 1:  # their scales differ
-    difference = statistics.Interval(*[np.float64(np.nan)] * 3)
+  if num_games == 1:
+    x, y = (s[~np.isnan(s[:, 0])] for s in (x, y))
+    difference = chance.shift(x[:, 0], y[:, 0], num_pairs)
+  else:  # their scales differ
+    difference = chance.improvement(x, y, num_pairs)
   return Pair(
     better=name,
     worse=other,
     runs=tuple(int((~np.isnan(s)).sum(axis=0).min()) for s in (x, y)),
     num_games=num_games,
-    probability=statistics.bootstrap(
-      statistics.probability_of_improvement, x, y
-    ),
+    probability=probability,
     difference=difference,
-    p_value=statistics.p_value(x, y),
     published=(name in published, other in published),
+    num_pairs=num_pairs,
   )
 
 
@@ -96,43 +93,84 @@ def sentence(pair: Pair) -> str:
   if max(pair.runs) < 2 and pair.num_games == 1:
     return (
       f'{pair.better} scores higher than {pair.worse}, one seed each: nothing '
-      'can be said about chance. Train at least 4 seeds of each.'
+      f'can be said about chance. Train at least {_fewest(pair)} seeds of each.'
+      if pair.probability > 0.5
+      else f'{pair.better} and {pair.worse} score the same, one seed each.'
     )
-  value, low, high = (float(x) for x in pair.probability)
   words = (
-    f'{pair.better} is better than {pair.worse} with probability {value:.2f} '
+    f'{pair.better} is better than {pair.worse} with probability '
+    f'{pair.probability:.2f}'
   )
-  if value == 0.5:
-    words = f'{pair.better} and {pair.worse} beat each other equally often '
-  if value == 1.0:
-    words += '(every run of it beats every run of the other)'
-  elif math.isnan(low):
-    words += '(no interval: of one there is but one seed)'
-  else:
-    words += f'(95% interval {low:.2f}-{high:.2f})'
-  if np.isfinite(pair.difference.low):
-    gap, low, high = (float(x) for x in pair.difference)
+  if pair.probability == 0.5:
+    words = f'{pair.better} and {pair.worse} beat each other equally often'
+  if pair.probability == 1.0:
+    words += ' (every run of it beats every run of the other)'
+  if not _can_tell(pair):
+    return f'{words}; {_too_few(pair)}'
+  value, low, high = (float(x) for x in pair.difference.interval)
+  if pair.num_games == 1:
     words += (
-      f', its mean {gap:.4g} higher (95% interval {low:.4g} to {high:.4g})'
+      f', its runs typically {value:.4g} higher (95% interval {low:.4g} to '
+      f'{high:.4g})'
     )
+  else:
+    words += f' (95% interval {low:.2f} to {high:.2f})'
   if pair.told_apart:
     return f'{words}; chance alone would hardly do that ({_p(pair)}).'
   return f'{words}; that may be chance ({_p(pair)}). {_needed(pair)}'
 
 
+def on_several(pairs: Sequence[Pair], first: str) -> list[str]:
+  """Says how many pairs were looked at, and what that does to each.
+
+  Args:
+    pairs: that were compared.
+    first: the name of the first group.
+  """
+  if len(pairs) < 2:
+    return []
+  line = (
+    f'{len(pairs)} pairs were looked at: p and the intervals of differences '
+    'allow for that (Bonferroni).'
+  )
+  if len({name for pair in pairs for name in pair[:2]}) > _MAX_ALL:
+    line += f' With more than {_MAX_ALL} groups each is compared with {first}.'
+  return [line]
+
+
+def _can_tell(pair):
+  return chance.can_tell(*pair.runs, pair.num_pairs, pair.num_games)
+
+
+def _fewest(pair):
+  """Returns how many runs can show something at all, at best."""
+  fixed = dict(zip(pair.published, pair.runs, strict=True)).get(True)
+  return chance.fewest_runs(pair.num_pairs, pair.num_games, fixed)
+
+
+def _too_few(pair):
+  n, m = pair.runs
+  of = '' if pair.num_pairs == 1 else f' of {pair.num_pairs} pairs'
+  return (
+    f'but {n} against {m} seeds{of} can not tell that from chance, however far '
+    f'apart they lie: train {_more(pair, _fewest(pair), "at least ")}.'
+  )
+
+
 def _p(pair):
-  if pair.p_value < 0.001:
+  p_value = pair.difference.p_value
+  if p_value < 0.001:
     return 'p < 0.001'
-  return f'p = {pair.p_value:.{1 if pair.p_value < 0.01 else 2}g}'
+  return f'p = {p_value:.{1 if p_value < 0.01 else 2}g}'
 
 
 def _needed(pair):
   """Says how many more seeds would tell them apart."""
-  value = float(pair.probability.value)
   fixed = dict(zip(pair.published, pair.runs, strict=True)).get(True)
-  needed = statistics.runs_to_tell_apart(value, pair.num_games, fixed)
-  if pair.num_games == 1 and fixed is None:
-    needed = max(needed, _fewest_runs())
+  needed = chance.runs_to_tell_apart(
+    pair.probability, pair.num_games, fixed, pair.num_pairs
+  )
+  needed = max(needed, _fewest(pair))
   if needed == math.inf and fixed is not None:
     return (
       f'However many seeds you add, {fixed} published runs are too few to tell '
@@ -143,25 +181,21 @@ def _needed(pair):
       'As far as these runs show they are about equally good: to tell them '
       f'apart at 95% you would need more than {_HOPELESS} seeds of each.'
     )
+  return f'To tell them apart at 95% you need {_more(pair, needed, "about ")}.'
+
+
+def _more(pair, needed, how):
+  """Returns what has to be trained until both groups have so many runs."""
   sides = zip((pair.better, pair.worse), pair.runs, pair.published, strict=True)
   more = {n: needed - r for n, r, done in sides if needed > r and not done}
   if not more:
-    return 'To tell them apart at 95%, add a few seeds and look again.'
+    return 'a few more seeds'
   if len(more) == 2 and len(set(more.values())) == 1:
     more = {'each': more[pair.better]}
-  parts = [
-    f'about {n} more {"seed" if n == 1 else "seeds"} of {name}'
+  return ' and '.join(
+    f'{how}{n} more {"seed" if n == 1 else "seeds"} of {name}'
     for name, n in more.items()
-  ]
-  return f'To tell them apart at 95% you need {" and ".join(parts)}.'
-
-
-def _fewest_runs():
-  """Returns the n with which even a perfect separation isn't chance."""
-  n = 2
-  while 2 / math.comb(2 * n, n) > _LEVEL:
-    n += 1
-  return n
+  )
 
 
 def departures(name: str, curve: curves_lib.Curve, band: pd.DataFrame) -> str:

@@ -1,20 +1,22 @@
 """Event files that TensorBoard shows, written without TensorFlow."""
 
 import ast
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+import contextlib
+import csv
 import pathlib
 import re
 import struct
 import time
 
 import numpy as np
-from scipy import special
 from tensorboardX import event_file_writer
 from tensorboardX import summary
 from tensorboardX.proto import event_pb2
 from tensorboardX.proto import summary_pb2
 from tensorboardX.proto import tensor_pb2
 
+from dopamine_jax import intervals
 from dopamine_jax.metrics import base
 
 # More runs than these can't be told apart on a page.
@@ -64,9 +66,10 @@ class TensorBoard(base.Collector):
 
   One seed writes into the folder itself. Several have the runs `mean`,
   `interval_low` and `interval_high` below it: the mean over the seeds that
-  report a number, and its 95% interval by Student's t where two or more do. Up
-  to 10 seeds have runs of their own beside these, `seed_0`, `seed_1`, ...; more
-  would make a page that nobody can read. TensorBoard keeps 32-bit floats;
+  report a number, and its 95% interval (`intervals.of_mean`, as `compare` and
+  `report` show it) where two or more do. Up to 10 seeds have runs of their own
+  beside these, `seed_0`, `seed_1`, ...; more would make a page that nobody can
+  read. TensorBoard keeps 32-bit floats;
   `metrics.csv` has every seed and every bit.
 
   Events are written in the caller's thread: `tensorboardX.SummaryWriter`
@@ -87,6 +90,7 @@ class TensorBoard(base.Collector):
     self._run = run
     self._steps = run.agent_steps
     self._charts = set()
+    self._seen = _ranges_before(run)
     names = _run_names(run.seeds)
     # Where what is true of the whole training goes: '' or 'mean'.
     self._whole = 'mean' if 'mean' in names else ''
@@ -106,8 +110,7 @@ class TensorBoard(base.Collector):
     seeds = self._run.seeds
     points = [(_seed_run(seeds, s.seed), s) for s in statistics]
     if len(seeds) > 1:
-      with np.errstate(invalid='ignore'):  # An infinite number has no interval.
-        points += _over_seeds(statistics)
+      points += self._over_seeds(statistics)
     for name, s in points:
       # Not `summary.scalar`, which alters tags with uncommon characters.
       scalar = summary_pb2.Summary.Value(tag=s.name, simple_value=s.value)
@@ -158,6 +161,22 @@ class TensorBoard(base.Collector):
       self._add_summary(self._whole, self._steps, end)
     for writer in self._writers.values():
       writer.close()
+
+  def _over_seeds(self, statistics):
+    """Yields the mean over the seeds, and its interval, with their runs."""
+    by_name = {}
+    for s in statistics:
+      by_name.setdefault(s.name, []).append(s)
+    for name, several in by_name.items():
+      values = np.array([s.value for s in several])
+      seen = _widened(None, values)
+      if intervals.is_return(name):
+        seen = self._seen[name] = _widened(self._seen.get(name), values)
+      mean, low, high = intervals.of_mean(values, *seen)
+      yield 'mean', several[0]._replace(value=mean)
+      if len(values) > 1:
+        yield 'interval_low', several[0]._replace(value=low)
+        yield 'interval_high', several[0]._replace(value=high)
 
   def _lay_out(self, statistics):
     """Shows the charts that have something to show."""
@@ -215,22 +234,25 @@ def _run_names(seeds: Sequence[int]) -> list[str]:
   return names
 
 
-def _over_seeds(
-  statistics: Sequence[base.Statistic],
-) -> Iterator[tuple[str, base.Statistic]]:
-  """Yields the mean over the seeds, and its interval, with their runs."""
-  by_name = {}
-  for s in statistics:
-    by_name.setdefault(s.name, []).append(s)
-  for several in by_name.values():
-    values = np.array([s.value for s in several])
-    mean, n = values.mean(), len(values)
-    yield 'mean', several[0]._replace(value=mean)
-    if n > 1:
-      error = values.std(ddof=1) / np.sqrt(n)
-      margin = special.stdtrit(n - 1, 0.975) * error
-      yield 'interval_low', several[0]._replace(value=mean - margin)
-      yield 'interval_high', several[0]._replace(value=mean + margin)
+def _ranges_before(run: base.Run) -> dict[str, tuple[float, float]]:
+  """Returns where a run that goes on was seen, as far as its CSV says."""
+  if run.iteration == 0:
+    return {}
+  ranges = {}
+  with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+    with open(run.base_dir / 'metrics.csv', encoding='utf-8') as file:
+      for row in csv.DictReader(file):
+        if int(row['iteration']) <= run.iteration:
+          value = float(row['value'])
+          ranges[row['name']] = _widened(ranges.get(row['name']), [value])
+  return ranges
+
+
+def _widened(seen, values):
+  """Returns the lowest and highest of a range, if any, and finite values."""
+  finite = [value for value in values if np.isfinite(value)]
+  both = [*(seen or (np.inf, -np.inf)), *finite]
+  return min(both), max(both)
 
 
 def _forget(folder: pathlib.Path) -> None:

@@ -1,5 +1,6 @@
 """Runs side by side: groups and their names, words, files, and the command."""
 
+import itertools
 import pathlib
 
 import numpy as np
@@ -13,6 +14,7 @@ from dopamine_jax import errors
 from dopamine_jax.analysis import compare as compare_lib
 from dopamine_jax.analysis import curves as curves_lib
 from dopamine_jax.analysis import groups as groups_lib
+from dopamine_jax.analysis import plots
 from dopamine_jax.analysis import verdicts
 
 TRAIN, EVAL = 'Train/AverageReturns', 'Eval/AverageReturns'
@@ -139,13 +141,30 @@ def test_a_run_that_is_reached_twice_counts_once():
   assert not said
 
 
-def test_the_same_seed_of_the_same_settings_counts_once():
-  make_run('a', curve(5, 2))
-  make_run('b', curve(7, 3))
-  (group,), said = gather('a', 'b')
-  assert len(said) == 2
-  assert 'seed 0 of b; a holds the same seed' in said[0]
-  assert list(group.table.groupby('run').seed.unique()['b']) == [2]
+def test_of_the_same_seed_the_run_that_went_further_counts():
+  make_run('smoke', curve(5, 2, 2), iterations=2)
+  make_run('whole', curve(7, 3, 9))
+  make_run('again', curve(7, 1, 9), first_seed=2)
+  for order in (['smoke', 'whole'], ['whole', 'smoke']):
+    (group,), said = gather(*order)
+    assert group.table.agent_steps.max() == 9_000
+    assert set(group.table.run) == {'whole'}
+    assert said == [
+      f'Left out: seed {seed} of smoke, which has 2,000 agent steps; whole '
+      'holds the same seed of the same settings with 9,000.'
+      for seed in (0, 1)
+    ]
+  # Of two that are as long the first one counts.
+  (group,), said = gather('whole', 'again')
+  assert said == [
+    'Left out: seed 2 of again, which has 9,000 agent steps; whole holds the '
+    'same seed of the same settings with 9,000.'
+  ]
+  # A seed that one alone has is taken from it.
+  make_run('more', curve(7, 2, 3), first_seed=2)
+  (group,), said = gather('more', 'whole')
+  seeds = group.table.groupby('run').seed.unique().map(list)
+  assert dict(seeds) == {'more': [3], 'whole': [0, 1, 2]}
 
 
 def test_what_can_be_read_is_when_some_can_not():
@@ -205,6 +224,39 @@ def test_the_score_is_the_mean_of_the_last_points():
   assert compare('b', metric=EVAL)[0].scores['b'] == 9.5
 
 
+@pytest.mark.parametrize(
+  ('iterations', 'last', 'title'),
+  [
+    ((2, 2), None, 'mean of the last 2 points'),
+    ((9, 9), None, 'mean of the last 5 points'),
+    ((9, 9), 3, 'mean of the last 3 points'),
+    ((1, 9), None, 'AverageReturns '),
+    ((9, 9), 1, 'AverageReturns '),
+  ],
+)
+def test_the_points_that_are_said_are_those_that_were_used(
+  iterations, last, title
+):
+  for n, length in enumerate(iterations):
+    make_run(f'r{n}', curve(9, 4, length), n_step=n)
+  text = run('r0', 'r1', *(('--last', last) if last else ()))
+  assert title in text
+  assert ('mean of the last' in text) == ('mean' in title)
+  table = pd.read_csv('comparison/scores.csv')
+  expected = min(last or 5, *iterations)
+  assert list(table.points) == [expected] * 2
+
+
+def test_the_step_that_is_said_is_that_of_the_last_point():
+  make_run('fine', curve(9, 4, 10), steps=1_000)
+  make_run('coarse', curve(9, 4, 5), steps=3_000, n_step=3)
+  comparison, _ = compare('fine', 'coarse')
+  table = compare_lib.score_table(comparison)
+  assert list(table.agent_steps) == [10_000, 9_000]
+  assert list(table.points) == [5, 3]
+  assert 'mean of the last 3 to 5 points' in run('fine', 'coarse')
+
+
 def test_groups_are_compared_at_the_last_step_that_all_have():
   make_run('long', curve(100, 3, 20), iterations=30)
   make_run('short', curve(100, 3, 10), n_step=3)
@@ -212,7 +264,7 @@ def test_groups_are_compared_at_the_last_step_that_all_have():
   assert comparison.ends == {'cartpole': 10_000}
   assert comparison.scores['short'].max() > comparison.scores['long'].max()
   assert any('long is not finished: iteration 20 of 30' in s for s in said)
-  assert any('Compared at 10,000 agent steps' in s for s in said)
+  assert any('Compared up to 10,000 agent steps' in s for s in said)
   assert comparison.curves['long']['cartpole'].steps[-1] == 20_000  # is drawn
 
 
@@ -254,23 +306,39 @@ def sentence(x, y, published=()):
 def test_a_clear_difference_is_said_to_be_one():
   text = sentence([1, 2, 3, 4, 5], [11, 12, 13, 14, 16])
   assert text.startswith('B is better than A with probability 1.00 (every run')
-  assert 'its mean 10.2 higher (95% interval 8.' in text
-  assert 'chance alone would hardly do that (p = 0.00' in text
+  assert 'its runs typically 10 higher (95% interval 7 to 13)' in text
+  assert 'chance alone would hardly do that (p = 0.008)' in text
   assert 'you need' not in text
 
 
 def test_a_small_difference_says_how_many_seeds_would_tell():
   text = sentence([1, 2, 3, 8], [5, 6, 7, 9])
-  # B wins 4 - 1/4 ... of 16 pairs: 13.
-  assert text.startswith('B is better than A with probability 0.81 (95% inter')
+  # B wins 4 - 1/4 ... of 16 pairs: 13. 1 of 16 at each end is left out.
+  assert text.startswith('B is better than A with probability 0.81, its runs')
+  assert '(95% interval -3 to 8)' in text
   assert 'may be chance (p = 0.2' in text
   assert 'you need about 10 more seeds of each.' in text
 
 
-def test_few_seeds_are_never_enough_however_far_they_are_apart():
-  text = sentence([1, 2, 3], [101, 102, 103])
-  assert 'may be chance (p = 0.1' in text
-  assert 'you need about 3 more seeds of each.' in text
+@pytest.mark.parametrize(
+  ('n', 'm', 'words'),
+  [
+    (
+      3,
+      3,
+      '3 against 3 seeds can not tell that from chance, however far apart '
+      'they lie: train at least 1 more seed of each.',
+    ),
+    (2, 2, '2 against 2 seeds can not'),
+    (2, 2, 'train at least 2 more seeds of each.'),
+    (4, 1, 'train at least 3 more seeds of A.'),
+    (2, 3, 'at least 1 more seed of B and at least 2 more seeds of A.'),
+  ],
+)
+def test_few_seeds_are_never_enough_however_far_they_are_apart(n, m, words):
+  text = sentence(np.arange(m), np.arange(n) + 100)
+  assert words in text
+  assert 'p = ' not in text and '95% interval' not in text
 
 
 def test_unequal_groups_are_told_apart_in_what_they_need():
@@ -288,12 +356,7 @@ def test_one_seed_each_allows_nothing():
   text = sentence([1], [2])
   assert text.startswith('B scores higher than A, one seed each: nothing')
   assert 'at least 4 seeds' in text
-
-
-def test_one_seed_against_many_has_no_interval():
-  text = sentence([3.5], [1, 2, 3, 4, 5])
-  assert '0.60 (no interval: of one there is but one seed)' in text
-  assert 'nan' not in text
+  assert sentence([2], [2]) == 'A and B score the same, one seed each.'
 
 
 def test_a_published_group_is_never_asked_for_more_seeds():
@@ -301,22 +364,31 @@ def test_a_published_group_is_never_asked_for_more_seeds():
   assert 'of B' not in text
   text = sentence([1, 2, 3, 4.1], [1, 2, 3, 4, 0], published=['B'])
   assert 'However many seeds you add, 5 published runs are too few' in text
+  text = sentence([1, 2], [11, 12, 13, 14, 15], published=['B'])
+  assert 'train at least 1 more seed of A.' in text
 
 
 def test_many_comparisons_make_it_harder_to_say_anything():
   x, y = np.arange(4.0)[:, None], np.arange(4.0)[:, None] + 50
   (pair,) = verdicts.pairs({'A': x, 'B': y})
   assert pair.told_apart
+  assert verdicts.on_several([pair], 'A') == []
   pairs = verdicts.pairs({'A': x, 'B': y, 'C': y + 50})
   assert [(p.better, p.worse) for p in pairs] == [
     *(('B', 'A'), ('C', 'A'), ('C', 'B'))
   ]
   assert not any(p.told_apart for p in pairs)
+  assert '4 against 4 seeds of 3 pairs can not' in verdicts.sentence(pairs[0])
+  (line,) = verdicts.on_several(pairs, 'A')
+  assert line.startswith('3 pairs were looked at: p and the intervals')
 
 
 def test_more_than_four_groups_are_compared_with_the_first():
   x = {str(i): np.arange(4.0)[:, None] + i for i in range(6)}
-  assert len(verdicts.pairs(x)) == 5
+  pairs = verdicts.pairs(x)
+  assert len(pairs) == 5
+  (line,) = verdicts.on_several(pairs, '0')
+  assert line.endswith('With more than 4 groups each is compared with 0.')
   del x['5'], x['4']
   assert len(verdicts.pairs(x)) == 6
 
@@ -358,6 +430,7 @@ def test_the_command_says_draws_and_writes():
   assert 'dqn.DQN.n_step' in text
   assert 'three is better than one with probability 1.00' in text
   assert 'mean of the last 5 points' in text
+  assert 'Mann and Whitney' in text
   names = {p.name for p in pathlib.Path('out/here').iterdir()}
   assert names == {
     *('curves.png', 'curves.svg', 'curves.csv', 'scores.csv', 'summary.txt')
@@ -420,6 +493,53 @@ def test_a_baseline_that_does_not_fit_is_told_and_the_rest_is_drawn():
   assert 'every 250,000: drawn, not compared' in text
 
 
+@pytest.mark.parametrize(
+  ('baseline', 'game', 'runs', 'last'),
+  [
+    ('dopamine:IQN:impala', 'Breakout', 1, 199),
+    ('dopamine:IQN:impala', 'ChopperCommand', 2, 199),
+    ('dopamine:QR-DQN:cnn', 'MontezumaRevenge', 1, 56),
+    ('dopamine:QR-DQN:impala', 'Tutankham', 1, 198),
+  ],
+)
+def test_published_runs_that_end_early_are_told(baseline, game, runs, last):
+  published_runs('mine', 'DQN', game, iterations=200)
+  comparison, said = compare('mine', baselines=[baseline])
+  assert f'{baseline}, {game}: of {runs} of the 5 runs the last' in ''.join(
+    said
+  )
+  assert comparison.ends == {game.lower(): last * 250_000}
+  band = comparison.bands[baseline][game.lower()].set_index('agent_steps')
+  assert band.runs[last * 250_000] == 5
+  assert band.runs[(last + 1) * 250_000] == 5 - runs
+  label = f'mean and range of {5 - runs} to 5 runs'
+  assert label in _legend_of(comparison)
+
+
+def test_published_runs_that_are_whole_are_not_spoken_of():
+  published_runs('mine', 'DQN', 'Pong')
+  comparison, said = compare('mine', baselines=['dopamine:IQN:impala'])
+  assert not any('not published' in s for s in said)
+  assert 'mean and range of 5 runs' in _legend_of(comparison)
+
+
+def _legend_of(comparison):
+  figure = plots.learning_curves(
+    *(comparison.curves, comparison.titles, comparison.bands),
+    comparison.metric,
+  )
+  return ' '.join(text.get_text() for text in figure.legends[0].get_texts())
+
+
+def test_no_two_of_many_groups_look_the_same():
+  style = plots.Style([str(i) for i in range(plots.Style.COUNT)])
+  looks = [tuple(style[str(i)].values()) for i in range(plots.Style.COUNT)]
+  assert plots.Style.COUNT >= 40
+  assert len(set(looks)) == plots.Style.COUNT
+  for one, other in itertools.pairwise(looks):
+    assert one[0] != other[0] and one[1] != other[1]
+
+
 def test_several_games_with_human_scores_have_aggregates():
   for game in ('Pong', 'Breakout', 'Qbert'):
     published_runs(f'dqn/{game}', 'DQN', game)
@@ -435,7 +555,12 @@ def test_several_games_with_human_scores_have_aggregates():
   assert scores.shape == (2, 3)
   assert row.value == pytest.approx(scores.mean())
   assert comparison.pairs[0].num_games == 3
-  assert np.isnan(comparison.pairs[0].difference.value)
+  assert comparison.pairs[0].difference.interval.value == pytest.approx(
+    comparison.pairs[0].probability
+  )
+  # 3 games with 2 runs are too few for a bootstrap.
+  assert table.low.isna().all()
+  assert 'No intervals: they would need 2 runs of each game, and 40' in text
 
 
 def test_aggregates_are_over_the_games_that_have_human_scores():
@@ -483,7 +608,7 @@ def test_names_are_printed_as_they_are():
 def test_a_folder_that_can_not_be_written_is_told():
   make_run('a', curve(5))
   pathlib.Path('file').write_text('')
-  with pytest.raises(errors.UserError, match='--out file can not be written'):
+  with pytest.raises(errors.UserError, match='file can not be made a folder'):
     run('a', '--out', 'file')
 
 

@@ -117,8 +117,8 @@ def test_the_page_says_what_ran_and_what_was_reached(tmp_path):
   assert 'A title.' in text
   assert 'Finished, 3 iterations' in text
   # Evaluation: the last point's mean. Training: that of the three there are.
-  assert 'Evaluation return, last 8 95% interval 7 to 9, 2 seeds' in text
-  assert 'Training return, last 3 30.0 95% interval 20.0 to 40.0' in text
+  assert 'Evaluation return, last 8 95% interval -4.71 to 20.7, 2 seeds' in text
+  assert 'Training return, last 3 30.0 95% interval -97.1 to 157.1' in text
   # 2 seeds x 1,000 steps at 100, 200 and 400 steps/s.
   assert 'Time in training 35 s' in text
   assert 'dopamine-jax train --gin_files my.gin' in text
@@ -132,7 +132,7 @@ def test_the_page_says_what_ran_and_what_was_reached(tmp_path):
   assert 'Train/MinReturns' not in text
   assert 'What to know first' not in text
   # A curve's table: the second point of both seeds.
-  assert '2,000 30.0 20.0 to 40.0' in text
+  assert '2,000 30.0 -97.1 to 157.1' in text
 
 
 def test_curves_are_drawn_where_the_numbers_are(tmp_path):
@@ -147,7 +147,7 @@ def test_curves_are_drawn_where_the_numbers_are(tmp_path):
   assert y1 < y0  # SVG's y goes down
   assert x1 == pytest.approx(440 - 14)
   # Each point tells its number: the mean of 3 and 5.
-  assert '3,000 agent steps: 4 (95% interval 3 to 5)' in page
+  assert '3,000 agent steps: 4 (95% interval -8.706 to 16.71)' in page
 
 
 def test_points_that_not_every_seed_has_are_said(tmp_path):
@@ -169,7 +169,7 @@ def test_evaluation_csv_is_shown_with_intervals(tmp_path):
   folder = make_run(tmp_path / 'a')
   evaluation_csv(folder, {0: enumerate([5, 5]), 1: enumerate([7, 7])})
   text = words(folder)
-  assert 'Mean 6 over 2 seeds, 95% interval over seeds 5 to 7' in text
+  assert 'Mean 6 over 2 seeds, 95% interval over seeds -6.71 to 18.7' in text
   assert '2 episodes of each seed' in text
   assert '0 5 5 to 5 5 5 5 1 7 7 to 7 7 7 7' in text
 
@@ -361,7 +361,7 @@ def test_the_command_writes_the_page_and_its_warnings(tmp_path):
 
 def test_an_unwritable_place_is_a_plain_error(tmp_path):
   folder = make_run(tmp_path / 'a')
-  with pytest.raises(errors.UserError, match='can not be used'):
+  with pytest.raises(errors.UserError, match='can not be made a folder'):
     html_report.write(folder, folder / 'metrics.csv' / 'report.html')
 
 

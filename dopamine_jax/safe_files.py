@@ -1,0 +1,157 @@
+"""Reads and writes files in a folder that may be a stranger's.
+
+There a link could lead anywhere, a pipe lets its reader wait for ever, and a
+device has no end. Only regular files are read, up to a size, and files are
+written beside and renamed: a link in their place is replaced, not followed.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import os
+import pathlib
+import secrets
+import stat
+
+from dopamine_jax import errors
+
+_KINDS = (
+  (stat.S_ISREG, 'a file'),
+  (stat.S_ISDIR, 'a folder'),
+  (stat.S_ISLNK, 'a link'),
+  (stat.S_ISFIFO, 'a pipe'),
+  (stat.S_ISSOCK, 'a socket'),
+)
+MEGABYTE = 1_000_000
+
+
+def read(path: pathlib.Path, megabytes: int) -> bytes:
+  """Returns what a regular file holds.
+
+  Args:
+    path: of the file; its folder is the user's choice, and may be a link.
+    megabytes: the most that it may hold.
+
+  Raises:
+    UserError: if it is no regular file, too long, or can't be read.
+    FileNotFoundError: if nothing is there.
+  """
+  found = _kind(path)
+  if found is None:
+    raise FileNotFoundError(f'{path} is not there')
+  if found != 'a file':
+    raise errors.UserError(
+      f'{path} is {found}, and is not read: expected a regular file. Put a '
+      'copy of the file there.'
+    )
+  # Should it become a link or a pipe just now, no harm is done either.
+  flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+  try:
+    with os.fdopen(os.open(path, flags), 'rb') as file:
+      data = file.read(megabytes * MEGABYTE + 1)
+  except OSError as error:
+    raise errors.UserError(
+      f'{path} can not be read: {error.strerror}.'
+    ) from error
+  if len(data) > megabytes * MEGABYTE:
+    raise errors.UserError(
+      f'{path} is longer than {megabytes:,} MB, and is not read.'
+    )
+  return data
+
+
+def read_text(path: pathlib.Path, megabytes: int) -> str:
+  """Returns the text of a regular file in UTF-8, without a byte-order mark.
+
+  Raises:
+    UserError: as `read` does, or if it is no text.
+    FileNotFoundError: if nothing is there.
+  """
+  try:
+    text = read(path, megabytes).decode('utf-8-sig')
+  except UnicodeDecodeError as error:
+    raise errors.UserError(
+      f'{path} can not be read: byte {error.start} is no UTF-8.'
+    ) from error
+  if '\0' in text:
+    raise errors.UserError(
+      f'{path} can not be read: character {text.index(chr(0))} is NUL, and a '
+      'text has none.'
+    )
+  return text
+
+
+def write(path: pathlib.Path, data: bytes | str, *strange: pathlib.Path):
+  """Writes a file whole or not at all; see `making`."""
+  with making(path, *strange) as beside:
+    beside.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+@contextlib.contextmanager
+def making(
+  path: pathlib.Path, *strange: pathlib.Path
+) -> Iterator[pathlib.Path]:
+  """Gives the name of an empty new file, which takes a path's place at the end.
+
+  Args:
+    path: of the file to make; a link or file that lies there is replaced.
+    *strange: folders that may be a stranger's: where the path leads into one
+      of them, it leads through no link there.
+
+  Raises:
+    UserError: if the file can't be made there.
+  """
+  _refuse_links(path, strange)
+  if (found := _kind(path)) not in (None, 'a file', 'a link'):
+    raise errors.UserError(
+      f'{path} can not be written: {found} is there. Give another name.'
+    )
+  beside = path.with_name(f'.{secrets.token_hex(8)}{path.suffix}')
+  try:
+    try:
+      beside.open('xb').close()
+      yield beside
+      os.replace(beside, path)
+    finally:
+      beside.unlink(missing_ok=True)
+  except OSError as error:
+    raise errors.UserError(
+      f'{path} can not be written: {error.strerror or error}. Choose a place '
+      'that you may write to.'
+    ) from error
+
+
+def make_folder(path: pathlib.Path, *strange: pathlib.Path):
+  """Makes a folder, and those above it that are missing; see `making`.
+
+  Raises:
+    UserError: if it can't be made.
+  """
+  _refuse_links(path / 'file', strange)
+  try:
+    path.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise errors.UserError(
+      f'{path} can not be made a folder: {error.strerror}. Choose another one.'
+    ) from error
+
+
+def _refuse_links(path, strange):
+  """Refuses a path whose folders below one of those are links."""
+  path, *strange = (pathlib.Path(os.path.abspath(x)) for x in (path, *strange))
+  for folder in path.parents:
+    if set(strange) & set(folder.parents) and _kind(folder) == 'a link':
+      raise errors.UserError(
+        f'{path} is not written: {folder} is a link, which may lead out of the '
+        'run. Give a place outside of it.'
+      )
+
+
+def _kind(path):
+  """Returns what lies there, or None; a link is not followed."""
+  try:
+    mode = os.lstat(path).st_mode
+  except (FileNotFoundError, NotADirectoryError, ValueError):
+    return None
+  except OSError:
+    return 'out of reach'
+  return next((name for is_it, name in _KINDS if is_it(mode)), 'a device')
