@@ -9,9 +9,8 @@ rliable 1.2.0 doesn't run with pandas 3, so it has an environment of its own:
 Point estimates must be equal. Both intervals are bootstraps, so each is redone
 with several seeds, and their means must agree within four standard errors. Of R
 runs R are drawn here, as rliable does; `compare` draws R - 1, since with R the
-intervals are too narrow (`python -m benchmarks.coverage`), of 5 runs by a tenth.
-Seen
-of the scores after 200 iterations, 55 games, 5 runs:
+intervals of 5 runs are too narrow by a tenth (`python -m benchmarks.coverage`).
+Seen of the scores after 200 iterations, 55 games, 5 runs:
 
                              value              ours     rliable 1.2.0
     IQM, DQN                1.3741    1.343 to 1.406    1.343 to 1.405

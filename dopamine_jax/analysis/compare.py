@@ -26,6 +26,10 @@ _AGGREGATES = {
   'mean': statistics.mean,
   'optimality gap': statistics.optimality_gap,
 }
+_SCORE_COLUMNS = (
+  *('group', 'game', 'agent_steps', 'points', 'runs'),
+  *('mean', 'low', 'high', 'worst', 'best'),
+)
 # One game may decide a mean, and few runs bias a median.
 _WITH_INTERVAL = ('IQM', 'optimality gap')
 
@@ -112,6 +116,11 @@ def compare(
   rivals, bands = _publish(published, metric, titles, say)
   if rivals:
     curves |= curves_lib.of_groups(rivals, metric, say)
+  if len(curves) > plots.Style.COUNT:
+    say(
+      f'{len(curves)} groups: lines have {plots.Style.COUNT} looks, and some '
+      'share theirs. Compare fewer at once.'
+    )
   last = last or _LAST.get(metric, 1)
   ends = _ends(curves, titles, say)
   scores = {
@@ -221,7 +230,7 @@ def score_table(comparison: Comparison) -> pd.DataFrame:
           'best': scores.max(),
         }
       )
-  return pd.DataFrame(rows)
+  return pd.DataFrame(rows, columns=_SCORE_COLUMNS)
 
 
 def aggregate_table(comparison: Comparison) -> pd.DataFrame | None:
@@ -238,7 +247,8 @@ def aggregate_table(comparison: Comparison) -> pd.DataFrame | None:
       interval = statistics.bootstrap(statistic, scores)
       if label not in _WITH_INTERVAL:
         interval = interval._replace(low=np.nan, high=np.nan)
-      rows.append({'group': name, 'statistic': label, **interval._asdict()})
+      numbers = {key: float(x) for key, x in interval._asdict().items()}
+      rows.append({'group': name, 'statistic': label, **numbers})
   return pd.DataFrame(rows)
 
 

@@ -146,9 +146,13 @@ def _numbers(values):
 def _rows(content: dict[str, Any]) -> Iterator[tuple]:
   """Yields 0, iteration, agent steps, metric and value of each number."""
   numbers = {int(_ITERATION.fullmatch(k)[1]): v for k, v in content.items()}
-  steps = 0
+  steps, left = 0, log_pickle.MAX_STEPS
   for iteration in sorted(numbers):
     lists = numbers[iteration]
+    # Each took a step to read, unless a list stands in many places.
+    left -= sum(len(x) for x in lists.values() if isinstance(x, list))
+    if left < 0:
+      raise ValueError('it repeats its lists more often than a log does')
     # Where it lists its episodes' lengths, the steps are known.
     lengths = lists.get('train_episode_lengths')
     more = int(sum(_numbers(lengths))) if lengths else _ATARI_STEPS

@@ -16,7 +16,7 @@ import numpy as np
 
 from dopamine_jax import errors
 
-_MAX_STEPS = 4_000_000  # of the program, each at most an object of 100 bytes
+MAX_STEPS = 4_000_000  # of the program, each at most an object of 100 bytes
 _MAX_ARGUMENTS = 4
 _MAX_BYTES = 16  # of one number
 
@@ -69,13 +69,13 @@ class _Steps(dict):
   def __init__(self, steps):
     known = {_CODES[name]: steps[_CODES[name]] for name in _KNOWN_STEPS}
     super().__init__(known | _OWN_STEPS)
-    self._left = _MAX_STEPS
+    self._left = MAX_STEPS
 
   def __getitem__(self, code):
     self._left -= 1
     if self._left < 0:
       raise errors.UserError(
-        f'it takes more than {_MAX_STEPS:,} steps to read, and is left.'
+        f'it takes more than {MAX_STEPS:,} steps to read, and is left.'
       )
     return super().__getitem__(code)
 
@@ -119,7 +119,7 @@ def _dict(unpickler):
 def _fill(target, items):
   """Fills a dictionary; to look up other keys than text may take for ever."""
   keys = items[::2]
-  if not isinstance(target, dict) or set(map(type, keys)) > {str}:
+  if not isinstance(target, dict) or not set(map(type, keys)) <= {str}:
     raise ValueError('expected a dictionary with names as keys')
   target.update(zip(keys, items[1::2], strict=True))
 

@@ -84,6 +84,7 @@ def learning_curves(
   figure, grid = _figure(math.ceil(len(titles) / columns), columns)
   own = {name: c for name, c in curves.items() if name not in bands}
   style = Style(list(own))
+  pale = 0.18 * min(1, 3 / max(1, len(own)))  # many bands lie on each other
   for axes, (game, title) in zip(grid, titles.items(), strict=False):
     last = max(c[game].steps[-1] for c in own.values() if game in c)
     ends = [last]
@@ -92,7 +93,7 @@ def learning_curves(
         curve = games[game]
         interval = curve.interval()
         label = _plain(f'{name} ({_count(curve.num_runs, "seed")})')
-        _draw(axes, curve.steps, interval, label, style[name])
+        _draw(axes, curve.steps, interval, label, style[name], pale)
     for dash, (name, games) in zip(
       itertools.cycle(_BAND_DASHES), bands.items()
     ):
@@ -182,7 +183,7 @@ def _figure(rows, columns):
   return figure, list(grid.flat)
 
 
-def _draw(axes: axes_lib.Axes, x, interval, label, style):
+def _draw(axes: axes_lib.Axes, x, interval, label, style, pale=0.18):
   """Draws a line in its interval; a single point as a dot with a bar."""
   if len(x) == 1:
     bars = np.array(
@@ -197,9 +198,8 @@ def _draw(axes: axes_lib.Axes, x, interval, label, style):
   marks = {'markevery': max(1, len(x) // _MARKS), 'markersize': 4}
   axes.plot(x, interval.value, label=label, linewidth=1.7, **marks, **style)
   if not np.isnan(interval.low).any():
-    axes.fill_between(
-      x, interval.low, interval.high, color=style['color'], alpha=0.18, lw=0
-    )
+    colour = style['color']
+    axes.fill_between(x, interval.low, interval.high, fc=colour, alpha=pale)
 
 
 def _draw_band(axes, band, end, name, dash):

@@ -228,11 +228,12 @@ def _salvage(path):
 
 def _evaluation(folder, warnings):
   path = folder / 'evaluation.csv'
-  columns = dict.fromkeys(('seed', 'episode', 'length'), 'int64')
-  columns['return'] = float
+  columns = ['seed', 'episode', 'return', 'length']
   try:
     text = safe_files.read_text(path, runs_lib.MAX_TABLE)
-    table = pd.read_csv(io.StringIO(text), dtype=columns)[list(columns)]
+    table = pd.read_csv(io.StringIO(text), low_memory=False)[columns]
+    runs_lib.check_numbers(table, ('seed', 'episode', 'length'), ('return',))
+    table = table.astype({'return': float})
     if table.empty or not np.isfinite(table['return']).all():
       raise ValueError('it has no episode, or one without a return')
   except FileNotFoundError:

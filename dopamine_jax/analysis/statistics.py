@@ -17,9 +17,8 @@ from dopamine_jax import intervals
 
 Statistic = Callable[[np.ndarray], np.ndarray]  # [..., R, G] -> [...]
 
-# What the bootstrap needs for its intervals to hold: runs of each game, and of
-# all games together, without the first of each.
-MIN_RUNS, MIN_FREEDOM = 2, 40
+# What the bootstrap needs for its intervals to hold: `benchmarks.coverage`.
+MIN_RUNS, MIN_GAMES = 5, 10
 _CHUNK = 2**22  # scores that are resampled at once: 32 MB
 
 
@@ -99,6 +98,7 @@ def bootstrap(
   resamples: int = 2_000,
   seed: int = 0,
   fewer: int = 1,
+  always: bool = False,
 ) -> intervals.Interval:
   """Returns a statistic with its stratified bootstrap 95% interval.
 
@@ -110,10 +110,11 @@ def bootstrap(
   the same runs, so that a point of a curve is resampled with the rest of its
   curve. Algorithms are resampled independently.
 
-  There is no interval, but NaN, where games have too few runs (`MIN_RUNS`,
-  `MIN_FREEDOM`): of one game see `intervals.of_mean`. It holds for what no
-  single game decides, as IQM and optimality gap, and not for the median, which
-  few runs estimate with a bias (`python -m benchmarks.coverage`).
+  There is no interval, but NaN, where there are too few games, or runs of one
+  of them (`MIN_GAMES`, `MIN_RUNS`): of one game see `intervals.of_mean`. It
+  holds for what no single game decides, as IQM and optimality gap, and not for
+  the median, which few runs estimate with a bias (`python -m
+  benchmarks.coverage`).
 
   Args:
     statistic: of one matrix, or of as many as `scores` are.
@@ -122,9 +123,12 @@ def bootstrap(
     seed: of the resampling: equal scores have equal intervals.
     fewer: how many runs less than there are of a game are drawn; 0 is as in the
       paper, and as narrow.
+    always: gives an interval where there are too few games, too; never of one
+      run.
   """
   value = statistic(*scores)
-  if not all(_are_enough(_runs(s)) for s in scores):
+  runs = [_runs(s) for s in scores]
+  if not all(n.min() > 1 and (always or _are_enough(n)) for n in runs):
     unknown = np.full_like(value, np.nan, dtype=float)
     return intervals.Interval(value, unknown, unknown)
   rng = np.random.default_rng(seed)
@@ -144,7 +148,7 @@ def _runs(scores):
 
 
 def _are_enough(runs):
-  return runs.min() >= MIN_RUNS and (runs - 1).sum() >= MIN_FREEDOM
+  return len(runs) >= MIN_GAMES and runs.min() >= MIN_RUNS
 
 
 def _resample(scores, count, rng, fewer):

@@ -23,9 +23,13 @@ def show(comparison: compare_lib.Comparison, console: console_lib.Console):
     _scores(comparison),
     _aggregates(comparison),
   ):
-    if table is not None:
-      console.print(table)
-      console.print()
+    if table is None:
+      continue
+    # Rich breaks the lines of a title to the width of its table.
+    title, table.title = table.title, None
+    console.print(title)
+    console.print(table)
+    console.print()
   width = min(console.width, _MAX_WIDTH)
   for sentence in comparison.sentences[:_MAX_SENTENCES]:
     console.print(_plain(f'- {sentence}'), width=width)
@@ -108,9 +112,8 @@ def _aggregates(comparison):
     table.add_row(_plain(name), *map(_plain, cells))
   if rows.low.isna().all():
     table.caption = (
-      'No intervals: they would need '
-      f'{statistics.MIN_RUNS} runs of each game, and {statistics.MIN_FREEDOM} '
-      'of all games, without the first of each.'
+      f'No intervals: they would need {statistics.MIN_GAMES} games, and '
+      f'{statistics.MIN_RUNS} runs of each.'
     )
   return table
 

@@ -332,7 +332,7 @@ def test_a_small_difference_says_how_many_seeds_would_tell():
     (2, 2, '2 against 2 seeds can not'),
     (2, 2, 'train at least 2 more seeds of each.'),
     (4, 1, 'train at least 3 more seeds of A.'),
-    (2, 3, 'at least 1 more seed of B and at least 2 more seeds of A.'),
+    (2, 3, 'at least 2 more seeds of B and at least 1 more seed of A.'),
   ],
 )
 def test_few_seeds_are_never_enough_however_far_they_are_apart(n, m, words):
@@ -342,7 +342,7 @@ def test_few_seeds_are_never_enough_however_far_they_are_apart(n, m, words):
 
 
 def test_unequal_groups_are_told_apart_in_what_they_need():
-  text = sentence([1, 2, 3, 8], [5, 6, 7])
+  text = sentence([1, 2, 3, 8], [5, 6, 7, 7.5, 0])
   assert 'more seeds of B and about' in text
 
 
@@ -560,7 +560,7 @@ def test_several_games_with_human_scores_have_aggregates():
   )
   # 3 games with 2 runs are too few for a bootstrap.
   assert table.low.isna().all()
-  assert 'No intervals: they would need 2 runs of each game, and 40' in text
+  assert 'No intervals: they would need 10 games, and 5 runs of each' in text
 
 
 def test_aggregates_are_over_the_games_that_have_human_scores():
@@ -584,7 +584,7 @@ def test_a_long_list_of_sentences_is_cut_and_whole_in_the_file():
   text = run(*names, '--baseline', 'dopamine:DQN')
   assert ' more are in summary.txt' in text
   lines = pathlib.Path('comparison/summary.txt').read_text().splitlines()
-  assert len(lines) == 7 + 5 * 7 + 1
+  assert len(lines) == 7 + 1 + 5 * 7 + 1
 
 
 def test_games_without_human_scores_have_none():

@@ -15,8 +15,8 @@ import pytest
 from dopamine_jax import analysis
 from dopamine_jax import errors
 from dopamine_jax.analysis import baselines
-from dopamine_jax.analysis import dopamine_files
 from dopamine_jax.analysis import games
+from dopamine_jax.analysis import log_pickle
 from dopamine_jax.analysis import runs
 
 CONFIG = """from __gin__ import dynamic_registration
@@ -302,7 +302,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path, monkeypatch, call):
 def test_what_a_log_may_name_is_a_stand_in():
   # A partial that is called, or a factory, would be a way to code.
   real = {collections.defaultdict, functools.partial, np.dtype, list}
-  assert not real & set(dopamine_files._STAND_INS.values())
+  assert not real & set(log_pickle._STAND_INS.values())
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,8 @@ scores = hnp.arrays(
 @pytest.fixture(scope='module', autouse=True)
 def few_are_enough():
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(statistics, 'MIN_FREEDOM', 1)
+    patch.setattr(statistics, 'MIN_GAMES', 1)
+    patch.setattr(statistics, 'MIN_RUNS', 1)
     yield
 
 
@@ -121,13 +122,22 @@ def test_one_run_less_than_there_is_is_drawn_of_each_game():
 
 @pytest.mark.parametrize(
   ('runs', 'games', 'enough'),
-  [(2, 40, True), (2, 39, False), (5, 10, True), (5, 9, False), (1, 99, False)],
+  [
+    (5, 10, True),
+    (5, 9, False),
+    (4, 55, False),
+    (1, 99, False),
+    (30, 1, False),
+  ],
 )
 def test_a_bootstrap_needs_runs_and_games(runs, games, enough, monkeypatch):
-  monkeypatch.setattr(statistics, 'MIN_FREEDOM', 40)
+  monkeypatch.setattr(statistics, 'MIN_GAMES', 10)
+  monkeypatch.setattr(statistics, 'MIN_RUNS', 5)
   x = np.random.default_rng(0).normal(size=(runs, games))
   interval = statistics.bootstrap(statistics.iqm, x, resamples=20)
   assert np.isfinite(interval.low) == enough
+  interval = statistics.bootstrap(statistics.iqm, x, resamples=20, always=True)
+  assert np.isfinite(interval.low) == (runs > 1)
 
 
 def test_the_interval_of_a_mean_is_that_of_a_plain_loop():

@@ -15,7 +15,9 @@ def test_runs_that_scatter_have_students_interval():
   # t = 4.3027 for 2 degrees of freedom, from a printed table.
   mean, low, high = intervals.of_mean(np.array([1.0, 2, 3]))
   margin = 4.3027 / 3**0.5
-  np.testing.assert_allclose([mean, low, high], [2, 2 - margin, 2 + margin])
+  np.testing.assert_allclose(
+    [mean, low, high], [2, 2 - margin, 2 + margin], rtol=1e-4
+  )
 
 
 @pytest.mark.parametrize(
