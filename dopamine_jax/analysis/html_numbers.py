@@ -95,7 +95,7 @@ def _legend(curve):
   lines = ' Thin lines: the seeds.' if curve.num_runs <= svg.MAX_SEEDS else ''
   return (
     f'Mean over {curve.num_runs} seeds with its 95% interval, which allows for '
-    f'seeds that end elsewhere and were not drawn.{lines}'
+    f'other seeds that end elsewhere than these.{lines}'
   )
 
 
