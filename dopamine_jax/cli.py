@@ -13,7 +13,6 @@ import rich.console
 import rich.table
 import typer
 
-from dopamine_jax import errors
 from dopamine_jax import exits
 from dopamine_jax import options
 
