@@ -3,6 +3,7 @@
 There a link could lead anywhere, a pipe lets its reader wait for ever, and a
 device has no end. Only regular files are read, up to a size, and files are
 written beside and renamed: a link in their place is replaced, not followed.
+Elsewhere a link is the user's, and leads where the user says.
 """
 
 from collections.abc import Iterator
@@ -93,30 +94,39 @@ def making(
   """Gives the name of an empty new file, which takes a path's place at the end.
 
   Args:
-    path: of the file to make; a link or file that lies there is replaced.
+    path: of the file to make; a file that lies there is replaced, a device
+      written to.
     *strange: folders that may be a stranger's: where the path leads into one
-      of them, it leads through no link there.
+      of them, it leads through no link there, and one that lies there is
+      replaced.
 
   Raises:
     UserError: if the file can't be made there.
   """
   _refuse_links(path, strange)
-  if (found := _kind(path)) not in (None, 'a file', 'a link'):
+  target = path
+  if not _is_below(path, strange):
+    target = pathlib.Path(os.path.realpath(path))
+  found = _kind(target)
+  if found not in (None, 'a file', 'a link', 'a device'):
     raise errors.UserError(
-      f'{path} can not be written: {found} is there. Give another name.'
+      f'could not write {path}: {found} is there. Give another name.'
     )
-  beside = path.with_name(f'.{secrets.token_hex(8)}{path.suffix}')
+  beside = target.with_name(f'.{secrets.token_hex(8)}{target.suffix}')
   try:
+    if found == 'a device' and target is not path:
+      yield target
+      return
     try:
       beside.open('xb').close()
       yield beside
-      os.replace(beside, path)
+      os.replace(beside, target)
     finally:
       beside.unlink(missing_ok=True)
   except OSError as error:
     raise errors.UserError(
-      f'{path} can not be written: {error.strerror or error}. Choose a place '
-      'that you may write to.'
+      f'could not write {path}: {error.strerror or error}. Choose another '
+      'place.'
     ) from error
 
 
@@ -135,11 +145,15 @@ def make_folder(path: pathlib.Path, *strange: pathlib.Path):
     ) from error
 
 
+def _is_below(path, folders):
+  parents = pathlib.Path(os.path.abspath(path)).parents
+  return any(pathlib.Path(os.path.abspath(x)) in parents for x in folders)
+
+
 def _refuse_links(path, strange):
   """Refuses a path whose folders below one of those are links."""
-  path, *strange = (pathlib.Path(os.path.abspath(x)) for x in (path, *strange))
-  for folder in path.parents:
-    if set(strange) & set(folder.parents) and _kind(folder) == 'a link':
+  for folder in pathlib.Path(os.path.abspath(path)).parents:
+    if _is_below(folder, strange) and _kind(folder) == 'a link':
       raise errors.UserError(
         f'{path} is not written: {folder} is a link, which may lead out of the '
         'run. Give a place outside of it.'

@@ -159,7 +159,7 @@ def film(
     )
     camera.begin(state, _keys(trained, seed))
     with (
-      safe_files.making(output) as beside,
+      safe_files.making(output, output.parent) as beside,
       imageio.get_writer(
         beside, fps=environments.frames_per_second, macro_block_size=2
       ) as video,

@@ -49,7 +49,7 @@ class Comparison(NamedTuple):
     scores: [R, G] by group's name, on those games.
     pairs: what the scores say of each two groups.
     sentences: all that is said in words.
-    places: folders that runs come from.
+    places: folders that runs come from; a stranger may have made them.
   """
 
   metric: str
@@ -146,7 +146,10 @@ def compare(
       *verdicts.on_several(pairs, next(iter(scores), '')),
       *_departures(own, curves, bands, titles),
     ],
-    places=sorted({run.path for group in own for run in group.runs}),
+    places=[
+      *(run.path for group in own for run in group.runs),
+      *(groups_lib.split(argument)[1] for argument in arguments),
+    ],
   )
 
 
@@ -162,11 +165,11 @@ def write(comparison: Comparison, folder: pathlib.Path) -> list[pathlib.Path]:
     ('scores.csv', score_table(comparison)),
   ):
     texts_of = {c: table[c].map(texts.cell) for c in ('group', 'game')}
-    safe_files.write(
-      folder / name, table.assign(**texts_of).to_csv(index=False)
-    )
+    csv = table.assign(**texts_of).to_csv(index=False)
+    safe_files.write(folder / name, csv, *comparison.places)
   lines = map(texts.line, comparison.sentences)
-  safe_files.write(folder / 'summary.txt', ''.join(f'{x}\n' for x in lines))
+  summary = ''.join(f'{line}\n' for line in lines)
+  safe_files.write(folder / 'summary.txt', summary, *comparison.places)
   figures = {
     'curves': plots.learning_curves(
       comparison.curves, comparison.titles, comparison.bands, comparison.metric
@@ -183,7 +186,7 @@ def write(comparison: Comparison, folder: pathlib.Path) -> list[pathlib.Path]:
     }
     figures['aggregate'] = plots.aggregate(normalized, games, comparison.last)
   for name, figure in figures.items():
-    plots.save(figure, folder, name)
+    plots.save(figure, folder, name, *comparison.places)
   names = [f'{name}.{suffix}' for name in figures for suffix in ('png', 'svg')]
   names += ['curves.csv', 'scores.csv', 'summary.txt']
   return [folder / name for name in names]

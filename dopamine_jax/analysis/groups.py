@@ -51,7 +51,7 @@ def gather(
   """
   found, faults, seen = [], [], set()
   for argument in arguments:
-    name, path = _split(argument)
+    name, path = split(argument)
     try:
       for run in runs_lib.find(path, say):
         place = (run.path.resolve(), run.agent)
@@ -82,7 +82,7 @@ def differences(groups: Sequence[Group]) -> dict[str, list[str]]:
   return {key: v for key, v in values.items() if len(set(v)) > 1}
 
 
-def _split(argument):
+def split(argument: str) -> tuple[str | None, pathlib.Path]:
   """Returns NAME (or None) and PATH; a path that is there may hold a '='."""
   name, equals, path = argument.partition('=')
   if not equals or '/' in name or pathlib.Path(argument).exists():

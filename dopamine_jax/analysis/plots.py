@@ -153,7 +153,12 @@ def aggregate(
   return figure
 
 
-def save(figure: figure_lib.Figure, folder: pathlib.Path, name: str):
+def save(
+  figure: figure_lib.Figure,
+  folder: pathlib.Path,
+  name: str,
+  *strange: pathlib.Path,
+):
   """Writes a figure as PNG and as SVG; returns nothing.
 
   Raises:
@@ -165,7 +170,7 @@ def save(figure: figure_lib.Figure, folder: pathlib.Path, name: str):
       warnings.filterwarnings('ignore', 'Glyph .* missing')
       data = io.BytesIO()
       figure.savefig(data, format=suffix, **options)
-    safe_files.write(folder / f'{name}.{suffix}', data.getvalue())
+    safe_files.write(folder / f'{name}.{suffix}', data.getvalue(), *strange)
 
 
 def _figure(rows, columns):

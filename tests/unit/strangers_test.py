@@ -215,7 +215,7 @@ def test_a_byte_order_mark_is_no_damage():
   ('command', 'names'),
   [
     (['report', 'a'], 'a/report.html'),
-    (['report', 'a', '--out', 'out.html'], 'out.html'),
+    (['report', 'a', '--out', 'a/x.html'], 'a/x.html'),
     (['compare', 'a', '--out', 'a'], 'a/curves.csv a/curves.png a/summary.txt'),
   ],
 )
@@ -232,6 +232,19 @@ def test_a_link_in_the_way_is_replaced_and_not_followed(command, names):
     assert not path.is_symlink()
     assert path.stat().st_mode & 0o777 == 0o666 & ~_umask()
   assert not [*pathlib.Path('a').glob('.*')]
+
+
+def test_outside_of_a_run_a_link_is_the_users():
+  make_run('a')
+  pathlib.Path('mine').write_text('old')
+  pathlib.Path('page.html').symlink_to('mine')
+  run('report', 'a', '--out', 'page.html')
+  assert 'DQN' in pathlib.Path('mine').read_text()
+  assert pathlib.Path('page.html').is_symlink()
+  # As `--output /dev/stdout` is, which nobody wants to be replaced.
+  pathlib.Path('nothing').symlink_to('/dev/null')
+  run('report', 'a', '--out', 'nothing')
+  assert pathlib.Path('nothing').is_symlink()
 
 
 def _umask():
@@ -254,7 +267,7 @@ def test_no_folder_of_a_run_leads_out_of_it(command):
 def test_what_is_no_file_is_not_replaced(make):
   make_run('a')
   make('a/report.html')
-  assert 'a/report.html can not be written: a ' in run('report', 'a', status=1)
+  assert 'could not write a/report.html: a ' in run('report', 'a', status=1)
 
 
 def test_what_fails_half_way_leaves_the_old_file():
