@@ -26,9 +26,12 @@ def show(comparison: compare_lib.Comparison, console: console_lib.Console):
     if table is None:
       continue
     # Rich breaks the lines of a title to the width of its table.
-    title, table.title = table.title, None
+    title, caption = table.title, table.caption
+    table.title = table.caption = None
     console.print(title)
     console.print(table)
+    if caption:
+      console.print(caption, style='dim')
     console.print()
   width = min(console.width, _MAX_WIDTH)
   for sentence in comparison.sentences[:_MAX_SENTENCES]:

@@ -251,8 +251,8 @@ def _ranges_before(run: base.Run) -> dict[str, tuple[float, float]]:
 def _widened(seen, values):
   """Returns the lowest and highest of a range, if any, and finite values."""
   finite = [value for value in values if np.isfinite(value)]
-  both = [*(seen or (np.inf, -np.inf)), *finite]
-  return min(both), max(both)
+  lowest, highest = seen or (np.inf, -np.inf)
+  return min([lowest, *finite]), max([highest, *finite])
 
 
 def _forget(folder: pathlib.Path) -> None:

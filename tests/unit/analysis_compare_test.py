@@ -230,8 +230,8 @@ def test_the_score_is_the_mean_of_the_last_points():
     ((2, 2), None, 'mean of the last 2 points'),
     ((9, 9), None, 'mean of the last 5 points'),
     ((9, 9), 3, 'mean of the last 3 points'),
-    ((1, 9), None, 'AverageReturns '),
-    ((9, 9), 1, 'AverageReturns '),
+    ((1, 9), None, 'AverageReturns\n'),
+    ((9, 9), 1, 'AverageReturns\n'),
   ],
 )
 def test_the_points_that_are_said_are_those_that_were_used(
@@ -342,7 +342,7 @@ def test_few_seeds_are_never_enough_however_far_they_are_apart(n, m, words):
 
 
 def test_unequal_groups_are_told_apart_in_what_they_need():
-  text = sentence([1, 2, 3, 8], [5, 6, 7, 7.5, 0])
+  text = sentence([1, 2, 3, 8], [5, 6, 7, 9, 4])
   assert 'more seeds of B and about' in text
 
 

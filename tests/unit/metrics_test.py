@@ -16,6 +16,7 @@ import gin
 import hypothesis
 from hypothesis import strategies as st
 import numpy as np
+import pandas as pd
 from PIL import Image
 import pytest
 from tensorboard.backend.event_processing import event_accumulator
@@ -25,6 +26,8 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 from dopamine_jax import errors
 from dopamine_jax import metrics
+from dopamine_jax.analysis import curves
+from dopamine_jax.analysis import groups
 from dopamine_jax.metrics import base
 from dopamine_jax.metrics import console
 from dopamine_jax.metrics import csv_file
@@ -392,6 +395,45 @@ class TestTensorBoard:
       ((step, value),) = scalars[RETURN]
       assert step == 200
       np.testing.assert_allclose(value, expected, rtol=1e-4)
+
+  @pytest.mark.parametrize('stop', [1, 2, 3])
+  def test_the_interval_remembers_the_range_of_returns_over_a_stop(
+    self, tmp_path, stop
+  ):
+    """As of a run that was never stopped, and as `compare` shows it."""
+    values = {1: (0.0, 1.0), 2: (9.0, 9.0), 3: (5.0, 5.0), 4: (5.0, 5.0)}
+    run = make_run(tmp_path, seeds=(0, 1))
+
+    def train(run, iterations):
+      collectors = [tensorboard.TensorBoard(), csv_file.CSV()]
+      for each in collectors:
+        each.open(run)
+      for i in iterations:
+        numbers = [
+          make_statistic(i, value, name, seed)
+          for seed, value in enumerate(values[i])
+          for name in (RETURN, 'Train/Loss')
+        ]
+        for each in collectors:
+          each.write(numbers)
+      for each in collectors:
+        each.close()
+
+    train(run, range(1, stop + 1))
+    again = run._replace(iteration=stop, agent_steps=100 * stop)
+    train(again, range(stop + 1, 5))
+    unseen = 1 - 0.025**0.5
+    for name, end in (('low', -5), ('high', 4)):
+      path = tmp_path / f'tensorboard/interval_{name}'
+      found = dict(read_scalars(path)[RETURN])
+      assert found[400] == pytest.approx(5 + end * unseen, rel=1e-4)
+      # What is no return has no such memory.
+      assert dict(read_scalars(path)['Train/Loss'])[400] == 5
+    table = pd.read_csv(tmp_path / 'metrics.csv')
+    rows = table[table.name == RETURN].assign(run='r', game='g', metric=RETURN)
+    group = groups.Group('g', [], rows)
+    (curve,) = curves.of_groups([group], RETURN)['g'].values()
+    assert curve.interval().low[3] == pytest.approx(5 - 5 * unseen)
 
   def test_more_seeds_than_a_page_can_show_have_no_run_each(self, tmp_path):
     for num_seeds in (10, 11):
