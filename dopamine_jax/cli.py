@@ -64,7 +64,7 @@ def train(
   ] = None,
 ):
   """Train an agent, or go on with a training that was stopped."""
-  _prepare()
+  _prepare(finds_devices=False)  # other processes may have some of them
   from dopamine_jax import config
   from dopamine_jax import processes
   from dopamine_jax import runner as runner_lib
@@ -307,10 +307,12 @@ def main() -> int:
   return exits.status_of(lambda: app(standalone_mode=False), _say)
 
 
-def _prepare(*, users_code: bool = True):
+def _prepare(*, users_code: bool = True, finds_devices: bool = True):
   from dopamine_jax import startup
 
   startup.prepare(_say, users_code=users_code)
+  if finds_devices:
+    startup.find_devices()
 
 
 def _say(message: str):

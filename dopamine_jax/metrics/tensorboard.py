@@ -4,6 +4,7 @@ import ast
 from collections.abc import Sequence
 import contextlib
 import csv
+import logging
 import pathlib
 import re
 import struct
@@ -92,6 +93,8 @@ class TensorBoard(base.Collector):
     self._charts = set()
     self._seen = _ranges_before(run)
     names = _run_names(run.seeds)
+    if run.iteration > 0:
+      _warn_of_gaps(root, names, run.iteration)
     # Where what is true of the whole training goes: '' or 'mean'.
     self._whole = 'mean' if 'mean' in names else ''
     for name in names:
@@ -263,6 +266,18 @@ def _forget(folder: pathlib.Path) -> None:
   """
   for path in folder.glob('events.out.tfevents.*'):
     path.unlink()
+
+
+def _warn_of_gaps(root, names, iteration):
+  """Says what TensorBoard will not show of a run that goes on."""
+  for name in names:
+    if not any((root / name).glob('events.out.tfevents.*')):
+      logging.getLogger(__name__).warning(
+        '%s has lost its event files: TensorBoard shows this run from '
+        'iteration %d on.',
+        *(root / name, iteration + 1),
+      )
+      return  # Once is enough.
 
 
 def _writer(folder: pathlib.Path) -> event_file_writer.EventsWriter:

@@ -7,6 +7,7 @@ import math
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -330,6 +331,17 @@ class TestTensorBoard:
         'my tag (raw): x': [(100 * i, -1.0) for i in range(1, iteration + 1)],
       }
     collector.close()
+
+  @pytest.mark.parametrize('lost', ['tensorboard', 'tensorboard/seed_1'])
+  def test_points_that_are_gone_are_said_once(self, tmp_path, caplog, lost):
+    write(tensorboard.TensorBoard(), make_run(tmp_path, seeds=(0, 1)), [1, 2])
+    again = make_run(tmp_path, iteration=2, seeds=(0, 1))
+    write(tensorboard.TensorBoard(), again, [3])
+    assert not caplog.text
+    shutil.rmtree(tmp_path / lost)
+    write(tensorboard.TensorBoard(), again, [3])
+    (record,) = caplog.records
+    assert 'shows this run from iteration 3 on' in record.getMessage()
 
   def test_points_carry_the_time_at_which_they_were_taken(self, tmp_path):
     write(tensorboard.TensorBoard(), make_run(tmp_path), [1, 2])
