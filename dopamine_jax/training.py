@@ -227,9 +227,11 @@ class Training:
       processes.wait_for_all('the last checkpoint is written')
       self._note('finished')
     except BaseException as error:
+      # Else whoever read what is printed has left.
+      why = str(error) if isinstance(error, Exception) else repr(error)
       # A full disk and a folder that is gone say it once.
       with contextlib.suppress(errors.UserError):
-        self._note('stopped', agent_step=self.engine.steps, why=str(error))
+        self._note('stopped', agent_step=self.engine.steps, why=why)
       raise
     return statistics
 
