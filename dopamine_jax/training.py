@@ -293,20 +293,24 @@ class Training:
 
   def _save(self, statistics):
     self.place.require_same()
-    self.checkpoints.save(
-      self.iteration,
-      self.engine.state,
-      previous=self.newest_checkpoint,
-      with_replay=self.runner.checkpoint_replay,
-      run={
-        'facts': self.facts,
-        'statistics': {
-          name: [float(value) for value in values]
-          for name, values in statistics.items()
+    try:
+      self.checkpoints.save(
+        self.iteration,
+        self.engine.state,
+        previous=self.newest_checkpoint,
+        with_replay=self.runner.checkpoint_replay,
+        run={
+          'facts': self.facts,
+          'statistics': {
+            name: [float(value) for value in values]
+            for name, values in statistics.items()
+          },
+          'written': self.reports.written(),
         },
-        'written': self.reports.written(),
-      },
-    )
+      )
+    except errors.UserError:
+      self.place.require_same()  # which says better what happened
+      raise
     self.newest_checkpoint = self.iteration
     run_folder.set_progress(self.folder, checkpoint=self.iteration)
 
