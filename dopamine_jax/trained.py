@@ -158,23 +158,37 @@ def film(
       *(panel, saliency, say),
     )
     camera.begin(state, _keys(trained, seed))
-    with (
-      safe_files.making(output, output.parent) as beside,
-      imageio.get_writer(
-        beside, fps=environments.frames_per_second, macro_block_size=2
-      ) as video,
-    ):
-      result = _run(
-        evaluator,
-        trained,
-        seed,
-        on_step=lambda moment: video.append_data(camera.shoot(moment)),
-      )
+    with safe_files.making(output, output.parent) as beside:
+      with imageio.get_writer(
+        beside,
+        fps=environments.frames_per_second,
+        macro_block_size=2,
+        ffmpeg_log_level='quiet',
+      ) as video:
+        result = _run(
+          evaluator,
+          trained,
+          seed,
+          on_step=lambda moment: video.append_data(camera.shoot(moment)),
+        )
+      _require_whole(beside, output)
   except OSError as error:
     raise errors.UserError(f'could not write {output}: {error}') from error
   finally:
     environments.close()
   return result.returns[0]
+
+
+def _require_whole(beside, output):
+  """Refuses a film that ffmpeg could not end, which imageio doesn't say."""
+  import imageio_ffmpeg
+
+  try:
+    imageio_ffmpeg.count_frames_and_secs(str(beside))
+  except (OSError, RuntimeError) as error:
+    raise errors.UserError(
+      f'could not write {output} to its end: is the disk full?'
+    ) from error
 
 
 def _keys(trained, seed):

@@ -1,5 +1,6 @@
 """The command line, as a user meets it: results, messages, exit statuses."""
 
+import contextlib
 import csv
 import datetime
 import gc
@@ -14,6 +15,7 @@ import sys
 import warnings
 
 import gymnasium
+import imageio as legacy_imageio
 import imageio.v3 as imageio
 import numpy as np
 import pytest
@@ -511,6 +513,24 @@ def test_train_traces_steps_when_asked(run):
   (folder,) = pathlib.Path('traced/tensorboard/plugins/profile').iterdir()
   assert [*folder.glob('*.xplane.pb')] and [*folder.glob('perfetto_*')]
   assert run('fingerprint', 'traced') == run('fingerprint', 'plain')
+
+
+@pytest.mark.parametrize('left', [0.5, 0.0])
+def test_a_film_that_the_disk_cut_short_is_told(
+  run, trained, monkeypatch, left
+):
+  pytest.importorskip('pygame')
+  make = legacy_imageio.get_writer
+
+  @contextlib.contextmanager
+  def cut_short(output, **options):
+    with make(output, **options) as video:
+      yield video
+    os.truncate(output, int(left * os.path.getsize(output)))
+
+  monkeypatch.setattr(legacy_imageio, 'get_writer', cut_short)
+  error = run('record', trained('run'), status=1)
+  assert 'could not write run/video.mp4 to its end' in error
 
 
 def test_record_says_which_files_it_can_not_write(run, trained):
