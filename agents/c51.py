@@ -9,13 +9,13 @@ Differs from the paper:
    how; `c51_atari.gin` does as Dopamine, the default is `NatureCNN`'s.
 """
 
-import math
-
 from dopamine_jax.agents import dqn
 import jax
 import jax.numpy as jnp
 import optax
 import rlax
+
+from dopamine_jax import optimization
 
 
 class C51(dqn.DQN):
@@ -27,7 +27,7 @@ class C51(dqn.DQN):
     v_max: the highest of them. The others lie evenly between.
   """
 
-  optimizer: optax.GradientTransformation = optax.adam(2.5e-4, eps=3.125e-4)
+  optimizer: optimization.Optimizer = optax.adam(2.5e-4, eps=3.125e-4)
   num_atoms: int = 51
   v_min: float = -10.0
   v_max: float = 10.0
@@ -35,11 +35,11 @@ class C51(dqn.DQN):
   def __post_init__(self):
     super().__post_init__()
     self.require_at_least(2, 'num_atoms')
-    if not -math.inf < self.v_min < self.v_max < math.inf:
+    if not self.v_min < self.v_max:
       self.refuse(
         'v_min',
-        f'does not fit v_max = {self.v_max}: give two finite numbers, '
-        'the lower one first, that enclose the discounted returns',
+        f'does not fit v_max = {self.v_max}: give two numbers, the lower one '
+        'first, that enclose the discounted returns',
       )
 
   def logits(self, params, observation, key) -> jax.Array:

@@ -13,8 +13,6 @@ Differs from the paper:
    learning begins with 20,000 transitions instead of 50,000, as there.
 """
 
-from collections.abc import Callable
-
 from flax import struct
 import jax
 import jax.numpy as jnp
@@ -24,6 +22,7 @@ import rlax
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import config
 from dopamine_jax import exploration
+from dopamine_jax import modules
 from dopamine_jax import networks
 from dopamine_jax import off_policy
 from dopamine_jax import optimization
@@ -52,8 +51,8 @@ class DQN(off_policy.OffPolicy):
     huber_delta: where the loss turns from squared to linear; None: never.
   """
 
-  network: Callable = networks.NatureCNN
-  optimizer: optax.GradientTransformation = optax.adam(6.25e-5, eps=1.5e-4)
+  network: modules.Maker = networks.NatureCNN
+  optimizer: optimization.Optimizer = optax.adam(6.25e-5, eps=1.5e-4)
   target_update_period: int = 8_000
   epsilon: float | optax.Schedule = optax.linear_schedule(
     1.0, 0.01, 250_000, transition_begin=20_000
@@ -61,13 +60,14 @@ class DQN(off_policy.OffPolicy):
   evaluation_epsilon: float = 0.001
   huber_delta: float | None = None
 
+  over_agent_steps = ('epsilon',)
+
   def __post_init__(self):
     super().__post_init__()
     self.require_discrete_actions()
     self.require_multiple('target_update_period', 'update_period')
     self.require_fraction('epsilon', 'evaluation_epsilon')
-    if self.huber_delta is not None and self.huber_delta <= 0:
-      self.refuse('huber_delta', 'must be above 0, or None for squared errors')
+    self.require_above(0, 'huber_delta')
 
   def init(self, key, observation) -> DQNState:
     """See base class."""
@@ -189,4 +189,4 @@ class DQN(off_policy.OffPolicy):
   @property
   def module(self):
     """The network, a Flax module."""
-    return config.configured(self.network)(num_outputs=self.num_outputs)
+    return config.make(self, 'network', num_outputs=self.num_outputs)

@@ -3,18 +3,20 @@
 Hessel et al. (2018), Rainbow: Combining Improvements in Deep Reinforcement
 Learning. https://arxiv.org/abs/1710.02298
 
-To take out multi-step learning set `n_step = 1`, and for uniform replay
-`replay = @uniform.UniformReplay`.
+To take out multi-step learning set `full_rainbow.FullRainbow.n_step = 1`, and
+for uniform replay, with `from dopamine_jax.replay import uniform` before it,
+`full_rainbow.FullRainbow.replay = @uniform.UniformReplay`.
 
 Differs from the paper:
 1. The exponent of the importance weights stays at 0.5 by default, as in Castro
-   et al. (2018), instead of rising from 0.4 to 1 (`PrioritizedReplay.beta`).
+   et al. (2018), instead of rising from 0.4 to 1; see
+   `prioritized.PrioritizedReplay.beta`.
 2. A priority is the root of a cross-entropy, where the paper has the root of a
    Kullback-Leibler divergence; they differ by the entropy of the target.
 3. Evaluation is without noise: it uses the means of the noisy weights.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import functools
 
 from dopamine_jax.agents import c51
@@ -26,11 +28,14 @@ import rlax
 from dopamine_jax import config
 from dopamine_jax import heads
 from dopamine_jax import layers
+from dopamine_jax import modules
 from dopamine_jax import networks
+from dopamine_jax import optimization
+from dopamine_jax.replay import base
 from dopamine_jax.replay import prioritized
 
 
-class RainbowNetwork(nn.Module):
+class RainbowNetwork(modules.Module):
   """A torso under a head whose layers may be noisy and which may be dueling.
 
   Attributes:
@@ -52,6 +57,10 @@ class RainbowNetwork(nn.Module):
   hidden: Sequence[int] = (512,)
   sigma0: float = 0.5
   kernel_init: networks.Initializer = nn.initializers.xavier_uniform()
+
+  def __post_init__(self):
+    super().__post_init__()
+    self.require_at_least(0, 'sigma0')
 
   @nn.compact
   def __call__(self, observation: jax.Array) -> jax.Array:
@@ -83,9 +92,9 @@ class FullRainbow(c51.C51):
       `td_losses`.
   """
 
-  network: Callable = RainbowNetwork
-  replay: Callable = prioritized.PrioritizedReplay
-  optimizer: optax.GradientTransformation = optax.adam(6.25e-5, eps=1.5e-4)
+  network: modules.Maker = RainbowNetwork
+  replay: base.Maker = prioritized.PrioritizedReplay
+  optimizer: optimization.Optimizer = optax.adam(6.25e-5, eps=1.5e-4)
   n_step: int = 3
   noisy: bool = True
   dueling: bool = True
@@ -160,7 +169,7 @@ class FullRainbow(c51.C51):
         'network',
         'must take num_outputs, num_atoms, noisy and dueling. Use '
         'full_rainbow.RainbowNetwork with another torso, as in '
-        '`RainbowNetwork.torso = @impala.ImpalaTorso()`',
+        '`full_rainbow.RainbowNetwork.torso = @impala.ImpalaTorso()`',
       )
 
   @property

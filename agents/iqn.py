@@ -9,7 +9,7 @@ Differs from the paper:
 3. `double` lets the online network choose the next action, as in Double DQN.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from dopamine_jax.agents import dqn
 from dopamine_jax.agents import quantile
@@ -21,10 +21,12 @@ import optax
 
 from dopamine_jax import initializers
 from dopamine_jax import layers
+from dopamine_jax import modules
 from dopamine_jax import networks
+from dopamine_jax import optimization
 
 
-class ImplicitQuantileNetwork(nn.Module):
+class ImplicitQuantileNetwork(modules.Module):
   """Values of quantiles: features of the observation times those of tau.
 
   Attributes:
@@ -79,8 +81,8 @@ class IQN(dqn.DQN):
     double: whether the online network chooses the next action.
   """
 
-  network: Callable = ImplicitQuantileNetwork
-  optimizer: optax.GradientTransformation = optax.adam(5e-5, eps=3.125e-4)
+  network: modules.Maker = ImplicitQuantileNetwork
+  optimizer: optimization.Optimizer = optax.adam(5e-5, eps=3.125e-4)
   n_step: int = 3
   num_tau_samples: int = 64
   num_tau_prime_samples: int = 64

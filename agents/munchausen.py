@@ -96,10 +96,8 @@ class MunchausenIQN(iqn.IQN):
 def check(agent: dqn.DQN):
   """Refuses settings with which the target would not be the paper's."""
   agent.require_fraction('alpha')
-  if agent.tau <= 0:
-    agent.refuse('tau', 'must be above 0; DQN is what is left at 0')
-  if agent.log_policy_min > 0:
-    agent.refuse('log_policy_min', 'must be at most 0, as log-policies are')
+  agent.require_above(0, 'tau')  # DQN is what is left at 0
+  agent.require_at_most(0, 'log_policy_min')  # as log-policies are
   if agent.n_step != 1:
     agent.refuse(
       'n_step',

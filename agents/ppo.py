@@ -12,8 +12,6 @@ numbered, https://iclr-blog-track.github.io/2022/03/25/ppo-implementation-detail
 4. A truncated episode goes on in the value of its last observation.
 """
 
-from collections.abc import Callable
-
 from flax import struct
 import jax
 import jax.numpy as jnp
@@ -23,6 +21,7 @@ import rlax
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import distributions
 from dopamine_jax import exploration
+from dopamine_jax import modules
 from dopamine_jax import networks
 from dopamine_jax import normalization
 from dopamine_jax import on_policy
@@ -60,8 +59,8 @@ class PPO(on_policy.OnPolicy):
     log_std: of continuous actions, which lie in [-1, 1], at first.
   """
 
-  network: Callable = networks.ActorCritic
-  optimizer: optax.GradientTransformation = optimization.clipped(
+  network: modules.Maker = networks.ActorCritic
+  optimizer: optimization.Optimizer = optimization.clipped(
     optax.adam(3e-4, eps=1e-5), max_norm=0.5
   )
   update_period: int = 2_048
@@ -80,7 +79,10 @@ class PPO(on_policy.OnPolicy):
     super().__post_init__()
     self.require_discrete_or_box_actions()
     self.require_fraction('gae_lambda')
-    self.require_at_least(0, 'value_clip', 'target_kl')
+    self.require_at_least(0, 'clip', 'value_clip', 'target_kl')
+    self.require_at_least(0, 'value_weight', 'entropy_weight')
+    self.require_at_least(-20, 'log_std')
+    self.require_at_most(20, 'log_std')  # exp of more is no std
 
   def init_params(self, key, observation):
     """See base class."""

@@ -11,8 +11,6 @@ Differs from the paper:
    authors' code takes every end for a termination.
 """
 
-from collections.abc import Callable
-
 from flax import struct
 import jax
 import jax.numpy as jnp
@@ -21,6 +19,7 @@ import rlax
 
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import exploration
+from dopamine_jax import modules
 from dopamine_jax import networks
 from dopamine_jax import on_policy
 from dopamine_jax import optimization
@@ -50,8 +49,8 @@ class PQN(on_policy.OnPolicy):
     evaluation_epsilon: the same when not training.
   """
 
-  network: Callable = networks.NatureCNN
-  optimizer: optax.GradientTransformation = optimization.clipped(
+  network: modules.Maker = networks.NatureCNN
+  optimizer: optimization.Optimizer = optimization.clipped(
     optax.radam(2.5e-4), max_norm=10.0
   )
   update_period: int = 4_096
@@ -60,6 +59,8 @@ class PQN(on_policy.OnPolicy):
   q_lambda: float = 0.65
   epsilon: float | optax.Schedule = optax.linear_schedule(1.0, 0.001, 5_000_000)
   evaluation_epsilon: float = 0.0
+
+  over_agent_steps = ('epsilon',)
 
   def __post_init__(self):
     super().__post_init__()

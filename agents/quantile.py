@@ -9,13 +9,13 @@ Differs from the paper:
 2. Epsilon, target network and warm-up as there too: see `dqn`.
 """
 
-from collections.abc import Callable
-
 from dopamine_jax.agents import dqn
 import jax
 import jax.numpy as jnp
 import optax
 
+from dopamine_jax import optimization
+from dopamine_jax.replay import base
 from dopamine_jax.replay import prioritized
 
 
@@ -27,8 +27,8 @@ class QuantileDQN(dqn.DQN):
     kappa: where the loss turns from squared to linear; 0: linear everywhere.
   """
 
-  replay: Callable = prioritized.PrioritizedReplay
-  optimizer: optax.GradientTransformation = optax.adam(5e-5, eps=3.125e-4)
+  replay: base.Maker = prioritized.PrioritizedReplay
+  optimizer: optimization.Optimizer = optax.adam(5e-5, eps=3.125e-4)
   n_step: int = 3
   num_quantiles: int = 200
   kappa: float = 1.0

@@ -13,11 +13,11 @@ Differs from the paper:
    Kullback-Leibler divergence; they differ by the entropy of the target.
 """
 
-from collections.abc import Callable
-
 from dopamine_jax.agents import c51
 import optax
 
+from dopamine_jax import optimization
+from dopamine_jax.replay import base
 from dopamine_jax.replay import prioritized
 
 
@@ -27,6 +27,6 @@ class Rainbow(c51.C51):
   The replay's weights scale each transition's loss, and so its gradient.
   """
 
-  replay: Callable = prioritized.PrioritizedReplay
-  optimizer: optax.GradientTransformation = optax.adam(6.25e-5, eps=1.5e-4)
+  replay: base.Maker = prioritized.PrioritizedReplay
+  optimizer: optimization.Optimizer = optax.adam(6.25e-5, eps=1.5e-4)
   n_step: int = 3

@@ -10,7 +10,6 @@ Differs from the paper:
 4. Options that Dopamine takes: `log_temperature_loss`, `reward_scale`.
 """
 
-from collections.abc import Callable
 import functools
 
 import jax
@@ -22,8 +21,10 @@ from dopamine_jax import actor_critic
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import config
 from dopamine_jax import distributions
+from dopamine_jax import modules
 from dopamine_jax import off_policy
 from dopamine_jax import optimization
+from dopamine_jax.replay import base
 from dopamine_jax.replay import uniform
 
 
@@ -45,14 +46,14 @@ class SAC(off_policy.OffPolicy):
     reward_scale: a factor of rewards in targets; metrics have them as they are.
   """
 
-  actor: Callable = actor_critic.Actor
-  critics: Callable = actor_critic.Critics
-  replay: Callable = functools.partial(
+  actor: modules.Maker = actor_critic.Actor
+  critics: modules.Maker = actor_critic.Critics
+  replay: base.Maker = functools.partial(
     uniform.UniformReplay, batch_size=256, min_history=10_000
   )
-  actor_optimizer: optax.GradientTransformation = optax.adam(3e-4)
-  critic_optimizer: optax.GradientTransformation = optax.adam(3e-4)
-  temperature_optimizer: optax.GradientTransformation | None = optax.adam(3e-4)
+  actor_optimizer: optimization.Optimizer = optax.adam(3e-4)
+  critic_optimizer: optimization.Optimizer = optax.adam(3e-4)
+  temperature_optimizer: optimization.Optimizer | None = optax.adam(3e-4)
   update_period: int = 1
   tau: float = 0.005
   temperature: float = 1.0
@@ -64,9 +65,7 @@ class SAC(off_policy.OffPolicy):
     super().__post_init__()
     self.require_box_actions()
     self.require_fraction('tau')
-    for name in ('temperature', 'reward_scale'):
-      if not 0 < getattr(self, name) < np.inf:
-        self.refuse(name, 'must be above 0 and finite')
+    self.require_above(0, 'tau', 'temperature', 'reward_scale')
 
   def init(self, key, observation) -> actor_critic.State:
     """See base class."""
@@ -176,5 +175,6 @@ class SAC(off_policy.OffPolicy):
   @property
   def modules(self):
     """The networks of policy and values, Flax modules."""
-    actor = config.configured(self.actor)(action_shape=self.action_space.shape)
-    return actor, config.configured(self.critics)()
+    shape = self.action_space.shape
+    actor = config.make(self, 'actor', action_shape=shape)
+    return actor, config.make(self, 'critics')

@@ -15,6 +15,7 @@ import optax
 
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import distributions
+from dopamine_jax import modules
 from dopamine_jax import networks
 
 
@@ -26,7 +27,7 @@ class State(struct.PyTreeNode):
   optimizer_state: optax.OptState
 
 
-class Actor(nn.Module):
+class Actor(modules.Module):
   """A policy whose standard deviations, too, depend on what is observed.
 
   Attributes:
@@ -45,6 +46,14 @@ class Actor(nn.Module):
   activation: networks.Activation = nn.relu
   kernel_init: networks.Initializer = nn.initializers.xavier_uniform()
 
+  def __post_init__(self):
+    super().__post_init__()
+    if not self.log_std_min < self.log_std_max:
+      self.refuse(
+        'log_std_min', f'is not below log_std_max = {self.log_std_max}'
+      )
+    self.require_at_most(20, 'log_std_max')  # exp of more is no std
+
   @nn.compact
   def __call__(self, observation: jax.Array) -> distributions.TanhGaussian:
     """Returns distributions of actions for [B, *observation_shape]."""
@@ -60,7 +69,7 @@ class Actor(nn.Module):
     return distributions.TanhGaussian(mean, log_std)
 
 
-class Critics(nn.Module):
+class Critics(modules.Module):
   """Values of actions by networks that differ in their first parameters.
 
   Each has kernels of its own, rather than a share of larger ones: a product of

@@ -127,6 +127,9 @@ class Agent(settings.Settings):
   action_space: gymnasium.Space
   update_period: int = 4
 
+  # Settings whose schedules count agent steps; no setting: it has no type.
+  over_agent_steps = ()
+
   def __post_init__(self):
     super().__post_init__()
     self.require_at_least(1, 'update_period')
@@ -237,6 +240,12 @@ class Agent(settings.Settings):
     """
     del state, observation, key
     return None
+
+  def last_count(self, name: str, agent_steps: int) -> int:
+    """Returns what the schedule or optimizer `name` counts in so many steps."""
+    if name in self.over_agent_steps:
+      return agent_steps
+    return agent_steps // self.update_period
 
   def greedy(self) -> 'Agent':
     """Returns this agent with all exploration of its evaluation off."""

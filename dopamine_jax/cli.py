@@ -273,7 +273,7 @@ def doctor(
 
   config.load(gin_files, gin_bindings)
   runner = config.build(runner_lib.Runner)
-  findings = doctor_lib.examine(runner, num_seeds)
+  findings = doctor_lib.examine(runner, num_seeds, say=_say)
   doctor_lib.report(findings, num_seeds, typer.echo)
 
 

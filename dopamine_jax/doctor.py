@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import psutil
 
+from dopamine_jax import config
 from dopamine_jax import python_engine
 from dopamine_jax import runner as runner_lib
 from dopamine_jax import training
@@ -82,7 +83,10 @@ class Findings(NamedTuple):
 
 
 def examine(
-  runner: runner_lib.Runner, num_seeds: int = 1, seconds: float = _SECONDS
+  runner: runner_lib.Runner,
+  num_seeds: int = 1,
+  seconds: float = _SECONDS,
+  say: Callable[[str], None] = print,
 ) -> Findings:
   """Looks at what a training would take.
 
@@ -90,13 +94,15 @@ def examine(
     runner: its settings.
     num_seeds: that train side by side.
     seconds: of each timing, compilation aside.
+    say: prints what the user should know.
 
   Raises:
-    UserError: if the settings don't fit each other.
+    UserError: if the settings don't fit each other, or nothing reads one.
   """
   seeds = tuple(range(num_seeds))
   environments = runner.environment.make(num_seeds * runner.num_envs)
   try:
+    runner.make_collectors()  # as a training does, which reads their settings
     # What is learnt here means nothing, finite or not.
     engine = runner.make_engine(environments, seeds, check_finite=False)
     env_seeds = training.env_seeds(
@@ -104,6 +110,7 @@ def examine(
     )
     engine.reset(env_seeds)
     findings = _memory(runner, engine)
+    config.refuse_unread(say)
     if not findings.fits:
       return findings
     engine.init()

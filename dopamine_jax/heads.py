@@ -14,11 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from dopamine_jax import layers
+from dopamine_jax import modules
 
 _SIGMA = '_sigma'  # how the names of noise's parameters end
 
 
-class NoisyDense(nn.Module):
+class NoisyDense(modules.Module):
   """A dense layer whose weights are noisy: Fortunato et al. (2018), eq. 9.
 
   Noisy Networks for Exploration. https://arxiv.org/abs/1706.10295
@@ -34,6 +35,10 @@ class NoisyDense(nn.Module):
 
   features: int
   sigma0: float = 0.5
+
+  def __post_init__(self):
+    super().__post_init__()
+    self.require_at_least(0, 'sigma0')
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -72,7 +77,7 @@ def without_noise(params: Any) -> Any:
   )
 
 
-class Plain(nn.Module):
+class Plain(modules.Module):
   """Rectified layers and a linear one.
 
   Attributes:
@@ -96,7 +101,7 @@ class Plain(nn.Module):
     return self.dense(self.num_outputs)(x)
 
 
-class Dueling(nn.Module):
+class Dueling(modules.Module):
   """A stream of values and one of advantages: Wang et al. (2016), eq. 9.
 
   Dueling Network Architectures for Deep Reinforcement Learning.

@@ -10,10 +10,11 @@ from flax import linen as nn
 import jax
 
 from dopamine_jax import convolution
+from dopamine_jax import modules
 from dopamine_jax import networks
 
 
-class ImpalaTorso(nn.Module):
+class ImpalaTorso(modules.Module):
   """The residual convolutions, flattened.
 
   Three stages, each a convolution, a max-pooling that halves the image and two
@@ -56,7 +57,7 @@ class ImpalaTorso(nn.Module):
     return rectify(x).reshape(x.shape[0], -1)
 
 
-class ImpalaCNN(nn.Module):
+class ImpalaCNN(modules.Module):
   """`ImpalaTorso`, a dense layer and a linear one.
 
   The layer of 512 is Dopamine's; the paper's has 256, then an LSTM.

@@ -13,6 +13,7 @@ program is changed by it.
 from collections.abc import Callable, Sequence
 import functools
 import itertools
+from typing import Literal
 
 from flax import linen as nn
 import jax
@@ -24,9 +25,11 @@ from dopamine_jax import convolution
 from dopamine_jax import errors
 from dopamine_jax import initializers
 from dopamine_jax import layers
+from dopamine_jax import modules
 
 Initializer = nn.initializers.Initializer
 Activation = Callable[[jax.Array], jax.Array]
+Padding = Literal['SAME', 'VALID']
 
 
 def normalized_relu(x: jax.Array) -> jax.Array:
@@ -59,7 +62,7 @@ def output_layer(module: nn.Module, x: jax.Array) -> jax.Array:
   return layers.Dense(module.num_outputs, kernel_init=module.kernel_init)(x)
 
 
-class NatureTorso(nn.Module):
+class NatureTorso(modules.Module):
   """The convolutions of Mnih et al. (2015), flattened.
 
   Takes uint8 frames [B, H, W] or stacks of them [B, H, W, C], scales them to
@@ -72,7 +75,7 @@ class NatureTorso(nn.Module):
     activation: applied after each convolution.
   """
 
-  padding: str = 'SAME'
+  padding: Padding = 'SAME'
   kernel_init: Initializer = nn.initializers.xavier_uniform()
   activation: Activation = nn.relu
 
@@ -94,7 +97,7 @@ class NatureTorso(nn.Module):
     return x.reshape(x.shape[0], -1)
 
 
-class NatureCNN(nn.Module):
+class NatureCNN(modules.Module):
   """The network of DQN on Atari: Mnih et al. (2015).
 
   Human-level control through deep reinforcement learning.
@@ -112,7 +115,7 @@ class NatureCNN(nn.Module):
   """
 
   num_outputs: int
-  padding: str = 'SAME'
+  padding: Padding = 'SAME'
   hidden: Sequence[int] = (512,)
   kernel_init: Initializer = nn.initializers.xavier_uniform()
   activation: Activation = nn.relu
@@ -125,7 +128,7 @@ class NatureCNN(nn.Module):
     return output_layer(self, x)
 
 
-class MinAtarTorso(nn.Module):
+class MinAtarTorso(modules.Module):
   """The convolution of Young & Tian (2019), flattened.
 
   Takes one-hot grids [B, H, W, C] of any type and returns features [B, F]; for
@@ -137,7 +140,7 @@ class MinAtarTorso(nn.Module):
     activation: applied after the convolution.
   """
 
-  padding: str = 'VALID'
+  padding: Padding = 'VALID'
   kernel_init: Initializer = nn.initializers.xavier_uniform()
   activation: Activation = nn.relu
 
@@ -155,7 +158,7 @@ class MinAtarTorso(nn.Module):
     return x.reshape(x.shape[0], -1)
 
 
-class MinAtarCNN(nn.Module):
+class MinAtarCNN(modules.Module):
   """The network of MinAtar's DQN: Young & Tian (2019).
 
   MinAtar: An Atari-Inspired Testbed for Thorough and Reproducible Reinforcement
@@ -173,7 +176,7 @@ class MinAtarCNN(nn.Module):
   """
 
   num_outputs: int
-  padding: str = 'VALID'
+  padding: Padding = 'VALID'
   hidden: Sequence[int] = (128,)
   kernel_init: Initializer = nn.initializers.xavier_uniform()
   activation: Activation = nn.relu
@@ -186,7 +189,7 @@ class MinAtarCNN(nn.Module):
     return output_layer(self, x)
 
 
-class MLPTorso(nn.Module):
+class MLPTorso(modules.Module):
   """Hidden dense layers on a flattened observation.
 
   Attributes:
@@ -217,7 +220,7 @@ class MLPTorso(nn.Module):
     return hidden_layers(self, x, self.activation)
 
 
-class MLP(nn.Module):
+class MLP(modules.Module):
   """Dense layers on a flattened observation: `MLPTorso` and a linear layer.
 
   Attributes:
@@ -249,7 +252,7 @@ class MLP(nn.Module):
     return output_layer(self, torso(observation))
 
 
-class ActorCritic(nn.Module):
+class ActorCritic(modules.Module):
   """A policy's outputs and a value, as PPO's authors initialize them.
 
   Attributes:
@@ -261,7 +264,7 @@ class ActorCritic(nn.Module):
   """
 
   num_outputs: int
-  torso: Callable = functools.partial(
+  torso: modules.Maker = functools.partial(
     MLPTorso,
     hidden=(64, 64),
     activation=nn.tanh,
@@ -275,7 +278,7 @@ class ActorCritic(nn.Module):
     """Returns outputs [B, num_outputs] and values [B]."""
 
     def features():
-      x = config.configured(self.torso)()(observation)
+      x = config.make(self, 'torso')(observation)
       for units in self.hidden:
         orthogonal = initializers.orthogonal(np.sqrt(2))
         x = nn.relu(layers.Dense(units, kernel_init=orthogonal)(x))
@@ -292,7 +295,7 @@ class ActorCritic(nn.Module):
     return outputs, value[:, 0]
 
 
-class FourierBasis(nn.Module):
+class FourierBasis(modules.Module):
   """Linear in the Fourier basis: Konidaris, Osentoski & Thomas (2011).
 
   Value Function Approximation in Reinforcement Learning using the Fourier

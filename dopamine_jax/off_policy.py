@@ -1,9 +1,8 @@
 """What agents share that learn from a replay, whoever acted then."""
 
-from collections.abc import Callable
-
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import config
+from dopamine_jax.replay import base
 from dopamine_jax.replay import uniform
 
 
@@ -17,7 +16,7 @@ class OffPolicy(agent_lib.Agent):
     n_step: rewards summed before bootstrapping.
   """
 
-  replay: Callable = uniform.UniformReplay
+  replay: base.Maker = uniform.UniformReplay
   gamma: float = 0.99
   n_step: int = 1
 
@@ -26,7 +25,8 @@ class OffPolicy(agent_lib.Agent):
     self.require_at_least(1, 'n_step')
     self.require_fraction('gamma')
 
-  def make_replay(self, stack: int) -> uniform.UniformReplay:
+  def make_replay(self, stack: int) -> base.Replay:
     """See base class."""
-    replay = config.configured(self.replay)
-    return replay(n_step=self.n_step, gamma=self.gamma, stack=stack)
+    return config.make(
+      *(self, 'replay'), n_step=self.n_step, gamma=self.gamma, stack=stack
+    )

@@ -15,6 +15,7 @@ import optax
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import config
 from dopamine_jax import distributions
+from dopamine_jax import modules
 from dopamine_jax import normalization
 from dopamine_jax import optimization
 from dopamine_jax import returns
@@ -50,8 +51,8 @@ class OnPolicy(agent_lib.Agent):
     normalize_rewards: by the running variance of discounted returns.
   """
 
-  network: Callable
-  optimizer: optax.GradientTransformation
+  network: modules.Maker
+  optimizer: optimization.Optimizer
   update_period: int
   num_epochs: int
   num_minibatches: int
@@ -91,6 +92,12 @@ class OnPolicy(agent_lib.Agent):
       updates: int32 scalar, updates so far.
     """
     raise NotImplementedError
+
+  def last_count(self, name, agent_steps):
+    """See base class; an update takes many gradient steps."""
+    updates = super().last_count(name, agent_steps)
+    each = self.num_epochs * self.num_minibatches
+    return updates * each if name == 'optimizer' else updates
 
   def stop(self) -> Callable[[dict[str, jax.Array]], jax.Array] | None:
     """Returns what ends an update early, see `optimization.descend`."""
@@ -165,4 +172,4 @@ class OnPolicy(agent_lib.Agent):
   def module(self):
     """The network, a Flax module."""
     outputs = distributions.num_outputs(self.action_space)
-    return config.configured(self.network)(num_outputs=outputs)
+    return config.make(self, 'network', num_outputs=outputs)

@@ -1,26 +1,49 @@
 """Steps of gradient descent, and what is worth logging of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from dopamine_jax import errors
+
+# A setting whose value is an optimizer. `optax.MultiSteps` is none of optax's
+# own type, but has its two functions.
+Optimizer = optax.GradientTransformation | optax.MultiSteps
+
+
+def chain(args: Sequence[Optimizer]) -> optax.GradientTransformation:
+  """Returns `optax.chain(*args)`.
+
+  It stands behind `@optax.chain()` in gin files, which can't pass a function
+  its arguments by position: `optax.chain.args = [@optax.sgd(), ...]`.
+  """
+  return optax.chain(*args)
+
 
 def clipped(
-  optimizer: optax.GradientTransformation, max_norm: float
+  optimizer: Optimizer, max_norm: float
 ) -> optax.GradientTransformation:
   """Returns an optimizer of gradients whose global norm is clipped.
 
   That is `optax.chain(optax.clip_by_global_norm(max_norm), optimizer)`, for gin
   files, which can't pass a function its arguments by position.
+
+  Raises:
+    UserError: if the norm is not above 0.
   """
+  if not max_norm > 0:
+    raise errors.UserError(
+      f'optimization.clipped.max_norm = {max_norm} is too small; it must be '
+      'above 0.'
+    )
   return optax.chain(optax.clip_by_global_norm(max_norm), optimizer)
 
 
 def apart(
-  **optimizers: optax.GradientTransformation | None,
+  **optimizers: Optimizer | None,
 ) -> optax.GradientTransformation:
   """Returns one optimizer of a dict of parameters, each entry with its own.
 

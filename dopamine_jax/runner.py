@@ -23,6 +23,7 @@ from dopamine_jax import python_engine
 from dopamine_jax import settings
 from dopamine_jax import signals
 from dopamine_jax import training
+from dopamine_jax import trials
 from dopamine_jax.environments import base
 from dopamine_jax.metrics import base as metrics_base
 from dopamine_jax.metrics import console
@@ -102,20 +103,12 @@ class Runner(settings.Settings):
         'shows the agent after an evaluation, and evaluation_episodes = 0 '
         'means that there is none; set it to 1 or more',
       )
-    for collector in self.collectors:
-      if not callable(collector):
-        self.refuse(
-          'collectors',
-          'holds something made already; name the class or function that '
-          'makes it, as in [@csv_file.CSV], without parentheses',
-        )
-    for metric in self.health:
-      if not isinstance(metric, health_lib.Metric):
-        self.refuse(
-          'health',
-          'holds what is no health.Metric; make each, as in '
-          '[@health.DormantNeurons()], with parentheses',
-        )
+    if self.num_iterations * self.training_steps >= 2**31:
+      self.refuse(
+        'num_iterations',
+        f'with training_steps = {self.training_steps} is more than 2**31 agent '
+        'steps, which is as far as they are counted',
+      )
     if self.training_steps % self.num_envs:
       self.refuse(
         'training_steps',
@@ -133,6 +126,18 @@ class Runner(settings.Settings):
       action_space=environments.action_space,
     )
 
+  def make_collectors(self) -> list[metrics_base.Collector]:
+    """Returns the collectors, which are yet to be opened."""
+    made = [config.build(make) for make in self.collectors]
+    for collector in made:
+      if not isinstance(collector, metrics_base.Collector):
+        self.refuse(
+          'collectors',
+          f'makes what is of type {type(collector).__name__}; expected '
+          'base.Collector',
+        )
+    return made
+
   def make_engine(
     self,
     environments: base.VectorEnvironment,
@@ -142,16 +147,22 @@ class Runner(settings.Settings):
   ) -> engine_lib.Engine:
     """Returns the engine that trains these seeds, without a state."""
     agent = self.make_agent(environments)
-    return config.configured(self.engine)(
-      loop.Loop(
+    replay = agent.make_replay(self.environment.stack)
+    steps = self.num_iterations * self.training_steps
+    trials.check(agent, lambda name: agent.last_count(name, steps))
+    trials.check(replay, lambda name: agent.last_count('', steps))
+    return config.make(
+      self,
+      'engine',
+      loop=loop.Loop(
         agent=agent,
-        replay=agent.make_replay(self.environment.stack),
+        replay=replay,
         reward_clip=self.environment.reward_clip,
         stack=self.environment.stack,
         num_envs=self.num_envs,
       ),
-      environments,
-      seeds,
+      environments=environments,
+      seeds=seeds,
       check_finite=check_finite,
       devices=self.devices,
     )

@@ -5,15 +5,21 @@ state, so that its methods are pure and may be traced by JAX.
 """
 
 import collections.abc
+from collections.abc import Iterator
 import dataclasses
+import functools
 import inspect
+import math
 import types
 import typing
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from dopamine_jax import errors
 
 _SCALARS = (bool, int, float, str)
+
+# Floats are float32 and counts int32, wherever JAX computes with them.
+_LARGEST = {float: 3.4e38, int: 2**31 - 1}
 
 
 class SettingError(errors.UserError):
@@ -25,13 +31,94 @@ class SettingError(errors.UserError):
     self.name = name
 
 
+class Checked:
+  """Checks the fields of a dataclass: our settings, and our Flax modules."""
+
+  def check_types(self, ignored: tuple[str, ...] = ()):
+    """Refuses each field that its annotation doesn't describe.
+
+    Numbers are to be finite, and of a size that 32 bits can hold.
+    """
+    hints = _hints(type(self))
+    for field in dataclasses.fields(self):
+      if field.name not in ignored:
+        self._check_type(field.name, hints[field.name])
+
+  def _check_type(self, name: str, hint: Any):
+    value = getattr(self, name)
+    if fits(value, hint):
+      for number in _numbers(value) if hint is not Any else ():
+        if isinstance(number, float) and not math.isfinite(number):
+          self.refuse(name, 'is not finite')
+        if abs(number) > _LARGEST[type(number)]:
+          self.refuse(name, 'is too large for the 32 bits of a number')
+      return
+    reason = f'{_what_it_is(value)}; expected {describe(hint)}'
+    if not isinstance(value, (*_SCALARS, type(None), list, tuple, dict)):
+      reason += (
+        '. (In gin, @name passes a class or function itself and @name() what '
+        'calling it returns)'
+      )
+    self.refuse(name, reason)
+
+  def refuse(self, name: str, reason: str):
+    """Raises: SettingError that names the setting, its value and `reason`."""
+    cls = type(self)
+    value = shown(getattr(self, name))
+    message = f'{full_name(cls)}.{name} = {value} {reason}.'
+    raise SettingError(cls, name, message)
+
+  def require_at_least(self, bound: float, *names: str):
+    """Refuses each that is below `bound`; None and schedules pass."""
+    for name in names:
+      if not all(value >= bound for value in self._numbers_of(name)):
+        self.refuse(name, f'is too small; it must be at least {bound}')
+
+  def require_above(self, bound: float, *names: str):
+    """Refuses each that is `bound` or below; None and schedules pass."""
+    for name in names:
+      if not all(value > bound for value in self._numbers_of(name)):
+        self.refuse(name, f'is too small; it must be above {bound}')
+
+  def require_at_most(self, bound: float, *names: str):
+    """Refuses each that is above `bound`; None and schedules pass."""
+    for name in names:
+      if not all(value <= bound for value in self._numbers_of(name)):
+        self.refuse(name, f'is too large; it must be at most {bound}')
+
+  def require_multiple(self, name: str, of: str):
+    """Refuses a setting that is not a positive multiple of another one."""
+    value, divisor = getattr(self, name), getattr(self, of)
+    if value < 1 or value % divisor:
+      self.refuse(name, f'is not a positive multiple of {of} = {divisor}')
+
+  def require_fraction(self, *names: str):
+    """Refuses each that is outside [0, 1]; None and schedules pass."""
+    for name in names:
+      if not all(0 <= value <= 1 for value in self._numbers_of(name)):
+        self.refuse(name, 'is out of range; it must lie in [0, 1]')
+
+  def require_one_of(self, name: str, choices: tuple[str, ...]):
+    """Refuses a setting that is none of these."""
+    if getattr(self, name) not in choices:
+      known = ' or '.join(map(repr, choices))
+      self.refuse(name, f'is unknown; expected {known}')
+
+  def _numbers_of(self, name: str) -> list[float]:
+    """Returns the numbers to compare; of a schedule or None there are none."""
+    value = getattr(self, name)
+    if value is None or callable(value):
+      return []
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
 @typing.dataclass_transform(frozen_default=True, kw_only_default=True)
-class Settings:
+class Settings(Checked):
   """Base class whose subclasses become frozen, keyword-only dataclasses.
 
-  Values are checked against plain annotations (`int`, `float | None`, a
-  class, a callable) when an instance is made. A subclass checks more by
-  extending `__post_init__`.
+  Values are checked against annotations (`int`, `float | None`, a class,
+  `Sequence[int]`, what makes a class) when an instance is made. A subclass
+  checks more by extending `__post_init__`.
   """
 
   def __init_subclass__(cls, **kwargs):
@@ -51,54 +138,24 @@ class Settings:
     dataclasses.dataclass(frozen=True, kw_only=True)(cls)
 
   def __post_init__(self):
-    hints = typing.get_type_hints(type(self))
-    for field in dataclasses.fields(self):
-      self._check_type(field.name, hints[field.name])
+    self.check_types()
 
   def replace(self, **changes: Any) -> Self:
     """Returns a copy with these settings changed."""
     return dataclasses.replace(self, **changes)
 
-  def _check_type(self, name: str, hint: Any):
-    alternatives = typing.get_args(hint) if is_union(hint) else (hint,)
-    value = getattr(self, name)
-    if any(_fits(value, alternative) for alternative in alternatives):
-      return
-    expected = ' or '.join(_describe(a) for a in alternatives)
-    reason = f'is of type {type(value).__name__}; expected {expected}'
-    if not isinstance(value, (*_SCALARS, type(None))):
-      reason += (
-        '. (In gin, @name passes a class or function itself and @name() what '
-        'calling it returns)'
-      )
-    self.refuse(name, reason)
 
-  def refuse(self, name: str, reason: str):
-    """Raises: SettingError that names the setting, its value and `reason`."""
-    value = getattr(self, name)
-    cls = type(self)
-    message = f'{cls.__name__}.{name} = {value!r} {reason}.'
-    raise SettingError(cls, name, message)
+def full_name(owner: type) -> str:
+  """Returns a class as a gin file names it, as in 'dqn.DQN'."""
+  module = owner.__module__.rpartition('.')[2]
+  name = owner.__name__
+  return name if module == '__main__' else f'{module}.{name}'
 
-  def require_at_least(self, bound: float, *names: str):
-    """Refuses each of these settings that is below `bound`; None passes."""
-    for name in names:
-      value = getattr(self, name)
-      if value is not None and not value >= bound:
-        self.refuse(name, f'is too small; it must be at least {bound}')
 
-  def require_multiple(self, name: str, of: str):
-    """Refuses a setting that is not a positive multiple of another one."""
-    value, divisor = getattr(self, name), getattr(self, of)
-    if value < 1 or value % divisor:
-      self.refuse(name, f'is not a positive multiple of {of} = {divisor}')
-
-  def require_fraction(self, *names: str):
-    """Refuses each setting that is outside [0, 1]; a schedule passes."""
-    for name in names:
-      value = getattr(self, name)
-      if not callable(value) and not 0 <= value <= 1:
-        self.refuse(name, 'is out of range; it must lie in [0, 1]')
+def shown(value: Any) -> str:
+  """Returns a value for a message: its beginning, if it is long."""
+  text = repr(value)
+  return text if len(text) <= 120 else f'{text[:100]}...'
 
 
 def is_union(hint: Any) -> bool:
@@ -106,28 +163,134 @@ def is_union(hint: Any) -> bool:
   return typing.get_origin(hint) in (typing.Union, types.UnionType)
 
 
-def _fits(value: Any, hint: Any) -> bool:
-  """Whether a value fits one annotation; those it can't judge pass."""
-  if hint is Any:  # A class to `isinstance`, which it then refuses.
+def fits(value: Any, hint: Any) -> bool:
+  """Whether a value fits an annotation; those it can't judge pass."""
+  if is_union(hint):
+    return any(fits(value, each) for each in typing.get_args(hint))
+  kind, parts = typing.get_origin(hint) or hint, typing.get_args(hint)
+  if kind is Any:  # A class to `isinstance`, which it then refuses.
     return True
-  if hint is type(None):
+  if kind is Literal:
+    return value in parts
+  if kind is type(None):
     return value is None
-  if isinstance(value, bool) and hint in _SCALARS:
-    return hint is bool  # True is an int to Python, never to a user.
-  if hint is float:
+  if isinstance(value, bool) and kind in _SCALARS:
+    return kind is bool  # True is an int to Python, never to a user.
+  if kind is float:
     return isinstance(value, (int, float))
-  if _is_callable(hint):
-    return callable(value)
-  return not isinstance(hint, type) or isinstance(value, hint)
+  if kind is collections.abc.Callable:
+    return callable(value) and (not parts or makes(value, parts[-1]))
+  if not isinstance(kind, type):
+    return True
+  if getattr(kind, '_is_protocol', False):
+    return callable(value) and _may_be_called_as(value, kind.__call__)
+  if isinstance(value, str) and kind is collections.abc.Sequence:
+    return False  # To Python it is one, of letters.
+  return isinstance(value, kind) and _parts_fit(value, kind, parts)
 
 
-def _is_callable(hint: Any) -> bool:
-  return typing.get_origin(hint) is collections.abc.Callable
+def _parts_fit(value: Any, kind: type, parts: tuple[Any, ...]) -> bool:
+  """Whether what a sequence or mapping holds fits `parts`, if they say it."""
+  if not parts:
+    return True
+  if issubclass(kind, collections.abc.Mapping):
+    key, entry = parts
+    return all(fits(k, key) and fits(v, entry) for k, v in value.items())
+  if issubclass(kind, tuple) and parts[-1] is not Ellipsis:
+    return len(value) == len(parts) and all(map(fits, value, parts))
+  if issubclass(kind, collections.abc.Sequence):
+    return all(fits(each, parts[0]) for each in value)
+  return True
 
 
-def _describe(hint: Any) -> str:
-  if hint is type(None):
+def makes(value: Any, kind: Any) -> bool:
+  """Whether a callable may return a `kind`, by what it is and says itself."""
+  if not isinstance(kind, type) or kind in (*_SCALARS, object):
+    return True
+  if isinstance(value, kind):
+    return False  # It is one already, and happens to be callable.
+  while isinstance(value, functools.partial):
+    value = value.func
+  if inspect.isclass(value):
+    return issubclass(value, kind)
+  try:
+    result = typing.get_type_hints(value).get('return')
+  except (TypeError, NameError, AttributeError):
+    return True
+  if result is type(None) or not isinstance(result, type):
+    return True
+  return issubclass(result, kind) or issubclass(kind, result)
+
+
+def _may_be_called_as(value: Any, example: Any) -> bool:
+  """Whether a function takes what `example` needs, and may return the same."""
+  needed = [
+    parameter
+    for parameter in inspect.signature(example).parameters.values()
+    if parameter.default is inspect.Parameter.empty
+    and parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+  ][1:]  # without `self`
+  try:
+    inspect.signature(value).bind(*needed)
+  except TypeError:
+    return False
+  except ValueError:  # it has none
+    return True
+  return makes(value, typing.get_type_hints(example).get('return'))
+
+
+def describe(hint: Any) -> str:
+  """Returns what an annotation expects, in words."""
+  if is_union(hint):
+    return ' or '.join(describe(each) for each in typing.get_args(hint))
+  kind, parts = typing.get_origin(hint) or hint, typing.get_args(hint)
+  if kind is type(None):
     return 'None'
-  if _is_callable(hint):
+  if kind is Literal:
+    return ' or '.join(map(repr, parts))
+  if kind is collections.abc.Callable:
+    made = parts[-1] if parts else None
+    if isinstance(made, type) and made is not object:
+      return f'a class or function that makes {_short_name(made)}'
     return 'a class or function'
-  return getattr(hint, '__name__', str(hint))
+  name = getattr(kind, '__name__', str(kind))
+  if name in ('Sequence', 'tuple', 'list') and parts:
+    return f'{name} of {describe(parts[0])}'
+  if name in ('Mapping', 'dict') and parts:
+    return f'{name} with keys of {describe(parts[0])}'
+  return name
+
+
+def takes(owner: Checked, name: str, kind: Any) -> bool:
+  """Whether a setting's annotation names `kind`, alone or in a union."""
+  hint = _hints(type(owner))[name]
+  return kind in (typing.get_args(hint) if is_union(hint) else (hint,))
+
+
+def _short_name(cls: type) -> str:
+  """Returns a class's name after its module, or after the library's."""
+  library = cls.__module__.partition('.')[0]
+  if library == __package__:
+    return full_name(cls)
+  return f'{library}.{cls.__name__.rpartition(".")[2]}'
+
+
+def _what_it_is(value: Any) -> str:
+  if isinstance(value, (list, tuple)):
+    inside = {type(each).__name__ for each in value}
+    return f'is a {type(value).__name__} of {", ".join(sorted(inside)) or "no"}'
+  return f'is of type {type(value).__name__}'
+
+
+def _numbers(value: Any) -> Iterator[int | float]:
+  """Yields the plain numbers of a value: it, or those that it lists."""
+  if type(value) in (int, float):
+    yield value
+  elif isinstance(value, (list, tuple)) and not hasattr(value, '_fields'):
+    for each in value:
+      yield from _numbers(each)
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+  return typing.get_type_hints(cls)

@@ -110,8 +110,7 @@ class Training:
     if self.runner.histograms:
       self.reports.add_histograms()
     self.config = config.operative()
-    for name in config.unused():
-      self.say(f'Warning: {name} is set, but nothing in this run uses it.')
+    config.refuse_unread(self.say)
     self.facts = {
       'seeds': list(self.seeds),
       'versions': run_folder.versions() | self.engine.layout.versions(),

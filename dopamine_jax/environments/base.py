@@ -118,8 +118,8 @@ class Environment(settings.Settings):
     """Raises UserError for settings that can't work."""
     super().__post_init__()
     self.require_at_least(1, 'max_steps_per_episode', 'stack')
-    if self.reward_clip is not None and not self.reward_clip > 0:
-      self.refuse('reward_clip', 'must be above 0, or None for raw rewards')
+    self.require_at_most(1_000, 'stack')
+    self.require_above(0, 'reward_clip')  # None leaves rewards raw
 
   def make(self, num_envs: int, render: bool = False) -> VectorEnvironment:
     """Makes the environments.

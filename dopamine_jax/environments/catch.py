@@ -54,6 +54,7 @@ class Catch(native.Native):
     super().__post_init__()
     self.require_at_least(2, 'rows')
     self.require_at_least(1, 'columns')
+    self.require_at_most(1_000, 'rows', 'columns')
 
   @property
   def observation_space(self) -> gymnasium.spaces.Box:

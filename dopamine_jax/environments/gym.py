@@ -62,9 +62,8 @@ class Gym(base.Environment):
     super().__post_init__()
     for name, remedy in _RESERVED.items():
       if name in self.kwargs:
-        raise errors.UserError(f'Gym.kwargs holds {name!r}: {remedy}.')
-    if self.vector not in ('sync', 'async'):
-      self.refuse('vector', "is unknown; expected 'sync' or 'async'")
+        self.refuse('kwargs', f'holds {name!r}: {remedy}')
+    self.require_one_of('vector', ('sync', 'async'))
 
   def make(self, num_envs: int, render: bool = False) -> base.VectorEnvironment:
     """Makes the environments; see `base.Environment.make`."""

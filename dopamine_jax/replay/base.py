@@ -1,5 +1,7 @@
 """The contract of a replay: settings, and pure functions over a ring."""
 
+from collections.abc import Callable
+
 import jax
 
 from dopamine_jax import agent as agent_lib
@@ -65,3 +67,6 @@ class Replay(settings.Settings):
     """
     del index, priority
     return ring
+
+
+Maker = Callable[..., Replay]

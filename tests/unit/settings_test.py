@@ -1,7 +1,8 @@
 """Tests of settings.Settings: what its subclasses are, and what they refuse."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import functools
 import math
 from typing import Any, Literal
 
@@ -30,6 +31,30 @@ class Parent(settings.Settings):
 class Child(Parent):
   period: int = 8
   extra: Parent | None = None
+
+
+def makes_child() -> Child:
+  return Child()
+
+
+def makes_text() -> str:
+  return 'a'
+
+
+def makes_anything(*args):
+  return args
+
+
+class Parts(settings.Settings):
+  many: Sequence[int] = ()
+  rates: Sequence[float] = ()
+  listed: list[int] | None = None
+  pair: tuple[int, int] = (1, 2)
+  named: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  choice: Literal['a', 'b'] = 'a'
+  makes: Callable[..., Parent] = Parent
+  makers: Sequence[Callable[[], Parent]] = ()
+  count: int = 0
 
 
 class Required(settings.Settings):
@@ -160,20 +185,55 @@ def test_annotations_that_it_cannot_judge_let_values_pass():
   class Vague(settings.Settings):
     anything: Any = 3
     optional: int | Any = 'x'
-    numbers: list[int] | None = None
-    mapping: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    choice: Literal['a', 'b'] = 'a'
 
-  vague = Vague(anything=Parent, numbers=['x'], choice='c')
-  assert (vague.anything, vague.numbers) == (Parent, ['x'])
+  vague = Vague(anything=Parent, optional=Parent)
+  assert (vague.anything, vague.optional) == (Parent, Parent)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'many': (1, 2.5)}, 'Parts.many = (1, 2.5) is a tuple of float, int'),
+    ({'many': 'ab'}, 'is of type str; expected Sequence of int'),
+    ({'many': [True]}, 'expected Sequence of int'),
+    ({'listed': ['x']}, 'expected list of int or None'),
+    ({'pair': (1,)}, 'Parts.pair = (1,)'),
+    ({'named': [1, 2]}, 'expected Mapping with keys of str'),
+    ({'named': {1: 2}}, 'expected Mapping with keys of str'),
+    ({'choice': 'c'}, "expected 'a' or 'b'"),
+    ({'makes': int}, 'a class or function that makes settings_test.Parent'),
+    ({'makes': Parent()}, 'that makes settings_test.Parent'),
+    ({'makes': makes_text}, 'that makes settings_test.Parent'),
+    ({'makers': [Parent, int]}, 'that makes settings_test.Parent'),
+    ({'many': (1, math.inf)}, 'expected Sequence of int'),
+    ({'rates': (1, math.inf)}, 'is not finite'),
+    ({'rates': (1e39,)}, 'is too large for the 32 bits of a number'),
+    ({'count': 2**31}, 'is too large for the 32 bits of a number'),
+    ({'count': 10**400}, '... is too large for the 32 bits of a number'),
+  ],
+)
+def test_what_a_setting_holds_or_makes_is_checked_too(changes, message):
+  with pytest.raises(settings.SettingError) as raised:
+    Parts(**changes)
+  assert message in str(raised.value)
+  assert len(str(raised.value)) < 400
+
+
+def test_parts_that_fit_are_kept():
+  parts = Parts(
+    many=[1, 2], rates=(1, 2.5), pair=(3, 4), named={'a': math.inf}, count=-3
+  )
+  assert parts.many == [1, 2]
+  for maker in (Child, makes_child, makes_anything, functools.partial(Parent)):
+    assert Parts(makes=maker).makes is maker
 
 
 @given(st.floats() | st.integers(-3, 3))
 def test_a_fraction_lies_between_0_and_1(rate):
   if 0 <= rate <= 1:
     assert Parent(rate=rate).rate is rate
-  else:  # NaN too
-    with pytest.raises(errors.UserError, match=r'must lie in \[0, 1\]'):
+  else:  # NaN too, and what is too large for a float of 32 bits
+    with pytest.raises(errors.UserError, match=r'\[0, 1\]|finite|too large'):
       Parent(rate=rate)
 
 
@@ -187,7 +247,7 @@ def test_a_bound_is_in_reach_and_none_passes_it():
     Parent(limit=0)
 
 
-def test_not_a_number_is_below_every_bound():
+def test_not_a_number_is_refused_whatever_its_bounds():
   class Bounded(settings.Settings):
     value: float
 
@@ -196,7 +256,7 @@ def test_not_a_number_is_below_every_bound():
       self.require_at_least(0.5, 'value')
 
   assert Bounded(value=0.5).value == 0.5
-  with pytest.raises(errors.UserError, match=r'at least 0\.5'):
+  with pytest.raises(errors.UserError, match='not finite'):
     Bounded(value=math.nan)
 
 

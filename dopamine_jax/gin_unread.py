@@ -1,0 +1,203 @@
+"""Settings that nothing reads: macros without a use, bindings of idle classes.
+
+A misspelt binding would train on with the old value and not say a word.
+"""
+
+from collections.abc import Callable, Iterator
+import difflib
+import inspect
+from typing import Any, NamedTuple
+
+from gin import config as gin_config
+
+from dopamine_jax import errors
+from dopamine_jax import gin_checks
+from dopamine_jax import gin_files
+from dopamine_jax import gin_messages
+from dopamine_jax import settings
+
+# What a user sets to choose the parts of a run; the search begins there.
+_ROOT = 'runner.Runner'
+
+
+class Binding(NamedTuple):
+  """One entry of gin's configuration."""
+
+  scope: str
+  selector: str
+  name: str
+
+  def __str__(self):
+    scope = f'{self.scope}/' if self.scope else ''
+    return f'{scope}{gin_checks.short(self.selector)}.{self.name}'
+
+
+# References that a later file or binding replaced, as they were.
+_replaced: dict[Binding, Any] = {}
+
+
+def clear():
+  """Forgets what was replaced."""
+  _replaced.clear()
+
+
+def references() -> dict[Binding, Any]:
+  """Returns the bindings that choose classes or functions."""
+  return {
+    Binding(scope, selector, name): value
+    for (scope, selector), bindings in gin_config._CONFIG.items()
+    for name, value in bindings.items()
+    if gin_checks.holds_references(value) and not selector.startswith('gin.')
+  }
+
+
+def note_replaced(before: dict[Binding, Any]):
+  """Keeps which of these references hold no longer."""
+  for binding, reference in before.items():
+    now = gin_config._CONFIG[binding.scope, binding.selector][binding.name]
+    if repr(now) != repr(reference):
+      _replaced.setdefault(binding, reference)
+
+
+def refuse_macros():
+  """Refuses macros that are set and not read.
+
+  Raises:
+    UserError: that names the setting that was probably meant.
+  """
+  read = {
+    reference.config_key[0]
+    for reference in gin_config.iterate_references(gin_config._CONFIG)
+    if reference.configurable.selector == 'gin.macro'
+  }
+  for (macro, selector), bindings in gin_config._CONFIG.items():
+    if selector == 'gin.macro' and macro not in read:
+      value = settings.shown(bindings['value'])
+      where = gin_messages.found_at(gin_messages.place_of_macro(macro))
+      raise errors.UserError(
+        f'{where}{macro} = {value} sets nothing: a name without a class is a '
+        f'macro, and nothing reads %{macro}.{_nearest(macro, value)}'
+      )
+
+
+def report(unread: list[Binding], say: Callable[[str], None]):
+  """Refuses bindings that nothing reads, or says it where they may be meant.
+
+  They may be where something replaced what they belong to (as a command line
+  does with a file's network), and in files that others include.
+
+  Raises:
+    UserError: that names the first one that is a mistake.
+  """
+  orphans = []
+  for binding, before in _replaced.items():
+    orphans += _say_replaced(binding, before, unread, say)
+  rest = []
+  for binding in unread:
+    if binding in orphans:
+      continue
+    place = _place(binding)
+    own = place is not None and place.source in gin_files.given
+    if own and (place.source == gin_files.BINDINGS or not _replaced):
+      where = gin_messages.found_at(place)
+      value = gin_config._CONFIG[binding.scope, binding.selector][binding.name]
+      raise errors.UserError(
+        f'{where}{binding} is set, but nothing in this run uses it.'
+        f'{_nearest(binding.name, settings.shown(value), binding.selector)}'
+      )
+    rest.append(str(binding))
+  if rest:
+    verb = 'is' if len(rest) == 1 else 'are'
+    say(
+      f'Warning: {", ".join(rest)} {verb} set, but nothing in this run uses '
+      f'{"it" if len(rest) == 1 else "them"}.'
+    )
+
+
+def _say_replaced(binding, before, unread, say) -> list[Binding]:
+  """Says that a number took a schedule's place; returns what that left idle."""
+  now = gin_config._CONFIG[binding.scope, binding.selector][binding.name]
+  now = gin_checks.resolved(now)
+  if not isinstance(before, gin_config.ConfigurableReference):
+    return []
+  scope, selector = before.config_key
+  idle = [each for each in unread if each[:2] == (scope, selector)]
+  if not before.evaluate or type(now) not in (int, float) or not idle:
+    return []
+  names = [each.name for each in idle]
+  first = 'init_value' if 'init_value' in names else names[0]
+  name = Binding(scope, selector, first)
+  say(
+    f'Warning: {binding} = {now} takes the place of {before!r}, so that it '
+    f'stays the same all the time. To keep the schedule, set {name} instead.'
+  )
+  return idle
+
+
+def _place(binding) -> gin_messages.Place | None:
+  target = gin_config._REGISTRY[binding.selector].wrapped
+  return gin_messages.place_of([target], binding.name)
+
+
+def _nearest(name: str, value: str, besides: str = '') -> str:
+  """Returns ' Did you mean ...?' with a setting of what this run uses."""
+  found = {}
+  for owner, names in _in_use():
+    if owner != gin_checks.short(besides):
+      for each in names:
+        found.setdefault(each, f'{owner}.{each}')
+  near = difflib.get_close_matches(name, found, n=1, cutoff=0.7)
+  return f' Did you mean `{found[near[0]]} = {value}`?' if near else ''
+
+
+def _in_use() -> Iterator[tuple[str, list[str]]]:
+  """Yields what the runner leads to, nearest first, and its settings' names."""
+  waiting = [
+    gin_config._REGISTRY[selector].wrapped
+    for _, selector in gin_config._CONFIG
+    if selector.endswith(_ROOT)
+  ]
+  seen = []
+  while waiting:
+    target = waiting.pop(0)
+    if target in seen:
+      continue
+    seen.append(target)
+    configurable = gin_config._INVERSE_REGISTRY.get(target)
+    name = (
+      gin_checks.short(configurable.selector)
+      if configurable
+      else settings.full_name(target)
+    )
+    parameters = _parameters(target)
+    yield name, list(parameters)
+    waiting += _parts(configurable, parameters)
+
+
+def _parameters(target) -> dict[str, inspect.Parameter]:
+  try:
+    found = inspect.signature(target).parameters
+  except (TypeError, ValueError):
+    return {}
+  return {k: v for k, v in found.items() if k not in ('parent', 'name')}
+
+
+def _parts(configurable, parameters) -> list[Any]:
+  """Returns the classes and functions that something is set to, or has."""
+  bound = {}
+  if configurable:
+    for (_, selector), bindings in gin_config._CONFIG.items():
+      if selector == configurable.selector:
+        bound |= bindings
+  found = [
+    reference.configurable.wrapped
+    for reference in gin_config.iterate_references(bound)
+    if not reference.configurable.selector.startswith('gin.')
+  ]
+  return found + [
+    parameter.default
+    for name, parameter in parameters.items()
+    if name not in bound
+    and inspect.isclass(parameter.default)
+    and parameter.default is not inspect.Parameter.empty
+  ]

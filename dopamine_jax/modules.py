@@ -1,0 +1,35 @@
+"""The base of our Flax modules: their fields are settings, and are checked."""
+
+from collections.abc import Callable, Sequence
+import dataclasses
+import typing
+
+from flax import linen as nn
+
+from dopamine_jax import settings
+
+# Fields that every Flax module has; no settings of ours.
+FLAX_FIELDS = ('parent', 'name')
+
+Maker = Callable[..., nn.Module]
+
+
+class Module(settings.Checked, nn.Module):
+  """A Flax module that refuses fields which can't work when it is made.
+
+  Whole numbers are sizes of something, and so at least 1.
+  """
+
+  def __post_init__(self):
+    self.check_types(ignored=FLAX_FIELDS)
+    self.require_at_least(1, *_sizes(type(self)))
+    super().__post_init__()
+
+
+def _sizes(cls: type) -> list[str]:
+  hints = typing.get_type_hints(cls)
+  return [
+    field.name
+    for field in dataclasses.fields(cls)
+    if hints[field.name] in (int, Sequence[int])
+  ]

@@ -1,0 +1,134 @@
+"""Schedules and optimizers are tried over a run's range before it starts.
+
+Both are functions, of which a setting's type says nothing: a learning rate
+below 0 climbs the loss, a schedule from 50 makes a probability of 50. So a
+schedule is asked for its value at the run's first count, its middle and its
+last, and what it says must fit its setting as a number there would. An
+optimizer is given a gradient of ones, some hundred times from each of the three
+counts: what it says must be finite, of a sane size, and lead downhill.
+"""
+
+from collections.abc import Callable
+import dataclasses
+from typing import Any
+
+import jax
+from jax.extend import core
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from dopamine_jax import settings
+
+_STEPS = 300  # powers of a decay above 1 overflow before
+_LARGEST_STEP = 10.0  # a first one, for a gradient of ones
+
+# What was found, by program: trainings in one process mostly repeat it.
+_found: dict[Any, Any] = {}
+
+
+def check(owner: settings.Settings, last_count: Callable[[str], int]):
+  """Refuses schedules and optimizers that can't work.
+
+  Args:
+    owner: an agent or replay; each of its settings is looked at.
+    last_count: returns what a setting's schedule counts up to in the run.
+
+  Raises:
+    SettingError: that names the setting, and where a schedule gives what.
+  """
+  for field in dataclasses.fields(owner):
+    value = getattr(owner, field.name)
+    last = last_count(field.name)
+    counts = np.array([0, last // 2, last], np.int32)
+    if isinstance(value, (optax.GradientTransformation, optax.MultiSteps)):
+      _check_optimizer(owner, field.name, value, counts)
+    elif callable(value) and settings.takes(owner, field.name, optax.Schedule):
+      _check_schedule(owner, field.name, value, counts)
+
+
+def _check_schedule(owner, name, schedule, counts):
+  try:
+    values = _run(schedule, counts)
+  except Exception as error:
+    owner.refuse(
+      name,
+      f'fails when it is asked for its value at a count, as a schedule is: '
+      f'{str(error).splitlines()[0]}',
+    )
+  if not isinstance(values, np.ndarray) or values.shape != counts.shape:
+    owner.refuse(name, 'gives no number when it is asked for its value')
+  for count, value in zip(counts, values, strict=True):
+    try:
+      owner.replace(**{name: value.item()})
+    except settings.SettingError as error:
+      raise settings.SettingError(
+        type(owner),
+        name,
+        f'{error} That is what its schedule gives at count {count}.',
+      ) from error
+
+
+def _check_optimizer(owner, name, optimizer, counts):
+  try:
+    finite, way, size = _run(lambda count: _descend(optimizer, count), counts)
+  except TypeError as error:
+    reason = str(error).splitlines()[0]
+    owner.refuse(name, f'fails when it is given a gradient: {reason}')
+  except Exception:
+    return  # It wants the names or shapes of true parameters.
+  for count, is_finite, up, first in zip(
+    counts, finite, way, size, strict=True
+  ):
+    if not is_finite:
+      problem = 'gives numbers that are not finite'
+    elif up > 0:
+      problem = 'climbs: it moves parameters along the gradient, so that the '
+      problem += 'loss grows; its learning rate is below 0, or is missing'
+    elif first > _LARGEST_STEP:
+      problem = f'moves parameters by {first:g} for a gradient of 1'
+    else:
+      continue
+    raise settings.SettingError(
+      type(owner),
+      name,
+      f'{settings.full_name(type(owner))}.{name} {problem} (at count {count} '
+      'of its steps).',
+    )
+
+
+def _descend(optimizer, count):
+  """Returns whether steps are finite, their sum, and the first one's size."""
+  params = {'x': jnp.full((2, 2), 0.5)}
+  gradients = jax.tree.map(jnp.ones_like, params)
+  state = jax.tree_util.tree_map_with_path(
+    lambda path, leaf: _as_counted(path, leaf, count), optimizer.init(params)
+  )
+
+  def step(state, _):
+    updates, state = optimizer.update(gradients, state, params)
+    return state, updates['x'].astype(jnp.float32)
+
+  _, updates = jax.lax.scan(step, state, length=_STEPS)
+  return (
+    jnp.isfinite(updates).all(),
+    jnp.sum(updates),
+    jnp.max(jnp.abs(updates[0])),
+  )
+
+
+def _as_counted(path, leaf, count):
+  """Returns a leaf of an optimizer's state as it is after `count` steps."""
+  is_count = getattr(path[-1], 'name', None) == 'count' if path else False
+  return jnp.asarray(count, leaf.dtype) if is_count else leaf
+
+
+def _run(function, counts):
+  """Returns NumPy's arrays of `function` at each count."""
+  program, shape = jax.make_jaxpr(jax.vmap(function), return_shape=True)(counts)
+  constants = [np.asarray(each).tobytes() for each in program.consts]
+  key = (str(program.jaxpr), *constants, counts.tobytes())
+  if key not in _found:
+    found = jax.jit(core.jaxpr_as_fun(program))(counts)
+    _found[key] = [np.asarray(each) for each in found]
+  return jax.tree.unflatten(jax.tree.structure(shape), _found[key])
