@@ -216,7 +216,7 @@ class MLPTorso(modules.Module):
     """
     x = _flatten(observation)
     if self.low is not None or self.high is not None:
-      x = 2.0 * _to_unit_interval(x, self.low, self.high, 'MLP') - 1.0
+      x = 2.0 * _to_unit_interval(x, self.low, self.high, 'networks.MLP') - 1.0
     return hidden_layers(self, x, self.activation)
 
 
@@ -330,7 +330,9 @@ class FourierBasis(modules.Module):
         the observation.
     """
     x = _flatten(observation)
-    x = _to_unit_interval(x, self.low, self.high, 'FourierBasis')
+    x = _to_unit_interval(x, self.low, self.high, 'networks.FourierBasis')
+    if (self.order + 1) ** x.shape[-1] > 1_000_000:
+      self.refuse('order', f'makes too many features of {x.shape[-1]} numbers')
     features = fourier_features(x, self.order)
     self.sow('intermediates', 'features', features)
     return layers.Dense(

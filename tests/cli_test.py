@@ -637,7 +637,7 @@ def test_a_mistake_in_the_gin_file_is_told_with_its_line(run, old, new, words):
     ("gym.Gym.id = 'my_envs:FromOne-v0'", ['start', 'Discrete']),
     ("gym.Gym.id = 'my_envs:Dictionary-v0'", ['Dict(', 'Box', 'Flatten']),
     (
-      'uniform.UniformReplay.capacity = 100_000_000_000',
+      'uniform.UniformReplay.capacity = 2_000_000_000',
       ['GB for replay', 'GB are available', 'capacity'],
     ),
     ('runner.Runner.collectors = [@csv_file.CSV()]', ['without parentheses']),
@@ -656,13 +656,27 @@ def test_a_gin_file_that_is_not_there_is_named(run):
   assert 'Did you mean dopamine_jax/configs/dqn_cartpole.gin?' in error
 
 
-def test_a_binding_that_nothing_uses_is_told(run, capsys, monkeypatch):
-  words = train('double_dqn.DoubleDQN.gamma = 0.5', options=['--quiet'])
-  monkeypatch.setattr(sys, 'argv', ['dopamine-jax', *words])
-  assert cli.main() == 0
-  error = capsys.readouterr().err
-  assert 'DoubleDQN.gamma is set, but nothing in this run uses it' in error
-  assert error.count('nothing in this run uses') == 1
+@pytest.mark.parametrize('command', ['train', 'doctor'])
+@pytest.mark.parametrize(
+  ('binding', 'words'),
+  [
+    (
+      'gamma = 0.9',
+      'gamma = 0.9 sets nothing: a name without a class is a macro, and '
+      'nothing reads %gamma. Did you mean `dqn.DQN.gamma = 0.9`?',
+    ),
+    (
+      'double_dqn.DoubleDQN.gamma = 0.5',
+      'double_dqn.DoubleDQN.gamma is set, but nothing in this run uses it. Did '
+      'you mean `dqn.DQN.gamma = 0.5`?',
+    ),
+  ],
+)
+def test_a_setting_that_nothing_reads_is_refused(run, command, binding, words):
+  folder = ['--base_dir', 'run'] if command == 'train' else []
+  asked = ['--gin_files', 'tiny.gin', '--gin_bindings', binding, *folder]
+  assert words in run(command, *asked, status=1)
+  assert not pathlib.Path('run/metrics.csv').exists()
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,13 @@ outside the package, as a user's do.
 """
 
 import importlib
+import os
 import pathlib
 import sys
 import textwrap
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from dopamine_jax import config
@@ -49,6 +52,14 @@ class Unnamed(Grandparent):
 
 class Maker(settings.Settings):
   make: Callable[..., object] = Part
+
+
+class Typed(settings.Settings):
+  make: Callable[..., Part] = Part
+
+
+def makes_text(given):
+  return 'text'
 
 
 class Plain:
@@ -512,3 +523,327 @@ def test_a_macro_without_a_value_is_named():
   message = message_of(load, 'family.Parent.number = %SIZE\n')
   assert '%SIZE' in message
   assert len(message) < 200
+
+
+# How files are read.
+
+
+def test_an_include_is_looked_for_beside_the_including_file_first(family):
+  pathlib.Path('inner').mkdir()
+  write('family.Parent.number = 1\n', 'base.gin')
+  write('family.Parent.number = 2\n', 'inner/base.gin')
+  write('include "base.gin"\n', 'inner/top.gin')
+  write('include "inner/top.gin"\n', 'outer.gin')
+  for file in ('inner/top.gin', 'outer.gin'):
+    config.load([file])
+    assert config.build(family.Parent).number == 2
+  # Then where it was looked for before: from the working folder.
+  write('include "inner/base.gin"\n', 'inner/far.gin')
+  config.load(['inner/far.gin'])
+  assert config.build(family.Parent).number == 2
+  # A mistake in it is told with its line there.
+  write('family.Parent.number = "x"\n', 'inner/base.gin')
+  config.load(['inner/top.gin'])
+  message = message_of(config.build, family.Parent)
+  assert message.startswith(line_of('"x"', 'inner/base.gin'))
+
+
+def test_a_mark_before_the_text_is_no_part_of_it(family):
+  text = HEADER.lstrip() + 'family.Parent.number = 3\n'
+  pathlib.Path('test.gin').write_bytes(b'\xef\xbb\xbf# A title\r\n')
+  with open('test.gin', 'ab') as stream:
+    stream.write(text.replace('\n', '\r\n').encode())
+  config.load(['test.gin'])
+  assert config.build(family.Parent).number == 3
+  assert config.title() == 'A title'
+
+
+@pytest.mark.parametrize(
+  ('texts', 'circle'),
+  [
+    (['include "0.gin"'], '0.gin -> 0.gin'),
+    (['include "1.gin"', 'include "0.gin"'], '0.gin -> 1.gin -> 0.gin'),
+    (['include "./sub/../0.gin"'], '0.gin -> sub/../0.gin'),
+    (
+      ['include "1.gin"', 'include "2.gin"', 'include "1.gin"'],
+      '0.gin -> 1.gin -> 2.gin -> 1.gin',
+    ),
+  ],
+)
+def test_files_that_include_each_other_are_refused(texts, circle):
+  pathlib.Path('sub').mkdir()
+  for i, text in enumerate(texts):
+    write(text, f'{i}.gin')
+  message = message_of(config.load, ['0.gin'])
+  assert f'gin files include each other: {circle}.' in message
+
+
+def test_what_is_included_twice_but_in_no_circle_is_read_twice(family):
+  write('family.Parent.number = 3\n', 'base.gin')
+  load('include "base.gin"\nfamily.Parent.number = 4\ninclude "base.gin"\n')
+  assert config.build(family.Parent).number == 3
+
+
+@pytest.mark.parametrize('encoding', ['latin-1', 'utf-16'])
+def test_another_encoding_is_told_with_its_line(encoding):
+  text = f'{HEADER}family.Parent.word = "\u00e9"\n'
+  pathlib.Path('test.gin').write_bytes(text.encode(encoding))
+  line = 1 if encoding == 'utf-16' else 4
+  for file in ('test.gin', write('include "test.gin"', 'top.gin')):
+    message = message_of(config.load, [file])
+    assert f'test.gin, line {line}: this is no UTF-8 text' in message
+
+
+@pytest.mark.parametrize(
+  ('make', 'words'),
+  [
+    (lambda path: path.mkdir(), 'is a folder'),
+    (lambda path: os.mkfifo(path), 'is no regular file'),
+    (lambda path: path.symlink_to('/dev/zero'), 'is no regular file'),
+  ],
+)
+def test_what_is_no_file_is_not_read(make, words):
+  make(pathlib.Path('odd.gin'))
+  for file in ('odd.gin', write('include "odd.gin"')):
+    message = message_of(config.load, [file])
+    assert f'odd.gin {words}; expected a gin file' in message
+
+
+# Values of gin's own, and of functions that are not ours.
+
+
+@pytest.mark.parametrize(
+  ('value', 'words'),
+  [
+    ('@gin.macro', 'is set by `NAME = value` and read by `%NAME`'),
+    ('@gin.macro()', 'is set by `NAME = value` and read by `%NAME`'),
+    ('[1, @gin.constant]', 'is set by `NAME = value` and read by `%NAME`'),
+    ('@gin.singleton', '@NAME/gin.singleton()'),
+    ('@gin.singleton()', '@NAME/gin.singleton()'),
+    ('@family', 'names a module'),
+    ('(1, 2', 'never closed'),
+    ('"""', 'never closed'),
+  ],
+)
+def test_a_value_that_is_none_is_told(value, words):
+  write('family.Parent.word = "x"')
+  message = message_of(
+    config.load, ['test.gin'], [f'family.Child.part = {value}']
+  )
+  assert words in message
+
+
+def test_macros_that_stand_for_each_other_are_told():
+  message = message_of(load, 'family.function.size = %A\n', 'A = %B', 'B = %A')
+  assert 'macros stand for each other: %A -> %B -> %A.' in message
+
+
+def test_a_part_that_needs_itself_is_told(family):
+  load('family.Child.part = @family.Child()')
+  assert 'needs itself' in message_of(config.build, family.Child)
+
+
+def test_a_singleton_of_gins_works(family):
+  load(
+    """
+    family.Child.part = @one/gin.singleton()
+    one/gin.singleton.constructor = @family.Sibling
+    """
+  )
+  first, second = (config.build(family.Child) for _ in range(2))
+  assert first.part is second.part
+
+
+@pytest.mark.parametrize(
+  ('binding', 'words'),
+  [
+    ('family.function.size = True', 'expected int'),
+    ('family.function.size = None', 'expected int'),
+    ('family.function.size = 1e400', 'is not finite'),
+    ("family.function.parts = ('a',)", 'expected Sequence of int'),
+    ('family.function.size = %N', 'expected int'),
+    ('optax.adam.learning_rate = -1', 'too small; it must be at least 0'),
+    ('optax.adam.learning_rate = None', 'expected a number or a schedule'),
+    ('optax.adam.learning_rate = True', 'expected a number or a schedule'),
+    ('optax.adam.b1 = 3', 'too large; it must be below 1'),
+    ('optax.adamw.weight_decay = -0.1', 'too small; it must be at least 0'),
+    ('optax.linear_schedule.init_value = True', 'expected a number'),
+    ('optax.linear_schedule.transition_steps = 0', 'it must be at least 1'),
+    ('optax.cosine_decay_schedule.decay_steps = -5', 'must be at least 1'),
+    ('optax.MultiSteps.every_k_schedule = 0', 'it must be at least 1'),
+    ('optax.adam.learning_rate = 1e400', 'is not finite'),
+  ],
+)
+def test_nonsense_for_functions_of_others_is_told_with_its_line(binding, words):
+  name = binding.partition(' = ')[0]
+  path = write(f"import optax\n{binding}\nN = 'a'\n" + 'M = %N\nL = %M\n')
+  path.write_text(path.read_text() + 'family.Child.part = %L\n')
+  message = message_of(config.load, [path])
+  assert message.startswith(line_of(binding) + name)
+  assert words in message
+
+
+@pytest.mark.parametrize('field', ['parent', 'name'])
+def test_fields_of_flax_itself_are_no_settings(field):
+  message = message_of(
+    load, f'import flax.linen\nflax.linen.Dense.{field} = None\n'
+  )
+  assert f"linear.Dense.{field} is Flax's own, and no setting" in message
+  assert 'features, use_bias' in message
+
+
+def test_optax_chain_takes_a_list_and_multi_steps_is_an_optimizer(family):
+  load(
+    """
+    import optax
+    family.Child.part = @optax.chain()
+    optax.chain.args = [@optax.clip(), @optax.MultiSteps()]
+    optax.clip.max_delta = 1.0
+    optax.MultiSteps:
+      opt = @optax.sgd()
+      every_k_schedule = 2
+    optax.sgd.learning_rate = 0.5
+    """
+  )
+  optimizer = config.build(family.Child).part
+  params = jnp.zeros(2)
+  state = optimizer.init(params)
+  first, state = optimizer.update(jnp.array([4.0, -0.5]), state, params)
+  second, _ = optimizer.update(jnp.array([4.0, -0.5]), state, params)
+  np.testing.assert_array_equal(first, [0.0, 0.0])
+  np.testing.assert_allclose(second, [-0.5, 0.25])
+  text = config.operative()
+  assert 'optax.chain.args = ' in text
+  pathlib.Path('again.gin').write_text(text)
+  config.load(['again.gin'])
+  config.build(family.Child)
+  assert config.operative() == text
+
+
+# What nothing reads.
+
+
+@pytest.mark.parametrize(
+  ('lines', 'words'),
+  [
+    ('size = 3', 'size = 3 sets nothing'),
+    ('part = @family.Child', 'part = @family.Child sets nothing'),
+    ('a/number = 2', 'a/number = 2 sets nothing'),
+    ('A = 1\nB = %A', 'B = %A sets nothing'),
+  ],
+)
+def test_a_macro_that_nothing_reads_is_refused(lines, words):
+  path = write(f'family.Parent.number = 1\n{lines}\n')
+  message = message_of(config.load, [path])
+  last = lines.splitlines()[-1]
+  assert message.startswith(line_of(last) + words)
+  message = message_of(
+    config.load, [write('family.Parent.number = 1')], lines.splitlines()
+  )
+  assert message.startswith(f'--gin_bindings: {words}')
+
+
+def test_a_macro_is_read_by_bindings_and_other_macros(family):
+  load('A = 1\nB = %A\nfamily.Child.part = [(%B,)]\n')
+  assert config.build(family.Child).part == [(1,)]
+
+
+def test_the_nearest_setting_is_that_of_what_the_run_uses():
+  config.load(['dopamine_jax/configs/dqn_cartpole.gin'])
+  for binding, near in (
+    ('gamma = 0.9', 'dqn.DQN.gamma = 0.9'),
+    ('num_iteration = 3', 'runner.Runner.num_iterations = 3'),
+    ('capacity = 9', 'uniform.UniformReplay.capacity = 9'),
+    ('replay = @dqn.DQN', 'dqn.DQN.replay = @dqn.DQN'),
+    ('hiden = (3,)', 'networks.MLP.hidden = (3,)'),
+    ('eps = 1e-3', 'optax.adam.eps = 0.001'),
+  ):
+    message = message_of(
+      config.load, ['dopamine_jax/configs/dqn_cartpole.gin'], [binding]
+    )
+    assert f'Did you mean `{near}`?' in message
+
+
+def report():
+  said = []
+  config.refuse_unread(said.append)
+  return said
+
+
+def test_an_idle_binding_of_a_given_file_or_the_command_line_is_refused(family):
+  load('family.Parent.number = 1\nfamily.Part.size = 5\n')
+  config.build(family.Parent)
+  message = message_of(report)
+  assert message.startswith(line_of('family.Part.size') + 'family.Part.size is')
+  load('family.Parent.number = 1\n', 'family.Part.size = 5')
+  config.build(family.Parent)
+  message = message_of(report)
+  assert message.startswith('--gin_bindings: family.Part.size is set, but')
+
+
+def test_an_idle_binding_of_an_included_file_is_said_once(family):
+  write('family.Part.size = 5\nfamily.Sibling.word = "x"\n', 'base.gin')
+  load('include "base.gin"\nfamily.Parent.number = 1\n')
+  config.build(family.Parent)
+  assert report() == [
+    'Warning: family.Part.size, family.Sibling.word are set, but nothing in '
+    'this run uses them.'
+  ]
+
+
+def test_what_the_command_line_put_out_of_use_is_said_once(family):
+  text = 'family.Maker.make = @family.Part\nfamily.Part.size = 5\n'
+  load(text, 'family.Maker.make = @family.Child')
+  config.build(config.build(family.Maker).make)
+  assert report() == [
+    'Warning: family.Part.size is set, but nothing in this run uses it.'
+  ]
+
+
+def test_a_number_in_the_place_of_a_schedule_is_one_sentence(family):
+  load(
+    """
+    import optax
+    family.Parent.rate = @a/optax.linear_schedule()
+    a/optax.linear_schedule:
+      init_value = 1.0
+      end_value = 0.5
+      transition_steps = 10
+    """,
+    'family.Parent.rate = 0.25',
+  )
+  config.build(family.Parent)
+  assert report() == [
+    'Warning: family.Parent.rate = 0.25 takes the place of '
+    '@a/optax.linear_schedule(), so that it stays the same all the time. To '
+    'keep the schedule, set a/optax.linear_schedule.init_value instead.'
+  ]
+
+
+def test_nothing_is_said_where_all_is_read(family):
+  load('family.Maker.make = @family.Part\nfamily.Part.size = 5\n')
+  config.build(config.build(family.Maker).make, given=3)
+  assert report() == []
+
+
+# What a setting makes.
+
+
+@pytest.mark.parametrize(
+  ('value', 'words'),
+  [
+    ('@family.function', 'does not fit: it does not take given'),
+    ('@family.makes_text', 'makes what is of type str; expected family.Part'),
+  ],
+)
+def test_what_a_setting_makes_is_checked_when_it_is_made(family, value, words):
+  load(f'family.Typed.make = {value}\nfamily.function.size = 3\n')
+  typed = config.build(family.Typed)
+  message = message_of(lambda: config.make(typed, 'make', given=3))
+  assert words in message
+
+
+def test_what_a_setting_makes_has_its_bindings(family):
+  load('family.Typed.make = @family.Part\nfamily.Part.size = 4\n')
+  made = config.make(config.build(family.Typed), 'make', given=3)
+  assert (made.given, made.size) == (3, 4)

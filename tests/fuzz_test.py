@@ -5,6 +5,7 @@ long form prints what it accepted, for a person to judge:
 `pytest tests/fuzz_test.py -m slow -s`.
 """
 
+import functools
 import inspect
 import random
 
@@ -26,7 +27,9 @@ import optax
 import pytest
 
 from dopamine_jax import actor_critic
+from dopamine_jax import cli
 from dopamine_jax import config
+from dopamine_jax import doctor
 from dopamine_jax import errors
 from dopamine_jax import networks
 from dopamine_jax import optimization
@@ -274,3 +277,95 @@ def test_many_random_settings_train_or_are_refused_in_a_sentence(tmp_path):
   lines = accepted(tmp_path, random.Random(2), 300)
   print('\n'.join(['Accepted:', *sorted(lines)]))
   judge(lines)
+
+
+# Command lines.
+
+SMALL = (
+  'runner.Runner.num_iterations = 1',
+  'runner.Runner.training_steps = 8',
+  'runner.Runner.evaluation_episodes = 0',
+  'uniform.UniformReplay.min_history = 100',
+  'uniform.UniformReplay.batch_size = 4',
+)
+COMMANDS = (
+  *('train', 'train', 'train', 'doctor', 'doctor', 'evaluate', 'record'),
+  *('compare', 'report', 'fingerprint', 'configs', 'trian', '', '--help'),
+)
+OPTIONS = (
+  *(('--gin_files', file) for file in ('none.gin', '.', 'bytes.gin', '')),
+  *(('--gin_files', file) for file in ('open.gin', '/dev/null', 'self.gin')),
+  ('--gin_files',),
+  *(('--gin_bindings', line) for line in ('', 'x', '=', 'gamma = 1', '\u2603')),
+  ('--gin_bindings', 'dqn.DQN.gamma = 2'),
+  ('--gin_bindings', 'import nowhere'),
+  ('--gin_bindings', 'include "self.gin"'),
+  *(('--base_dir', folder) for folder in ('', 'bytes.gin', 'bytes.gin/x')),
+  ('--base_dir',),
+  *(('--seed', seed) for seed in ('-1', 'x', '1e3', '', '9' * 30)),
+  *(('--num_seeds', number) for number in ('0', '-3', 'many', '2.5')),
+  *(('--episodes', number) for number in ('0', '-1', 'all')),
+  *(('--last', '0'), ('--metric', ''), ('--metric', 'None/Such')),
+  *(('--baseline', 'dopamine:Nobody'), ('--baseline', '')),
+  *(('--output', ''), ('--output', 'bytes.gin/x.mp4'), ('--out', '/proc/x')),
+  *(('--profile', '0'), ('--quiet',), ('--no-resume',), ('--resume=3',)),
+  *(('--nothing',), ('-x',), ('--help',), ('--',), ('run',), ('bytes.gin',)),
+  *(('damaged',), ('',), ('none/such',), ('a=damaged',), ('\u2603',)),
+)
+
+
+def words_of(random):
+  """Returns the words of a random command line."""
+  words = [random.choice(COMMANDS)]
+  if words[0] in ('train', 'doctor') and random.random() < 0.6:
+    words += ['--gin_files', 'dopamine_jax/configs/dqn_cartpole.gin']
+    for line in SMALL:
+      words += ['--gin_bindings', line]
+    if words[0] == 'train':
+      words += ['--base_dir', random.choice(['run', 'damaged', 'other'])]
+  for _ in range(random.randint(0, 3)):
+    words += random.choice(OPTIONS)
+  return words
+
+
+def run_commands(random, count, folder, monkeypatch, capsys):
+  """Runs random commands; returns those that succeeded."""
+  monkeypatch.chdir(folder)
+  monkeypatch.setattr(cli, '_prepare', lambda: None)
+  quick = functools.partial(doctor.examine, seconds=0.01)
+  monkeypatch.setattr(doctor, 'examine', quick)
+  (folder / 'bytes.gin').write_bytes(b'\xff\xfe\x00')
+  (folder / 'open.gin').write_text('dqn.DQN.gamma = (')
+  (folder / 'self.gin').write_text('include "self.gin"')
+  damaged = folder / 'damaged'
+  damaged.mkdir()
+  for name in ('run.json', 'config.gin', 'metrics.csv'):
+    (damaged / name).write_bytes(b'\xff{"a": ')
+  found = []
+  for _ in range(count):
+    words = words_of(random)
+    monkeypatch.setattr('sys.argv', ['dopamine-jax', *words])
+    try:
+      status = cli.main()
+    except SystemExit as leave:
+      status = leave.code
+    except BaseException as error:
+      raise AssertionError(f'dopamine-jax {words}') from error
+    said = capsys.readouterr().err
+    assert status in (0, 1, 2), words
+    assert 'Traceback' not in said, words
+    assert status == 0 or said.strip(), words
+    if status == 0:
+      found.append(' '.join(words))
+  return found
+
+
+def test_random_command_lines_end_in_a_sentence(tmp_path, monkeypatch, capsys):
+  run_commands(random.Random(3), 25, tmp_path, monkeypatch, capsys)
+
+
+@pytest.mark.slow
+def test_many_random_command_lines_do_too(tmp_path, monkeypatch, capsys):
+  found = run_commands(random.Random(4), 100, tmp_path, monkeypatch, capsys)
+  with capsys.disabled():
+    print('\n'.join(['Succeeded:', *sorted(found)]))
