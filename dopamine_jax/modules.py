@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Sequence
 import dataclasses
+import functools
 import typing
 
 from flax import linen as nn
 
 from dopamine_jax import settings
 
-# Fields that every Flax module has; no settings of ours.
-FLAX_FIELDS = ('parent', 'name')
+_FLAX_FIELDS = ('parent', 'name')  # that every Flax module has
 
+# A setting that makes a network.
 Maker = Callable[..., nn.Module]
 
 
@@ -21,11 +22,12 @@ class Module(settings.Checked, nn.Module):
   """
 
   def __post_init__(self):
-    self.check_types(ignored=FLAX_FIELDS)
+    self.check_types(ignored=_FLAX_FIELDS)
     self.require_at_least(1, *_sizes(type(self)))
     super().__post_init__()
 
 
+@functools.cache
 def _sizes(cls: type) -> list[str]:
   hints = typing.get_type_hints(cls)
   return [

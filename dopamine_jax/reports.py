@@ -1,6 +1,6 @@
 """An iteration's numbers, and the collectors that they go to."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import contextlib
 import resource
 import sys
@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from dopamine_jax import config
 from dopamine_jax import engine as engine_lib
 from dopamine_jax import errors
 from dopamine_jax import histograms
@@ -23,18 +22,18 @@ class Reports:
   """Carries an engine's numbers to a run's collectors.
 
   Args:
-    makers: make the collectors.
+    collectors: yet to be opened.
     engine: what trains.
     closers: what is closed with the training.
   """
 
   def __init__(
     self,
-    makers: Sequence[Callable[[], base.Collector]],
+    collectors: Sequence[base.Collector],
     engine: engine_lib.Engine,
     closers: contextlib.ExitStack,
   ):
-    self.collectors = [config.build(make) for make in makers]
+    self.collectors = collectors
     self._engine = engine
     self._closers = closers
     self._histograms: histograms.Histograms | None = None

@@ -270,7 +270,7 @@ def takes(owner: Checked, name: str, kind: Any) -> bool:
 def _short_name(cls: type) -> str:
   """Returns a class's name after its module, or after the library's."""
   library = cls.__module__.partition('.')[0]
-  if library == __package__:
+  if library not in ('flax', 'jax', 'jaxlib', 'optax'):  # deep inside it
     return full_name(cls)
   return f'{library}.{cls.__name__.rpartition(".")[2]}'
 

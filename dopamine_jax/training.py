@@ -72,7 +72,9 @@ class Training:
       environments, seeds, check_finite=runner.check_finite
     )
     # Made now, so that the operative configuration holds their settings too.
-    self.reports = reports.Reports(runner.collectors, self.engine, self.closers)
+    self.reports = reports.Reports(
+      runner.make_collectors(), self.engine, self.closers
+    )
     self.monitor = None
     self.profiler = None
     self.evaluator = None

@@ -60,7 +60,11 @@ def _check_schedule(owner, name, schedule, counts):
     owner.refuse(name, 'gives no number when it is asked for its value')
   for count, value in zip(counts, values, strict=True):
     try:
-      owner.replace(**{name: value.item()})
+      # Rounded: a way to 0 may end a hair below it.
+      number = value.item()
+      owner.replace(
+        **{name: round(number, 6) if isinstance(number, float) else number}
+      )
     except settings.SettingError as error:
       raise settings.SettingError(
         type(owner),
@@ -98,29 +102,29 @@ def _check_optimizer(owner, name, optimizer, counts):
 
 
 def _descend(optimizer, count):
-  """Returns whether steps are finite, their sum, and the first one's size."""
+  """Returns whether steps are finite, their sum, and the first one's size.
+
+  All are taken at the same count, so that no schedule is asked for what lies
+  beyond the run.
+  """
   params = {'x': jnp.full((2, 2), 0.5)}
   gradients = jax.tree.map(jnp.ones_like, params)
-  state = jax.tree_util.tree_map_with_path(
-    lambda path, leaf: _as_counted(path, leaf, count), optimizer.init(params)
-  )
 
   def step(state, _):
+    state = jax.tree_util.tree_map_with_path(counted, state)
     updates, state = optimizer.update(gradients, state, params)
     return state, updates['x'].astype(jnp.float32)
 
-  _, updates = jax.lax.scan(step, state, length=_STEPS)
+  def counted(path, leaf):
+    is_count = path and getattr(path[-1], 'name', None) == 'count'
+    return jnp.asarray(count, leaf.dtype) if is_count else leaf
+
+  _, updates = jax.lax.scan(step, optimizer.init(params), length=_STEPS)
   return (
     jnp.isfinite(updates).all(),
     jnp.sum(updates),
     jnp.max(jnp.abs(updates[0])),
   )
-
-
-def _as_counted(path, leaf, count):
-  """Returns a leaf of an optimizer's state as it is after `count` steps."""
-  is_count = getattr(path[-1], 'name', None) == 'count' if path else False
-  return jnp.asarray(count, leaf.dtype) if is_count else leaf
 
 
 def _run(function, counts):
@@ -129,6 +133,11 @@ def _run(function, counts):
   constants = [np.asarray(each).tobytes() for each in program.consts]
   key = (str(program.jaxpr), *constants, counts.tobytes())
   if key not in _found:
-    found = jax.jit(core.jaxpr_as_fun(program))(counts)
-    _found[key] = [np.asarray(each) for each in found]
+    # It runs once: to compile it well would take longer than all the rest.
+    compiled = (
+      jax.jit(core.jaxpr_as_fun(program))
+      .lower(counts)
+      .compile({'xla_backend_optimization_level': 0})
+    )
+    _found[key] = [np.asarray(each) for each in compiled(counts)]
   return jax.tree.unflatten(jax.tree.structure(shape), _found[key])

@@ -10,9 +10,11 @@ import typing
 
 from dopamine_jax.agents import dqn
 import gymnasium
+import optax
 import pytest
 
 from dopamine_jax import modules
+from dopamine_jax import networks
 from dopamine_jax import python_engine
 from dopamine_jax import runner
 from dopamine_jax import settings
@@ -29,7 +31,11 @@ GIVEN = {
   'evaluation_episodes': 1,
   'features': 3,
   'id': 'CartPole-v1',
+  'network': networks.MLP,
+  'num_epochs': 1,
   'num_iterations': 2,
+  'num_minibatches': 1,
+  'optimizer': optax.sgd(0.1),
   'num_outputs': 2,
   'steps': 8,
   'training_steps': 8,

@@ -108,3 +108,8 @@ def test_a_header_quotes_ten_fresh_seeds_or_says_how_few_it_has(path):
     return
   few = r'nly (one seed|\d+ seeds, 0 to \d, not held out from tuning)'
   assert re.search(f'{few}|[Nn]ot measured', header)
+
+
+def test_every_config_loads_and_sets_nothing_in_vain():
+  for each in config.shipped():
+    config.load([each])

@@ -69,4 +69,5 @@ class Replay(settings.Settings):
     return ring
 
 
+# A setting that makes a replay.
 Maker = Callable[..., Replay]

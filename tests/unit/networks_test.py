@@ -7,13 +7,16 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from dopamine_jax import convolution
 from dopamine_jax import errors
+from dopamine_jax import heads
 from dopamine_jax import impala
 from dopamine_jax import initializers
 from dopamine_jax import networks
+from dopamine_jax import settings
 
 
 def shapes(module, observation):
@@ -357,16 +360,34 @@ def test_minatar_cnn_does_not_scale_its_binary_input():
       (1, 10, 10, 4),
       "windows of 4x4 and padding='VALID' met an image of 1x1: no window fits",
     ),
-    (
-      networks.NatureCNN(num_outputs=2, padding='same'),
-      (1, 84, 84, 4),
-      "padding is 'same'; choose 'SAME' or 'VALID'",
-    ),
   ],
 )
 def test_images_that_do_not_fit_are_refused(network, shape, message):
   with pytest.raises(errors.UserError, match=message):
     init(network, np.zeros(shape, np.uint8))
+
+
+@pytest.mark.parametrize(
+  ('make', 'message'),
+  [
+    (lambda: networks.NatureCNN(2, padding='same'), "expected 'SAME' or 'VAL"),
+    (lambda: networks.MLP(2, hidden=(0,)), 'hidden = .* at least 1'),
+    (lambda: networks.MLP(2, hidden=(1.5,)), 'expected Sequence of int'),
+    (lambda: networks.MLP(0), 'num_outputs = 0 is too small'),
+    (lambda: networks.MLP(2, activation=networks.MLP), 'makes jax.Array'),
+    (lambda: networks.MLP(2, kernel_init=nn.relu), 'MLP.kernel_init = '),
+    (
+      lambda: networks.MLP(2, kernel_init=nn.initializers.xavier_uniform),
+      'MLP.kernel_init = ',
+    ),
+    (lambda: networks.ActorCritic(2, torso=optax.adam), 'makes flax.Module'),
+    (lambda: networks.FourierBasis(2, order=0), 'order = 0 is too small'),
+    (lambda: heads.NoisyDense(2, sigma0=-1.0), 'sigma0 = -1.0 is too small'),
+  ],
+)
+def test_settings_of_a_network_are_checked_when_it_is_made(make, message):
+  with pytest.raises(settings.SettingError, match=message):
+    make()
 
 
 # Networks of vectors.

@@ -43,8 +43,8 @@ def check(owner, last=1_000):
       'dqn.DQN.epsilon = -3.0 is out of range',
     ),
     (
-      lambda: agent(dqn.DQN, epsilon=lambda count: 1.0 - count / 500),
-      'dqn.DQN.epsilon = -1.0 is out of range; it must lie in [0, 1]. That is '
+      lambda: agent(dqn.DQN, epsilon=lambda count: 1.0 - count / 900),
+      'dqn.DQN.epsilon = -0.111111 is out of range; it must lie in [0, 1]. That is '
       'what its schedule gives at count 1000.',
     ),
     (
@@ -52,14 +52,14 @@ def check(owner, last=1_000):
       'pqn.PQN.epsilon = False is of type bool',
     ),
     (
-      lambda: agent(ppo.PPO, clip=optax.linear_schedule(0.1, -0.1, 1_000)),
+      lambda: agent(ppo.PPO, clip=optax.linear_schedule(0.2, -0.1, 1_000)),
       'ppo.PPO.clip = -0.1',
     ),
     (
       lambda: prioritized.PrioritizedReplay(
         beta=optax.linear_schedule(0.4, 4.0, 1_000)
       ),
-      'prioritized.PrioritizedReplay.beta = 4.0',
+      'prioritized.PrioritizedReplay.beta = 2.2',
     ),
     (
       lambda: agent(dqn.DQN, epsilon=lambda count: 0.1 * count / count),
@@ -75,7 +75,7 @@ def check(owner, last=1_000):
     (lambda: agent(dqn.DQN, optimizer=optax.scale_by_adam()), 'climbs'),
     (
       lambda: agent(
-        dqn.DQN, optimizer=optax.sgd(optax.linear_schedule(0.1, -0.1, 1_000))
+        dqn.DQN, optimizer=optax.sgd(optax.linear_schedule(0.2, -0.1, 1_000))
       ),
       'climbs: it moves parameters along the gradient, so that the loss grows; '
       'its learning rate is below 0, or is missing (at count 1000 of its steps',
@@ -90,11 +90,14 @@ def check(owner, last=1_000):
       lambda: agent(pqn.PQN, optimizer=optax.MultiSteps(optax.adam(-1e-3), 4)),
       'pqn.PQN.optimizer climbs',
     ),
-    (lambda: agent(dqn.DQN, optimizer=optax.adam(None)), 'given a gradient'),
+    (lambda: agent(dqn.DQN, optimizer=optax.adam(None)), 'climbs'),
     (lambda: agent(dqn.DQN, optimizer=optax.adam(1.0, b1=3.0)), 'not finite'),
     (lambda: agent(dqn.DQN, optimizer=optax.sgd(1.0, 1.5)), 'not finite'),
     (lambda: agent(dqn.DQN, optimizer=optax.adam(float('nan'))), 'not finite'),
-    (lambda: agent(dqn.DQN, optimizer=optax.adam(50.0)), 'by 50'),
+    (
+      lambda: agent(dqn.DQN, optimizer=optax.adam(50.0)),
+      'moves parameters by 49.9',
+    ),
     (lambda: agent(dqn.DQN, optimizer=optax.lbfgs()), 'given a gradient'),
     *(
       (lambda name=name: agent(sac.SAC, **{name: optax.adam(-1e-3)}), name)
