@@ -31,10 +31,10 @@ _NO_NUMBERS = (
   collections.abc.Callable,
 )
 
-# The least and the largest number that a parameter of optax's makes sense with,
-# and whether it may be the largest itself. Optax takes any; what is beyond
-# trains uphill, not at all, or without the schedule that was asked for.
 _INF = math.inf
+# The least number that a parameter of optax's makes sense with, and the least
+# one above that does no longer. Optax takes any; what is beyond trains uphill,
+# not at all, or without the schedule that was asked for.
 _OPTAX_BOUNDS = {
   'learning_rate': (0, _INF),
   'init_value': (-_INF, _INF),

@@ -120,18 +120,17 @@ def _say_replaced(binding, before, unread, say) -> list[Binding]:
   now = gin_checks.resolved(now)
   if not isinstance(before, gin_config.ConfigurableReference):
     return []
-  scope, selector = before.config_key
-  idle = [each for each in unread if each[:2] == (scope, selector)]
-  if not before.evaluate or type(now) not in (int, float) or not idle:
+  if not before.evaluate or type(now) not in (int, float):
     return []
-  names = [each.name for each in idle]
+  scope, selector = before.config_key
+  names = list(_parameters(before.configurable.wrapped))
   first = 'init_value' if 'init_value' in names else names[0]
   name = Binding(scope, selector, first)
   say(
     f'Warning: {binding} = {now} takes the place of {before!r}, so that it '
     f'stays the same all the time. To keep the schedule, set {name} instead.'
   )
-  return idle
+  return [each for each in unread if each[:2] == (scope, selector)]
 
 
 def _place(binding) -> gin_messages.Place | None:

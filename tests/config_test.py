@@ -820,6 +820,24 @@ def test_a_number_in_the_place_of_a_schedule_is_one_sentence(family):
   ]
 
 
+def test_it_is_said_too_where_another_setting_still_has_the_schedule(family):
+  load(
+    """
+    import optax
+    family.Parent.rate = @optax.linear_schedule()
+    family.Child.part = @optax.linear_schedule()
+    optax.linear_schedule:
+      init_value = 1.0
+      end_value = 0.5
+      transition_steps = 10
+    """,
+    'family.Parent.rate = 0.25',
+  )
+  config.build(family.Child)
+  [said] = report()
+  assert 'set optax.linear_schedule.init_value instead' in said
+
+
 def test_nothing_is_said_where_all_is_read(family):
   load('family.Maker.make = @family.Part\nfamily.Part.size = 5\n')
   config.build(config.build(family.Maker).make, given=3)

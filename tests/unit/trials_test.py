@@ -44,8 +44,8 @@ def check(owner, last=1_000):
     ),
     (
       lambda: agent(dqn.DQN, epsilon=lambda count: 1.0 - count / 900),
-      'dqn.DQN.epsilon = -0.111111 is out of range; it must lie in [0, 1]. That is '
-      'what its schedule gives at count 1000.',
+      'dqn.DQN.epsilon = -0.111111 is out of range; it must lie in [0, 1]. '
+      'That is what its schedule gives at count 1000.',
     ),
     (
       lambda: agent(pqn.PQN, epsilon=lambda count: count > 3),
@@ -96,7 +96,7 @@ def check(owner, last=1_000):
     (lambda: agent(dqn.DQN, optimizer=optax.adam(float('nan'))), 'not finite'),
     (
       lambda: agent(dqn.DQN, optimizer=optax.adam(50.0)),
-      'moves parameters by 49.9',
+      'by 49.9',
     ),
     (lambda: agent(dqn.DQN, optimizer=optax.lbfgs()), 'given a gradient'),
     *(
