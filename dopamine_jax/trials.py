@@ -133,11 +133,18 @@ def _run(function, counts):
   constants = [np.asarray(each).tobytes() for each in program.consts]
   key = (str(program.jaxpr), *constants, counts.tobytes())
   if key not in _found:
-    # It runs once: to compile it well would take longer than all the rest.
-    compiled = (
-      jax.jit(core.jaxpr_as_fun(program))
-      .lower(counts)
-      .compile({'xla_backend_optimization_level': 0})
-    )
-    _found[key] = [np.asarray(each) for each in compiled(counts)]
+    # It runs once, on a few numbers: to compile it well, or for an accelerator,
+    # would take longer than all the rest.
+    with jax.default_device(_cpu()):
+      lowered = jax.jit(core.jaxpr_as_fun(program)).lower(counts)
+      compiled = lowered.compile({'xla_backend_optimization_level': 0})
+      _found[key] = [np.asarray(each) for each in compiled(counts)]
   return jax.tree.unflatten(jax.tree.structure(shape), _found[key])
+
+
+def _cpu() -> jax.Device | None:
+  """Returns a CPU, or None where JAX is told to see none."""
+  try:
+    return jax.local_devices(backend='cpu')[0]
+  except RuntimeError:
+    return None
