@@ -142,6 +142,8 @@ def _is_flax_module(target) -> bool:
 
 def _refuse_flax_fields(target, bindings):
   for name in set(bindings) & set(_FLAX_FIELDS):
+    if name == 'name' and bindings[name] is None:
+      continue  # Its default, which a run's own configuration holds.
     names = [
       each
       for each in inspect.signature(target).parameters

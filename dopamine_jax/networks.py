@@ -29,6 +29,7 @@ from dopamine_jax import modules
 
 Initializer = nn.initializers.Initializer
 Activation = Callable[[jax.Array], jax.Array]
+Bounds = Sequence[float] | np.ndarray | None
 Padding = Literal['SAME', 'VALID']
 
 
@@ -202,8 +203,8 @@ class MLPTorso(modules.Module):
   """
 
   hidden: Sequence[int] = (512, 512)
-  low: Sequence[float] | None = None
-  high: Sequence[float] | None = None
+  low: Bounds = None
+  high: Bounds = None
   activation: Activation = nn.relu
   kernel_init: Initializer = nn.initializers.xavier_uniform()
 
@@ -234,8 +235,8 @@ class MLP(modules.Module):
 
   num_outputs: int
   hidden: Sequence[int] = (512, 512)
-  low: Sequence[float] | None = None
-  high: Sequence[float] | None = None
+  low: Bounds = None
+  high: Bounds = None
   activation: Activation = nn.relu
   kernel_init: Initializer = nn.initializers.xavier_uniform()
 
@@ -317,8 +318,8 @@ class FourierBasis(modules.Module):
 
   num_outputs: int
   order: int = 3
-  low: Sequence[float] | None = None
-  high: Sequence[float] | None = None
+  low: Bounds = None
+  high: Bounds = None
   kernel_init: Initializer = nn.initializers.xavier_uniform()
 
   @nn.compact

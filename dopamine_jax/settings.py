@@ -54,10 +54,11 @@ class Checked:
           self.refuse(name, 'is too large for the 32 bits of a number')
       return
     reason = f'{_what_it_is(value)}; expected {describe(hint)}'
-    if not isinstance(value, (*_SCALARS, type(None), list, tuple, dict)):
+    parts = value if isinstance(value, (list, tuple)) else [value]
+    if not all(isinstance(x, (*_SCALARS, type(None), dict)) for x in parts):
       reason += (
-        '. (In gin, @name passes a class or function itself and @name() what '
-        'calling it returns)'
+        '. (In gin, @name without parentheses passes a class or function '
+        'itself, and @name() what calling it returns)'
       )
     self.refuse(name, reason)
 
@@ -205,7 +206,7 @@ def _parts_fit(value: Any, kind: type, parts: tuple[Any, ...]) -> bool:
 
 def makes(value: Any, kind: Any) -> bool:
   """Whether a callable may return a `kind`, by what it is and says itself."""
-  if not isinstance(kind, type) or kind in (*_SCALARS, object):
+  if not isinstance(kind, type) or kind in (*_SCALARS, object, Any):
     return True
   if isinstance(value, kind):
     return False  # It is one already, and happens to be callable.
@@ -217,7 +218,7 @@ def makes(value: Any, kind: Any) -> bool:
     result = typing.get_type_hints(value).get('return')
   except (TypeError, NameError, AttributeError):
     return True
-  if result is type(None) or not isinstance(result, type):
+  if result in (type(None), Any) or not isinstance(result, type):
     return True
   return issubclass(result, kind) or issubclass(kind, result)
 

@@ -12,17 +12,20 @@ import re
 import shlex
 import shutil
 import sys
+import types
 import warnings
 
 import gymnasium
 import imageio as legacy_imageio
 import imageio.v3 as imageio
 import numpy as np
+import psutil
 import pytest
 import typer
 
 from dopamine_jax import cli
 from dopamine_jax import folder_lock
+from dopamine_jax import trials
 
 TINY = """
 from __gin__ import dynamic_registration
@@ -637,13 +640,17 @@ def test_a_mistake_in_the_gin_file_is_told_with_its_line(run, old, new, words):
     ("gym.Gym.id = 'my_envs:FromOne-v0'", ['start', 'Discrete']),
     ("gym.Gym.id = 'my_envs:Dictionary-v0'", ['Dict(', 'Box', 'Flatten']),
     (
-      'uniform.UniformReplay.capacity = 2_000_000_000',
+      'uniform.UniformReplay.capacity = 1_000_000_000',
       ['GB for replay', 'GB are available', 'capacity'],
     ),
     ('runner.Runner.collectors = [@csv_file.CSV()]', ['without parentheses']),
   ],
 )
-def test_what_can_not_work_is_refused_before_training(run, binding, words):
+def test_what_can_not_work_is_refused_before_training(
+  run, binding, words, monkeypatch
+):
+  little = types.SimpleNamespace(available=10**9)
+  monkeypatch.setattr(psutil, 'virtual_memory', lambda: little)
   error = run(*train(binding), status=1)
   for word in words:
     assert word in error
@@ -843,7 +850,13 @@ def test_a_report_films_the_agent_if_asked(run, trained):
 # NaN.
 
 
-def test_training_stops_at_the_first_update_that_is_not_finite(run):
+@pytest.fixture
+def untried(monkeypatch):
+  """Lets optimizers begin that the trial before a training would refuse."""
+  monkeypatch.setattr(trials, 'check', lambda owner, last_count: None)
+
+
+def test_training_stops_at_the_first_update_that_is_not_finite(run, untried):
   bindings = (
     'runner.Runner.training_steps = 20',
     'runner.Runner.num_iterations = 5',
@@ -865,7 +878,7 @@ def test_training_stops_at_the_first_update_that_is_not_finite(run):
   assert 'after iteration 2' in text
 
 
-def test_the_guard_against_nan_can_be_switched_off(run):
+def test_the_guard_against_nan_can_be_switched_off(run, untried):
   run(
     *train(
       'optax.adam.learning_rate = 1e38', 'runner.Runner.check_finite = False'
@@ -873,7 +886,7 @@ def test_the_guard_against_nan_can_be_switched_off(run):
   )
 
 
-def test_the_seed_with_the_nan_is_named(run):
+def test_the_seed_with_the_nan_is_named(run, untried):
   error = run(
     *train(
       'optax.adam.learning_rate = 1e38',

@@ -175,8 +175,8 @@ def test_a_sure_prediction_has_a_priority():
     ({'num_atoms': 1}, 'num_atoms = 1.*at least 2'),
     ({'v_min': 3.0}, r'v_min = 3\.0 does not fit v_max = 3\.0'),
     ({'v_min': 4.0}, r'v_min = 4\.0 does not fit v_max = 3\.0'),
-    ({'v_max': float('inf')}, 'v_min = .* does not fit v_max = inf.*finite'),
-    ({'v_max': float('nan')}, 'v_min = .* does not fit v_max = nan.*finite'),
+    ({'v_max': float('inf')}, 'v_max = inf is not finite'),
+    ({'v_max': float('nan')}, 'v_max = nan is not finite'),
   ],
 )
 def test_settings_that_cannot_work_are_refused(settings, message):

@@ -265,9 +265,12 @@ def test_iqn_refuses_what_does_not_fit():
   ('settings', 'message'),
   [
     ({'n_step': 3}, r'n_step = 3 .*log-policy.*Set n_step = 1'),
-    ({'tau': 0.0}, r'tau = 0\.0 must be above 0'),
+    ({'tau': 0.0}, r'tau = 0\.0 is too small; it must be above 0'),
     ({'alpha': 1.5}, r'alpha = 1\.5.*\[0, 1\]'),
-    ({'log_policy_min': 0.1}, r'log_policy_min = 0\.1 must be at most 0'),
+    (
+      {'log_policy_min': 0.1},
+      r'log_policy_min = 0\.1 is too large',
+    ),
     ({'gamma': 1.5}, r'gamma = 1\.5.*\[0, 1\]'),
   ],
 )

@@ -364,7 +364,7 @@ def test_a_temperature_without_optimizer_stays():
   assert 'TemperatureLoss' not in metrics
 
 
-@pytest.mark.parametrize('tau', [0.0, 0.5, 1.0])
+@pytest.mark.parametrize('tau', [0.25, 0.5, 1.0])
 def test_the_targets_move_towards_the_critics(tau):
   agent = make(tau=tau)
   params, target_params, sample = random_problem()
@@ -445,11 +445,20 @@ def test_actions_may_have_any_shape(shape):
     ({'tau': 1.5}, r'tau = 1\.5.*\[0, 1\]'),
     ({'gamma': -1.0}, r'gamma = -1\.0.*\[0, 1\]'),
     ({'n_step': 0}, 'n_step = 0.*at least 1'),
-    ({'temperature': 0.0}, r'temperature = 0\.0 must be above 0'),
-    ({'temperature': np.inf}, 'temperature = inf must be above 0 and finite'),
-    ({'reward_scale': 0.0}, r'reward_scale = 0\.0 must be above 0'),
-    ({'reward_scale': -0.1}, r'reward_scale = -0\.1 must be above 0'),
-    ({'reward_scale': np.nan}, 'reward_scale = nan must be above 0 and finite'),
+    (
+      {'temperature': 0.0},
+      r'temperature = 0\.0.*it must be above 0',
+    ),
+    ({'temperature': np.inf}, 'temperature = inf is not finite'),
+    (
+      {'reward_scale': 0.0},
+      r'reward_scale = 0\.0.*it must be above 0',
+    ),
+    (
+      {'reward_scale': -0.1},
+      r'reward_scale = -0\.1.*it must be above 0',
+    ),
+    ({'reward_scale': np.nan}, 'reward_scale = nan is not finite'),
     ({'log_temperature_loss': 1}, 'log_temperature_loss = 1 .*expected bool'),
     ({'actor_optimizer': None}, 'actor_optimizer.*GradientTransformation'),
   ],

@@ -2,8 +2,10 @@
 
 import pathlib
 import re
+import types
 
 from jax import monitoring
+import psutil
 import pytest
 from typer import testing
 
@@ -160,15 +162,17 @@ def test_nothing_is_compiled_while_it_is_timed(name, monkeypatch):
   assert len(set(seen)) < len(seen)
 
 
-def test_a_replay_that_does_not_fit_is_not_made():
-  huge = 'uniform.UniformReplay.capacity = 100_000_000_000'
+def test_a_replay_that_does_not_fit_is_not_made(monkeypatch):
+  little = types.SimpleNamespace(available=10**9)
+  monkeypatch.setattr(psutil, 'virtual_memory', lambda: little)
+  huge = 'uniform.UniformReplay.capacity = 1_000_000_000'
   found = examine('dqn_cartpole.gin', bindings=[huge])
   assert not found.fits
   assert found.learning is None
 
 
 def test_the_command_prints_it(monkeypatch):
-  monkeypatch.setattr(doctor.examine, '__defaults__', (1, 0.2))
+  monkeypatch.setattr(doctor.examine, '__defaults__', (1, 0.2, print))
   words = ['doctor', '--gin_files', str(ROOT / 'configs/dqn_cartpole.gin')]
   result = testing.CliRunner().invoke(cli.app, words)
   assert result.exit_code == 0, result.exception

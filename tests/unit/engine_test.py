@@ -7,6 +7,7 @@ actions how many updates it has had: so the order of things can be read off.
 from collections.abc import Callable
 import dataclasses
 import functools
+import types
 
 from dopamine_jax.agents import dqn
 import gin
@@ -15,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import psutil
 import pytest
 
 from dopamine_jax import agent as agent_lib
@@ -689,12 +691,16 @@ def test_evaluation_is_periodic_and_always_last(tmp_path):
 # What can't work.
 
 
-def test_what_does_not_fit_into_memory_is_refused_with_the_figure(tmp_path):
+def test_what_does_not_fit_into_memory_is_refused_with_the_figure(
+  tmp_path, monkeypatch
+):
+  little = types.SimpleNamespace(available=10**9)
+  monkeypatch.setattr(psutil, 'virtual_memory', lambda: little)
   # A slot: an observation of 8 bytes, an action and a reward of 4 each, the
   # step's status of 1 and its age of 4: 21 bytes.
-  agent = functools.partial(Spy, capacity=10**12)
+  agent = functools.partial(Spy, capacity=10**9)
   with pytest.raises(
-    errors.UserError, match=r'needs 21000\.0 GB.*GB are available.*capacity'
+    errors.UserError, match=r'needs 21\.0 GB.*GB are available.*capacity'
   ):
     train(tmp_path, Scripted(), agent)
 

@@ -153,7 +153,7 @@ def test_a_class_or_function_in_a_wrong_place_explains_gins_references():
     Child(extra=Parent)
   message = str(raised.value)
   assert 'is of type type; expected Parent or None' in message
-  assert '@name passes a class or function itself and @name()' in message
+  assert '@name without parentheses passes a class or' in message
 
 
 def test_the_error_knows_the_class_and_the_setting():
