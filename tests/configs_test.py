@@ -45,15 +45,59 @@ def shrunk(path):
   )
 
 
-@pytest.fixture(params=config.shipped(), ids=lambda path: path.stem)
-def path(request):
+def names(path):
+  """Returns what a config is made of: classes, functions, environments."""
+  text = re.sub('#.*', '', path.read_text())
+  used = set(re.findall(r"@(?:\w+/)?(\w+\.\w+)|\bid = '(.*)'", text))
+  agent = re.search(r'agent = @(\S+)', text)[1]
+  module = agent.partition('.')[0]
+  parts = {''.join(each) for each in used}
+  parts = {part for part in parts if not part.startswith(f'{module}.')}
+  environment = re.search(r'environment = @(\S+)\(', text)[1]
+  replay = 'replay' if 'replay = @' in text else 'rollout'
+  return parts | {agent, f'{environment}, {replay}'}
+
+
+def marked(paths):
+  """Returns configs; slow ones name nothing that a quicker one doesn't."""
+  seen = set()
+  costly = ('atari', 'full_rainbow', 'mujoco', 'minatar')
+
+  def cost(path):
+    return *(each in path.stem for each in costly), 'cart' not in path.stem
+
+  for path in sorted(paths, key=cost):
+    marks = () if names(path) - seen else pytest.mark.slow
+    seen |= names(path)
+    yield pytest.param(path, marks=marks, id=path.stem)
+
+
+def skip_without_extras(path):
   for name, module in EXTRAS.items():
-    if name in request.param.stem:
+    if name in path.stem:
       pytest.importorskip(module)
-  return request.param
 
 
+every = pytest.mark.parametrize(
+  'path', config.shipped(), ids=lambda path: path.stem
+)
+
+
+@every
+def test_a_config_is_complete(path):
+  skip_without_extras(path)
+  config.load([path])
+  made = config.build(runner.Runner)
+  environments = made.environment.make(made.num_envs)
+  engine = made.make_engine(environments, [0], check_finite=True)
+  assert engine.abstract_state().agent.params
+  environments.close()
+  assert not list(config.unused())
+
+
+@pytest.mark.parametrize('path', marked(config.shipped()))
 def test_a_config_trains_and_resumes_exactly(path, tmp_path, monkeypatch):
+  skip_without_extras(path)
   whole, stopped = tmp_path / 'whole', tmp_path / 'stopped'
   save = checkpoints.Checkpoints.save
 
@@ -79,6 +123,7 @@ def test_a_config_trains_and_resumes_exactly(path, tmp_path, monkeypatch):
   assert fingerprint.fingerprint(stopped) == fingerprint.fingerprint(whole)
 
 
+@every
 def test_a_config_fits_on_60_lines_and_says_what_to_expect(path):
   lines = path.read_text().splitlines()
   assert len(lines) <= 60
