@@ -95,7 +95,7 @@ def test_a_config_is_complete(path):
   assert not list(config.unused())
 
 
-@pytest.mark.parametrize('path', marked(config.shipped()))
+@pytest.mark.parametrize('path', [*marked(config.shipped())])
 def test_a_config_trains_and_resumes_exactly(path, tmp_path, monkeypatch):
   skip_without_extras(path)
   whole, stopped = tmp_path / 'whole', tmp_path / 'stopped'

@@ -102,6 +102,8 @@ def config(agent: str, engine: str) -> str:
   text = re.sub(r'^gym\.Gym\.id = .*\n', '', text, flags=re.M)
   game = 'Pendulum' if agent == 'sac.SAC' else 'CartPole'
   module = agent.partition('.')[0]
+  if module == 'munchausen':  # which takes single steps
+    text = re.sub(r'\bn_step = .*', 'n_step = 1', text)
   if engine == 'python':
     world, modules = 'gym.Gym', 'from dopamine_jax.environments import gym\n'
     chosen = f"gym.Gym.id = '{game}-v1'\n"
@@ -152,8 +154,11 @@ class Killer:
     self.kills = {}
     self.lost = {}
     self._references = {}
-    cache = {'XDG_CACHE_HOME': str(folder / 'cache')}
-    self._environment = os.environ | cache | {'PYTHONPATH': str(ROOT)}
+    self._environment = os.environ | {
+      'XDG_CACHE_HOME': str(folder / 'cache'),
+      'PYTHONPATH': str(ROOT),
+      'JAX_DISABLE_MOST_OPTIMIZATIONS': '0',  # as for users
+    }
 
   def train(self, job, run, phase='none', number=0, seconds=None) -> int:
     """Starts a process, or goes on with its run; returns its status.
