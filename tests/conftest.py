@@ -49,11 +49,14 @@ def optimized():
 
 
 @pytest.fixture(autouse=True, scope='module')
-def random_bits_as_jax_lowers_them():
-  """Takes back what commands do for their process, `threefry.write_out`.
+def as_if_alone():
+  """Takes back what a file's tests did to their process, as commands do.
 
-  It takes programs with much noise three times as long to compile.
+  A configuration would be another file's. Random bits that are written out
+  (`threefry.write_out`) take programs with much noise three times as long to
+  compile.
   """
+  import gin
   from jax._src.interpreters import mlir
   import jax.extend.random
 
@@ -61,3 +64,4 @@ def random_bits_as_jax_lowers_them():
   original = lowerings[jax.extend.random.threefry2x32_p]
   yield
   lowerings[jax.extend.random.threefry2x32_p] = original
+  gin.clear_config()
