@@ -35,6 +35,7 @@ NOT_RUN = {
   'make ': 'installs, or is this very test',
   'pip install': 'installs',
   '.venv/bin/python -m pytest': 'is this very test',
+  'python -m benchmarks': 'takes minutes',
   'tensorboard --logdir': 'serves until it is stopped',
   'runner.Runner.collectors = [@console.Console': 'names a class of yours',
   'runner.Runner.health = [@health.DormantNeurons(), @ranks': 'likewise',
@@ -224,7 +225,7 @@ def test_what_is_not_run_is_there():
 def test_every_block_is_of_a_kind_that_is_run():
   for name, text in PAGES.items():
     for language in re.findall(r'^ *```(\w+)$', text, re.MULTILINE):
-      assert language in ('sh', 'python', 'gin'), f'{name}: {language}'
+      assert language in ('sh', 'python', 'gin', 'text'), f'{name}: {language}'
 
 
 def test_what_is_installed_can_be():
