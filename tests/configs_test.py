@@ -1,10 +1,12 @@
 """Every shipped gin file: builds, learns, and says what to expect of it."""
 
 import re
+import shutil
 
 import numpy as np
 import pytest
 
+from dopamine_jax import checkpoints
 from dopamine_jax import config
 from dopamine_jax import fingerprint
 from dopamine_jax import runner
@@ -43,38 +45,85 @@ def shrunk(path):
   )
 
 
-@pytest.fixture(params=config.shipped(), ids=lambda path: path.stem)
-def path(request):
+def names(path):
+  """Returns what a config is made of: classes, functions, environments."""
+  text = re.sub('#.*', '', path.read_text())
+  used = set(re.findall(r"@(?:\w+/)?(\w+\.\w+)|\bid = '(.*)'", text))
+  agent = re.search(r'agent = @(\S+)', text)[1]
+  module = agent.partition('.')[0]
+  parts = {''.join(each) for each in used}
+  parts = {part for part in parts if not part.startswith(f'{module}.')}
+  environment = re.search(r'environment = @(\S+)\(', text)[1]
+  replay = 'replay' if 'replay = @' in text else 'rollout'
+  return parts | {agent, f'{environment}, {replay}'}
+
+
+def marked(paths):
+  """Returns configs; slow ones name nothing that a quicker one doesn't."""
+  seen = set()
+  costly = ('atari', 'full_rainbow', 'mujoco', 'minatar')
+
+  def cost(path):
+    return *(each in path.stem for each in costly), 'cart' not in path.stem
+
+  for path in sorted(paths, key=cost):
+    marks = () if names(path) - seen else pytest.mark.slow
+    seen |= names(path)
+    yield pytest.param(path, marks=marks, id=path.stem)
+
+
+def skip_without_extras(path):
   for name, module in EXTRAS.items():
-    if name in request.param.stem:
+    if name in path.stem:
       pytest.importorskip(module)
-  return request.param
 
 
-def test_a_config_trains_and_resumes_exactly(path, tmp_path):
+every = pytest.mark.parametrize(
+  'path', config.shipped(), ids=lambda path: path.stem
+)
+
+
+@every
+def test_a_config_is_complete(path):
+  skip_without_extras(path)
+  config.load([path])
+  made = config.build(runner.Runner)
+  environments = made.environment.make(made.num_envs)
+  engine = made.make_engine(environments, [0], check_finite=True)
+  assert engine.abstract_state().agent.params
+  environments.close()
+  assert not list(config.unused())
+
+
+@pytest.mark.parametrize('path', [*marked(config.shipped())])
+def test_a_config_trains_and_resumes_exactly(path, tmp_path, monkeypatch):
+  skip_without_extras(path)
+  whole, stopped = tmp_path / 'whole', tmp_path / 'stopped'
+  save = checkpoints.Checkpoints.save
+
+  def save_and_copy(self, iteration, *args, **kwargs):
+    save(self, iteration, *args, **kwargs)
+    if iteration == 1:  # as a kill would leave it
+      shutil.copytree(whole, stopped)
+
   def train(folder, files, bindings, says=()):
     config.load(files, bindings)
     said = []
-    statistics = config.build(runner.Runner).train(
-      tmp_path / folder, say=said.append
-    )
+    statistics = config.build(runner.Runner).train(folder, say=said.append)
     assert [message[:8] for message in said] == list(says)
     return statistics
 
-  statistics = train('whole', [path], shrunk(path))
+  with monkeypatch.context() as patch:
+    patch.setattr(checkpoints.Checkpoints, 'save', save_and_copy)
+    statistics = train(whole, [path], shrunk(path))
   assert statistics['Train/Updates'][0] >= 2
   assert np.isfinite(statistics['Train/Loss'][0])
-  # Its operative config repeats it, stopped after one iteration of the two.
-  again = [tmp_path / 'whole' / 'config.gin']
-  train('stopped', again, ['runner.Runner.num_iterations = 1'])
-  train('stopped', again, [], says=['Going on'])
-  whole, stopped = (
-    fingerprint.fingerprint(tmp_path / folder)
-    for folder in ('whole', 'stopped')
-  )
-  assert whole == stopped
+  # Its operative config repeats it.
+  train(stopped, [stopped / 'config.gin'], [], says=['Going on'])
+  assert fingerprint.fingerprint(stopped) == fingerprint.fingerprint(whole)
 
 
+@every
 def test_a_config_fits_on_60_lines_and_says_what_to_expect(path):
   lines = path.read_text().splitlines()
   assert len(lines) <= 60

@@ -4,6 +4,7 @@ import os
 import tempfile
 
 import hypothesis
+import pytest
 
 # JAX reads these when it is first imported, which is after this file.
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
@@ -17,6 +18,11 @@ _compilation_cache = tempfile.TemporaryDirectory(prefix='dopamine_jax_tests_')
 os.environ['JAX_COMPILATION_CACHE_DIR'] = _compilation_cache.name
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
 
+# Most of a test's time is XLA's, and what it optimizes is no matter of ours:
+# numbers are compared within a tolerance, or with what was compiled likewise.
+# Tests of a program's memory ask for `optimized`.
+os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
+
 
 def pytest_unconfigure():
   _compilation_cache.cleanup()
@@ -29,3 +35,33 @@ hypothesis.settings.register_profile(
   'ci', deadline=None, max_examples=30, derandomize=True
 )
 hypothesis.settings.load_profile('ci' if os.environ.get('CI') else 'local')
+
+
+@pytest.fixture
+def optimized():
+  """Has XLA optimize what a test compiles, as it does for users."""
+  import jax
+
+  before = jax.config.jax_disable_most_optimizations
+  jax.config.update('jax_disable_most_optimizations', False)
+  yield
+  jax.config.update('jax_disable_most_optimizations', before)
+
+
+@pytest.fixture(autouse=True, scope='module')
+def as_if_alone():
+  """Takes back what a file's tests did to their process, as commands do.
+
+  A configuration would be another file's. Random bits that are written out
+  (`threefry.write_out`) take programs with much noise three times as long to
+  compile.
+  """
+  import gin
+  from jax._src.interpreters import mlir
+  import jax.extend.random
+
+  lowerings = mlir._platform_specific_lowerings['cpu']
+  original = lowerings[jax.extend.random.threefry2x32_p]
+  yield
+  lowerings[jax.extend.random.threefry2x32_p] = original
+  gin.clear_config()

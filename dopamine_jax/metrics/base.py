@@ -65,6 +65,9 @@ class Collector:
   name the class in gin, next to those that you keep:
 
   ```python
+  from dopamine_jax.metrics import base
+
+
   class Best(base.Collector):
     '''Prints each evaluation that beats all earlier ones.'''
 

@@ -299,6 +299,7 @@ def test_a_chunk_is_as_long_as_a_third_of_a_second_allows(monkeypatch):
   assert pace.length == 100
 
 
+@pytest.mark.usefixtures('optimized')
 def test_no_second_ring_is_held():
   capacity, fields = 200_000, 4 + 4 + 4 + 1 + 4 + 4  # bytes a slot
   agent = functools.partial(Spy, capacity=capacity)

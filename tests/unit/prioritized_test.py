@@ -297,6 +297,7 @@ def test_priorities_of_slots_without_a_valid_transition_change_nothing():
   np.testing.assert_array_equal(leaves(ring), before)
 
 
+@pytest.mark.usefixtures('optimized')
 @pytest.mark.parametrize('seeds', [None, 3])
 @pytest.mark.parametrize('method', ['add', 'reprioritize'])
 def test_writes_into_the_donated_buffers(method, seeds):

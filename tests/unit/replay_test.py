@@ -424,6 +424,7 @@ def test_reprioritize_leaves_the_ring_as_it_is():
   assert replay.reprioritize(ring, np.zeros(2, int), np.ones(2)) is ring
 
 
+@pytest.mark.usefixtures('optimized')
 @pytest.mark.parametrize('seeds', [None, 3])
 def test_add_writes_into_the_donated_buffers(seeds):
   kind = Kind(3, 4, 2, np.uint8, (8, 8))

@@ -140,6 +140,7 @@ def awkward_trees():
       yield f'{name}, of {len(of)} kinds', values
 
 
+@pytest.mark.usefixtures('optimized')
 def test_a_leaf_of_zero_is_never_found_among_a_million():
   rng = np.random.default_rng(1)
   fraction = np.concatenate([[0, TINY, 0.5, BELOW_ONE], rng.random(4092)])
@@ -175,6 +176,7 @@ def counts(tree, key, size):
   return jnp.zeros(size, jnp.int32).at[found.ravel()].add(1)
 
 
+@pytest.mark.usefixtures('optimized')
 @pytest.mark.parametrize('kind', ['equal', 'uneven'])
 def test_of_a_million_leaves_each_is_drawn_by_its_value(kind):
   # Without `finer`, a part of one in 2**23 makes equal leaves differ: by 6%.
@@ -199,6 +201,7 @@ def test_of_a_million_leaves_each_is_drawn_by_its_value(kind):
   assert abs(chi_squared - freedom) < 6 * np.sqrt(2 * freedom)
 
 
+@pytest.mark.usefixtures('optimized')
 def test_writes_into_the_donated_buffers():
   tree = sum_tree.init(MILLION)
   before = [level.unsafe_buffer_pointer() for level in tree.levels]

@@ -1,0 +1,270 @@
+"""Kills trainings by SIGKILL, and compares them with some that never were.
+
+    python -m tests.kills --kills 100
+
+Every agent trains on both engines, with one seed and with three, in processes
+of their own. They die at random moments of each phase, some several times, and
+go on by the same command. In the end each must have the fingerprint of a run
+that was never killed. Prints a line a kill; exits with 1 if one was lost.
+"""
+
+import argparse
+import dataclasses
+import itertools
+import json
+import os
+import pathlib
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+from dopamine_jax import checkpoints
+from dopamine_jax import fingerprint
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+# Agents by the shipped configuration that they train from, made small.
+CONFIGS = {
+  'dqn.DQN': 'dqn_cartpole',
+  'double_dqn.DoubleDQN': 'dqn_cartpole',
+  'c51.C51': 'c51_cartpole',
+  'rainbow.Rainbow': 'rainbow_cartpole',
+  'full_rainbow.FullRainbow': 'full_rainbow_cartpole',
+  'quantile.QuantileDQN': 'quantile_cartpole',
+  'iqn.IQN': 'iqn_cartpole',
+  'munchausen.MunchausenDQN': 'munchausen_cartpole',
+  'munchausen.MunchausenIQN': 'iqn_cartpole',
+  'ppo.PPO': 'ppo_cartpole',
+  'pqn.PQN': 'pqn_cartpole',
+  'sac.SAC': 'sac_pendulum',
+}
+ITERATIONS = 6
+# A replay that wraps, targets that move, rollouts that checkpoints cut.
+SMALL = {
+  'num_iterations': ITERATIONS,
+  'training_steps': 40,
+  'num_envs': 2,
+  'evaluation_episodes': 2,
+  'evaluation_period': 2,
+  'checkpoint_period': 2,
+  'hidden': '(8,)',
+  'capacity': 110,
+  'batch_size': 8,
+  'min_history': 30,
+  'target_update_period': 20,
+  'num_epochs': 2,
+  'num_minibatches': 2,
+}
+ENGINES = ('python', 'compiled')
+SEEDS = (1, 3)
+# Those of `killed.PHASES`, the start, and whatever the clock hits.
+PHASES = ('start-up', 'training', 'saving', 'evaluation', 'metrics', 'clock')
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """A training to kill."""
+
+  agent: str
+  engine: str
+  seeds: int
+
+  def __str__(self):
+    return f'{self.agent}, {self.engine}, seeds: {self.seeds}'
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+  """How a job ends that is never killed.
+
+  Attributes:
+    outcome: what has to be equal.
+    counts: moments of each phase.
+    seconds: how long its process lived.
+  """
+
+  outcome: dict
+  counts: dict
+  seconds: float
+
+
+def config(agent: str, engine: str) -> str:
+  """Returns a small training of an agent as gin."""
+  text = (ROOT / 'configs' / f'{CONFIGS[agent]}.gin').read_text()
+  for name, value in SMALL.items():
+    text = re.sub(rf'\b{name} = .*', f'{name} = {value}', text)
+  # Rollouts of 28 steps; the agents with a replay learn every step or two.
+  text = re.sub(r'\bupdate_period = \d[\d_]{2,}.*', 'update_period = 28', text)
+  text = re.sub(r'^ *(agent|environment|engine) = .*\n', '', text, flags=re.M)
+  text = re.sub(r'^gym\.Gym\.id = .*\n', '', text, flags=re.M)
+  game = 'Pendulum' if agent == 'sac.SAC' else 'CartPole'
+  module = agent.partition('.')[0]
+  if module == 'munchausen':  # which takes single steps
+    text = re.sub(r'\bn_step = .*', 'n_step = 1', text)
+  if engine == 'python':
+    world, modules = 'gym.Gym', 'from dopamine_jax.environments import gym\n'
+    chosen = f"gym.Gym.id = '{game}-v1'\n"
+  else:
+    world = f'classic.{game}'
+    modules = (
+      'from dopamine_jax import compiled\n'
+      'from dopamine_jax.environments import classic\n'
+    )
+    chosen = 'runner.Runner.engine = @compiled.CompiledEngine\n'
+  first = 'from __gin__ import dynamic_registration\n'
+  imports = (
+    f'{modules}from dopamine_jax.agents import {module}\n'
+    'from dopamine_jax.metrics import csv_file\n'
+  )
+  return text.replace(first, first + imports) + (
+    f'runner.Runner.agent = @{agent}\n'
+    f'runner.Runner.environment = @{world}()\n'
+    'runner.Runner.collectors = [@csv_file.CSV]\n'
+    'runner.Runner.max_to_keep = 2\n'
+    f'{world}.max_steps_per_episode = 15\n{chosen}'
+  )
+
+
+def outcome(run: pathlib.Path) -> dict:
+  """Returns what two equal runs have in common."""
+  kept = checkpoints.Checkpoints(run).iterations()
+  return fingerprint.fingerprint(run) | {'checkpoints': kept}
+
+
+class Lost(Exception):
+  """A process that ended in another way than it should."""
+
+
+class Killer:
+  """Starts processes, kills them, and keeps the count.
+
+  Attributes:
+    folder: where the runs lie.
+    random: what chooses the moments.
+    kills: of each run, by its folder's name.
+    lost: runs that ended otherwise, with what went wrong.
+  """
+
+  def __init__(self, folder: pathlib.Path, seed: int):
+    self.folder = folder
+    self.random = random.Random(seed)
+    self.kills = {}
+    self.lost = {}
+    self._references = {}
+    self._environment = os.environ | {
+      'XDG_CACHE_HOME': str(folder / 'cache'),
+      'PYTHONPATH': str(ROOT),
+      'JAX_DISABLE_MOST_OPTIMIZATIONS': '0',  # as for users
+    }
+
+  def train(self, job, run, phase='none', number=0, seconds=None) -> int:
+    """Starts a process, or goes on with its run; returns its status.
+
+    Args:
+      job: what to train.
+      run: the run's name.
+      phase: in which the process dies.
+      number: the moment of it in which it does; 0 for none.
+      seconds: after which it is killed; None for never.
+    """
+    file = self.folder / f'{job.agent}_{job.engine}.gin'
+    file.write_text(config(job.agent, job.engine))
+    command = [sys.executable, ROOT / 'tests' / 'killed.py', phase, str(number)]
+    command += [self.folder / 'counts.json', 'train', '--gin_files', file]
+    command += ['--base_dir', self.folder / run, '--quiet']
+    command += ['--num_seeds', str(job.seeds)]
+    with open(self.folder / 'output', 'w+') as output:
+      process = subprocess.Popen(
+        command, stdout=output, stderr=output, env=self._environment
+      )
+      try:
+        process.wait(seconds)
+      except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+      output.seek(0)
+      if process.returncode not in (0, -signal.SIGKILL):
+        raise Lost(f'status {process.returncode}:\n{output.read()}')
+    return process.returncode
+
+  def reference(self, job: Job) -> Reference:
+    """Returns how a job ends that is never killed."""
+    if job not in self._references:
+      name = f'never killed, {job}'
+      began = time.monotonic()
+      if self.train(job, name):
+        raise Lost('killed by somebody else')
+      seconds = time.monotonic() - began
+      counts = json.loads((self.folder / 'counts.json').read_text())
+      if missing := set(PHASES) - {'clock'} - set(counts):
+        raise Lost(f'{job} has no moments of {missing}: see tests/killed.py')
+      self._references[job] = Reference(
+        outcome(self.folder / name), counts, seconds
+      )
+    return self._references[job]
+
+  def run(self, job: Job, phases: list[str]):
+    """Trains a job, killed once in each phase, to its end."""
+    reference = self.reference(job)
+    name = f'{len(self.kills):03d}, {job}'
+    self.kills[name] = []
+    try:
+      for phase in phases:
+        if not (moment := self._kill(job, name, phase, reference)):
+          break  # It was done before that moment came.
+        self.kills[name].append(moment)
+        total = sum(map(len, self.kills.values()))
+        print(f'kill {total}: {name}: {moment}', flush=True)
+      if self.train(job, name):
+        raise Lost('killed by somebody else')
+      actual = outcome(self.folder / name)
+      if wrong := [k for k, v in reference.outcome.items() if actual[k] != v]:
+        raise Lost(f'other {", ".join(wrong)}')
+    except Exception as error:  # Whatever it is, this run is lost.
+      self.lost[name] = f'{type(error).__name__}: {error}'
+    end = self.lost.get(name, 'equal')
+    print(f'  {name}: {end}', flush=True)
+
+  def _kill(self, job, name, phase, reference):
+    """Returns when the process was killed; nothing if it came to its end."""
+    if phase == 'clock':
+      seconds = self.random.uniform(0, reference.seconds)
+      status = self.train(job, name, seconds=seconds)
+      return f'after {seconds:.2f} s' if status else ''
+    most = reference.counts[phase]
+    if phase != 'start-up':  # So many are left, or fewer.
+      done = checkpoints.Checkpoints(self.folder / name).iterations()
+      most = int(most * (1 - max(done, default=0) / ITERATIONS))
+    number = self.random.randint(1, max(most, 1))
+    status = self.train(job, name, phase, number)
+    return f'{phase}, moment {number} of {most}' if status else ''
+
+
+def main(words: list[str] | None = None) -> int:
+  """Returns 0 if every run that was killed ended like one that was not."""
+  parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+  parser.add_argument('--kills', type=int, default=100)
+  parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument('--agents', nargs='*', default=list(CONFIGS))
+  args = parser.parse_args(words)
+  jobs = [Job(*j) for j in itertools.product(args.agents, ENGINES, SEEDS)]
+  with tempfile.TemporaryDirectory(prefix='kills_') as folder:
+    killer = Killer(pathlib.Path(folder), args.seed)
+    killer.random.shuffle(jobs)
+    phases, count = itertools.cycle(PHASES), 0
+    for job in itertools.cycle(jobs):
+      if count >= args.kills:
+        break
+      several = min(killer.random.randint(1, 4), args.kills - count)
+      killer.run(job, list(itertools.islice(phases, several)))
+      count = sum(map(len, killer.kills.values()))
+    equal = count - sum(len(killer.kills[name]) for name in killer.lost)
+    print(f'{equal} of {count} equal, in {len(killer.kills)} runs')
+    return 1 if killer.lost else 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())

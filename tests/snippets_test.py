@@ -1,0 +1,255 @@
+"""What the README and the documentation show works, typed as it stands there.
+
+The blocks of a page are taken in their order, in a folder of their own: files
+that the text says to write are written, commands of ours are run, and Python
+and gin have the imports that they show. Trainings are short by bindings that
+are added to each command; nothing else is changed.
+"""
+
+import dataclasses
+import importlib
+import itertools
+import os
+import pathlib
+import re
+import runpy
+import shlex
+import sys
+
+import pytest
+
+from dopamine_jax import cli
+from tests import small
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+FILES = [
+  *('README.md', 'dopamine_jax/analysis/__init__.py'),
+  *('CONTRIBUTING.md', 'dopamine_jax/metrics/base.py'),
+  *sorted(str(p.relative_to(ROOT)) for p in (ROOT / 'docs').rglob('*.md')),
+]
+PAGES = {name: (ROOT / name).read_text('utf-8') for name in FILES}
+# Pages that are read after another, by one who has done what that shows.
+AFTER = {'README.md': ['dopamine_jax/analysis/__init__.py']}
+# Commands and blocks that aren't run, by how they begin, and why.
+NOT_RUN = {
+  'make ': 'installs, or is this very test',
+  'pip install': 'installs',
+  '.venv/bin/python -m pytest': 'is this very test',
+  'python -m benchmarks': 'takes minutes',
+  'tensorboard --logdir': 'serves until it is stopped',
+  'runner.Runner.collectors = [@console.Console': 'names a class of yours',
+  'runner.Runner.health = [@health.DormantNeurons(), @ranks': 'likewise',
+}
+# Those that only the long form runs, which is marked slow.
+COSTLY = {
+  'dopamine_jax/configs/dqn_atari.gin': 'images',
+  'runs/breakout': 'images',
+  '--num_seeds': 'a program of its own',
+}
+# What a reader of a page has already.
+OWN_FILES = {
+  'corridor.py': """
+import gymnasium
+import numpy as np
+
+
+class Corridor(gymnasium.Env):
+  '''Ten places; at the last one it ends.'''
+
+  observation_space = gymnasium.spaces.Box(0.0, 9.0, (1,), np.float32)
+  action_space = gymnasium.spaces.Discrete(2)
+
+  def reset(self, *, seed=None, options=None):
+    super().reset(seed=seed)
+    self.place = 0
+    return np.array([0.0], np.float32), {}
+
+  def step(self, action):
+    self.place = max(0, self.place + 2 * int(action) - 1)
+    seen = np.array([self.place], np.float32)
+    return seen, -1.0, self.place == 9, False, {}
+
+
+gymnasium.register('Corridor-v0', Corridor, max_episode_steps=50)
+""",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+  """A fenced block of a page.
+
+  Attributes:
+    language: what stands behind the fence.
+    text: the block itself.
+    file: what the sentence before it calls it; empty if it has no name.
+  """
+
+  language: str
+  text: str
+  file: str
+
+
+def blocks(page: str) -> list[Block]:
+  """Returns a page's blocks that a reader can type."""
+  found = []
+  for match in re.finditer(
+    r'^( *)```(sh|python|gin)\n(.*?)^\1```$', page, re.MULTILINE | re.DOTALL
+  ):
+    before = page[: match.start()].rstrip().rpartition('\n\n')[2]
+    named = re.search(r'`(\w+\.(?:py|gin))`[^`]*:$', before)
+    text = re.sub(rf'^{match[1]}', '', match[3], flags=re.MULTILINE)
+    found.append(Block(match[2], text, named[1] if named else ''))
+  return found
+
+
+def commands(text: str) -> list[list[str]]:
+  """Returns the words of each command of a block of shell."""
+  lines = text.replace('\\\n', ' ').splitlines()
+  return [words for line in lines if (words := shlex.split(line, True))]
+
+
+def is_left_out(text: str, long: bool) -> bool:
+  """Returns whether a command or block isn't run, or not in the short form."""
+  if any(text.startswith(each) for each in NOT_RUN):
+    return True
+  return not long and any(each in text for each in COSTLY)
+
+
+class Reader:
+  """Types what a page shows, in the current folder.
+
+  Attributes:
+    long: whether costly commands are run too.
+  """
+
+  def __init__(self, monkeypatch, capfd, long: bool):
+    self.long = long
+    self._monkeypatch = monkeypatch
+    self._capfd = capfd
+    self._number = 0
+
+  def type(self, block: Block):
+    """Does with a block what its reader would."""
+    if block.file:
+      pathlib.Path(block.file).write_text(block.text)
+    elif block.language == 'sh':
+      for words in commands(block.text):
+        self._run(words)
+    elif not is_left_out(block.text, self.long):
+      self._number += 1
+      file = pathlib.Path(f'snippet_{self._number}.{block.language}')
+      if block.language == 'python':
+        file.write_text(block.text)
+        runpy.run_path(str(file))
+      else:
+        self._train_with(file, block.text)
+
+  def _train_with(self, file: pathlib.Path, text: str):
+    """Trains with lines of gin: a file by itself, or the end of another."""
+    basis = 'dopamine_jax/configs/dqn_cartpole.gin'
+    files = [basis, str(file)]
+    if 'import dynamic_registration' not in text:
+      text = (ROOT / 'configs' / 'dqn_cartpole.gin').read_text() + text
+      files = [str(file)]
+    file.write_text(text)
+    words = [word for name in files for word in ('--gin_files', name)]
+    self._run(['dopamine-jax', 'train', *words, '--base_dir', f'{file}.run'])
+
+  def _run(self, words: list[str]):
+    """Runs a command of ours in this process."""
+    line = shlex.join(words)
+    if is_left_out(line, self.long):
+      return
+    assert words[0] == 'dopamine-jax', line
+    if words[1] == 'train':
+      files = [
+        word
+        for option, word in itertools.pairwise(words)
+        if option == '--gin_files'
+      ]
+      for binding in small.bindings(files):
+        words = [*words, '--gin_bindings', binding]
+    with self._monkeypatch.context() as patch:
+      patch.setattr(sys, 'argv', words)
+      patch.setattr(sys, 'path', list(sys.path))
+      status = cli.main()
+    printed = self._capfd.readouterr()
+    assert status == 0, line + '\n' + printed.out + printed.err
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+  """Is the current one; modules that are imported from it are forgotten."""
+  monkeypatch.chdir(tmp_path)
+  for name, text in OWN_FILES.items():
+    (tmp_path / name).write_text(text)
+  importlib.invalidate_caches()
+  before = set(sys.modules)
+  yield tmp_path
+  for name in set(sys.modules) - before:
+    file = getattr(sys.modules[name], '__file__', None) or ''
+    if file.startswith(str(tmp_path) + os.sep):
+      del sys.modules[name]
+
+
+LONG = pytest.param(True, marks=pytest.mark.slow, id='all')
+SHOWING = [name for name in FILES if blocks(PAGES[name])]
+FIRST = [n for n in SHOWING if not any(n in later for later in AFTER.values())]
+
+
+@pytest.mark.parametrize('long', [pytest.param(False, id='cheap'), LONG])
+@pytest.mark.parametrize('page', FIRST)
+def test_what_a_page_shows_works(page, long, folder, monkeypatch, capfd):
+  if long:
+    pytest.importorskip('ale_py')
+  reader = Reader(monkeypatch, capfd, long)
+  for name in (page, *AFTER.get(page, ())):
+    for block in blocks(PAGES[name]):
+      reader.type(block)
+
+
+def test_what_is_not_run_is_there():
+  shown = []
+  for block in itertools.chain(*(blocks(PAGES[name]) for name in SHOWING)):
+    is_shell = block.language == 'sh'
+    shown += map(shlex.join, commands(block.text)) if is_shell else [block.text]
+  for name in NOT_RUN:
+    assert any(each.startswith(name) for each in shown), name
+  for name in COSTLY:
+    assert any(name in each for each in shown), name
+  for name in OWN_FILES:
+    assert name.partition('.')[0] in '\n'.join(shown), name
+
+
+def test_every_block_is_of_a_kind_that_is_run():
+  for name, text in PAGES.items():
+    for language in re.findall(r'^ *```(\w+)$', text, re.MULTILINE):
+      assert language in ('sh', 'python', 'gin', 'text'), f'{name}: {language}'
+
+
+def test_what_is_installed_can_be():
+  setup = (ROOT / 'setup.py').read_text('utf-8')
+  extras = re.findall(r"^  '(\w+)':", setup, re.MULTILINE)
+  targets = (ROOT / 'Makefile').read_text('utf-8')
+  for text in PAGES.values():
+    for named in re.findall(r'pip install \S+\[(\w+)\]', text):
+      assert named in (*extras, 'all'), named
+    for target in re.findall(r'^make (\w+)', text, re.MULTILINE):
+      assert f'\n{target}:' in targets, target
+
+
+@pytest.mark.parametrize(
+  ('page', 'expected'),
+  [
+    ('This is `a.py`:\n\n```python\nx\n```', Block('python', 'x\n', 'a.py')),
+    ('See `a.py`.\n\n```gin\nx = 1\n```', Block('gin', 'x = 1\n', '')),
+    ('  ```sh\n  ls \\\n    a\n  ```', Block('sh', 'ls \\\n  a\n', '')),
+  ],
+)
+def test_blocks_are_found(page, expected):
+  assert blocks(page) == [expected]
+
+
+def test_a_command_goes_on_behind_a_backslash_and_ends_at_a_comment():
+  assert commands("a 'b c' \\\n  d  # e\n# f\ng") == [['a', 'b c', 'd'], ['g']]
