@@ -11,6 +11,7 @@ import difflib
 import importlib
 import importlib.util  # gin reads package paths with it but doesn't import it.
 import inspect
+import io
 import pathlib
 import pkgutil
 import re
@@ -49,7 +50,9 @@ _inherited: set[tuple[str, str, str]] = set()
 
 
 def load(
-  gin_files: Sequence[str | pathlib.Path], gin_bindings: Sequence[str] = ()
+  gin_files: Sequence[str | pathlib.Path],
+  gin_bindings: Sequence[str] = (),
+  text: str | None = None,
 ):
   """Replaces the configuration by these files, then these bindings.
 
@@ -57,6 +60,7 @@ def load(
     gin_files: paths, of the file system or of a package, as in
       `dopamine_jax/configs/dqn_cartpole.gin`.
     gin_bindings: lines of gin, which win over the files.
+    text: what the only file says, where it was read before.
 
   Raises:
     UserError: with the file, the line and the nearest right name.
@@ -66,8 +70,12 @@ def load(
   _inherited.clear()
   for file in [str(find(file)) for file in gin_files]:
     with _explained(file):
-      _sources[file] = pathlib.Path(file).read_text('utf-8')
-      gin.parse_config_file(file)
+      if text is None:
+        text = pathlib.Path(file).read_text('utf-8')
+      _sources[file] = text
+      stream, text = io.StringIO(text), None
+      stream.name = file  # for gin's messages
+      gin.parse_config(stream)
   # A binding may name what the files import, as if it stood at their end.
   imports = {each.format() for each in gin_config._IMPORTS}
   imports = sorted(imports, key=lambda line: line != _DYNAMIC)  # that one first

@@ -63,3 +63,13 @@ NumSeeds = Annotated[
     help='Seeds trained side by side.',
   ),
 ]
+Trust = Annotated[
+  list[str],
+  typer.Option(
+    '--trust',
+    metavar='PACKAGE',
+    help='Code that the run of somebody else may import and call, besides '
+    'parts of dopamine_jax, jax, flax, optax, rlax and gymnasium; repeatable. '
+    'A run that you trained may do what it did then.',
+  ),
+]
