@@ -104,11 +104,7 @@ def evaluate(
   ] = None,
   trust: options.Trust = (),
 ):
-  """Play episodes with a training's newest checkpoint, exploration off.
-
-  Safe with a run of somebody else: of its config.gin nothing is run but parts
-  of the framework, unless --trust allows it.
-  """
+  """Play episodes with a training's newest checkpoint, exploration off."""
   _prepare(users_code=False)
   import numpy as np
 
@@ -170,11 +166,7 @@ def record(
   ] = False,
   trust: options.Trust = (),
 ):
-  """Film a training's agent (its first seed) playing, exploration off.
-
-  Safe with a run of somebody else: of its config.gin nothing is run but parts
-  of the framework, unless --trust allows it.
-  """
+  """Film a training's agent (its first seed) playing, exploration off."""
   _prepare(users_code=False)
   from dopamine_jax import trained
 

@@ -68,8 +68,8 @@ Trust = Annotated[
   typer.Option(
     '--trust',
     metavar='PACKAGE',
-    help='Code that the run of somebody else may import and call, besides '
-    'parts of dopamine_jax, jax, flax, optax, rlax and gymnasium; repeatable. '
-    'A run that you trained may do what it did then.',
+    help="What somebody else's config.gin may import and call; repeatable. "
+    'Without it their run is safe: it uses parts of dopamine_jax, jax, flax, '
+    'optax, rlax and gymnasium, or is refused. Runs that you trained need none.',
   ),
 ]

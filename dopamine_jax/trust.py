@@ -92,12 +92,11 @@ def admit(
   except UnicodeDecodeError as error:
     raise errors.UserError(f'{file} is no text in UTF-8: {error}.') from error
   verdict = signature.verify(folder, data, say)
-  named = gin_names.read(file, text)
-  if verdict.own:
-    if not (verdict.here or packages):
-      _refuse_strayed(folder, named)
-  else:
+  if not verdict.own:
+    named = gin_names.read(file, text)
     _refuse(folder, kinds.faults_of_text(named, packages), verdict.why)
+  elif not (verdict.here or packages):
+    _refuse_strayed(folder, gin_names.read(file, text))
   if packages or verdict.here:
     _find_modules_here()
   if not verdict.own:
@@ -127,11 +126,11 @@ def _refuse(folder, faults: Iterable[gin_names.Fault], why):
   remedy = ''
   if flags:
     flags = ' '.join(f'--trust {package}' for package in flags)
-    remedy = f' If you know what it does, allow it: {flags}'
+    remedy = f' If you know what they do, allow them: {flags}'
   raise errors.UserError(
     f'{folder} is not a run that you trained ({why}), and its config.gin names '
-    "what a stranger's run may not use:\n" + '\n'.join(shown) + '\nNone of it '
-    f'was run.{remedy}'
+    "what a stranger's run may not use:\n" + '\n'.join(shown) + '\nNone of '
+    f'these was run.{remedy}'
   )
 
 

@@ -114,12 +114,12 @@ ATTACKS = {
     with_agent("import os\nos.system.command = 'touch MARKER'", '@os.system()'),
     'os is none of',
   ),
-  'the system through cli': (
+  'the system through run_folder': (
     with_agent(
-      "from dopamine_jax import cli\ncli.os.system.command = 'touch MARKER'",
-      '@cli.os.system()',
+      "from dopamine_jax import run_folder\nrun_folder.os.system.command = 'touch MARKER'",
+      '@run_folder.os.system()',
     ),
-    '@cli.os.system() is defined in posix',
+    '@run_folder.os.system() is defined in posix',
   ),
   'an import through config': (
     with_agent(
@@ -263,9 +263,11 @@ ATTACKS = {
   ),
   'a reference as a key': (
     SETTINGS.replace(
-      "'CartPole-v1'", "'CartPole-v1'\n  kwargs = {@cli.os.abort(): 1}"
-    ).replace('import optax', 'import optax\nfrom dopamine_jax import cli'),
-    '@cli.os.abort() is defined in posix',
+      "'CartPole-v1'", "'CartPole-v1'\n  kwargs = {@run_folder.os.abort(): 1}"
+    ).replace(
+      'import optax', 'import optax\nfrom dopamine_jax import run_folder'
+    ),
+    '@run_folder.os.abort() is defined in posix',
   ),
   'a binding alone': (
     with_binding("runner.pathlib.Path.touch.mode = 'x'"),
@@ -273,9 +275,10 @@ ATTACKS = {
   ),
   'a scope and a macro': (
     with_agent(
-      'from dopamine_jax import cli\nevil = @a/cli.os.abort()', '%evil'
+      'from dopamine_jax import run_folder\nevil = @a/run_folder.os.abort()',
+      '%evil',
     ),
-    '@cli.os.abort() is defined in posix',
+    '@run_folder.os.abort() is defined in posix',
   ),
   'an inner class of a module that is known': (
     with_agent('from flax import linen', '@linen.jit()'),
@@ -386,8 +389,8 @@ def test_every_shipped_configuration_needs_no_trust(stranger, file):
     ),
     (
       with_agent(
-        "from dopamine_jax import cli\ncli.os.system.command = 'touch MARKER'",
-        '@cli.os.system()',
+        "from dopamine_jax import run_folder\nrun_folder.os.system.command = 'touch MARKER'",
+        '@run_folder.os.system()',
       ),
       ['posix'],
     ),
