@@ -70,6 +70,6 @@ Trust = Annotated[
     metavar='PACKAGE',
     help="What somebody else's config.gin may import and call; repeatable. "
     'Without it their run is safe: it uses parts of dopamine_jax, jax, flax, '
-    'optax, rlax and gymnasium, or is refused. Runs that you trained need none.',
+    'optax, rlax and gymnasium, or is refused. Your own runs need none.',
   ),
 ]

@@ -95,6 +95,11 @@ def with_binding(line):
   return f'{SETTINGS}{line}\n'
 
 
+SYSTEM = """\
+from dopamine_jax import run_folder
+run_folder.os.system.command = 'touch MARKER'
+"""
+
 # What a stranger may try: a configuration, and what is said of it. MARKER is
 # a file that must not come to be.
 ATTACKS = {
@@ -116,7 +121,7 @@ ATTACKS = {
   ),
   'the system through run_folder': (
     with_agent(
-      "from dopamine_jax import run_folder\nrun_folder.os.system.command = 'touch MARKER'",
+      SYSTEM,
       '@run_folder.os.system()',
     ),
     '@run_folder.os.system() is defined in posix',
@@ -389,7 +394,7 @@ def test_every_shipped_configuration_needs_no_trust(stranger, file):
     ),
     (
       with_agent(
-        "from dopamine_jax import run_folder\nrun_folder.os.system.command = 'touch MARKER'",
+        SYSTEM,
         '@run_folder.os.system()',
       ),
       ['posix'],
