@@ -106,7 +106,7 @@ def faults_of_things(
     named: the statements of a configuration.
     packages: those that the user trusts.
   """
-  symbols = {}
+  symbols, named_already = {}, set()
   bindings = []
   for line, parsed, references in named:
     if isinstance(parsed, config_parser.ImportStatement):
@@ -119,7 +119,9 @@ def faults_of_things(
       paths.append((parsed.selector, parsed.selector))
     for shown, path in paths:
       thing = _look_up(path, symbols)
-      if fault := _fault(thing, packages):
+      fault = _fault(thing, packages)
+      if fault and shown not in named_already:
+        named_already.add(shown)
         yield gin_names.Fault(f'line {line}: {shown} {fault[0]}', fault[1])
     if isinstance(parsed, config_parser.BindingStatement):
       bindings.append(_resolved(parsed, symbols))
