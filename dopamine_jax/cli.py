@@ -111,16 +111,17 @@ def evaluate(
       show_default='BASE_DIR/evaluation.csv',
     ),
   ] = None,
+  trust: options.Trust = (),
 ):
   """Play episodes with a training's newest checkpoint, exploration off."""
-  _prepare()
+  _prepare(users_code=False)
   import numpy as np
 
   from dopamine_jax import evaluation
   from dopamine_jax import safe_files
   from dopamine_jax import trained
 
-  agent = trained.load(base_dir, say=_say)
+  agent = trained.load(base_dir, say=_say, trusted=trust)
   result = trained.play(agent, episodes, seed)
   for row, name in enumerate(agent.seeds):
     returns = result.returns[row]
@@ -172,13 +173,14 @@ def record(
       'd pixel|; for agents that see images.',
     ),
   ] = False,
+  trust: options.Trust = (),
 ):
   """Film a training's agent (its first seed) playing, exploration off."""
-  _prepare()
+  _prepare(users_code=False)
   from dopamine_jax import trained
 
   output = output or base_dir / 'video.mp4'
-  agent = trained.load(base_dir, say=_say)
+  agent = trained.load(base_dir, say=_say, trusted=trust)
   result = trained.film(
     *(agent, episodes, seed, output),
     panel=panel,
@@ -247,20 +249,21 @@ def report(
     bool,
     typer.Option(
       '--video',
-      help='Film the agent to BASE_DIR/video.mp4 first, which imports what '
-      "the run's config.gin names.",
+      help="Film the agent to BASE_DIR/video.mp4 first; safe as 'dopamine-jax "
+      "record' is.",
     ),
   ] = False,
+  trust: options.Trust = (),
 ):
   """Write a training as one HTML page that opens without a network."""
   from dopamine_jax.analysis import html_report
 
   film = base_dir / 'video.mp4'
   if video:
-    _prepare()
+    _prepare(users_code=False)
     from dopamine_jax import trained
 
-    trained.film(trained.load(base_dir, say=_say), 1, 0, film)
+    trained.film(trained.load(base_dir, say=_say, trusted=trust), 1, 0, film)
   out = out or base_dir / 'report.html'
   shown = film if os.path.lexists(film) else None
   for warning in html_report.write(base_dir, out, shown):

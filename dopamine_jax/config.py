@@ -33,7 +33,9 @@ _inherited: set[tuple[str, str, str]] = set()
 
 
 def load(
-  gin_files: Sequence[str | pathlib.Path], gin_bindings: Sequence[str] = ()
+  gin_files: Sequence[str | pathlib.Path],
+  gin_bindings: Sequence[str] = (),
+  text: str | None = None,
 ):
   """Replaces the configuration by these files, then these bindings.
 
@@ -41,6 +43,7 @@ def load(
     gin_files: paths, of the file system or of a package, as in
       `dopamine_jax/configs/dqn_cartpole.gin`.
     gin_bindings: lines of gin, which win over the files.
+    text: what the only file says, where it was read before.
 
   Raises:
     UserError: with the file, the line and the nearest right name.
@@ -51,9 +54,11 @@ def load(
   _inherited.clear()
   _register_chain()
   for file in gin_files:
-    file = str(find(file))
-    with gin_messages.explained(file), _noting_what_is_replaced():
-      files.parse(file)
+    with gin_messages.explained(str(file)), _noting_what_is_replaced():
+      if text is None:
+        files.parse(file)
+      else:
+        files.parse_text(file, text)
   # A binding may name what the files import, as if it stood at their end.
   imports = {each.format() for each in gin_config._IMPORTS}
   imports = sorted(imports, key=lambda line: line != _DYNAMIC)  # that one first

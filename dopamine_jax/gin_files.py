@@ -43,6 +43,13 @@ def parse(file: str | pathlib.Path):
   gin.parse_config_file(str(path))
 
 
+def parse_text(file: str | pathlib.Path, text: str):
+  """Has gin read what a file says that was read before."""
+  given.append(str(file))
+  with _being_parsed(pathlib.Path(file), text) as stream:
+    gin.parse_config(stream)
+
+
 def parse_bindings(bindings: Sequence[str], imports: Sequence[str]):
   """Has gin read bindings of the command line, after these imports."""
   given.append(BINDINGS)
@@ -145,7 +152,13 @@ def _open(name: str) -> Iterator[_Text]:
   if any(path.samefile(each) for each in _parsing):
     circle = ' -> '.join(map(str, [*_parsing, path]))
     raise errors.UserError(f'gin files include each other: {circle}.')
-  sources[str(path)] = text = read(path)
+  with _being_parsed(path, read(path)) as stream:
+    yield stream
+
+
+@contextlib.contextmanager
+def _being_parsed(path: pathlib.Path, text: str) -> Iterator[_Text]:
+  sources[str(path)] = text
   _parsing.append(path)
   try:
     yield _Text(text, str(path))

@@ -63,3 +63,13 @@ NumSeeds = Annotated[
     help='Seeds trained side by side.',
   ),
 ]
+Trust = Annotated[
+  list[str],
+  typer.Option(
+    '--trust',
+    metavar='PACKAGE',
+    help="What somebody else's config.gin may import and call; repeatable. "
+    'Without it their run is safe: it uses parts of dopamine_jax, jax, flax, '
+    'optax, rlax and gymnasium, or is refused. Your own runs need none.',
+  ),
+]

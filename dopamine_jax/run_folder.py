@@ -4,7 +4,8 @@
 run. `run.json` holds its seeds, the libraries' versions, its progress, and its
 events: when it was started, resumed and stopped, by which command and on what
 machine. Beside them lie `metrics.csv`, `tensorboard/` and `checkpoints/`, each
-of which knows its seeds and versions too.
+of which knows its seeds and versions too. `signature` tells that this user
+trained with this configuration.
 """
 
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from dopamine_jax import checkpoints as checkpoints_lib
 from dopamine_jax import errors
 from dopamine_jax import plain_files
 from dopamine_jax import processes
+from dopamine_jax import signature
 
 # Where one of these lies, so does a run, or what is left of it.
 _OF_A_RUN = ('run.json', 'config.gin', 'metrics.csv', 'tensorboard')
@@ -103,14 +105,16 @@ def claim(
   config: str,
   facts: dict[str, Any],
   before: dict[str, Any],
+  say: Callable[[str], None] = print,
 ):
-  """Writes what a run is that starts or goes on here.
+  """Writes what a run is that starts or goes on here, and signs it.
 
   Args:
     folder: the run's folder.
     config: the operative configuration.
     facts: its `seeds`, `versions` and `title`, which may be empty.
     before: the facts that `look` has found.
+    say: prints what the user should know.
 
   Raises:
     UserError: if they can't be written.
@@ -121,6 +125,8 @@ def claim(
   facts = before | {name: value for name, value in facts.items() if value}
   # The configuration last: where it is, so is the rest.
   write(folder / 'run.json', json.dumps(facts, indent=1))
+  if signed := signature.of(folder, config, say):
+    write(folder / signature.FILE, signed)
   write(folder / 'config.gin', config)
 
 

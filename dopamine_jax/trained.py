@@ -1,6 +1,6 @@
 """A training's newest agent, loaded from its folder to play."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import functools
 import os
 import pathlib
@@ -23,6 +23,7 @@ from dopamine_jax import run_folder
 from dopamine_jax import runner as runner_lib
 from dopamine_jax import safe_files
 from dopamine_jax import training as training_lib
+from dopamine_jax import trust
 from dopamine_jax.environments import base
 
 
@@ -47,37 +48,44 @@ class Trained(NamedTuple):
 
 
 def load(
-  base_dir: str | pathlib.Path, say: Callable[[str], None] = print
+  base_dir: str | pathlib.Path,
+  say: Callable[[str], None] = print,
+  trusted: Sequence[str] = (),
 ) -> Trained:
   """Loads the newest good checkpoint, by the run's own configuration.
 
-  The configuration names Python code, which is imported: have a look at the
-  `config.gin` of a run that isn't yours.
+  The configuration names Python code, which is imported. What it may name, if
+  it is of a run that this user didn't train, `trust` says.
 
   Args:
     base_dir: the run's folder.
     say: prints what the user should know.
+    trusted: packages whose code such a run may import and call as well.
 
   Raises:
-    UserError: if the folder holds no run, or no checkpoint that can be read.
+    UserError: if the folder holds no run, no checkpoint that can be read, or
+      a configuration that names what it may not.
   """
   folder = pathlib.Path(base_dir)
   seeds = tuple(run_folder.read_facts(folder, say)['seeds'])
-  config.load([folder / 'config.gin'])
+  admitted = trust.admit(folder, trusted, say)
+  config.load([admitted.file], text=admitted.text)
   runner = config.build(runner_lib.Runner)
+  admitted.check(runner.environment)
   environments = runner.environment.make(1)
   agent = runner.make_agent(environments)
   frames = environments.reset([0])
   environments.close()
-  observation = loop.first_observation(
-    jnp.repeat(jnp.asarray(frames), runner.num_envs, axis=0),
-    runner.environment.stack,
-  )
-  keys = jax.random.split(jax.random.key(0), len(seeds))
 
   def init(key):
+    # Only its shapes are looked at, so that `num_envs` takes no memory here.
+    observation = loop.first_observation(
+      jnp.repeat(jnp.asarray(frames), runner.num_envs, axis=0),
+      runner.environment.stack,
+    )
     return agent.init(key, observation)
 
+  keys = jax.random.split(jax.random.key(0), len(seeds))
   template = jax.eval_shape(
     engine.over_seeds(init, len(seeds)), keys if len(seeds) > 1 else keys[0]
   )

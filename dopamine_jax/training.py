@@ -131,7 +131,7 @@ class Training:
       self.engine.init()
     self.place = folder_lock.Place(self.folder)
     self.closers.callback(self.place.close)
-    run_folder.claim(self.folder, self.config, self.facts, before)
+    run_folder.claim(self.folder, self.config, self.facts, before, self.say)
     self._note(
       'resumed' if iterations else 'started',
       command=run_folder.command(),

@@ -23,9 +23,14 @@ os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
 # Tests of a program's memory ask for `optimized`.
 os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
 
+# The key that signs runs is not the user's own either.
+_settings_folder = tempfile.TemporaryDirectory(prefix='dopamine_jax_tests_')
+os.environ['XDG_CONFIG_HOME'] = _settings_folder.name
+
 
 def pytest_unconfigure():
   _compilation_cache.cleanup()
+  _settings_folder.cleanup()
 
 
 # No deadline: an example may be the first to compile. On CI the examples are
