@@ -14,6 +14,7 @@ Differs from the paper:
 """
 
 from collections.abc import Callable
+import functools
 
 from flax import struct
 import jax
@@ -27,6 +28,7 @@ from dopamine_jax import exploration
 from dopamine_jax import networks
 from dopamine_jax import off_policy
 from dopamine_jax import optimization
+from dopamine_jax import outputs as outputs_lib  # a method is called `outputs`
 
 
 class DQNState(struct.PyTreeNode):
@@ -73,6 +75,9 @@ class DQN(off_policy.OffPolicy):
     """See base class."""
     rngs = {'params': key, 'noise': jax.random.fold_in(key, 1)}
     params = self.module.init(rngs, observation)['params']
+    values = functools.partial(self.q_values, key=key)
+    needs = [(int(self.action_space.n),)]
+    outputs_lib.require(self.module, values, params, observation, needs=needs)
     return DQNState(
       params=params,
       # A copy: the update donates both.

@@ -12,6 +12,7 @@ from dopamine_jax import devices as devices_lib
 from dopamine_jax import errors
 from dopamine_jax import loop as loop_lib
 from dopamine_jax import processes
+from dopamine_jax.environments import answers
 from dopamine_jax.environments import base
 
 
@@ -87,6 +88,7 @@ class Engine:
     self.layout = devices_lib.Layout(devices, len(seeds))
     self.loop = dataclasses.replace(loop, split_batch=self.layout.split_batch)
     self.environments = environments
+    self._border = answers.Border(environments)
     self.seeds = tuple(seeds)
     self.check_finite = check_finite
     self.episodes = Episodes(len(seeds) * loop.num_envs)
@@ -114,7 +116,7 @@ class Engine:
   def reset(self, env_seeds: Sequence[int]) -> np.ndarray:
     """Starts new episodes; returns their first frames [S * N, ...]."""
     self.episodes.cut()
-    self.first_frames = self.environments.reset(env_seeds)
+    self.first_frames = self._border.reset(env_seeds)
     return self.first_frames
 
   def run(
@@ -138,7 +140,8 @@ class Engine:
       if there was no update.
 
     Raises:
-      UserError: if a metric is not finite and `check_finite` is set.
+      UserError: if a metric is not finite and `check_finite` is set, or if the
+        environments answer what they must not.
     """
     raise NotImplementedError
 

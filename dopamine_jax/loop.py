@@ -8,6 +8,7 @@ steps the environment between them. A seed axis is vmapped over all of it.
 from collections.abc import Callable
 import dataclasses
 import enum
+import functools
 from typing import Any
 
 from flax import struct
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dopamine_jax import agent as agent_lib
+from dopamine_jax import outputs
 from dopamine_jax.environments import base
 from dopamine_jax.replay import ring
 
@@ -96,6 +98,9 @@ class Loop:
     Args:
       seed: int32 scalar; all randomness but the environments' comes from it.
       frame: [N, *frame_shape], the first observations.
+
+    Raises:
+      UserError: if a network's outputs or the agent's actions don't fit.
     """
     init_key, *keys = jax.random.split(jax.random.key(seed), 5)
     keys = Keys(*keys)
@@ -117,9 +122,13 @@ class Loop:
       keys=keys,
     )
     agent = self.agent.init(init_key, observation)
-    # What the environments are first stepped with is part of the warm-up.
-    if not self.replay.warm_up:
-      experience = self.act(agent, experience, Behaviour.AGENT)
+    # What the environments are first stepped with is part of the warm-up, but
+    # an agent that doesn't fit is refused now, and not when the warm-up ends.
+    acted = functools.partial(self.act, behaviour=Behaviour.AGENT)
+    if self.replay.warm_up:
+      jax.eval_shape(acted, agent, experience)
+    else:
+      experience = acted(agent, experience)
     return TrainingState(
       agent=agent,
       experience=experience,
@@ -168,6 +177,9 @@ class Loop:
         experience.agent_steps,
         key,
         explore=True,
+      )
+      outputs.require_actions(
+        self.agent, action, self.agent.action_space, self.num_envs
       )
     return experience.replace(action=action)
 
