@@ -267,7 +267,7 @@ def _scalar(environment, outcome, name, dtype):
   value = getattr(outcome, name)
   try:
     given = jnp.asarray(value)
-  except TypeError:  # None, or text
+  except (TypeError, ValueError):  # text, or None
     given = None
   if given is None or given.shape or given.dtype.kind not in 'biuf':
     shown = repr(value) if given is None else f'{given.dtype} {given.shape}'

@@ -14,6 +14,7 @@ import pytest
 
 from dopamine_jax import compiled
 from dopamine_jax import errors
+from dopamine_jax import fingerprint
 from dopamine_jax import networks
 from dopamine_jax import python_engine
 from dopamine_jax import runner as runner_lib
@@ -252,7 +253,7 @@ class Drifts(native.Native):
     return native.Outcome(state + 1, observation, reward, False)
 
 
-def run(folder, environment, engine, **settings):
+def run(folder, environment, engine, num_iterations=3):
   return runner_lib.Runner(
     agent=functools.partial(
       dqn.DQN,
@@ -265,31 +266,40 @@ def run(folder, environment, engine, **settings):
     ),
     environment=environment,
     engine=engine,
-    num_iterations=3,
+    num_iterations=num_iterations,
     training_steps=40,
     collectors=(),
-    **settings,
   ).train(folder, quiet=True)
 
 
 @pytest.mark.parametrize(
-  ('bad', 'quantity'),
-  [({'reward': np.nan}, 'reward'), ({'noise': -np.inf}, 'observation')],
+  ('bad', 'at', 'quantity'),
+  [
+    ({'reward': np.nan}, 35, 'reward'),
+    ({'noise': -np.inf}, 35, 'observation'),
+    ({'noise': np.nan}, 7, 'observation'),  # while actions are random
+  ],
 )
 @pytest.mark.parametrize(
   'engine', [python_engine.PythonEngine, compiled.CompiledEngine]
 )
-def test_a_run_stops_before_a_number_that_is_not_finite_and_goes_on_when_mended(
-  tmp_path, engine, bad, quantity
+def test_a_run_stops_at_what_is_not_finite_and_goes_on_when_it_is_mended(
+  tmp_path, engine, bad, at, quantity
 ):
-  # Episodes are cut at a checkpoint, so that step 45 is never reached at first.
+  if at == 35:  # what is kept is what was there before
+    run(tmp_path / 'run', Drifts(), engine, num_iterations=1)
   with pytest.raises(
     errors.UserError, match=f'its {quantity} is not'
   ) as caught:
-    run(tmp_path / 'bad', Drifts(at=35, **bad), engine)
-  assert 'step 35 since' in str(caught.value)
+    run(tmp_path / 'run', Drifts(at=at, **bad), engine)
+  assert f'step {at} since' in str(caught.value)
   assert 'learning rate' not in str(caught.value)
-  assert not list((tmp_path / 'bad').glob('checkpoints/*/manifest.json'))
+  if at == 35:
+    mended = run(tmp_path / 'run', Drifts(), engine)
+    never = run(tmp_path / 'never', Drifts(), engine)
+    digests = [fingerprint.fingerprint(tmp_path / n) for n in ('run', 'never')]
+    assert digests[0] == digests[1]
+    assert mended['Train/Loss'] == never['Train/Loss']
 
 
 @pytest.mark.parametrize(
