@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -100,8 +101,15 @@ class Engine:
     self._init = self._vectorize(self.loop.init)
 
   def abstract_state(self) -> loop_lib.TrainingState:
-    """Returns the state's shapes, dtypes and places, without making it."""
+    """Returns the state's shapes, dtypes and places, without making it.
+
+    Raises:
+      UserError: if a network's outputs or the agent's actions don't fit, which
+        would otherwise be seen when the warm-up ends.
+    """
     shapes = jax.eval_shape(self._init, *self._init_arguments())
+    act = functools.partial(self.loop.act, behaviour=loop_lib.Behaviour.AGENT)
+    jax.eval_shape(self._vectorize(act), shapes.agent, shapes.experience)
     return self.layout.place(shapes)
 
   def init(self):

@@ -8,7 +8,6 @@ steps the environment between them. A seed axis is vmapped over all of it.
 from collections.abc import Callable
 import dataclasses
 import enum
-import functools
 from typing import Any
 
 from flax import struct
@@ -98,9 +97,6 @@ class Loop:
     Args:
       seed: int32 scalar; all randomness but the environments' comes from it.
       frame: [N, *frame_shape], the first observations.
-
-    Raises:
-      UserError: if a network's outputs or the agent's actions don't fit.
     """
     init_key, *keys = jax.random.split(jax.random.key(seed), 5)
     keys = Keys(*keys)
@@ -122,13 +118,9 @@ class Loop:
       keys=keys,
     )
     agent = self.agent.init(init_key, observation)
-    # What the environments are first stepped with is part of the warm-up, but
-    # an agent that doesn't fit is refused now, and not when the warm-up ends.
-    acted = functools.partial(self.act, behaviour=Behaviour.AGENT)
-    if self.replay.warm_up:
-      jax.eval_shape(acted, agent, experience)
-    else:
-      experience = acted(agent, experience)
+    # What the environments are first stepped with is part of the warm-up.
+    if not self.replay.warm_up:
+      experience = self.act(agent, experience, Behaviour.AGENT)
     return TrainingState(
       agent=agent,
       experience=experience,

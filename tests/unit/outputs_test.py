@@ -24,6 +24,7 @@ from dopamine_jax import errors
 from dopamine_jax import evaluation
 from dopamine_jax import loop as loop_lib
 from dopamine_jax import networks
+from dopamine_jax import python_engine
 from dopamine_jax.environments import catch
 from dopamine_jax.replay import prioritized
 
@@ -156,9 +157,10 @@ def test_actions_of_another_shape_or_type_are_refused_at_the_start(
     given=jax.ShapeDtypeStruct(shape, dtype),
   )
   loop = loop_lib.Loop(agent, agent.make_replay(1), None, 1, 3)
-  frames = jnp.zeros((3, *environment.observation_space.shape), jnp.uint8)
+  engine = python_engine.PythonEngine(loop, environment.make(3), (0,))
+  engine.reset([0, 1, 2])
   with pytest.raises(errors.UserError, match=message):
-    jax.eval_shape(loop.init, 0, frames)
+    engine.abstract_state()
   evaluator = evaluation.Evaluator(agent, environment, 1, 3)
   with pytest.raises(errors.UserError, match=message):
     evaluator.run(None, jax.random.key(0), [0, 1, 2], 0)
