@@ -52,8 +52,11 @@ class Vector(base.VectorEnvironment):
     self.frames_per_second = fps or self.frames_per_second
     named = getattr(env.unwrapped, 'get_action_meanings', None)
     self.action_names = named and named()
-    self._taken_space = env.action_space
-    self.action_space = base.space_of_agents(self._taken_space)
+    self.action_space = base.space_of_agents(env.action_space)
+    self._actions = base.Actions(env.action_space)
+    self._takes_box = isinstance(env.action_space, gymnasium.spaces.Box)
+    # A row of such actions would be a number, and no array.
+    self._takes_numbers = self._takes_box and not env.action_space.shape
     given = env.observation_space
     if not isinstance(given, gymnasium.spaces.Box):
       raise errors.UserError(
@@ -73,10 +76,11 @@ class Vector(base.VectorEnvironment):
     actions = np.asarray(actions)
     if len(actions) != self.num_envs:
       raise ValueError(f'{len(actions)} actions for {self.num_envs} envs.')
-    base.check_actions(self._taken_space, actions)
-    taken = base.as_environments_action(self._taken_space, actions)
-    if isinstance(self._taken_space, gymnasium.spaces.Box) and taken.ndim == 1:
-      return [taken[i, ...] for i in range(len(taken))]  # arrays of one number
+    if self._takes_box:
+      base.check_actions(self.action_space, actions)
+    taken = self._actions(actions)
+    if self._takes_numbers:
+      return [taken[i, ...] for i in range(len(taken))]
     return taken
 
 
