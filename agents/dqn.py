@@ -13,6 +13,8 @@ Differs from the paper:
    learning begins with 20,000 transitions instead of 50,000, as there.
 """
 
+import functools
+
 from flax import struct
 import jax
 import jax.numpy as jnp
@@ -26,6 +28,7 @@ from dopamine_jax import modules
 from dopamine_jax import networks
 from dopamine_jax import off_policy
 from dopamine_jax import optimization
+from dopamine_jax import outputs as outputs_lib  # a method is called `outputs`
 
 
 class DQNState(struct.PyTreeNode):
@@ -73,6 +76,9 @@ class DQN(off_policy.OffPolicy):
     """See base class."""
     rngs = {'params': key, 'noise': jax.random.fold_in(key, 1)}
     params = self.module.init(rngs, observation)['params']
+    values = functools.partial(self.q_values, key=key)
+    needs = [(int(self.action_space.n),)]
+    outputs_lib.require(self.module, values, params, observation, needs=needs)
     return DQNState(
       params=params,
       # A copy: the update donates both.

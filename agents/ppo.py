@@ -26,6 +26,7 @@ from dopamine_jax import networks
 from dopamine_jax import normalization
 from dopamine_jax import on_policy
 from dopamine_jax import optimization
+from dopamine_jax import outputs
 from dopamine_jax import returns
 
 
@@ -86,8 +87,10 @@ class PPO(on_policy.OnPolicy):
 
   def init_params(self, key, observation):
     """See base class."""
+    needs = [(distributions.num_outputs(self.action_space),), ()]
+    first_params = outputs.first_params
     return {
-      'network': self.module.init(key, observation)['params'],
+      'network': first_params(self.module, key, observation, needs=needs),
       # One for each of an action's numbers, whatever is observed.
       'log_std': jnp.full(self.action_space.shape, self.log_std, jnp.float32),
     }

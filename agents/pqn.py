@@ -23,6 +23,7 @@ from dopamine_jax import modules
 from dopamine_jax import networks
 from dopamine_jax import on_policy
 from dopamine_jax import optimization
+from dopamine_jax import outputs
 from dopamine_jax import returns
 
 
@@ -69,7 +70,8 @@ class PQN(on_policy.OnPolicy):
 
   def init_params(self, key, observation):
     """See base class."""
-    return self.module.init(key, observation)['params']
+    needs = [(int(self.action_space.n),)]
+    return outputs.first_params(self.module, key, observation, needs=needs)
 
   def q_values(self, params, observation) -> jax.Array:
     """Returns Q-values [B, A]."""

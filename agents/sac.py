@@ -69,12 +69,9 @@ class SAC(off_policy.OffPolicy):
 
   def init(self, key, observation) -> actor_critic.State:
     """See base class."""
-    actor, critics = self.modules
-    actor_key, key = jax.random.split(key)
     action = jnp.zeros((len(observation), *self.action_space.shape))
     params = {
-      'actor': actor.init(actor_key, observation)['params'],
-      'critics': critics.init(key, observation, action)['params'],
+      **actor_critic.first_params(*self.modules, key, observation, action),
       'log_temperature': jnp.full((), np.log(self.temperature)),
     }
     return actor_critic.State(

@@ -17,6 +17,7 @@ from dopamine_jax import agent as agent_lib
 from dopamine_jax import distributions
 from dopamine_jax import modules
 from dopamine_jax import networks
+from dopamine_jax import outputs
 
 
 class State(struct.PyTreeNode):
@@ -103,6 +104,41 @@ class Critics(modules.Module):
       for _ in range(self.num_critics)
     ]
     return jnp.stack([critic(x)[:, 0] for critic in critics])
+
+
+def first_params(
+  actor: nn.Module,
+  critics: nn.Module,
+  key: jax.Array,
+  observation: jax.Array,
+  action: jax.Array,
+) -> dict[str, optax.Params]:
+  """Returns the first parameters of both, by name, once their outputs fit.
+
+  Args:
+    actor: maps observations to distributions of actions.
+    critics: maps observations and actions to values.
+    key: a PRNG key.
+    observation: [B, *observation_shape], an example.
+    action: [B, *action_shape], likewise.
+
+  Raises:
+    UserError: if an output doesn't fit.
+  """
+  actor_key, key = jax.random.split(key)
+  params = actor.init(actor_key, observation)['params']
+
+  def mode(params, observation):
+    return actor.apply({'params': params}, observation).mode()
+
+  outputs.require(actor, mode, params, observation, needs=[action.shape[1:]])
+  needs = [(None,)]  # of any number of critics, each a value [B]
+  return {
+    'actor': params,
+    'critics': outputs.first_params(
+      critics, key, observation, action, needs=needs
+    ),
+  }
 
 
 def anatomy(

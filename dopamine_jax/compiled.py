@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 from flax import struct
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,11 +20,15 @@ from dopamine_jax import engine
 from dopamine_jax import errors
 from dopamine_jax import loop as loop_lib
 from dopamine_jax import processes
+from dopamine_jax.environments import answers
 from dopamine_jax.environments import base
 from dopamine_jax.environments import native
 
 # Steps of the longest chunk; what each of them answered is kept until its end.
 LONGEST = 4096
+
+# What may be wrong with an environment's step.
+_OBSERVATION, _ACTION = 1, 2
 
 
 class Pace:
@@ -55,15 +60,17 @@ class Pace:
 
 
 class Log(struct.PyTreeNode):
-  """What the environments answered in a chunk, for `Episodes.record_all`.
+  """What the environments answered in a chunk.
 
   Attributes:
     reward: float32 [LONGEST, ..., N], raw.
     done: bool, likewise; whether an episode ended by itself.
+    flaw: uint8, likewise; 0, or what was not finite: see `_flaws`.
   """
 
   reward: jax.Array
   done: jax.Array
+  flaw: jax.Array
 
   @classmethod
   def empty(cls, shape: Sequence[int]) -> 'Log':
@@ -71,20 +78,22 @@ class Log(struct.PyTreeNode):
     return cls(
       reward=jnp.zeros((LONGEST, *shape)),
       done=jnp.zeros((LONGEST, *shape), bool),
+      flaw=jnp.zeros((LONGEST, *shape), jnp.uint8),
     )
 
-  def write(self, i: jax.Array, step: base.TimeStep) -> 'Log':
+  def write(self, i: jax.Array, step: base.TimeStep, flaw: jax.Array) -> 'Log':
     """Returns the log with step `i` in it."""
     return Log(
       reward=self.reward.at[i].set(step.reward),
       done=self.done.at[i].set(step.terminated | step.truncated),
+      flaw=self.flaw.at[i].set(flaw),
     )
 
-  def steps(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns rewards and ends [count, lanes] of the first steps."""
+  def steps(self, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns rewards, ends and flaws [count, lanes] of the first steps."""
     return tuple(
       processes.fetch(leaf)[:count].reshape(count, -1)
-      for leaf in (self.reward, self.done)
+      for leaf in (self.reward, self.done, self.flaw)
     )
 
 
@@ -148,12 +157,17 @@ class CompiledEngine(engine.Engine):
   def reset(self, env_seeds):
     """See base class."""
     self.episodes.cut()
+    self._since_reset = 0
     self._first = self._lanes_of(env_seeds)
     lanes, frames = self._first
     # A copy, since a chunk donates it.
     self._lanes = jax.tree.map(jnp.copy, lanes)
     shape = self.environments.observation_space.shape
     self.first_frames = processes.fetch(frames).reshape(-1, *shape)
+    whole = np.isfinite(self.first_frames).reshape(len(self.first_frames), -1)
+    if not whole.all():
+      lane = int(np.argmin(whole.all(axis=1)))
+      raise answers.not_finite(self.environments, lane, 0, 'observation')
     return self.first_frames
 
   def run(self, num_steps, *, cut_with, on_step):
@@ -191,8 +205,29 @@ class CompiledEngine(engine.Engine):
     count = int(processes.fetch(count))
     pace.stop(count)
     self.steps += count * self.loop.num_envs
-    self.episodes.record_all(*log.steps(count))
+    reward, done, flaw = log.steps(count)
+    self._require_sound(reward, flaw)
+    self._since_reset += count
+    self.episodes.record_all(reward, done)
     return carry.metrics, processes.fetch(finite)
+
+  def _require_sound(self, reward, flaw):
+    """Drops the state and raises UserError if a step was not finite.
+
+    The chunk went on with what it was, so that the state holds it: nobody is to
+    save or read it. A metric that is not finite may have come of it.
+    """
+    bad = (flaw > 0) | ~np.isfinite(reward)
+    if not bad.any():
+      return
+    self.state = None
+    step, lane = np.argwhere(bad)[0]
+    if flaw[step, lane] == _ACTION:
+      raise base.action_not_finite()
+    quantity = 'observation' if flaw[step, lane] == _OBSERVATION else 'reward'
+    raise answers.not_finite(
+      self.environments, int(lane), self._since_reset + int(step) + 1, quantity
+    )
 
   def _lanes_of(self, env_seeds):
     """Returns lanes and first frames, [N, ...] or [S, N, ...]."""
@@ -226,8 +261,9 @@ class CompiledEngine(engine.Engine):
 
     def body(loop_state):
       i, carry, log, finite = loop_state
+      action = carry.state.experience.action
       carry, step = self._remember(carry, plan.first, i == plan.cut_at)
-      log = log.write(i, step)
+      log = log.write(i, step, self._flaws(action, step))
       state, metrics = carry.state, carry.metrics
       if behaviour is loop_lib.Behaviour.AGENT:
         due = plan.updates_due[i]
@@ -281,6 +317,19 @@ class CompiledEngine(engine.Engine):
     state = carry.state.replace(experience=experience)
     return carry.replace(state=state, lanes=lanes), step
 
+  def _flaws(self, action, step):
+    """Returns what is not finite in a step of each lane; uint8 [..., N]."""
+    shape = step.reward.shape
+    flaw = jnp.zeros(shape, jnp.uint8)
+    if jnp.issubdtype(step.observation.dtype, jnp.floating):
+      sound = _is_finite(step.observation, shape)
+      sound &= _is_finite(step.next_observation, shape)
+      flaw = jnp.where(sound, flaw, jnp.uint8(_OBSERVATION))
+    if isinstance(self.environments.action_space, gymnasium.spaces.Box):
+      sound = _is_finite(action, shape)
+      flaw = jnp.where(sound, flaw, jnp.uint8(_ACTION))
+    return flaw
+
   def _learn(self, state, metrics, finite):
     """Updates once; `finite` [..., M] turns false where a metric isn't."""
     state, values = self._vectorize(self.loop.learn)(state)
@@ -293,3 +342,8 @@ class CompiledEngine(engine.Engine):
         [jnp.isfinite(values[k]) for k in sorted(values)], axis=-1
       )
     return state, metrics, finite
+
+
+def _is_finite(array, shape):
+  """Whether all numbers of each lane are finite; bool, of this shape."""
+  return jnp.isfinite(array).reshape(*shape, -1).all(axis=-1)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from dopamine_jax import devices as devices_lib
 from dopamine_jax import errors
 from dopamine_jax import loop as loop_lib
 from dopamine_jax import processes
+from dopamine_jax.environments import answers
 from dopamine_jax.environments import base
 
 
@@ -87,6 +89,7 @@ class Engine:
     self.layout = devices_lib.Layout(devices, len(seeds))
     self.loop = dataclasses.replace(loop, split_batch=self.layout.split_batch)
     self.environments = environments
+    self._border = answers.Border(environments)
     self.seeds = tuple(seeds)
     self.check_finite = check_finite
     self.episodes = Episodes(len(seeds) * loop.num_envs)
@@ -98,8 +101,15 @@ class Engine:
     self._init = self._vectorize(self.loop.init)
 
   def abstract_state(self) -> loop_lib.TrainingState:
-    """Returns the state's shapes, dtypes and places, without making it."""
+    """Returns the state's shapes, dtypes and places, without making it.
+
+    Raises:
+      UserError: if a network's outputs or the agent's actions don't fit, which
+        would otherwise be seen when the warm-up ends.
+    """
     shapes = jax.eval_shape(self._init, *self._init_arguments())
+    act = functools.partial(self.loop.act, behaviour=loop_lib.Behaviour.AGENT)
+    jax.eval_shape(self._vectorize(act), shapes.agent, shapes.experience)
     return self.layout.place(shapes)
 
   def init(self):
@@ -114,7 +124,7 @@ class Engine:
   def reset(self, env_seeds: Sequence[int]) -> np.ndarray:
     """Starts new episodes; returns their first frames [S * N, ...]."""
     self.episodes.cut()
-    self.first_frames = self.environments.reset(env_seeds)
+    self.first_frames = self._border.reset(env_seeds)
     return self.first_frames
 
   def run(
@@ -138,7 +148,8 @@ class Engine:
       if there was no update.
 
     Raises:
-      UserError: if a metric is not finite and `check_finite` is set.
+      UserError: if a metric is not finite and `check_finite` is set, or if the
+        environments answer what they must not.
     """
     raise NotImplementedError
 

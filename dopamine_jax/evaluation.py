@@ -12,6 +12,8 @@ from dopamine_jax import agent as agent_lib
 from dopamine_jax import engine
 from dopamine_jax import intervals
 from dopamine_jax import loop
+from dopamine_jax import outputs
+from dopamine_jax.environments import answers
 from dopamine_jax.environments import base
 
 # Environments that evaluate side by side, a seed.
@@ -125,9 +127,11 @@ class Evaluator:
     self._act = jax.jit(vectorize(self._choose))
 
   def _choose(self, state, observation, step, key, count):
-    return self.agent.act(
+    actions = self.agent.act(
       state, observation, step, step_key(key, count), explore=False
     )
+    space = self.agent.action_space
+    return outputs.require_actions(self.agent, actions, space, self.num_envs)
 
   def run(
     self,
@@ -136,6 +140,7 @@ class Evaluator:
     env_seeds: Sequence[int],
     step: int,
     on_step: Callable[[Moment], None] = lambda moment: None,
+    on_wait: Callable[[], None] = lambda: None,
   ) -> Evaluation:
     """Plays E episodes with each seed.
 
@@ -145,6 +150,7 @@ class Evaluator:
       env_seeds: [S * N] environment seeds.
       step: agent steps of training so far.
       on_step: called before each step.
+      on_wait: called now and then while a step takes long; may raise to stop.
     """
     lanes = self.num_seeds * self.num_envs
     # The first lanes of a seed play one more where E is no multiple of N.
@@ -154,7 +160,9 @@ class Evaluator:
     share = np.tile(share, self.num_seeds)
     played = np.zeros(lanes, int)
     episodes = engine.Episodes(lanes)
-    frames = self.environments.reset(env_seeds)
+    self.environments.on_wait = on_wait
+    border = answers.Border(self.environments)
+    frames = border.reset(env_seeds)
     observation = self._first(engine.by_seed(frames, self.num_seeds))
     steps = self._per_seed(step)
     count, answer = 0, None
@@ -164,7 +172,7 @@ class Evaluator:
       )
       actions = engine.flat(actions, self.num_seeds)
       on_step(Moment(observation, actions, count, answer))
-      answer = self.environments.step(actions)
+      answer = border.step(actions)
       episodes.record(answer)
       done = answer.terminated | answer.truncated
       played += done

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dopamine_jax import agent as agent_lib
+from dopamine_jax import outputs
 from dopamine_jax.environments import base
 from dopamine_jax.replay import ring
 
@@ -168,6 +169,9 @@ class Loop:
         experience.agent_steps,
         key,
         explore=True,
+      )
+      outputs.require_actions(
+        self.agent, action, self.agent.action_space, self.num_envs
       )
     return experience.replace(action=action)
 

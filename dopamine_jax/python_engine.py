@@ -60,10 +60,11 @@ class PythonEngine(engine.Engine):
   def run(self, num_steps, *, cut_with, on_step):
     """See base class."""
     num_seeds, num_envs = len(self.seeds), self.loop.num_envs
+    self.environments.on_wait = on_step
     self._begin()
     for i in range(num_steps // num_envs):
       on_step()
-      step = self.environments.step(self._actions)
+      step = self._border.step(self._actions)
       self.episodes.record(step)
       self.steps += num_envs
       if cut_with is not None and i == num_steps // num_envs - 1:

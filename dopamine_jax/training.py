@@ -340,6 +340,7 @@ class Training:
       self._env_seeds(Stream.EVALUATE, self.iteration, self.evaluator.num_envs),
       self.engine.steps,
       on_step,
+      self._on_step,
     )
     seconds = time.perf_counter() - started
     statistics = reports.summarize('Eval', result.returns, result.lengths)

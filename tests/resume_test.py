@@ -22,7 +22,7 @@ from dopamine_jax import errors
 from dopamine_jax import evaluation
 from dopamine_jax import fingerprint as fingerprint_lib
 from dopamine_jax import run_folder
-from dopamine_jax.environments import gym
+from dopamine_jax.environments import gym_vector
 from dopamine_jax.metrics import base
 from dopamine_jax.metrics import csv_file
 from dopamine_jax.replay import ring_files
@@ -36,7 +36,7 @@ import optax
 from dopamine_jax import networks
 from dopamine_jax import runner
 from dopamine_jax.agents import dqn
-from dopamine_jax.environments import gym
+from dopamine_jax.environments import gym_vector
 from dopamine_jax.metrics import csv_file
 from dopamine_jax.replay import uniform
 
@@ -103,7 +103,7 @@ import optax
 from dopamine_jax import networks
 from dopamine_jax import runner
 from dopamine_jax.agents import ppo
-from dopamine_jax.environments import gym
+from dopamine_jax.environments import gym_vector
 from dopamine_jax.metrics import csv_file
 
 runner.Runner:
@@ -140,7 +140,7 @@ import optax
 from dopamine_jax import actor_critic
 from dopamine_jax import runner
 from dopamine_jax.agents import sac
-from dopamine_jax.environments import gym
+from dopamine_jax.environments import gym_vector
 from dopamine_jax.metrics import csv_file
 from dopamine_jax.replay import uniform
 
@@ -184,14 +184,14 @@ import sys
 
 from dopamine_jax import compiled
 from dopamine_jax.environments import atari
-from dopamine_jax.environments import gym
+from dopamine_jax.environments import gym_vector
 from dopamine_jax.metrics import csv_file
 from dopamine_jax.replay import ring_files
 
 compiled.LONGEST = 8  # So that many chunks make an iteration on any machine.
 PLACES = {
   'chunk': [(compiled.CompiledEngine, '_run_chunk')],
-  'step': [(gym.GymVector, 'step'), (atari.AtariVector, 'step')],
+  'step': [(gym_vector.GymVector, 'step'), (atari.AtariVector, 'step')],
   'metrics': [(csv_file.CSV, 'write')],
   'rows': [(ring_files, '_write_rows')],
 }
@@ -456,7 +456,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_starts_anew(
 ):
   words = command(folder, tmp_path / 'run', 'cartpole')
   with monkeypatch.context() as patch:
-    die_at(patch, gym.GymVector, 'step', 70)
+    die_at(patch, gym_vector.GymVector, 'step', 70)
     with pytest.raises(Died):
       run_here(monkeypatch, words)
   assert metrics(tmp_path / 'run')
@@ -518,7 +518,7 @@ def test_an_evaluation_without_end_loses_nothing(
     # The first evaluation begins after 240 steps of training.
     die_at(
       patch,
-      gym.GymVector,
+      gym_vector.GymVector,
       'step',
       250,
       lambda: os.kill(os.getpid(), signal.SIGTERM),
@@ -538,7 +538,7 @@ def test_a_folder_that_is_renamed_stops_the_training_and_stays_whole(
 ):
   old, new = tmp_path / 'run', tmp_path / 'renamed'
   with monkeypatch.context() as patch:
-    die_at(patch, gym.GymVector, 'step', number, lambda: old.rename(new))
+    die_at(patch, gym_vector.GymVector, 'step', number, lambda: old.rename(new))
     assert run_here(monkeypatch, command(folder, old, 'cartpole')) == 1
   assert f'{old} was removed or renamed' in capsys.readouterr().err
   assert not old.exists()
@@ -670,7 +670,7 @@ def test_a_run_that_was_asked_to_stop_says_how_to_go_on_and_ends_the_same(
     with monkeypatch.context() as patch:
       die_at(
         patch,
-        gym.GymVector,
+        gym_vector.GymVector,
         'step',
         70 + 70 * number,
         lambda kind=kind: os.kill(os.getpid(), kind),
@@ -785,7 +785,7 @@ def test_without_replay_a_run_resumes_and_says_that_it_fills_one_anew(
     'runner.Runner.checkpoint_replay = False',
   )
   with monkeypatch.context() as patch:
-    die_at(patch, gym.GymVector, 'step', 150)
+    die_at(patch, gym_vector.GymVector, 'step', 150)
     with pytest.raises(Died):
       run_here(monkeypatch, words)
   assert not list((tmp_path / 'run').rglob('*.npy'))

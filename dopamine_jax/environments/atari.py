@@ -132,6 +132,7 @@ class AtariVector(base.VectorEnvironment):
       self.action_names = [action.name for action in actions]
       self._screen = _make_vector(settings, game, 1, height, width, False)
     self._image = None
+    self.name = f'Atari {settings.game}'
     self.num_envs = num_envs
     self.frames_per_second = 60 / settings.frame_skip  # the console draws 60
     self.action_space = self._vector.single_action_space

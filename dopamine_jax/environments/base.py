@@ -4,7 +4,8 @@ Autoreset happens within the step (Gymnasium's `SAME_STEP`), so that every step
 of the engine is a step of every environment, and no action is ever ignored.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+import math
 import numbers
 import operator
 from typing import Any, NamedTuple
@@ -14,6 +15,9 @@ import numpy as np
 
 from dopamine_jax import errors
 from dopamine_jax import settings
+
+# Numbers that Python adds faster than NumPy is called.
+_FEW = 16
 
 
 class TimeStep(NamedTuple):
@@ -51,6 +55,9 @@ class VectorEnvironment:
     frames_per_second: How many steps pass in a second of a film of them.
     action_names: What a film calls the actions of a Discrete space; None, where
       the environment gives them no names.
+    name: What errors call the environments; None: by their class.
+    on_wait: Called now and then by those that wait for another process; may
+      raise to stop.
   """
 
   observation_space: gymnasium.spaces.Box
@@ -58,6 +65,8 @@ class VectorEnvironment:
   num_envs: int
   frames_per_second: float = 30
   action_names: Sequence[str] | None = None
+  name: str | None = None
+  on_wait: Callable[[], None] = staticmethod(lambda: None)
 
   def reset(self, seeds: Sequence[int]) -> np.ndarray:
     """Restarts every environment as if it had just been made.
@@ -159,20 +168,156 @@ def space_of_agents(space: gymnasium.Space[Any]) -> gymnasium.Space[Any]:
   return gymnasium.spaces.Box(-1.0, 1.0, space.shape)
 
 
-def as_environments_action(space: gymnasium.Space[Any], action: Any) -> Any:
-  """Returns an agent's action as the environment takes it.
+class Actions:
+  """How an agent's actions become those that an environment takes.
 
-  In a Box, [-1, 1] is stretched to the bounds; what is outside is clipped.
+  In a Box, [-1, 1] is stretched to the bounds, and what is outside is clipped;
+  of whole numbers it is the nearest. The result lies in the space, whatever is
+  rounded on the way, and -1 and 1 are its bounds themselves.
+  """
+
+  def __init__(self, space: gymnasium.Space[Any], library: Any = np):
+    """Prepares all that depends on the space alone.
+
+    Args:
+      space: What the environment itself takes.
+      library: NumPy, or JAX's.
+
+    Raises:
+      UserError: If JAX has no type for the space.
+    """
+    self._space, self._library = space, library
+    self._is_box = isinstance(space, gymnasium.spaces.Box)
+    self._known = None  # a type that fits, so as not to ask at every step
+    if not self._is_box:
+      return
+    low, high = space.low, space.high
+    if library is not np:
+      low, high = _as_jax_holds(space)
+    self._low, self._high = low, high
+    # Agents act in float32; float64 is for bounds further than it goes.
+    work = np.dtype(np.float32)
+    if low.dtype == np.float64 and _goes_beyond(low, high, np.finfo(work)):
+      work = low.dtype
+    # In halves, since a difference of bounds may be larger than any number.
+    first, last = low.astype(work) / 2, high.astype(work) / 2
+    self._middle, self._half = first + last, last - first
+    # Then nothing is rounded that could leave the bounds.
+    self._is_even = low.dtype == work and not self._middle.any()
+    if low.dtype.kind in 'iu':
+      # The next number after the largest of a type is a power of 2, which
+      # floats have and a cast would not take.
+      limits = np.iinfo(low.dtype)
+      beyond = work.type(float(limits.max) + 1)
+      below = np.nextafter(beyond, work.type(0))
+      self._limits = work.type(limits.min), below
+
+  def __call__(self, action: Any) -> Any:
+    """Returns what the environment takes.
+
+    Args:
+      action: [..., *action_shape], finite, of the library's.
+    """
+    if not self._is_box:
+      kind = getattr(action, 'dtype', self._space.dtype)
+      if kind != self._known:
+        if not np.can_cast(kind, self._space.dtype):
+          return action.astype(self._space.dtype)
+        self._known = kind
+      return action
+    library, low, high = self._library, self._low, self._high
+    unit = library.minimum(library.maximum(action, -1), 1)
+    # Exact where the bounds are -1 and 1.
+    stretched = self._middle + self._half * unit
+    if self._is_even:
+      return stretched
+    if low.dtype.kind in 'iu':
+      stretched = stretched.round().clip(*self._limits)
+    stretched = stretched.astype(low.dtype)
+    stretched = library.where(unit == 1, high, stretched)
+    return library.where(unit == -1, low, stretched).clip(low, high)
+
+
+def as_environments_action(space: gymnasium.Space[Any], action: Any) -> Any:
+  """Returns an agent's action as the environment takes it; see `Actions`.
 
   Args:
     space: what the environment itself takes.
-    action: [..., *action_shape], of NumPy or JAX.
+    action: [..., *action_shape], finite, of NumPy or JAX.
+  """
+  library = np
+  if isinstance(space, gymnasium.spaces.Box):
+    library = action.__array_namespace__()
+  return Actions(space, library)(action)
+
+
+def check_actions(space: gymnasium.Space[Any], actions: np.ndarray) -> None:
+  """Refuses actions that are not finite, which no Box has room for.
+
+  Args:
+    space: that agents act in.
+    actions: [N, *action_shape].
+
+  Raises:
+    UserError: if one is NaN or infinite.
   """
   if not isinstance(space, gymnasium.spaces.Box):
-    return action
-  low, high = (bound.astype(np.float32) for bound in (space.low, space.high))
-  # Exact where the bounds are -1 and 1.
-  return (low + high) / 2 + (high - low) / 2 * action.clip(-1, 1)
+    return
+  if not is_finite(actions):
+    raise action_not_finite()
+
+
+def is_finite(array: np.ndarray) -> bool:
+  """Whether no number of an array, at most float32, is NaN or infinite."""
+  if array.size <= _FEW:
+    # Python adds in float64, where few such numbers do not overflow, before
+    # NumPy has been called.
+    return math.isfinite(sum(array.ravel().tolist()))
+  # In bytes, which takes less time than `all`.
+  return not np.isfinite(array).tobytes().count(0)
+
+
+def action_not_finite() -> errors.UserError:
+  """Returns what to raise where an agent's action is NaN or infinite."""
+  return errors.UserError(
+    "the agent's action is not finite (NaN or infinity): its policy has "
+    'diverged. Training stops there; the last checkpoint is from before. Try a '
+    'lower learning rate.'
+  )
+
+
+def _as_jax_holds(space):
+  """Returns a Box's bounds in the type that JAX has for it, rounded inwards."""
+  names = {'float64': 'float32', 'int64': 'int32', 'uint64': 'uint32'}
+  dtype = np.dtype(names.get(space.dtype.name, space.dtype))
+  if dtype == space.dtype:
+    return space.low, space.high
+  low, high = space.low, space.high
+  fits = not _goes_beyond(low, high, _limits(dtype))
+  if fits:
+    low, high = low.astype(dtype), high.astype(dtype)
+    if dtype.kind == 'f':
+      low = np.where(
+        low < space.low, np.nextafter(low, dtype.type(np.inf)), low
+      )
+      high = np.where(
+        high > space.high, np.nextafter(high, dtype.type(-np.inf)), high
+      )
+  if not fits or (low > high).any():
+    raise errors.UserError(
+      f'actions in {space} have bounds that {dtype} does not hold, and '
+      'environments in JAX have no wider type. Give this one other bounds.'
+    )
+  return low, high
+
+
+def _limits(dtype):
+  return np.finfo(dtype) if dtype.kind == 'f' else np.iinfo(dtype)
+
+
+def _goes_beyond(low, high, limits):
+  """Whether bounds lie outside those of a type."""
+  return bool((low < limits.min).any() or (high > limits.max).any())
 
 
 def check_num_envs(num_envs: int) -> None:
@@ -206,24 +351,25 @@ def check_seeds(seeds: Sequence[int], num_envs: int) -> list[int]:
 def check_observation(
   name: str, space: gymnasium.spaces.Box, observation: Any, giver: str
 ) -> None:
-  """Refuses an observation that its space doesn't describe.
+  """Refuses an observation in a trace that its space doesn't describe.
 
-  Whoever stores it would broadcast it or cut it off without a word.
+  Whoever stores it would broadcast it or cut it off without a word. A trace
+  knows no values, so that integers must not become narrower at all.
 
   Args:
     name: The environment's.
     space: What it says of its observations.
-    observation: An array, or what stands for one in a trace.
+    observation: What stands for an array in a trace.
     giver: What gave it, for the message.
 
   Raises:
     UserError: For another shape, or a type of another kind.
   """
-  if observation.shape != space.shape or not np.can_cast(
-    observation.dtype, space.dtype, 'same_kind'
-  ):
+  given, stored = np.dtype(observation.dtype), space.dtype
+  rule = 'safe' if given.kind in 'iu' and stored.kind in 'iu' else 'same_kind'
+  if observation.shape != space.shape or not np.can_cast(given, stored, rule):
     raise errors.UserError(
-      f'{name} breaks its word: its observation_space says {space.dtype} '
-      f'{space.shape}, and {giver} gave {observation.dtype} '
-      f'{observation.shape}. Mend the environment.'
+      f'{name} breaks its word: its observation_space says {stored} '
+      f'{space.shape}, and {giver} gave {given} {observation.shape}. Mend the '
+      'environment.'
     )

@@ -1,24 +1,21 @@
 """Gymnasium environments with Box observations.
 
-They are stepped one after another, by a loop of our own that fills the arrays
-of a time step: `gymnasium.vector.SyncVectorEnv` would do, but costs more than
-twice as much as the CartPole inside it. Or each is in a process of its own, by
-`gymnasium.vector.AsyncVectorEnv`, where a step takes longer than a message.
+Here are their settings and how one is made; `gym_vector` steps several, one
+after another, and `gym_async` each in a process of its own.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 import dataclasses
 import difflib
 import functools
-import os
-import signal
 from typing import Any
 
 import gymnasium
-import numpy as np
 
 from dopamine_jax import errors
 from dopamine_jax.environments import base
+from dopamine_jax.environments import gym_async
+from dopamine_jax.environments import gym_vector
 
 # The extra that brings what a family of Gymnasium's own environments needs.
 _EXTRAS = {'gymnasium.envs.box2d': 'box2d', 'gymnasium.envs.mujoco': 'mujoco'}
@@ -34,9 +31,10 @@ _RESERVED = {
 class Gym(base.Environment):
   """Any Gymnasium environment with a Box observation space.
 
-  float64 observations become float32; other types, bool and uint8 among them,
-  stay as they are. A seeded reset makes each environment anew, because some
-  carry more than their seed across a reset (MinAtar its last action).
+  Observations of 64 bits become those of 32, if their numbers fit; other types,
+  bool and uint8 among them, stay as they are. A seeded reset makes each
+  environment anew, because some carry more than their seed across a reset
+  (MinAtar its last action).
 
   Attributes:
     id: What `gymnasium.make` takes: 'CartPole-v1', 'MinAtar/Breakout-v1', or
@@ -48,6 +46,10 @@ class Gym(base.Environment):
     vector: 'sync', one after another, or 'async', each in a process of its own,
       those of an evaluation (one an episode, up to 32) too. Experience is the
       same. Films are made in sync.
+    channels_first: whether images have the axis of channels (or of stacked
+      frames) first: True moves it to the end, where convolutions here expect
+      it; False leaves observations as they are; None does too, but refuses
+      what looks like such images.
   """
 
   id: str
@@ -56,6 +58,7 @@ class Gym(base.Environment):
     hash=False,  # a dict has no hash, and settings should have one
   )
   vector: str = 'sync'
+  channels_first: bool | None = None
 
   def __post_init__(self):
     """Raises UserError for settings that can't work."""
@@ -78,201 +81,12 @@ class Gym(base.Environment):
       _make_one, self.id, self.max_steps_per_episode, dict(self.kwargs)
     )
     if self.vector == 'async' and not render:
-      return AsyncVector(self.id, [make_one] * num_envs)
-    first = functools.partial(make_one, render=render)
-    return GymVector(self.id, [first] + [make_one] * (num_envs - 1))
-
-
-class _Vector(base.VectorEnvironment):
-  """What both kinds know of their environments."""
-
-  def _describe(self, name: str, num_envs: int, env: gymnasium.Env):
-    """Learns the spaces from one environment.
-
-    Raises:
-      UserError: If observations don't form a Box.
-    """
-    self._name = name
-    self.num_envs = num_envs
-    fps = env.metadata.get('render_fps')
-    self.frames_per_second = fps or self.frames_per_second
-    named = getattr(env.unwrapped, 'get_action_meanings', None)
-    self.action_names = named and named()
-    self._taken_space = env.action_space
-    self.action_space = base.space_of_agents(self._taken_space)
-    self._given_space = env.observation_space
-    if not isinstance(self._given_space, gymnasium.spaces.Box):
-      raise errors.UserError(
-        f'{name} has observations {self._given_space}, and agents here take a '
-        'Box. Register an id of your own that wraps it in '
-        'gymnasium.wrappers.FlattenObservation, and name that as '
-        "Gym.id = 'your_module:YourEnv-v0'."
+      return gym_async.AsyncVector(
+        self.id, [make_one] * num_envs, self.channels_first
       )
-    self.observation_space = _as_float32(self._given_space)
-    self._shape = (self.num_envs, *self.observation_space.shape)
-    self._dtype = self.observation_space.dtype
-
-  def _as_taken(self, actions: np.ndarray) -> np.ndarray:
-    """Returns agents' actions as the environments take them."""
-    actions = np.asarray(actions)
-    if len(actions) != self.num_envs:
-      raise ValueError(f'{len(actions)} actions for {self.num_envs} envs.')
-    return base.as_environments_action(self._taken_space, actions)
-
-
-class GymVector(_Vector):
-  """Gymnasium environments in lockstep, with autoreset within the step."""
-
-  def __init__(self, name: str, makers: Sequence[Callable[[], gymnasium.Env]]):
-    """Makes the environments.
-
-    Args:
-      name: What errors call the environments.
-      makers: One function for each environment; called again at each reset.
-
-    Raises:
-      UserError: If observations don't form a Box.
-    """
-    self._makers = makers
-    self._envs = [maker() for maker in makers]
-    self._fresh = True
-    self._describe(name, len(makers), self._envs[0])
-
-  def reset(self, seeds: Sequence[int]) -> np.ndarray:
-    """Makes every environment anew and seeds it; see the base class."""
-    seeds = base.check_seeds(seeds, self.num_envs)
-    if not self._fresh:
-      self.close()
-      self._envs = [maker() for maker in self._makers]
-    self._fresh = False
-    observation = np.empty(self._shape, self._dtype)
-    for i, seed in enumerate(seeds):
-      observation[i] = self._reset_one(i, seed)
-    return observation
-
-  def step(self, actions: np.ndarray) -> base.TimeStep:
-    """Steps every environment; see the base class."""
-    actions = self._as_taken(actions)
-    # New arrays at each step: JAX may still be reading the last ones.
-    successor = np.empty(self._shape, self._dtype)
-    reward = np.empty(self.num_envs, np.float32)
-    terminated = np.empty(self.num_envs, np.bool_)
-    truncated = np.empty(self.num_envs, np.bool_)
-    ended = []
-    for i, env in enumerate(self._envs):
-      successor[i], reward[i], terminal, cut, _ = env.step(actions[i])
-      terminated[i] = terminal
-      truncated[i] = cut
-      if terminal or cut:
-        ended.append(i)
-    observation = successor
-    if ended:
-      observation = successor.copy()
-      for i in ended:
-        observation[i] = self._reset_one(i)
-    return base.TimeStep(observation, reward, terminated, truncated, successor)
-
-  def render(self) -> np.ndarray:
-    """Returns environment 0 as an image; see the base class."""
-    if self._envs[0].render_mode != 'rgb_array':
-      raise RuntimeError(f'{self._name} was made without render=True.')
-    try:
-      image = np.asarray(self._envs[0].render())
-    except gymnasium.error.DependencyNotInstalled as error:
-      raise errors.UserError(f'{self._name} cannot draw: {error}') from error
-    if np.issubdtype(image.dtype, np.floating):  # MinAtar: colours in [0, 1]
-      image = np.round(255 * image).astype(np.uint8)
-    return image
-
-  def close(self) -> None:
-    """Closes the environments."""
-    for env in self._envs:
-      env.close()
-    self._envs = []
-
-  def _reset_one(self, i: int, seed: int | None = None) -> np.ndarray:
-    """Begins an episode; None goes on with the environment's random stream."""
-    observation = np.asarray(self._envs[i].reset(seed=seed)[0])
-    base.check_observation(self._name, self._given_space, observation, 'reset')
-    return observation
-
-
-class AsyncVector(_Vector):
-  """Gymnasium environments, each in a process of its own, in lockstep."""
-
-  def __init__(self, name: str, makers: Sequence[Callable[[], gymnasium.Env]]):
-    """Starts the processes; see `GymVector`."""
-    env = makers[0]()
-    self._describe(name, len(makers), env)
-    env.close()
-    self._vector = gymnasium.vector.AsyncVectorEnv(
-      [
-        functools.partial(_Remote, name, maker, os.getpid()) for maker in makers
-      ],
-      # A fork would copy the locks of JAX's threads, held for ever.
-      context='spawn',
-      autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP,
-    )
-
-  def reset(self, seeds: Sequence[int]) -> np.ndarray:
-    """Makes every environment anew and seeds it; see the base class."""
-    seeds = base.check_seeds(seeds, self.num_envs)
-    return self._vector.reset(seed=seeds)[0].astype(self._dtype)
-
-  def step(self, actions: np.ndarray) -> base.TimeStep:
-    """Steps every environment; see the base class."""
-    seen, reward, *ends, infos = self._vector.step(self._as_taken(actions))
-    observation = successor = seen.astype(self._dtype)
-    ended = np.flatnonzero(ends[0] | ends[1])
-    if len(ended):
-      successor = observation.copy()
-      for i in ended:
-        successor[i] = infos['final_obs'][i]
-    return base.TimeStep(
-      observation, reward.astype(np.float32), *ends, successor
-    )
-
-  def close(self) -> None:
-    """Ends the processes."""
-    self._vector.close(timeout=10)  # s, where one hangs in a step
-
-
-class _Remote(gymnasium.Wrapper):
-  """An environment in a process of its own, treated as `GymVector` would."""
-
-  def __init__(
-    self, name: str, maker: Callable[[], gymnasium.Env], starter: int
-  ):
-    """Makes the environment.
-
-    Args:
-      name: What errors call it.
-      maker: Makes it, again at each seeded reset.
-      starter: The process that asked for it, which makes one too, to look at.
-    """
-    super().__init__(maker())
-    self._name, self._maker, self._fresh = name, maker, True
-    if os.getpid() != starter:
-      # Ctrl-C reaches all; it is for the starter to finish and to close.
-      signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-  def reset(self, *, seed=None, options=None):
-    """Makes the environment anew, if it gets a seed, and begins an episode."""
-    if seed is not None and not self._fresh:
-      self.env.close()
-      self.env = self._maker()
-    self._fresh = False
-    observation = np.asarray(self.env.reset(seed=seed)[0])
-    base.check_observation(
-      self._name, self.env.observation_space, observation, 'reset'
-    )
-    return observation, {}
-
-  def step(self, action):
-    """Steps the environment, and sends no more than is read."""
-    observation, reward, terminated, truncated, _ = self.env.step(action)
-    # A copy: a reset may write into the same buffer before this is sent.
-    return np.array(observation), reward, terminated, truncated, {}
+    first = functools.partial(make_one, render=render)
+    makers = [first] + [make_one] * (num_envs - 1)
+    return gym_vector.GymVector(self.id, makers, self.channels_first)
 
 
 def _make_one(
@@ -317,15 +131,6 @@ def _make_one(
       f"{id} draws no images: its render_modes lack 'rgb_array'."
     )
   return env
-
-
-def _as_float32(space: gymnasium.spaces.Box) -> gymnasium.spaces.Box:
-  if space.dtype != np.float64:
-    return space
-  with np.errstate(over='ignore'):  # bounds past float32 are no bounds
-    low = space.low.astype(np.float32)
-    high = space.high.astype(np.float32)
-  return gymnasium.spaces.Box(low, high, dtype=np.float32)
 
 
 def _register_minatar() -> None:

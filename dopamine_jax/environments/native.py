@@ -126,15 +126,16 @@ def advance(
     The lane, and its time step: scalars and one observation, no axis [N].
 
   Raises:
-    UserError: if an observation isn't what the environment's space says, or the
-      states of `reset` and `step` differ in kind.
+    UserError: if an observation isn't what the environment's space says, the
+      reward or an end is no scalar, or the states of `reset` and `step` differ
+      in kind.
   """
   step_key = jax.random.fold_in(lane.key, 2 * lane.count)
   action = base.as_environments_action(environment.action_space, action)
   outcome = environment.step(lane.state, action, step_key)
   age = lane.age + 1
-  terminated = jnp.asarray(outcome.terminated, bool)
-  truncated = jnp.asarray(outcome.truncated, bool)
+  terminated = _scalar(environment, outcome, 'terminated', bool)
+  truncated = _scalar(environment, outcome, 'truncated', bool)
   if environment.max_steps_per_episode is not None:
     truncated |= age >= environment.max_steps_per_episode
   done = terminated | truncated
@@ -159,7 +160,7 @@ def advance(
   )
   return lane, base.TimeStep(
     observation=observation,
-    reward=jnp.asarray(outcome.reward, jnp.float32),
+    reward=_scalar(environment, outcome, 'reward', jnp.float32),
     terminated=terminated,
     truncated=truncated,
     next_observation=successor,
@@ -178,6 +179,7 @@ class NativeVector(base.VectorEnvironment):
 
   def __init__(self, settings: Native, num_envs: int):
     self.settings = settings
+    self.name = type(settings).__name__
     self.num_envs = num_envs
     self.frames_per_second = settings.frames_per_second
     self.observation_space = settings.observation_space
@@ -210,6 +212,7 @@ class NativeVector(base.VectorEnvironment):
     actions = np.asarray(actions)
     if len(actions) != self.num_envs:
       raise ValueError(f'{len(actions)} actions for {self.num_envs} envs.')
+    base.check_actions(self.action_space, actions)
     if isinstance(self.action_space, gymnasium.spaces.Discrete):
       if actions.min() < 0 or actions.max() >= self.action_space.n:
         raise ValueError(f'Actions {actions} outside {self.action_space}.')
@@ -257,3 +260,19 @@ def _as_space(environment, observation):
   space = environment.observation_space
   base.check_observation(type(environment).__name__, space, observation, 'it')
   return observation.astype(space.dtype)
+
+
+def _scalar(environment, outcome, name, dtype):
+  """Returns a part of an outcome, which must be one real number."""
+  value = getattr(outcome, name)
+  try:
+    given = jnp.asarray(value)
+  except (TypeError, ValueError):  # text, or None
+    given = None
+  if given is None or given.shape or given.dtype.kind not in 'biuf':
+    shown = repr(value) if given is None else f'{given.dtype} {given.shape}'
+    raise errors.UserError(
+      f'{type(environment).__name__} breaks its word: {name} must be a scalar, '
+      f'a number or bool, and step gave {shown}. Mend the environment.'
+    )
+  return given.astype(dtype)

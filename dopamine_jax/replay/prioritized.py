@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from dopamine_jax import agent as agent_lib
+from dopamine_jax import errors
 from dopamine_jax import exploration
 from dopamine_jax.replay import ring as ring_lib
 from dopamine_jax.replay import sum_tree
@@ -131,6 +132,11 @@ class PrioritizedReplay(uniform.UniformReplay):
     Of several for one transition, the largest holds. Those of slots in which
     no valid transition begins (any more) change nothing.
     """
+    if priority.shape != index.shape:
+      raise errors.UserError(
+        f'Agent.update must return a priority for each transition, of shape '
+        f'{index.shape}, and it gave {priority.shape}. Mend the agent.'
+      )
     # Below or above these, sums of them would not be what they should.
     high = _FLOAT.max / ring.tree.levels[0].size
     priority = jnp.clip(

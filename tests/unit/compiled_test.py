@@ -332,7 +332,9 @@ def stops_at(engine, match):
 
 def test_training_stops_at_the_update_whose_metric_is_not_finite(monkeypatch):
   lengths(monkeypatch, 25)
-  engine = make_engine(Spies(nan_above=-1.0), update_period=4)
+  engine = make_engine(
+    Spies(huge_above=-1.0, reward_clip=None), update_period=4
+  )
   # Updates follow steps 12, 16 and 20.
   stops_at(engine, r'^Third is not finite.*agent step 20 of seed 0')
   assert engine.steps == engine.state.experience.agent_steps == 20
@@ -341,16 +343,20 @@ def test_training_stops_at_the_update_whose_metric_is_not_finite(monkeypatch):
 
 def test_the_check_for_what_is_not_finite_can_be_switched_off():
   engine = make_engine(
-    Spies(nan_above=-1.0), update_period=4, check_finite=False
+    Spies(huge_above=-1.0, reward_clip=None),
+    update_period=4,
+    check_finite=False,
   )
-  assert np.isnan(run(engine, 40)['Third'])
+  assert np.isinf(run(engine, 40)['Third'])
   assert engine.state.updates == 8
 
 
 def test_the_seed_whose_metric_is_not_finite_is_named():
-  def make(nan_above):
+  def make(huge_above):
     return make_engine(
-      Spies(nan_above=nan_above, length=1_000), seeds=(5, 6), num_envs=2
+      Spies(huge_above=huge_above, length=1_000, reward_clip=None),
+      seeds=(5, 6),
+      num_envs=2,
     )
 
   # The lanes' first numbers tell which of them a bound singles out.

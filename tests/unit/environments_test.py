@@ -6,8 +6,10 @@ of every time step is known by hand.
 
 import contextlib
 import math
+import re
 import sys
 
+import gin
 import gymnasium
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dopamine_jax import config
 from dopamine_jax import errors
+from dopamine_jax.environments import answers
 from dopamine_jax.environments import base
 from dopamine_jax.environments import gym
 
@@ -99,11 +103,39 @@ class Spaced(gymnasium.Env):
     self.observation_space = space
     self.action_space = gymnasium.spaces.Discrete(2)
 
+  def reset(self, *, seed=None, options=None):
+    self.observation_space.seed(seed)
+    return self.observation_space.sample(), {}
+
+  def step(self, action):
+    return self.observation_space.sample(), 0.0, False, True, {}
+
+
+class Drawing(Script):
+  """Draws what it is told."""
+
+  def __init__(self, render_mode=None, image=None):
+    super().__init__(render_mode)
+    self.image = image
+
+  def render(self):
+    if isinstance(self.image, Exception):
+      raise self.image
+    return self.image
+
 
 @pytest.fixture(scope='module', autouse=True)
 def registered():
   before = dict(gymnasium.registry)
-  for kind in (Script, Leaky, WrongShape, WrongType, Undrawable, Spaced):
+  for kind in (
+    Script,
+    Leaky,
+    WrongShape,
+    WrongType,
+    Undrawable,
+    Spaced,
+    Drawing,
+  ):
     gymnasium.register(f'dopamine-jax-test/{kind.__name__}-v0', kind)
   yield
   gymnasium.registry.clear()
@@ -458,6 +490,95 @@ def test_render_without_asking_for_it_raises():
 def test_an_environment_that_draws_nothing_says_so():
   with pytest.raises(errors.UserError, match="render_modes lack 'rgb_array'"):
     gym.Gym(id='dopamine-jax-test/Undrawable-v0').make(1, render=True)
+
+
+@pytest.mark.parametrize(
+  ('image', 'message'),
+  [
+    (None, 'RGB image, uint8 .*, and gave None'),
+    (np.zeros((3, 2), np.uint8), r'gave uint8 \(3, 2\)'),
+    (np.zeros((3, 2, 4), np.uint8), r'gave uint8 \(3, 2, 4\)'),
+    (np.zeros((0, 2, 3), np.uint8), r'gave uint8 \(0, 2, 3\)'),
+    (np.zeros((3, 2, 3), np.int64), 'gave int64'),
+    ([np.zeros((3, 2, 3), np.uint8)], r'gave uint8 \(1, 3, 2, 3\)'),
+    (OSError('no display'), 'OSError: no display, raised by .*, line'),
+    (gymnasium.error.DependencyNotInstalled('pygame'), 'Installed: pygame'),
+  ],
+)
+def test_an_image_that_can_not_be_drawn_is_said(image, message):
+  id = 'dopamine-jax-test/Drawing-v0'
+  with make(id=id, render=True, kwargs={'image': image}) as env:
+    env.reset([0])
+    with pytest.raises(errors.UserError, match=f'{id} cannot draw.*{message}'):
+      answers.picture(env)
+
+
+# Images whose channels come first.
+
+
+@pytest.mark.parametrize(
+  ('shape', 'dtype', 'high'),
+  [
+    ((3, 84, 84), np.uint8, 255),
+    ((1, 10, 12), np.uint8, 1),
+    ((4, 84, 84), np.float32, 1),
+    ((12, 64, 96), np.uint8, 255),
+    ((9, 64, 64), np.float32, 7),
+  ],
+)
+def test_channels_first_is_told_and_mended_as_the_message_says(
+  shape, dtype, high, tmp_path
+):
+  space = gymnasium.spaces.Box(0, high, shape, dtype)
+  id = 'dopamine-jax-test/Spaced-v0'
+  with pytest.raises(errors.UserError) as caught:
+    gym.Gym(id=id, kwargs={'space': space}).make(1)
+  said = str(caught.value)
+  assert f'{shape[0]} channels x {shape[1]} x {shape[2]} pixels' in said
+  bindings = re.findall(r'gym\.Gym\.channels_first = (?:True|False)', said)
+  assert [binding.split()[-1] for binding in bindings] == ['True', 'False']
+  expected, _ = Spaced(space).reset(seed=3)
+  file = tmp_path / 'run.gin'
+  file.write_text(
+    'from __gin__ import dynamic_registration\n'
+    'from dopamine_jax.environments import gym\n'
+  )
+  for binding in bindings:
+    # As a user gives it to --gin_bindings, or writes it below the imports.
+    config.load([file], [binding])
+    settings = config.configured(gym.Gym)(id=id, kwargs={'space': space})
+    moves = settings.channels_first
+    with contextlib.closing(settings.make(2)) as env:
+      frame = np.moveaxis(expected, 0, -1) if moves else expected
+      assert env.observation_space.shape == frame.shape
+      np.testing.assert_array_equal(env.reset([3, 4])[0], frame)
+      step = env.step(np.zeros(2, np.int32))
+      assert step.observation.shape == (2, *frame.shape)
+  gin.clear_config()
+
+
+@pytest.mark.parametrize(
+  ('shape', 'dtype', 'low', 'high'),
+  [
+    ((84, 84, 3), np.uint8, 0, 255),
+    ((10, 10, 4), np.bool_, 0, 1),
+    ((3, 7, 3), np.uint8, 0, 255),
+    ((3, 8, 8), np.float32, -9, 9),
+    ((5, 8, 8), np.uint8, 0, 1),
+    ((4, 84), np.uint8, 0, 255),
+    ((3, 84, 84), np.float32, -np.inf, np.inf),
+  ],
+)
+def test_what_may_be_anything_is_left_as_it_is(shape, dtype, low, high):
+  space = gymnasium.spaces.Box(low, high, shape, dtype)
+  id = 'dopamine-jax-test/Spaced-v0'
+  with make(id=id, kwargs={'space': space}) as env:
+    assert env.observation_space.shape == shape
+
+
+def test_channels_of_no_images_are_refused():
+  with pytest.raises(errors.UserError, match=r'channels_first = True is of im'):
+    make(channels_first=True)
 
 
 # What a user may get wrong.

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-import warnings
 
 import gymnasium
 import numpy as np
@@ -18,9 +17,11 @@ import pytest
 
 from dopamine_jax import errors
 from dopamine_jax.environments import gym
+from dopamine_jax.environments import gym_async
 
 MODULE = 'tests.unit.gym_async_test'
 SHARED, BROKEN = (f'{MODULE}:AsyncTest/{n}-v0' for n in ('Shared', 'Broken'))
+IMAGES = f'{MODULE}:AsyncTest/Images-v0'
 
 
 class Shared(gymnasium.Env):
@@ -46,16 +47,70 @@ class Shared(gymnasium.Env):
     return self.state, self.state[3] / 3, terminated, False, {}
 
 
+class Unsent(Exception):
+  """Has what no other process can be sent."""
+
+  def __init__(self):
+    super().__init__('not to be sent')
+    self.function = lambda: None
+
+
+def hang():
+  signal.signal(signal.SIGTERM, signal.SIG_IGN)
+  time.sleep(600)
+
+
+def fail(error):
+  raise error
+
+
+# What happens at the second step of the second environment.
+ENDS = {
+  'raises': lambda: fail(ZeroDivisionError('broken')),
+  'unsent': lambda: fail(Unsent()),
+  'exits': lambda: os._exit(7),
+  'killed': lambda: os.kill(os.getpid(), signal.SIGKILL),
+  'hangs': hang,
+}
+
+
 class Broken(Shared):
-  """Raises at its second step."""
+  """Ends badly, in its second step or in a later reset, if seeded with 1."""
+
+  def __init__(self, end, where='step'):
+    super().__init__()
+    self.end, self.where = end, where
+
+  def reset(self, *, seed=None, options=None):
+    self.seed = seed if seed is not None else self.seed
+    if self.where == 'reset' and seed is None and self.seed == 1:
+      ENDS[self.end]()
+    return super().reset(seed=seed)
 
   def step(self, action):
-    if self.state[1] == 1:
-      raise ZeroDivisionError('broken')
+    if self.where == 'step' and self.state[1] == 1 and self.seed == 1:
+      ENDS[self.end]()
     return super().step(action)
 
 
-for kind in (Shared, Broken):
+class Images(gymnasium.Env):
+  """Images of three channels, first."""
+
+  observation_space = gymnasium.spaces.Box(0, 255, (3, 8, 6), np.uint8)
+  action_space = gymnasium.spaces.Discrete(2)
+
+  def reset(self, *, seed=None, options=None):
+    super().reset(seed=seed)
+    return self.see(), {}
+
+  def step(self, action):
+    return self.see(), 1.0, False, False, {}
+
+  def see(self):
+    return self.np_random.integers(256, size=(3, 8, 6), dtype=np.uint8)
+
+
+for kind in (Shared, Broken, Images):
   if f'AsyncTest/{kind.__name__}-v0' not in gymnasium.registry:
     gymnasium.register(
       f'AsyncTest/{kind.__name__}-v0', kind, max_episode_steps=4
@@ -115,18 +170,67 @@ def test_a_truncation_keeps_the_true_last_observation():
       np.testing.assert_array_equal(step.observation[i][1:3], [0, 0])
 
 
-def test_no_process_is_left_after_an_error():
-  with make(2, 'async', BROKEN) as environments:
-    environments.reset([0, 0])
-    actions = np.zeros((2, 1), np.float32)
-    environments.step(actions)
+def step_until_it_ends(environments):
+  environments.reset([0, 1])
+  for _ in range(9):
+    environments.step(np.zeros((2, 1), np.float32))
+
+
+@pytest.mark.parametrize(
+  ('kwargs', 'message'),
+  [
+    (
+      {'end': 'raises'},
+      'environment 2 of 2, step 2 since.*ZeroDivisionError: broken, raised in '
+      'its step by .*gym_async_test.py, line',
+    ),
+    ({'end': 'unsent', 'where': 'reset'}, 'Unsent: not to be sent, .* reset'),
+    ({'end': 'exits'}, 'process of environment 2 of 2, .*with exit status 7'),
+    ({'end': 'killed', 'where': 'reset'}, 'environment 2 of 2, .*by SIGKILL'),
+  ],
+)
+def test_what_went_wrong_in_a_process_is_said_and_none_is_left(kwargs, message):
+  with make(2, 'async', BROKEN, kwargs=kwargs) as environments:
     assert len(multiprocessing.active_children()) == 2
-    with warnings.catch_warnings():
-      warnings.simplefilter('ignore')  # Gymnasium tells of it by these too
-      with pytest.raises(ZeroDivisionError, match='broken'):
-        environments.step(actions)
+    with pytest.raises(errors.UserError, match=message):
+      step_until_it_ends(environments)
   assert not multiprocessing.active_children()
   environments.close()
+
+
+def test_a_process_that_hangs_is_said_and_can_be_stopped(monkeypatch, capsys):
+  monkeypatch.setattr(gym_async, 'PATIENCE', 0.2)
+  monkeypatch.setattr(gym_async, 'FAREWELL', 0.3)
+  asked = []
+
+  def stop():
+    asked.append(1)
+    if len(asked) == 4:  # as a training does after SIGTERM
+      raise errors.UserError('stopped')
+
+  with make(2, 'async', BROKEN, kwargs={'end': 'hangs'}) as environments:
+    environments.on_wait = stop
+    with pytest.raises(errors.UserError, match='stopped'):
+      step_until_it_ends(environments)
+  assert not multiprocessing.active_children()  # though it ignores SIGTERM
+  said = capsys.readouterr().err
+  assert said.count('environment 2 of 2, step 2') == 1
+  assert 'has not answered' in said
+
+
+def test_images_are_transposed_in_processes_too():
+  rounds = []
+  for vector in ('sync', 'async'):
+    with make(2, vector, IMAGES, channels_first=True) as environments:
+      assert environments.observation_space.shape == (8, 6, 3)
+      seen = environments.reset([3, 4])
+      rounds.append([seen, *environments.step(np.zeros(2, np.int32))])
+  for a, b in zip(*rounds, strict=True):
+    np.testing.assert_array_equal(a, b)
+  image = np.random.Generator(np.random.PCG64(3)).integers(
+    256, size=(3, 8, 6), dtype=np.uint8
+  )
+  np.testing.assert_array_equal(rounds[0][0][0], image.transpose(1, 2, 0))
 
 
 KILLED = f"""

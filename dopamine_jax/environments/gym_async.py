@@ -1,0 +1,247 @@
+"""Gymnasium environments, each in a process of its own.
+
+By `gymnasium.vector.AsyncVectorEnv`, for environments whose step takes longer
+than a message. What may go wrong in another process is said here: what it
+raises, that it has ended, that it does not answer.
+"""
+
+from collections.abc import Callable, Sequence
+import contextlib
+import functools
+import os
+import select
+import signal
+import sys
+import time
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from dopamine_jax import errors
+from dopamine_jax.environments import answers
+from dopamine_jax.environments import base
+from dopamine_jax.environments import gym_vector
+
+PATIENCE = 30.0  # seconds without an answer, until that is said
+FAREWELL = 5.0  # seconds that environments have to close
+_PERIOD = 0.2  # seconds between two questions whether to wait on
+
+
+class AsyncVector(gym_vector.Vector):
+  """Gymnasium environments in lockstep, each in a process of its own."""
+
+  def __init__(
+    self,
+    name: str,
+    makers: Sequence[Callable[[], gymnasium.Env]],
+    channels_first: bool | None = None,
+  ):
+    """Starts the processes; see `gym_vector.GymVector`."""
+    env = makers[0]()
+    super().__init__(name, len(makers), env, channels_first)
+    env.close()
+    kinds = {
+      'stored': self.observation_space,
+      'num_envs': self.num_envs,
+      'channels_first': self._transposes,
+      'starter': os.getpid(),
+    }
+    try:
+      self._vector = gymnasium.vector.AsyncVectorEnv(
+        [
+          functools.partial(_Remote, name, maker, number=i, **kinds)
+          for i, maker in enumerate(makers)
+        ],
+        # A fork would copy the locks of JAX's threads, held for ever.
+        context='spawn',
+        autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP,
+      )
+    except (EOFError, ConnectionError) as error:
+      raise errors.UserError(
+        f'{name}: a process ended while it made its environment; what it '
+        "printed tells why. Gym.vector = 'sync' makes them all in this one."
+      ) from error
+    # Each process's end of the pipe, to be asked whether there is an answer.
+    self._polls = []
+    for pipe in self._vector.parent_pipes:
+      self._polls.append(select.poll())
+      self._polls[-1].register(pipe.fileno(), select.POLLIN)
+    self._steps = 0
+
+  def reset(self, seeds: Sequence[int]) -> np.ndarray:
+    """Makes every environment anew and seeds it; see the base class."""
+    seeds = base.check_seeds(seeds, self.num_envs)
+    self._steps = 0
+    with self._told_of_ends('reset'):
+      self._vector.reset_async(seed=seeds)
+      self._wait('reset')
+      seen, infos = self._vector.reset_wait()
+    _check_failures(infos)
+    return seen
+
+  def step(self, actions: np.ndarray) -> base.TimeStep:
+    """Steps every environment; see the base class."""
+    self._steps += 1
+    actions = self._as_taken(actions)
+    with self._told_of_ends('step'):
+      self._vector.step_async(actions)
+      self._wait('step')
+      observation, reward, *ends, infos = self._vector.step_wait()
+    _check_failures(infos)
+    successor = observation
+    ended = np.flatnonzero(ends[0] | ends[1])
+    if len(ended):
+      successor = observation.copy()
+      for i in ended:
+        successor[i] = infos['final_obs'][i]
+    return base.TimeStep(
+      observation, reward.astype(np.float32), *ends, successor
+    )
+
+  def close(self) -> None:
+    """Ends the processes, at the latest some seconds later by force."""
+    if self._vector.closed:
+      return
+    self._vector.closed = True  # Gymnasium would wait for their answers
+    for pipe in self._vector.parent_pipes:
+      with contextlib.suppress(OSError):
+        pipe.send(('close', None))
+    deadline = time.monotonic() + FAREWELL
+    for process in self._vector.processes:
+      process.join(max(0.0, deadline - time.monotonic()))
+    for end in ('terminate', 'kill'):
+      left = [each for each in self._vector.processes if each.is_alive()]
+      for process in left:
+        getattr(process, end)()
+      for process in left:
+        process.join(1.0)
+    for pipe in self._vector.parent_pipes:
+      pipe.close()
+
+  def _wait(self, giver):
+    """Returns when every process has answered; says which one hangs."""
+    began, is_said = time.monotonic(), False
+    for i, poll in enumerate(self._polls):
+      while not poll.poll(1_000 * _PERIOD):
+        self.on_wait()
+        if not is_said and time.monotonic() - began >= PATIENCE:
+          is_said = True
+          print(
+            f'{self.name}: {self._place(i)} has not answered for '
+            f'{PATIENCE:.0f} s (process '
+            f'{self._vector.processes[i].pid}, in its {giver}). Waiting on.',
+            file=sys.stderr,
+            flush=True,
+          )
+
+  @contextlib.contextmanager
+  def _told_of_ends(self, giver):
+    """Says which process has ended, where its pipe tells no more than that."""
+    try:
+      yield
+    except (EOFError, ConnectionError) as error:
+      raise self._ended(giver) from error
+
+  def _ended(self, giver):
+    processes = self._vector.processes
+    for process in processes:  # one of them ends just now, if it has not yet
+      process.join(0.1 if all(each.is_alive() for each in processes) else 0)
+    number, process = next(
+      ((i, each) for i, each in enumerate(processes) if not each.is_alive()),
+      (0, processes[0]),
+    )
+    code = process.exitcode
+    how = f'with exit status {code}'
+    if code is not None and code < 0:
+      how = f'by {signal.Signals(-code).name}'
+      if -code == signal.SIGKILL:
+        how += ', as where memory is short'
+    return errors.UserError(
+      f'{self.name}: the process of {self._place(number)} ended {how} in a '
+      f'{giver}. A run goes on from its last checkpoint; if it ends again, '
+      "Gym.vector = 'sync' shows what the environment prints last."
+    )
+
+  def _place(self, number):
+    return answers.place(number, self.num_envs, self._steps)
+
+
+class _Remote(gymnasium.Wrapper):
+  """An environment in a process of its own, treated as `GymVector` would.
+
+  It raises nothing: an exception may be of a class that can't be sent. What
+  went wrong is told by `info`, as text.
+  """
+
+  def __init__(
+    self,
+    name: str,
+    maker: Callable[[], gymnasium.Env],
+    *,
+    number: int,
+    num_envs: int,
+    stored: gymnasium.spaces.Box,
+    channels_first: bool,
+    starter: int,
+  ):
+    """Makes the environment.
+
+    Args:
+      name: What errors call it.
+      maker: Makes it, again at each seeded reset.
+      number: Which one it is, from 0 on.
+      num_envs: Of how many.
+      stored: The space of observations as they are delivered.
+      channels_first: Whether its images are to be transposed.
+      starter: The process that asked for it, which makes one too, to look at.
+    """
+    super().__init__(maker())
+    self._maker, self._fresh = maker, True
+    self._answers = answers.Answers(
+      name,
+      self.env.observation_space,
+      stored.dtype,
+      number=number,
+      num_envs=num_envs,
+      channels_first=channels_first,
+    )
+    self.observation_space = stored
+    if os.getpid() != starter:
+      # Ctrl-C reaches all; it is for the starter to finish and to close.
+      signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+  def reset(self, *, seed=None, options=None):
+    """Makes the environment anew, if it gets a seed, and begins an episode."""
+    try:
+      if seed is not None and not self._fresh:
+        self.env.close()
+        self.env = self._maker()
+      self._fresh = False
+      return self._answers.reset(self.env, seed), {}
+    except Exception as error:
+      return self._nothing(), {'failure': _text(error)}
+
+  def step(self, action):
+    """Steps the environment, and sends no more than is read."""
+    try:
+      observation, *rest = self._answers.step(self.env, action)
+    except Exception as error:
+      return self._nothing(), 0.0, False, False, {'failure': _text(error)}
+    # A copy: a reset may write into the same buffer before this is sent.
+    return np.array(observation), *rest, {}
+
+  def _nothing(self):
+    return np.zeros(self.observation_space.shape, self.observation_space.dtype)
+
+
+def _text(error: Exception) -> str:
+  is_told = isinstance(error, errors.UserError)
+  return str(error) if is_told else answers.described(error)
+
+
+def _check_failures(infos: dict[str, Any]) -> None:
+  """Raises: UserError with what the first environment that failed told."""
+  for failure in infos.get('failure', ()):
+    if failure:
+      raise errors.UserError(failure)

@@ -1,0 +1,219 @@
+"""Several Gymnasium environments, stepped one after another.
+
+By a loop of our own that fills the arrays of a time step:
+`gymnasium.vector.SyncVectorEnv` would do, but costs more than twice as much as
+the CartPole inside it.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from dopamine_jax import errors
+from dopamine_jax.environments import answers
+from dopamine_jax.environments import base
+
+# Types that JAX does not have, as it is used here, and what they become.
+_STORED = {
+  'float64': 'float32',
+  'longdouble': 'float32',
+  'int64': 'int32',
+  'uint64': 'uint32',
+}
+
+
+class Vector(base.VectorEnvironment):
+  """What is known of Gymnasium environments, wherever they are stepped."""
+
+  def __init__(
+    self,
+    name: str,
+    num_envs: int,
+    env: gymnasium.Env,
+    channels_first: bool | None,
+  ):
+    """Learns the spaces from one environment.
+
+    Args:
+      name: What errors call the environments.
+      num_envs: How many there are.
+      env: One of them, or one like them.
+      channels_first: See `gym.Gym`.
+
+    Raises:
+      UserError: If observations don't form a Box, or look like images whose
+        axes are in another order than it is said.
+    """
+    self.name = name
+    self.num_envs = num_envs
+    fps = env.metadata.get('render_fps')
+    self.frames_per_second = fps or self.frames_per_second
+    named = getattr(env.unwrapped, 'get_action_meanings', None)
+    self.action_names = named and named()
+    self.action_space = base.space_of_agents(env.action_space)
+    self._actions = base.Actions(env.action_space)
+    self._takes_box = isinstance(env.action_space, gymnasium.spaces.Box)
+    # A row of such actions would be a number, and no array.
+    self._takes_numbers = self._takes_box and not env.action_space.shape
+    given = env.observation_space
+    if not isinstance(given, gymnasium.spaces.Box):
+      raise errors.UserError(
+        f'{name} has observations {given}, and agents here take a '
+        'Box. Register an id of your own that wraps it in '
+        'gymnasium.wrappers.FlattenObservation, and name that as '
+        "Gym.id = 'your_module:YourEnv-v0'."
+      )
+    _check_order(name, given, channels_first)
+    self._transposes = bool(channels_first)
+    self.observation_space = _stored(given, self._transposes)
+    self._shape = (self.num_envs, *self.observation_space.shape)
+    self._dtype = self.observation_space.dtype
+
+  def _as_taken(self, actions: np.ndarray) -> Any:
+    """Returns agents' actions as the environments take them, in turn."""
+    actions = np.asarray(actions)
+    if len(actions) != self.num_envs:
+      raise ValueError(f'{len(actions)} actions for {self.num_envs} envs.')
+    if self._takes_box:
+      base.check_actions(self.action_space, actions)
+    taken = self._actions(actions)
+    if self._takes_numbers:
+      return [taken[i, ...] for i in range(len(taken))]
+    return taken
+
+
+class GymVector(Vector):
+  """Gymnasium environments in lockstep, with autoreset within the step."""
+
+  def __init__(
+    self,
+    name: str,
+    makers: Sequence[Callable[[], gymnasium.Env]],
+    channels_first: bool | None = None,
+  ):
+    """Makes the environments.
+
+    Args:
+      name: What errors call the environments.
+      makers: One function for each environment; called again at each reset.
+      channels_first: See `gym.Gym`.
+
+    Raises:
+      UserError: If observations don't form a Box that agents take.
+    """
+    self._makers = makers
+    self._envs = [maker() for maker in makers]
+    self._fresh = True
+    super().__init__(name, len(makers), self._envs[0], channels_first)
+    self._answers = [
+      answers.Answers(
+        name,
+        self._envs[0].observation_space,
+        self._dtype,
+        number=i,
+        num_envs=self.num_envs,
+        channels_first=self._transposes,
+      )
+      for i in range(self.num_envs)
+    ]
+
+  def reset(self, seeds: Sequence[int]) -> np.ndarray:
+    """Makes every environment anew and seeds it; see the base class."""
+    seeds = base.check_seeds(seeds, self.num_envs)
+    if not self._fresh:
+      self.close()
+      self._envs = [maker() for maker in self._makers]
+    self._fresh = False
+    observation = np.empty(self._shape, self._dtype)
+    for i, seed in enumerate(seeds):
+      observation[i] = self._answers[i].reset(self._envs[i], seed)
+    return observation
+
+  def step(self, actions: np.ndarray) -> base.TimeStep:
+    """Steps every environment; see the base class."""
+    actions = self._as_taken(actions)
+    # New arrays at each step: JAX may still be reading the last ones.
+    successor = np.empty(self._shape, self._dtype)
+    reward = np.empty(self.num_envs, np.float32)
+    terminated = np.empty(self.num_envs, np.bool_)
+    truncated = np.empty(self.num_envs, np.bool_)
+    ended = []
+    for i, env in enumerate(self._envs):
+      successor[i], reward[i], terminal, cut = self._answers[i].step(
+        env, actions[i]
+      )
+      terminated[i] = terminal
+      truncated[i] = cut
+      if terminal or cut:
+        ended.append(i)
+    observation = successor
+    if ended:
+      observation = successor.copy()
+      for i in ended:
+        observation[i] = self._answers[i].reset(self._envs[i], None)
+    return base.TimeStep(observation, reward, terminated, truncated, successor)
+
+  def render(self) -> np.ndarray:
+    """Returns environment 0 as an image; see the base class."""
+    if self._envs[0].render_mode != 'rgb_array':
+      raise RuntimeError(f'{self.name} was made without render=True.')
+    image = np.asarray(self._envs[0].render())
+    if np.issubdtype(image.dtype, np.floating):  # MinAtar: colours in [0, 1]
+      image = np.round(255 * image).astype(np.uint8)
+    return image
+
+  def close(self) -> None:
+    """Closes the environments."""
+    for env in self._envs:
+      env.close()
+    self._envs = []
+
+
+def _check_order(name, space, channels_first):
+  """Refuses what looks like images [channels, height, width], if not told."""
+  if channels_first is not None and len(space.shape) != 3:
+    raise errors.UserError(
+      f'Gym.channels_first = {channels_first} is of images, and {name} has '
+      f'observations of shape {space.shape}. Leave it out.'
+    )
+  if channels_first is None and looks_channels_first(space):
+    channels, height, width = space.shape
+    raise errors.UserError(
+      f'{name} has observations of shape {space.shape}: this looks like images '
+      f'of {channels} channels x {height} x {width} pixels, and networks here '
+      'take channels last. Set gym.Gym.channels_first = True, which moves them '
+      f'there. If these really are {channels} x {height} pixels of {width} '
+      'channels, set gym.Gym.channels_first = False.'
+    )
+
+
+def looks_channels_first(space: gymnasium.spaces.Box) -> bool:
+  """Whether a space seems to be of images [channels, height, width]."""
+  if len(space.shape) != 3 or not space.is_bounded():
+    return False
+  channels, *sides = space.shape
+  if min(sides) >= 32 and channels <= 16:  # no image is as low as that
+    return True
+  bounds = (float(space.low.min()), float(space.high.max()))
+  is_image = space.dtype == np.uint8 or bounds in ((0, 1), (0, 255), (-1, 1))
+  return is_image and channels in (1, 3, 4) and min(sides) > 4
+
+
+def _stored(
+  space: gymnasium.spaces.Box, transposes: bool
+) -> gymnasium.spaces.Box:
+  """Returns the space of observations as they are delivered."""
+  dtype = np.dtype(_STORED.get(space.dtype.name, space.dtype))
+  low, high = space.low, space.high
+  if dtype != space.dtype and dtype.kind != 'f':
+    limits = np.iinfo(dtype)
+    low, high = low.clip(limits.min, limits.max), high.clip(max=limits.max)
+  with np.errstate(over='ignore'):  # bounds past float32 are no bounds
+    low, high = low.astype(dtype), high.astype(dtype)
+  if transposes:
+    low, high = low.transpose(1, 2, 0), high.transpose(1, 2, 0)
+  elif dtype == space.dtype:
+    return space
+  return gymnasium.spaces.Box(low, high, dtype=dtype)
