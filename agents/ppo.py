@@ -88,12 +88,10 @@ class PPO(on_policy.OnPolicy):
   def init_params(self, key, observation):
     """See base class."""
     needs = [(distributions.num_outputs(self.action_space),), ()]
-    first_params = outputs.first_params
-    return {
-      'network': first_params(self.module, key, observation, needs=needs),
-      # One for each of an action's numbers, whatever is observed.
-      'log_std': jnp.full(self.action_space.shape, self.log_std, jnp.float32),
-    }
+    params = outputs.first_params(self.module, key, observation, needs=needs)
+    # One for each of an action's numbers, whatever is observed.
+    log_std = jnp.full(self.action_space.shape, self.log_std, jnp.float32)
+    return {'network': params, 'log_std': log_std}
 
   def policy(self, params, observation):
     """Returns the distribution of actions, and values [B]."""

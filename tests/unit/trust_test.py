@@ -126,11 +126,11 @@ ATTACKS = {
     ),
     '@run_folder.os.system() is defined in posix',
   ),
-  'an import through config': (
+  'an import through another module': (
     with_agent(
-      'from dopamine_jax import config\n'
-      "config.importlib.import_module.name = 'mine'",
-      '@config.importlib.import_module()',
+      'from dopamine_jax import gin_files\n'
+      "gin_files.importlib.import_module.name = 'mine'",
+      '@gin_files.importlib.import_module()',
     ),
     'is defined in importlib',
   ),
