@@ -18,13 +18,13 @@ INSTALL_REQUIRES = [
   'jax>=0.10.2',
   'numpy>=2.4',
   'optax>=0.2.8',
-  'orbax-checkpoint>=0.12.8',
   'psutil>=7.0',
   'rich>=15.0',
   'rlax>=0.1.9',
   'scipy>=1.15',
   'tensorboard>=2.21.0',
   'tensorboardX>=2.6.5',
+  'tensorstore>=0.1.80',  # reads older versions' checkpoints
   'typer>=0.29.0',
 ]
 

@@ -4,22 +4,23 @@ A checkpoint is one folder, written beside and renamed when it is whole:
 
     BASE_DIR/checkpoints/000010/
       manifest.json   what belongs to it, with checksums
-      state/          every array but the rings' slots (orbax)
+      state.bin       every array but the rings' slots
       replay/         the slots written since the checkpoint before (npy)
+      copy/           the same files again
 
 A checkpoint costs what is new, see `replay/ring_files.py`: the manifest names
 the folders, this one and earlier ones, whose rows together are the live ring.
-Old folders go once no kept checkpoint needs their rows. Running episodes are
-cut at a checkpoint, in the run that goes on as in the one that comes back, so
-that no environment's inner state is needed. Nothing is pickled.
+Old folders go once no kept checkpoint needs their rows. Since all checkpoints
+share those rows, they lie there twice, and each save looks after them, see
+`replay/segments.py`. Running episodes are cut at a checkpoint, in the run that
+goes on as in the one that comes back, so that no environment's inner state is
+needed. Nothing is pickled, and a folder may be a stranger's: see `manifests.py`
+and `plain_files.py`.
 """
 
 from collections.abc import Callable, Iterator
-import hashlib
-import json
-import os
+import contextlib
 import pathlib
-import shutil
 from typing import Any
 
 import jax
@@ -27,13 +28,22 @@ import numpy as np
 
 from dopamine_jax import array_files
 from dopamine_jax import errors
+from dopamine_jax import manifests
+from dopamine_jax import plain_files
 from dopamine_jax import processes
+from dopamine_jax import state_arrays
+from dopamine_jax import state_files
 from dopamine_jax.replay import ring as ring_lib
 from dopamine_jax.replay import ring_files
+from dopamine_jax.replay import segments
 
 
 class Damaged(Exception):
   """A checkpoint that can't be read; says why."""
+
+
+class ReplayDamaged(Damaged):
+  """One whose replay alone can't be read."""
 
 
 class Checkpoints:
@@ -42,42 +52,56 @@ class Checkpoints:
   Attributes:
     folder: where they lie.
     max_to_keep: how many are kept, the newest.
+    say: prints what the user should know.
   """
 
-  def __init__(self, base_dir: str | pathlib.Path, max_to_keep: int = 3):
+  def __init__(
+    self,
+    base_dir: str | pathlib.Path,
+    max_to_keep: int = 3,
+    say: Callable[[str], None] = print,
+  ):
     self.folder = pathlib.Path(base_dir).absolute() / 'checkpoints'
     self.max_to_keep = max_to_keep
+    self.say = say
+    self._watch = segments.Watch(self.folder, say)
+    # A checkpoint that was restored without its replay, if one was: no later
+    # one can add to that.
+    self._left_out = None
 
   def iterations(self) -> list[int]:
     """Returns the iterations that have a checkpoint, oldest first.
 
     A damaged one counts: reading it says so.
+
+    Raises:
+      UserError: if the folder can't be read, or is none of the run's own.
     """
-    return sorted(
-      int(path.name)
-      for path in self.folder.glob('*')
-      if path.name.isdigit()
-      and ((path / 'manifest.json').exists() or (path / 'state').exists())
-    )
+    try:
+      if not self._is_there():
+        return []
+      return sorted(
+        _number(path) for path in self.folder.iterdir() if _counts(path)
+      )
+    except OSError as error:
+      raise errors.UserError(
+        f'{self.folder} can not be read: {error.strerror}.'
+      ) from error
 
   def manifest(self, iteration: int) -> dict[str, Any]:
     """Returns what belongs to a checkpoint.
 
     Returns:
-      Its `iteration`; `files`, the checksums of what orbax wrote; `rings` by
-      name, each as `ring_files.write` describes it; none without replay.
+      Its `iteration`; `files`, with their checksums; `arrays`, what they are,
+      in the order of state.bin; `rings` by name, each as `ring_files.write`
+      describes it, none without replay; `run`, see `save`.
 
     Raises:
       Damaged: if it can't be read or isn't what was saved.
     """
-    try:
-      saved = json.loads((self._path(iteration) / 'manifest.json').read_text())
-      contents = saved['contents']
-      if saved['sha256'] != _text_digest(contents):
-        raise Damaged('its manifest.json is not what was saved')
-    except (OSError, ValueError, KeyError, TypeError) as error:
-      raise Damaged(f'its manifest.json can not be read: {error}') from error
-    return contents
+    name = self._path(iteration).name
+    with _as_damage('its manifest.json'):
+      return manifests.read(self.folder, f'{name}/manifest.json', iteration)
 
   def save(
     self,
@@ -105,22 +129,15 @@ class Checkpoints:
     Raises:
       UserError: if the disk can't take it.
     """
-    if not processes.is_writer():
-      return self._save_elsewhere(state, previous, with_replay)
-    final = self._path(iteration)
-    beside = final.with_suffix('.tmp')
+    contents = {'iteration': iteration, 'run': run}
     try:
-      shutil.rmtree(beside, ignore_errors=True)
-      beside.mkdir(parents=True)
-      self._write(beside, iteration, state, previous, with_replay, run)
-      for newer in self.iterations():
-        if previous is None or newer > previous:
-          _set_aside(self._path(newer))
-      beside.rename(final)
-      sync(self.folder)
-    # tensorstore, below orbax, reports a full disk by a ValueError.
-    except (OSError, ValueError, RuntimeError) as error:
-      shutil.rmtree(beside, ignore_errors=True)
+      earlier = self._earlier_segments(previous) if with_replay else {}
+      if processes.is_writer():
+        self._write(contents, state, previous, with_replay, earlier)
+      else:
+        self._fetch(state, previous, with_replay, earlier)
+    except (OSError, ValueError) as error:
+      plain_files.remove(self._path(iteration).with_suffix('.tmp'))
       last = 'none' if previous is None else f'of iteration {previous}'
       raise errors.UserError(
         f'could not save the checkpoint of iteration {iteration} in '
@@ -129,7 +146,9 @@ class Checkpoints:
       ) from error
     self.collect_garbage()
 
-  def restore(self, iteration: int, template: Any) -> Any:
+  def restore(
+    self, iteration: int, template: Any, with_replay: bool = True
+  ) -> Any:
     """Returns the state that was saved.
 
     Args:
@@ -137,43 +156,68 @@ class Checkpoints:
       template: a pytree of arrays or ShapeDtypeStructs like the state. Some of
         its top-level parts, such as the agent alone, are enough. Rings of a
         checkpoint without replay come back empty, and so do dead slots.
+      with_replay: whether to read the rings' slots; they come back empty
+        otherwise, and later checkpoints don't count on what was saved of them.
 
     Raises:
       Damaged: if the checkpoint can't be read.
       UserError: if it holds other leaves, shapes or types; names the first.
     """
-    rings = self.manifest(iteration)['rings']
-    arrays = self.arrays(iteration)
-    _refuse_extra(arrays, template)
+    manifest = self.manifest(iteration)
+    rings = manifest['rings'] if with_replay else {}
+    wanted = state_arrays.named(state_arrays.without_slots(template))
+    with _as_damage('its state'):
+      stored = self._stored(manifest)
+      state_arrays.refuse_misfits(stored.shapes, template, bool(rings))
+      arrays = stored.read([name for name in wanted if name in stored.shapes])
 
     def each(path, leaf):
+      name = state_arrays.path_name(path)
       if not ring_lib.is_ring(leaf):
-        return _fit(leaf, _name(path), arrays)
+        return state_arrays.put(arrays, name, leaf)
       if not rings:
         return processes.zeros(leaf)
-      return self._restore_ring(iteration, leaf, _name(path), arrays)
+      if name not in rings:
+        raise ReplayDamaged(f'it has no {name}')
+      return self._restore_ring(leaf, name, rings[name], arrays)
 
-    return jax.tree_util.tree_map_with_path(
+    state = jax.tree_util.tree_map_with_path(
       each, template, is_leaf=ring_lib.is_ring
     )
+    if not with_replay:
+      self._left_out = iteration
+    return state
 
   def restore_newest(
-    self, template: Any, say: Callable[[str], None]
+    self, template: Any, with_replay: bool = True
   ) -> tuple[int, Any] | None:
     """Returns the newest good checkpoint's iteration and state, if any is.
 
     Args:
       template: as in `restore`.
-      say: is told of each damaged one that is passed over.
+      with_replay: as in `restore`.
+
+    Raises:
+      UserError: if there is none, but one of which the replay alone is damaged.
     """
+    without = None
     for iteration in reversed(self.iterations()):
       try:
-        return iteration, self.restore(iteration, template)
+        return iteration, self.restore(iteration, template, with_replay)
       except Damaged as damage:
-        say(
+        self.say(
           f'Warning: the checkpoint of iteration {iteration} is damaged '
           f'({damage}); going back to the one before.'
         )
+        if without is None and isinstance(damage, ReplayDamaged):
+          without = iteration
+    if without is not None:
+      raise errors.UserError(
+        f'no checkpoint in {self.folder} can be read as a whole. The agent of '
+        f'iteration {without} can, its replay can not: --without-replay goes '
+        'on with that agent and fills the replay anew before it learns. The '
+        'run then no longer equals one that was never stopped.'
+      )
     return None
 
   def arrays(self, iteration: int) -> dict[str, np.ndarray]:
@@ -182,14 +226,9 @@ class Checkpoints:
     Raises:
       Damaged: if they can't be read or differ from what was saved.
     """
-    folder = self._path(iteration)
-    try:
-      for name, expected in self.manifest(iteration)['files'].items():
-        if ring_files.checksum(folder / name) != expected:
-          raise Damaged(f'its {name} is not what was saved')
-      return array_files.read(folder / 'state')
-    except (OSError, ValueError) as error:
-      raise Damaged(f'its state can not be read: {error}') from error
+    with _as_damage('its state'):
+      stored = self._stored(self.manifest(iteration))
+      return stored.read(stored.shapes)
 
   def rows(
     self, iteration: int, ring: str, leaf: str
@@ -200,94 +239,12 @@ class Checkpoints:
       A lane, the number of the first slot, the rows (mapped from the file).
 
     Raises:
-      Damaged: if a file is missing or differs from what was saved.
+      ReplayDamaged: if a file is missing or differs from what was saved, and so
+        does its copy.
     """
     saved = self.manifest(iteration)['rings'][ring]
-
-    def locate(folder):
-      return self.folder / folder / 'replay' / ring
-
-    try:
-      yield from ring_files.rows(saved, leaf, locate)
-    except (OSError, ValueError) as error:
-      raise Damaged(f'its replay can not be read: {error}') from error
-
-  def _path(self, iteration):
-    return self.folder / f'{iteration:06d}'
-
-  def _write(self, beside, iteration, state, previous, with_replay, run):
-    """Writes everything into the folder `beside`, its manifest last."""
-    arrays, rings = _split(state)
-    manifest = {'iteration': iteration, 'run': run, 'files': {}, 'rings': {}}
-    with array_files.writing(beside / 'state', arrays):
-      if with_replay:
-        earlier = self._rings(previous)
-        for name, ring in rings.items():
-          manifest['rings'][name] = ring_files.write(
-            ring,
-            beside / 'replay' / name,
-            self._path(iteration).name,
-            _segments(earlier, name),
-          )
-    manifest['files'] = {
-      str(path.relative_to(beside)): ring_files.checksum(path)
-      for path in sorted((beside / 'state').rglob('*'))
-      if path.is_file()
-    }
-    text = {'sha256': _text_digest(manifest), 'contents': manifest}
-    with open(beside / 'manifest.json', 'w') as stream:
-      stream.write(json.dumps(text, indent=1))
-      stream.flush()
-      os.fsync(stream.fileno())
-
-  def _save_elsewhere(self, state, previous, with_replay):
-    """Fetches what `_write` fetches, for the process that writes it."""
-    _, rings = _split(state)
-    if previous is not None and not self._path(previous).exists():
-      raise errors.UserError(
-        f'{self._path(previous)}, which process 0 wrote, is not to be seen '
-        f'from process {jax.process_index()}: all need the same --base_dir.'
-      )
-    earlier = self._rings(previous)
-    for name, ring in rings.items() if with_replay else ():
-      ring_files.fetch(ring, _segments(earlier, name))
-
-  def _rings(self, iteration):
-    """Returns the rings in a manifest; none if it can't be read (any more)."""
-    try:
-      return {} if iteration is None else self.manifest(iteration)['rings']
-    except Damaged:
-      return {}  # The next checkpoint holds all rows, and needs none of these.
-
-  def _restore_ring(self, iteration, ring, name, arrays):
-    head = _fit(ring.head, f'{name}.head', arrays)
-    saved = self.manifest(iteration)['rings'][name]
-    capacity = ring.slots.reward.shape[-1]
-    if saved['capacity'] != capacity:
-      raise errors.UserError(
-        f'{name} was saved with {saved["capacity"]} slots a lane; this run has '
-        f'{capacity}.'
-      )
-
-    def fill(path, leaf):
-      leaf_name = ring_files.leaf_name(path)
-      slots = processes.zeros(leaf)
-      row = leaf.shape[head.ndim + 1 :]
-      for lane, start, rows in self.rows(iteration, name, leaf_name):
-        if rows.shape[1:] != row or rows.dtype != leaf.dtype:
-          raise errors.UserError(
-            f'{name}.{leaf_name} was saved with rows {rows.shape[1:]} of '
-            f'{rows.dtype}; this run has {row} of {leaf.dtype}.'
-          )
-        slots = ring_files.put(slots, head.ndim, lane, start, rows)
-      return slots
-
-    slots = jax.tree_util.tree_map_with_path(fill, ring.slots)
-    rest = jax.tree_util.tree_map_with_path(
-      lambda path, leaf: _fit(leaf, f'{name}.{_name(path)}', arrays),
-      _without_slots(ring),
-    )
-    return rest.replace(slots=slots)
+    with _as_damage('its replay', ReplayDamaged):
+      yield from ring_files.rows(saved, ring, leaf, self._watch.find)
 
   def collect_garbage(self):
     """Removes what neither the newest checkpoints nor their replays need."""
@@ -304,97 +261,140 @@ class Checkpoints:
     except Damaged:  # Nobody knows what it needs: wait until it is old.
       return
     for path in self.folder.iterdir():
-      if not path.name.isdigit() or int(path.name) in kept:
+      if _number(path) in (None, *kept) or plain_files.kind(path) != 'a folder':
         continue
       # The manifest goes last: a kill in between leaves a checkpoint that is
       # known to be damaged, and older than those that are kept.
-      shutil.rmtree(path / 'state', ignore_errors=True)
-      (path / 'manifest.json').unlink(missing_ok=True)
+      for name in ('state', 'state.bin', 'manifest.json'):
+        plain_files.remove(path / name)
       if path.name not in replay_needed:
-        shutil.rmtree(path, ignore_errors=True)
+        plain_files.remove(path)
 
+  def _path(self, iteration):
+    return self.folder / f'{iteration:06d}'
 
-def _segments(rings, name):
-  return rings[name]['segments'] if name in rings else []
-
-
-def _split(state):
-  """Returns all arrays but the rings' slots, and the rings, both by name."""
-  leaves, _ = jax.tree_util.tree_flatten_with_path(
-    state, is_leaf=ring_lib.is_ring
-  )
-  rings = {_name(path): leaf for path, leaf in leaves if ring_lib.is_ring(leaf)}
-  arrays = {
-    name: processes.fetch(processes.plain(leaf))
-    for name, leaf in _named(_without_slots(state)).items()
-    if leaf.size  # orbax can't save an empty array, and there is no need to
-  }
-  return arrays, rings
-
-
-def _refuse_extra(arrays, template):
-  """Refuses a saved array that the template lacks, in a part that it has."""
-  expected = _named(_without_slots(template)).keys()
-  parts = {name.split('.')[0] for name in expected}
-  for name in arrays:
-    if name not in expected and name.split('.')[0] in parts:
+  def _is_there(self):
+    """Whether there is a folder of checkpoints; refuses another thing."""
+    found = plain_files.kind(self.folder)
+    if found not in (None, 'a folder'):
       raise errors.UserError(
-        f'the checkpoint has {name}, which this run does not have: it is of '
-        'another agent or network.'
+        f'{self.folder} is {found}, and a run touches nothing outside of its '
+        'own folder. Put a folder there; for another disk, give a --base_dir '
+        'there, or one that is a link to there.'
       )
+    return found is not None
 
+  def _write(self, contents, state, previous, with_replay, earlier):
+    """Writes a checkpoint beside, then puts it in its place, durably."""
+    final = self._path(contents['iteration'])
+    beside = final.with_suffix('.tmp')
+    if not self._is_there():
+      self.folder.mkdir()
+      plain_files.sync(self.folder.parent)
+    plain_files.remove(beside)
+    beside.mkdir()
+    arrays, rings = state_arrays.split(state)
+    described, checksum = array_files.write(beside / 'state.bin', arrays)
+    manifest = contents | {
+      'arrays': described,
+      'files': {'state.bin': checksum},
+      'rings': {
+        name: ring_files.write(
+          ring, beside, name, final.name, earlier.get(name, [])
+        )
+        for name, ring in rings.items()
+        if with_replay
+      },
+    }
+    manifests.write(beside / 'manifest.json', manifest)
+    plain_files.sync(beside)
+    for path in list(self.folder.iterdir()):
+      number = _number(path)
+      if number is not None and (previous is None or number > previous):
+        _set_aside(path)
+    beside.rename(final)
+    plain_files.sync(self.folder)
+    self._watch.wrote(manifest['rings'])
 
-def _fit(leaf, name, arrays):
-  """Returns the saved array for a leaf of the template."""
-  like = jax.eval_shape(processes.plain, leaf)
-  if not like.size:
-    return processes.zeros(leaf)
-  if name not in arrays:
-    raise errors.UserError(
-      f'the checkpoint has no {name}: it is of another agent or network.'
+  def _fetch(self, state, previous, with_replay, earlier):
+    """Fetches what `_write` fetches, for the process that writes it."""
+    _, rings = state_arrays.split(state)
+    if previous is not None and not self._path(previous).exists():
+      raise errors.UserError(
+        f'{self._path(previous)}, which process 0 wrote, is not to be seen '
+        f'from process {jax.process_index()}: all need the same --base_dir.'
+      )
+    for name, ring in rings.items() if with_replay else ():
+      ring_files.fetch(ring, earlier.get(name, []))
+
+  def _earlier_segments(self, previous):
+    """Returns the segments, by ring, that a save adds to.
+
+    There are none, and it has to hold all rows, if what was saved can't be read
+    any more, or isn't to be counted on.
+    """
+    rings = {}
+    if previous is not None and previous != self._left_out:
+      try:
+        rings = self.manifest(previous)['rings']
+      except Damaged:
+        pass  # The next checkpoint holds all rows, and needs none of these.
+    whole = True
+    if processes.is_writer():
+      whole = self._watch.mend(rings)
+      if whole:
+        self._watch.copy(rings)
+    if not processes.agree(whole):
+      return {}
+    return {name: ring['segments'] for name, ring in rings.items()}
+
+  def _stored(self, manifest):
+    name = self._path(manifest['iteration']).name
+    return state_files.StateFiles(self.folder, name, manifest)
+
+  def _restore_ring(self, ring, name, saved, arrays):
+    with _as_damage('its replay', ReplayDamaged):
+      heads = np.ravel(arrays[f'{name}.head'])
+      slots = ring_files.restore(ring, name, heads, saved, self._watch.find)
+    rest = jax.tree_util.tree_map_with_path(
+      lambda path, leaf: state_arrays.put(
+        arrays, f'{name}.{state_arrays.path_name(path)}', leaf
+      ),
+      state_arrays.without_slots(ring),
     )
-  array = arrays[name]
-  if array.shape != like.shape or array.dtype != like.dtype:
-    raise errors.UserError(
-      f'{name} was saved with shape {array.shape} of {array.dtype}; this run '
-      f'has {like.shape} of {like.dtype}.'
-    )
-  return processes.put(array, leaf)
+    return rest.replace(slots=slots)
 
 
-def _without_slots(tree):
-  return jax.tree.map(
-    lambda leaf: leaf.replace(slots=None) if ring_lib.is_ring(leaf) else leaf,
-    tree,
-    is_leaf=ring_lib.is_ring,
-  )
+def _number(path):
+  """Returns the iteration that a folder is called after, None if none."""
+  name = path.name
+  if name.isascii() and name.isdecimal() and name == f'{int(name):06d}':
+    return int(name)
+  return None
 
 
-def _named(tree):
-  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-  return {_name(path): leaf for path, leaf in leaves}
-
-
-def _name(path):
-  return jax.tree_util.keystr(path, simple=True, separator='.') or 'state'
-
-
-def _text_digest(contents):
-  return hashlib.sha256(json.dumps(contents, indent=1).encode()).hexdigest()
+def _counts(path):
+  """Whether this is a checkpoint, or in the place of one."""
+  if _number(path) is None or plain_files.kind(path) != 'a folder':
+    return _number(path) is not None
+  # A folder of rows alone is none: later checkpoints need those.
+  parts = ('manifest.json', 'state', 'state.bin')
+  return any(plain_files.kind(path / part) for part in parts)
 
 
 def _set_aside(path):
   """Renames a folder to the first free of `000010.set-aside-1`, `-2`, ..."""
   number = 1
-  while (name := path.with_name(f'{path.name}.set-aside-{number}')).exists():
+  while plain_files.kind(
+    name := path.with_name(f'{path.name}.set-aside-{number}')
+  ):
     number += 1
   path.rename(name)
 
 
-def sync(folder: pathlib.Path):
-  """Makes a rename in this folder durable."""
-  descriptor = os.open(folder, os.O_RDONLY)
+@contextlib.contextmanager
+def _as_damage(what, kind=Damaged):
   try:
-    os.fsync(descriptor)
-  finally:
-    os.close(descriptor)
+    yield
+  except (OSError, ValueError) as error:
+    raise kind(f'{what} can not be read: {error}') from error

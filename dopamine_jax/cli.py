@@ -49,6 +49,14 @@ def train(
   resume: Annotated[
     bool, typer.Option(help='Go on with the run that lies in --base_dir.')
   ] = True,
+  without_replay: Annotated[
+    bool,
+    typer.Option(
+      '--without-replay',
+      help='Go on with the newest agent whose own arrays are whole, where the '
+      'replay beside it is damaged; it is filled anew before learning goes on.',
+    ),
+  ] = False,
   quiet: Annotated[
     bool, typer.Option('--quiet', help='No progress, no summary.')
   ] = False,
@@ -82,6 +90,7 @@ def train(
     resume=resume,
     quiet=quiet,
     profile=profile or 0,
+    with_replay=not without_replay,
     say=_say,
   )
   if not quiet:
@@ -298,7 +307,7 @@ def fingerprint(base_dir: options.BaseDir):
   _prepare(users_code=False)
   from dopamine_jax import fingerprint as fingerprint_lib
 
-  for part, value in fingerprint_lib.fingerprint(base_dir).items():
+  for part, value in fingerprint_lib.fingerprint(base_dir, _say).items():
     typer.echo(f'{part:<10} {value}')
 
 

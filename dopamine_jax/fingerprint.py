@@ -1,5 +1,6 @@
 """Digests of what a training has produced: equal digests mean equal runs."""
 
+from collections.abc import Callable
 import csv
 import hashlib
 import pathlib
@@ -8,24 +9,31 @@ import numpy as np
 
 from dopamine_jax import checkpoints as checkpoints_lib
 from dopamine_jax import errors
+from dopamine_jax import plain_files
 from dopamine_jax import run_folder
 from dopamine_jax.metrics import base
 
 PARTS = ('parameters', 'optimizer', 'replay', 'counters', 'metrics')
 
 
-def fingerprint(base_dir: str | pathlib.Path) -> dict[str, str]:
+def fingerprint(
+  base_dir: str | pathlib.Path, say: Callable[[str], None] = print
+) -> dict[str, str]:
   """Returns SHA-256 digests by part, and `all` over them.
 
   They are computed from the newest checkpoint's arrays and live replay slots,
   and from the metrics up to it without what a clock or the machine decides.
+
+  Args:
+    base_dir: the run's folder.
+    say: is told of damage that did no harm.
 
   Raises:
     UserError: if there is no readable checkpoint.
   """
   folder = pathlib.Path(base_dir)
   seeds = run_folder.read_facts(folder)['seeds']
-  checkpoints = checkpoints_lib.Checkpoints(folder)
+  checkpoints = checkpoints_lib.Checkpoints(folder, say=say)
   iterations = checkpoints.iterations()
   if not iterations:
     raise errors.UserError(f'{folder} has no checkpoint yet.')
@@ -82,9 +90,10 @@ def _update_rows(sha, checkpoints, iteration, ring, leaf):
 
 def _update_metrics(sha, file, last_iteration):
   """Adds the metrics up to a checkpoint; nothing if the run has no CSV."""
-  if not file.exists():
+  if plain_files.kind(file) is None:
     return
-  text = file.read_text('utf-8')
+  with plain_files.open_to_read(file.parent.resolve(), file.name) as stream:
+    text = stream.read().decode()
   # A kill may have cut the last line short.
   for row in csv.DictReader(text[: text.rfind('\n') + 1].splitlines()):
     if int(row['iteration']) <= last_iteration and not base.is_timing(

@@ -57,6 +57,13 @@ def wait_for_all(moment: str):
     multihost_utils.sync_global_devices(moment)
 
 
+def agree(answer: bool) -> bool:
+  """Returns process 0's answer, in all processes; all must call this."""
+  if jax.process_count() == 1:
+    return answer
+  return bool(multihost_utils.broadcast_one_to_all(np.asarray(answer)))
+
+
 def fetch(array: jax.Array) -> np.ndarray:
   """Returns an array as NumPy's, copied; all processes must call this.
 

@@ -27,6 +27,7 @@ import psutil
 
 from dopamine_jax import checkpoints as checkpoints_lib
 from dopamine_jax import errors
+from dopamine_jax import plain_files
 from dopamine_jax import processes
 
 # Where one of these lies, so does a run, or what is left of it.
@@ -249,7 +250,7 @@ def write(file: pathlib.Path, text: str):
     except BaseException:
       beside.unlink(missing_ok=True)
       raise
-    checkpoints_lib.sync(file.parent)
+    plain_files.sync(file.parent)
   except OSError as error:
     raise errors.UserError(
       f'could not write {file}: {error.strerror}'

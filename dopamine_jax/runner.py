@@ -165,6 +165,7 @@ class Runner(settings.Settings):
     resume: bool = True,
     quiet: bool = False,
     profile: int = 0,
+    with_replay: bool = True,
     say: Callable[[str], None] = print,
   ) -> dict[str, np.ndarray]:
     """Trains, or goes on where a run in `base_dir` was stopped.
@@ -176,6 +177,7 @@ class Runner(settings.Settings):
       resume: whether to go on from a run that lies in `base_dir`.
       quiet: whether the console shows nothing.
       profile: agent steps to trace, see `profiling.Profiler`; 0 for none.
+      with_replay: whether a run that goes on takes the checkpoint's replay.
       say: prints what the user should know.
 
     Returns:
@@ -196,7 +198,12 @@ class Runner(settings.Settings):
         self, folder, tuple(range(seed, seed + num_seeds)), say
       )
       stack.callback(one.close)
-      one.prepare(resume)
+      if not with_replay and not one.checkpoints.iterations():
+        raise errors.UserError(
+          f'--without-replay goes on with a checkpoint, and {folder} has none. '
+          'Leave it out.'
+        )
+      one.prepare(resume, with_replay)
       # Before a bar is on the screen, which has to be put away again.
       stop = stack.enter_context(signals.stop_signals())
       one.open_collectors(quiet)

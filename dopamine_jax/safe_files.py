@@ -11,17 +11,10 @@ import contextlib
 import os
 import pathlib
 import secrets
-import stat
 
 from dopamine_jax import errors
+from dopamine_jax import plain_files
 
-_KINDS = (
-  (stat.S_ISREG, 'a file'),
-  (stat.S_ISDIR, 'a folder'),
-  (stat.S_ISLNK, 'a link'),
-  (stat.S_ISFIFO, 'a pipe'),
-  (stat.S_ISSOCK, 'a socket'),
-)
 MEGABYTE = 1_000_000
 
 
@@ -163,9 +156,8 @@ def _refuse_links(path, strange):
 def _kind(path):
   """Returns what lies there, or None; a link is not followed."""
   try:
-    mode = os.lstat(path).st_mode
-  except (FileNotFoundError, NotADirectoryError, ValueError):
+    return plain_files.kind(path)
+  except ValueError:
     return None
   except OSError:
     return 'out of reach'
-  return next((name for is_it, name in _KINDS if is_it(mode)), 'a device')

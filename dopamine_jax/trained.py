@@ -81,9 +81,8 @@ def load(
   template = jax.eval_shape(
     engine.over_seeds(init, len(seeds)), keys if len(seeds) > 1 else keys[0]
   )
-  found = checkpoints_lib.Checkpoints(folder).restore_newest(
-    {'agent': template}, say
-  )
+  checkpoints = checkpoints_lib.Checkpoints(folder, say=say)
+  found = checkpoints.restore_newest({'agent': template})
   if found is None:
     raise errors.UserError(f'{folder} has no checkpoint that can be read yet.')
   iteration, state = found

@@ -62,7 +62,9 @@ class Training:
     self.folder = folder
     self.seeds = seeds
     self.say = say
-    self.checkpoints = checkpoints_lib.Checkpoints(folder, runner.max_to_keep)
+    self.checkpoints = checkpoints_lib.Checkpoints(
+      folder, runner.max_to_keep, say
+    )
     self.iteration = 0
     self.newest_checkpoint = None  # that this process restored or saved
     self.closers = contextlib.ExitStack()
@@ -100,7 +102,7 @@ class Training:
     """Closes environments and collectors."""
     self.closers.close()
 
-  def prepare(self, resume: bool):
+  def prepare(self, resume: bool, with_replay: bool = True):
     """Makes the first state, or restores the newest good checkpoint."""
     self.engine.reset(self._env_seeds(Stream.TRAIN, 0, self.runner.num_envs))
     template = self.engine.abstract_state()
@@ -122,7 +124,8 @@ class Training:
       *(resume, self.say),
     )
     if iterations:
-      self._restore(iterations[-1], template, before.get('progress', {}))
+      self._restore(iterations[-1], template, with_replay)
+      self._find_unreported(before.get('progress', {}))
     else:
       self.engine.init()
     self.place = folder_lock.Place(self.folder)
@@ -134,6 +137,7 @@ class Training:
       machine=run_folder.machine(),
       versions=self.facts['versions'],
       damaged=[i for i in iterations if i > self.iteration],
+      with_replay=with_replay,
     )
 
   def _note(self, event, **details):
@@ -142,8 +146,8 @@ class Training:
       self.folder, event, iteration=self.iteration, **details
     )
 
-  def _restore(self, newest, template, progress):
-    found = self.checkpoints.restore_newest(template, self.say)
+  def _restore(self, newest, template, with_replay):
+    found = self.checkpoints.restore_newest(template, with_replay)
     if found is None:
       raise errors.UserError(
         f'no checkpoint in {self.checkpoints.folder} can be read. Nothing was '
@@ -151,12 +155,14 @@ class Training:
       )
     iteration, state = found
     steps = iteration * self.runner.training_steps
-    began = 0
-    if not self.checkpoints.manifest(iteration)['rings']:
+    manifest = self.checkpoints.manifest(iteration)
+    began = (manifest.get('run') or {}).get('replay_began', 0)
+    if not with_replay or not manifest['rings']:
       began = steps
+      why = 'checkpoint_replay = False' if with_replay else '--without-replay'
       self.say(
-        'This checkpoint has no replay (checkpoint_replay = False): it is '
-        'filled anew before learning goes on.'
+        f'The run goes on without its replay ({why}): that is filled anew '
+        'before learning goes on. It no longer equals one never stopped.'
       )
     if iteration == newest:
       # A run that was killed after a save may have left old ones behind.
@@ -167,11 +173,10 @@ class Training:
       self._env_seeds(Stream.TRAIN, iteration, self.runner.num_envs)
     )
     self.say(f'Going on after iteration {iteration} in {self.folder}.')
-    self._find_unreported(self.checkpoints.manifest(iteration), progress)
 
-  def _find_unreported(self, manifest, progress):
+  def _find_unreported(self, progress):
     """Looks for what a run that was stopped after its save has left to do."""
-    saved = manifest.get('run')
+    saved = self.checkpoints.manifest(self.iteration).get('run')
     if progress.get('reported') == self.iteration:
       self.written = progress.get('written', {})
     elif saved:  # Older versions reported before they saved.
@@ -306,6 +311,7 @@ class Training:
             for name, values in statistics.items()
           },
           'written': self.reports.written(),
+          'replay_began': self.engine.replay_began,
         },
       )
     except errors.UserError:

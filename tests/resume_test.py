@@ -705,10 +705,7 @@ def test_a_signal_during_a_checkpoint_waits_until_it_is_whole(
 # Damage.
 
 
-@pytest.mark.parametrize(
-  'damaged',
-  ['manifest.json', 'state/_METADATA', 'replay/experience.replay/frame.npy'],
-)
+@pytest.mark.parametrize('damaged', ['manifest.json', 'state.bin'])
 def test_a_damaged_newest_checkpoint_falls_back_says_so_and_ends_the_same(
   folder, never_stopped, tmp_path, monkeypatch, capsys, damaged
 ):
@@ -743,6 +740,37 @@ def test_when_every_checkpoint_is_damaged_nothing_is_overwritten(
 
 
 # Without a replay in the checkpoint, and other ends.
+
+
+def test_a_run_whose_replay_is_lost_goes_on_with_its_agent_if_asked(
+  folder, never_stopped, tmp_path, monkeypatch, capsys
+):
+  run = tmp_path / 'run'
+  shutil.copytree(never_stopped(), run)
+  rows = list(run.glob('checkpoints/000006/*/*/reward.npy'))
+  assert len(rows) == 2
+  for file in rows:  # which both checkpoints need
+    file.write_bytes(file.read_bytes()[:-1] + b'!')
+  words = command(folder, run, 'cartpole', '--gin_bindings')
+  words.append('runner.Runner.num_iterations = 10')
+  assert run_here(monkeypatch, words) == 1
+  message = capsys.readouterr().err
+  assert 'The agent of iteration 8 can, its replay can not' in message
+  assert run_here(monkeypatch, [*words, '--without-replay']) == 0
+  assert 'without its replay (--without-replay)' in capsys.readouterr().err
+  resumed = run_folder.read_facts(run)['events'][-2]
+  assert resumed['iteration'] == 8 and resumed['with_replay'] is False
+  updates = {
+    int(row['agent_steps']): float(row['value'])
+    for row in metrics(run)
+    if row['name'] == 'Train/Updates'
+  }
+  # One every 4 steps, of which the first comes after 40.
+  assert updates[540] == updates[480] + 6
+  assert updates[600] == updates[540] + 15
+  words = command(folder, tmp_path / 'new', 'cartpole', '--without-replay')
+  assert run_here(monkeypatch, words) == 1
+  assert 'has none. Leave it out' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('config', ['cartpole', 'prioritized'])
