@@ -270,7 +270,7 @@ class Border:
       raise self._not_finite('reward', reward)
     if self._may_be_infinite:
       if not base.is_finite(successor):
-        raise self._not_finite('next_observation', successor)
+        raise self._not_finite('observation', successor)
       if successor is not observation and not base.is_finite(observation):
         raise self._not_finite('observation', observation)
     return step
