@@ -21,7 +21,7 @@ from dopamine_jax import cli
 from dopamine_jax import compiled
 from dopamine_jax import evaluation
 from dopamine_jax import python_engine
-from dopamine_jax.environments import gym
+from dopamine_jax.environments import gym_vector
 from dopamine_jax.environments import native
 from dopamine_jax.metrics import csv_file
 
@@ -40,7 +40,7 @@ PHASES = {
 }
 # Each call of these is a moment of the phase in which it happens.
 MOMENTS = (
-  (gym.GymVector, 'step'),
+  (gym_vector.GymVector, 'step'),
   (native.NativeVector, 'step'),
   (compiled.CompiledEngine, '_run_chunk'),
 )

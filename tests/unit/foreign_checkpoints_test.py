@@ -411,7 +411,7 @@ OTHER_THINGS = {
 }
 
 
-@pytest.mark.parametrize('thing', set(OTHER_THINGS) - {'a folder'})
+@pytest.mark.parametrize('thing', sorted({*OTHER_THINGS} - {'a folder'}))
 def test_only_a_folder_of_the_runs_own_may_hold_its_checkpoints(case, thing):
   shutil.rmtree(case.folder)
   OTHER_THINGS[thing](case.folder, case)
