@@ -36,7 +36,7 @@ import optax
 from dopamine_jax import networks
 from dopamine_jax import runner
 from dopamine_jax.agents import dqn
-from dopamine_jax.environments import gym_vector
+from dopamine_jax.environments import gym
 from dopamine_jax.metrics import csv_file
 from dopamine_jax.replay import uniform
 
@@ -103,7 +103,7 @@ import optax
 from dopamine_jax import networks
 from dopamine_jax import runner
 from dopamine_jax.agents import ppo
-from dopamine_jax.environments import gym_vector
+from dopamine_jax.environments import gym
 from dopamine_jax.metrics import csv_file
 
 runner.Runner:
@@ -140,7 +140,7 @@ import optax
 from dopamine_jax import actor_critic
 from dopamine_jax import runner
 from dopamine_jax.agents import sac
-from dopamine_jax.environments import gym_vector
+from dopamine_jax.environments import gym
 from dopamine_jax.metrics import csv_file
 from dopamine_jax.replay import uniform
 
