@@ -90,6 +90,7 @@ def test_a_config_is_complete(path):
   made = config.build(runner.Runner)
   environments = made.environment.make(made.num_envs)
   engine = made.make_engine(environments, [0], check_finite=True)
+  engine.reset(range(made.num_envs))
   assert engine.abstract_state().agent.params
   environments.close()
   assert not list(config.unused())
