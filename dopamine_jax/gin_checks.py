@@ -31,7 +31,7 @@ _NO_NUMBERS = (
   collections.abc.Callable,
 )
 
-_INF = math.inf
+_INF, _COUNT = math.inf, 2**31
 # The least number that a parameter of optax's makes sense with, and the least
 # one above that does no longer. Optax takes any; what is beyond trains uphill,
 # not at all, or without the schedule that was asked for.
@@ -40,11 +40,11 @@ _OPTAX_BOUNDS = {
   'init_value': (-_INF, _INF),
   'end_value': (-_INF, _INF),
   'peak_value': (-_INF, _INF),
-  'transition_steps': (1, _INF),
-  'transition_begin': (0, _INF),
-  'decay_steps': (1, _INF),
-  'warmup_steps': (0, _INF),
-  'every_k_schedule': (1, _INF),
+  'transition_steps': (1, _COUNT),
+  'transition_begin': (0, _COUNT),
+  'decay_steps': (1, _COUNT),
+  'warmup_steps': (0, _COUNT),
+  'every_k_schedule': (1, _COUNT),
   'power': (0, _INF),
   'decay_rate': (0, _INF),
   'b1': (0, 1),
@@ -158,11 +158,15 @@ def _refuse_flax_fields(target, bindings):
 
 def _misfit(target, selector, name, value) -> str | None:
   """Returns what is wrong with a value, if anything."""
+  hint = _hints(target).get(name, Any)
+  if isinstance(value, gin_config.ConfigurableReference):
+    if _may_refer(value, hint):
+      return None
+    return f'does not fit; expected {_expected(hint)}'
   if holds_references(value):
     return None
   parameter = _parameters(target).get(name)
   default = parameter.default if parameter else None
-  hint = _hints(target).get(name, Any)
   if not _fits(value, hint, default):
     return f'does not fit; expected {_expected(hint)}'
   if not isinstance(value, (int, float)) or isinstance(value, bool):
@@ -214,6 +218,16 @@ def _hints(target) -> dict[str, Any]:
     except (TypeError, NameError, AttributeError):
       continue
   return hints
+
+
+def _may_refer(reference, hint) -> bool:
+  """Whether what `reference` names, or makes, may fit an annotation."""
+  named = reference.configurable.wrapped
+  if not reference.evaluate:
+    return settings.fits(named, hint)
+  kinds = typing.get_args(hint) if settings.is_union(hint) else (hint,)
+  plain = {bool, int, float, str, type(None)}
+  return not inspect.isclass(named) or not {*kinds} <= plain
 
 
 def _fits(value, hint, default):

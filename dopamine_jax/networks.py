@@ -27,7 +27,8 @@ from dopamine_jax import initializers
 from dopamine_jax import layers
 from dopamine_jax import modules
 
-Initializer = nn.initializers.Initializer
+# Not Flax's type of the same name, which any function fits.
+Initializer = jax.nn.initializers.Initializer
 Activation = Callable[[jax.Array], jax.Array]
 Bounds = Sequence[float] | np.ndarray | None
 Padding = Literal['SAME', 'VALID']

@@ -589,7 +589,11 @@ def test_a_run_without_a_checkpoint_is_told(run, trained, command):
     ('learning_rate', 'lerning_rate', ['Did you mean learning_rate?']),
     ('capacity = 60', "capacity = '60'", ['of type str; expected int']),
     ('capacity = 60', 'capacity = 60.5', ['of type float; expected int']),
-    ('learning_rate = 1e-3', "learning_rate = '1e-3'", ["'1e-3'", 'float']),
+    (
+      'learning_rate = 1e-3',
+      "learning_rate = '1e-3'",
+      ["'1e-3'", 'expected a number'],
+    ),
     ('hidden = (8,)', 'hidden = 8', ['hidden = 8', 'Sequence']),
     ('@optax.adam()', '@optax.adam', ['@name()']),
     ('epsilon = 0.5', 'epsilon = = 0.5', ['Unable to parse']),

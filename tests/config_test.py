@@ -449,7 +449,6 @@ def test_a_mistake_on_the_command_line_is_told_as_that(binding, words):
     'size = 2.5',  # for optax, 1e5 steps are as good as 100_000
     'parts = (1, 2)',
     'parts = [1]',
-    'size = @family.Plain()',
     "free = 'anything'",
     'free = 3',
   ],
@@ -672,6 +671,10 @@ def test_a_singleton_of_gins_works(family):
     ('optax.cosine_decay_schedule.decay_steps = -5', 'must be at least 1'),
     ('optax.MultiSteps.every_k_schedule = 0', 'it must be at least 1'),
     ('optax.adam.learning_rate = 1e400', 'is not finite'),
+    ('optax.adam.nesterov = @family.Part', 'expected bool'),
+    ('optax.adam.eps = @family.Part', 'does not fit; expected'),
+    ('family.function.size = @family.Part()', 'expected int'),
+    ('optax.linear_schedule.transition_begin = 1e30', 'is too large'),
   ],
 )
 def test_nonsense_for_functions_of_others_is_told_with_its_line(binding, words):
