@@ -3,12 +3,13 @@
 from collections.abc import Iterable, Iterator, Sequence
 import contextlib
 import difflib
-import importlib
 import inspect
 import pathlib
 import pkgutil
 import re
+import sys
 import tokenize
+import types
 from typing import Any, NamedTuple
 
 from gin import config as gin_config
@@ -171,7 +172,7 @@ def _suggest(reason: str) -> str:
     names = inspect.signature(target.wrapped).parameters if target else ()
     return did_you_mean(match.group(2), names)
   if match := re.search(r"module '([\w.]+)'.* has no attribute (\w+)", reason):
-    names = vars(importlib.import_module(match.group(1)))
+    names = vars(_imported(match.group(1)))
     return did_you_mean(match.group(2), names)
   if match := re.search(r"No configurable matching '(\S+)'", reason):
     registered = gin_config._REGISTRY._selector_map.values()
@@ -190,13 +191,21 @@ def _suggest(reason: str) -> str:
         ' Install it, or run from the folder that holds it (or add that '
         'folder to PYTHONPATH).'
       )
-    folders = getattr(importlib.import_module(package), '__path__', ())
+    folders = getattr(_imported(package), '__path__', ())
     return did_you_mean(name, [m.name for m in pkgutil.iter_modules(folders)])
   if match := re.search(r"'(\w+)' was not provided by an import", reason):
     return (
       f' Add a line such as `from dopamine_jax... import {match.group(1)}`.'
     )
   return ''
+
+
+def _imported(name: str) -> types.ModuleType:
+  """Returns a module that was imported, or an empty one.
+
+  It is not imported now: its name may be a value's, of a stranger's run.
+  """
+  return sys.modules.get(name) or types.ModuleType(name)
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:

@@ -16,6 +16,7 @@ DYNAMIC = 'from __gin__ import dynamic_registration'
 # many strings anew for each of them.
 _DEEPEST = 50  # brackets within each other
 _MOST_STRINGS = 1_000
+_LARGEST = 100_000  # characters; operative configurations have some 5_000
 
 
 class Fault(NamedTuple):
@@ -155,6 +156,8 @@ class _Collector(config_parser.ParserDelegate):
 
 
 def _check_effort(text):
+  if len(text) > _LARGEST:
+    raise ValueError(f'it is longer than {_LARGEST:_} characters')
   depth = strings = 0
   for token in tokenize.generate_tokens(io.StringIO(text).readline):
     strings += token.type == tokenize.STRING

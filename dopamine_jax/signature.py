@@ -22,12 +22,12 @@ import tempfile
 from typing import NamedTuple
 
 from dopamine_jax import errors
+from dopamine_jax import safe_files
 
 FILE = 'signature'
 
 _KEY_SIZE = 32  # bytes
 _MOST_LINES = 16  # a run that is made longer adds one
-_LINE_SIZE = 200  # bytes; it has 146
 
 
 class Verdict(NamedTuple):
@@ -137,46 +137,10 @@ def key_file() -> pathlib.Path:
   return pathlib.Path(base, 'dopamine_jax', 'signing_key')
 
 
-def read_plain(file: pathlib.Path, limit: int) -> bytes:
-  """Returns what a file holds, if it is a regular one, no link, and not larger.
-
-  Args:
-    file: where.
-    limit: bytes.
-
-  Raises:
-    FileNotFoundError: if there is none.
-    UserError: if it is anything else, or can't be read.
-  """
-  try:
-    # Not blocking, since a pipe would be waited for.
-    descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with open(descriptor, 'rb') as stream:
-      regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
-      data = stream.read(limit + 1) if regular else b''
-  except FileNotFoundError:
-    raise
-  except OSError as error:
-    if file.is_symlink():
-      raise errors.UserError(
-        f'{file} is a link, and only a regular file is read there.'
-      ) from error
-    raise errors.UserError(
-      f'{file} can not be read: {error.strerror}.'
-    ) from error
-  if not regular:
-    raise errors.UserError(f'{file} is no regular file, so it is not read.')
-  if len(data) > limit:
-    raise errors.UserError(
-      f'{file} is larger than the {limit:_} bytes that are read of it.'
-    )
-  return data
-
-
 def _lines(folder):
   """Returns the lines of a run's signature that have the right form."""
   try:
-    data = read_plain(folder / FILE, _MOST_LINES * _LINE_SIZE)
+    data = safe_files.read(folder / FILE, 1)
   except (FileNotFoundError, errors.UserError):
     return []
   lines = [

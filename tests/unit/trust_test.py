@@ -11,6 +11,7 @@ import pytest
 
 from dopamine_jax import config
 from dopamine_jax import errors
+from dopamine_jax import gin_messages
 from dopamine_jax import kinds
 from dopamine_jax import runner as runner_lib
 from dopamine_jax import signature
@@ -428,7 +429,8 @@ def test_a_package_that_is_trusted_vouches_for_its_own_code_only(
   ('data', 'said'),
   [
     (b'\xff\xfe', 'UTF-8'),
-    (b'x' * 200_000, 'larger than'),
+    (b'x' * 2_000_000, '1 MB'),
+    (b'x' * 200_000, 'longer than'),
     (b'a = ' + b'[' * 5_000, 'brackets lie within each other'),
     (b'a = (' + b"''" * 20_000 + b')', 'pieces of text'),
     (b'a = ' + b'9' * 5_000, 'can not be read as gin'),
@@ -472,11 +474,11 @@ def test_only_a_regular_file_is_read(stranger, tmp_path):
     trust.admit(folder, (), silent)
   file.unlink()
   os.mkfifo(file)
-  with pytest.raises(errors.UserError, match='no regular file'):
+  with pytest.raises(errors.UserError, match='expected a regular file'):
     trust.admit(folder, (), silent)
   file.unlink()
   file.mkdir()
-  with pytest.raises(errors.UserError, match='directory'):
+  with pytest.raises(errors.UserError, match='is a folder'):
     trust.admit(folder, (), silent)
 
 
@@ -576,6 +578,22 @@ def test_a_run_that_another_user_signed_is_a_strangers(
   with pytest.raises(errors.UserError, match=r'another key; .*signing_key'):
     trust.admit(own, (), silent)
   assert not stranger.marker.exists()
+
+
+@pytest.mark.parametrize(
+  'error',
+  [
+    "ValueError: No module named 'mine.deep'",
+    "module 'mine' of this has no attribute it",
+    "No module named 'antigravity.x'",
+  ],
+)
+def test_a_message_with_a_modules_name_does_not_import_it(stranger, error):
+  stranger(SETTINGS)
+  sys.path.append(str(stranger.marker.parent / 'run'))
+  gin_messages.explain(ValueError(f'padding = {error} is unknown'))
+  assert not stranger.marker.exists()
+  assert 'antigravity' not in sys.modules
 
 
 def test_what_is_known_was_made_by_the_packages_themselves():
