@@ -90,6 +90,7 @@ def test_a_config_is_complete(path):
   made = config.build(runner.Runner)
   environments = made.environment.make(made.num_envs)
   engine = made.make_engine(environments, [0], check_finite=True)
+  engine.reset(range(made.num_envs))
   assert engine.abstract_state().agent.params
   environments.close()
   assert not list(config.unused())
@@ -146,6 +147,7 @@ TODO = (
 )
 
 
+@every
 def test_a_header_quotes_ten_fresh_seeds_or_says_how_few_it_has(path):
   lines = path.read_text().splitlines()
   header = ' '.join(line.lstrip('# ') for line in lines[: lines.index(IMPORT)])
