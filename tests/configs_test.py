@@ -147,6 +147,7 @@ TODO = (
 )
 
 
+@every
 def test_a_header_quotes_ten_fresh_seeds_or_says_how_few_it_has(path):
   lines = path.read_text().splitlines()
   header = ' '.join(line.lstrip('# ') for line in lines[: lines.index(IMPORT)])
