@@ -198,16 +198,15 @@ def _read_key(file):
     elif status.st_mode & 0o077:
       fault = (
         f'is open to others (mode {stat.S_IMODE(status.st_mode):o}), who could '
-        f'sign as you. If none of them did read it, `chmod 600 {file}`; else'
+        f'sign as you. If none of them has read it, run `chmod 600 {file}`'
       )
     elif status.st_size != _KEY_SIZE:
       fault = f'is damaged: it has {status.st_size} bytes, not {_KEY_SIZE}'
     if fault is None:
       return stream.read()
   raise errors.UserError(
-    f'the key {file} {fault}{"" if fault.endswith("else") else "."} Delete it, '
-    'and your next training makes another; runs that were signed with this one '
-    "are then a stranger's."
+    f'the key {file} {fault}. Or delete it, and your next training makes '
+    "another; runs that were signed with this one are then a stranger's."
   )
 
 

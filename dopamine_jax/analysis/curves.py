@@ -12,6 +12,10 @@ from dopamine_jax.analysis import games as games_lib
 from dopamine_jax.analysis import groups as groups_lib
 
 
+# What is as large overflows where some are added up and squared.
+_LARGEST = 1e100
+
+
 class Curve(NamedTuple):
   """Runs of one group on one game, at the agent steps that all of them have.
 
@@ -79,6 +83,7 @@ def of_groups(
   found = {}
   for group in groups:
     table = group.table[group.table.metric == metric]
+    table = _without_infinite(group.name, table, say)
     curves = {}
     for game, rows in table.groupby(table.game.map(games_lib.key)):
       curve = _curve(group.name, rows, say)
@@ -94,6 +99,22 @@ def of_groups(
       f'no run has a number of {metric}. There are {", ".join(there)}.'
     )
   return found
+
+
+def _without_infinite(name, table, say):
+  """Returns the rows of those seeds whose numbers all have a mean."""
+  odd = table[~(table.value.abs() < _LARGEST)]
+  for (game, run, seed), rows in odd.groupby(['game', 'run', 'seed']):
+    first = rows.sort_values('agent_steps').iloc[0]
+    say(
+      f'Left out: seed {seed} of {name}, {game}: {first.metric} is '
+      f'{first.value:g} at agent step {first.agent_steps:,}, which has no mean '
+      f'with others. A training that diverged is a result, too: {name} looks '
+      'better without it.'
+    )
+    same = (table.game == game) & (table.run == run) & (table.seed == seed)
+    table = table[~same]
+  return table
 
 
 def _curve(name, rows, say):

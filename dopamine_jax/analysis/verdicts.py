@@ -110,8 +110,8 @@ def sentence(pair: Pair) -> str:
   value, low, high = (float(x) for x in pair.difference.interval)
   if pair.num_games == 1:
     words += (
-      f', its runs typically {value:.4g} higher (95% interval {low:.4g} to '
-      f'{high:.4g})'
+      f', runs of {pair.better} typically {value:.4g} higher (95% interval '
+      f'{low:.4g} to {high:.4g})'
     )
   else:
     words += f' (95% interval {low:.2f} to {high:.2f})'

@@ -2,6 +2,7 @@
 
 import itertools
 import pathlib
+import re
 
 import numpy as np
 import pandas as pd
@@ -208,8 +209,8 @@ def test_runs_without_a_step_in_common_are_told():
 
 def test_a_point_where_a_run_has_no_episode_is_left_out_and_told():
   values = curve(5, 2, 5)
-  values[1, 0] = np.nan
-  make_run('a', values)
+  file = make_run('a', values) / 'metrics.csv'
+  file.write_text(re.sub(r'^1,1,.*\n', '', file.read_text(), flags=re.M))
   comparison, said = compare('a')
   assert len(comparison.curves['a']['cartpole'].steps) == 4
   assert any('1 of 5 points' in s for s in said)
@@ -306,7 +307,7 @@ def sentence(x, y, published=()):
 def test_a_clear_difference_is_said_to_be_one():
   text = sentence([1, 2, 3, 4, 5], [11, 12, 13, 14, 16])
   assert text.startswith('B is better than A with probability 1.00 (every run')
-  assert 'its runs typically 10 higher (95% interval 7 to 13)' in text
+  assert 'runs of B typically 10 higher (95% interval 7 to 13)' in text
   assert 'chance alone would hardly do that (p = 0.008)' in text
   assert 'you need' not in text
 
@@ -314,7 +315,7 @@ def test_a_clear_difference_is_said_to_be_one():
 def test_a_small_difference_says_how_many_seeds_would_tell():
   text = sentence([1, 2, 3, 8], [5, 6, 7, 9])
   # B wins 4 - 1/4 ... of 16 pairs: 13. 1 of 16 at each end is left out.
-  assert text.startswith('B is better than A with probability 0.81, its runs')
+  assert text.startswith('B is better than A with probability 0.81, runs')
   assert '(95% interval -3 to 8)' in text
   assert 'may be chance (p = 0.2' in text
   assert 'you need about 10 more seeds of each.' in text
@@ -514,6 +515,24 @@ def test_published_runs_that_end_early_are_told(baseline, game, runs, last):
   assert band.runs[(last + 1) * 250_000] == 5 - runs
   label = f'mean and range of {5 - runs} to 5 runs'
   assert label in _legend_of(comparison)
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf, 1e308])
+@pytest.mark.parametrize('iteration', [0, 2, 5])
+def test_a_seed_that_diverged_is_named_and_left_out(value, iteration):
+  values = np.tile(np.arange(1.0, 5.0)[:, None], 6)
+  values[2, iteration] = value
+  make_run('a', values)
+  make_run('b', values[:2] + 3, n_step=3)
+  comparison, said = compare('a', 'b')
+  step = (iteration + 1) * 1_000
+  (words,) = [s for s in said if 'Left out' in s]
+  assert words.startswith(
+    f'Left out: seed 2 of a, CartPole-v1: {TRAIN} is {value:g} at agent step '
+    f'{step:,}, '
+  )
+  assert not any('as far as the shortest' in s for s in said)
+  assert comparison.curves['a']['cartpole'].values[-1].tolist() == [1, 2, 4]
 
 
 def test_published_runs_that_are_whole_are_not_spoken_of():
