@@ -11,7 +11,6 @@ from dopamine_jax import intervals
 from dopamine_jax.analysis import games as games_lib
 from dopamine_jax.analysis import groups as groups_lib
 
-
 # What is as large overflows where some are added up and squared.
 _LARGEST = 1e100
 
