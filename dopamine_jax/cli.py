@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import io
+import math
 import os
 import pathlib
 import shlex
@@ -344,7 +345,10 @@ def _summarize(base_dir, statistics):
   for phase, words in (('Eval', 'evaluation'), ('Train', 'training')):
     returns = statistics.get(f'{phase}/AverageReturns')
     if returns is not None:
-      values = ', '.join(f'{value:.1f}' for value in returns)
+      values = ', '.join(
+        'none (no episode ended)' if math.isnan(value) else f'{value:.1f}'
+        for value in returns
+      )
       typer.echo(f'Mean {words} return in the last iteration: {values}')
   typer.echo(f'The run lies in {base_dir}. To look at it:')
   typer.echo(f'  tensorboard --logdir {shlex.quote(str(base_dir))}')

@@ -75,7 +75,9 @@ def _locked(folder, say):
   while True:
     try:
       folder.mkdir(parents=True, exist_ok=True)
-      lock = open(folder / _LOCK, 'w')
+      # A stranger's link is not followed, nor a pipe waited for.
+      flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+      lock = os.fdopen(os.open(folder / _LOCK, flags, 0o666), 'wb')
     except OSError as error:
       raise _unwritable(folder, error) from error
     try:

@@ -248,10 +248,10 @@ def write(file: pathlib.Path, text: str):
   beside = file.with_name(f'{file.name}.tmp')
   try:
     try:
-      with open(beside, 'w', encoding='utf-8') as stream:
+      plain_files.remove(beside)  # a stranger's link, which leads elsewhere
+      with open(beside, 'x', encoding='utf-8') as stream:
         stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
+        plain_files.sync_stream(stream)
       os.replace(beside, file)
     except BaseException:
       beside.unlink(missing_ok=True)
@@ -283,10 +283,7 @@ def _checked(facts):
     isinstance(seeds, list) and seeds and all(type(s) is int for s in seeds),
     'its seeds are no list of integers',
   )
-  check(
-    isinstance(facts['versions'], dict),
-    'its versions are no object',
-  )
+  check(isinstance(facts['versions'], dict), 'its versions are no object')
   events = facts.get('events', [])
   check(
     isinstance(events, list) and all(isinstance(e, dict) for e in events),
@@ -330,8 +327,13 @@ def _check_same(folder, before, config, facts, say):
   """Refuses to go on under other settings or seeds."""
   try:
     old_config = (folder / 'config.gin').read_text('utf-8')
-  except FileNotFoundError:
-    old_config = '' if before.get('progress') else config  # killed before it
+  except FileNotFoundError as error:
+    if before.get('progress'):
+      raise errors.UserError(
+        f'{folder}/config.gin is gone, and with it which settings the run has. '
+        'Bring it back, or train into another --base_dir.'
+      ) from error
+    old_config = config  # killed before it was written
   except (OSError, ValueError) as error:
     raise errors.UserError(
       f'{folder}/config.gin can not be read: {error}. Bring back the file that '
@@ -348,8 +350,8 @@ def _check_same(folder, before, config, facts, say):
     raise errors.UserError(
       f'the run in {folder} was made with another configuration (- was, + '
       'is):\n  ' + '\n  '.join(changes) + '\nGo on with the old one: '
-      f'--gin_files {shlex.quote(f"{folder}/config.gin")}. Or train into '
-      'another --base_dir.'
+      f'--gin_files {shlex.quote(f"{folder}/config.gin")} (if that was edited '
+      'since, undo it first). Or train into another --base_dir.'
     )
   if before['seeds'] != facts['seeds']:
     raise errors.UserError(

@@ -115,6 +115,7 @@ class Training:
       self.reports.add_histograms()
     self.config = config.operative()
     config.refuse_unread(self.say)
+    self._warn_of_no_update()
     self.facts = {
       'seeds': list(self.seeds),
       'versions': run_folder.versions() | self.engine.layout.versions(),
@@ -140,6 +141,17 @@ class Training:
       damaged=[i for i in iterations if i > self.iteration],
       with_replay=with_replay,
     )
+
+  def _warn_of_no_update(self):
+    steps = self.runner.num_iterations * self.runner.training_steps
+    loop = self.engine.loop
+    first = max(loop.replay.min_history, loop.agent.update_period)
+    if first > steps:
+      self.say(
+        f'Warning: nothing is learnt in this run. Its {steps:,} agent steps '
+        f'end before the first update, which is due after {first:,} (the '
+        "larger of the replay's min_history and the agent's update_period)."
+      )
 
   def _note(self, event, **details):
     self.place.require_same()

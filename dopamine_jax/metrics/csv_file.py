@@ -9,6 +9,7 @@ import pathlib
 from typing import Any
 
 from dopamine_jax import errors
+from dopamine_jax import plain_files
 from dopamine_jax.metrics import base
 
 _HEADER = list(base.Statistic._fields)
@@ -32,6 +33,11 @@ class CSV(base.Collector):
     """
     self._path = path = run.base_dir / 'metrics.csv'
     path.parent.mkdir(parents=True, exist_ok=True)
+    if (found := plain_files.kind(path)) not in (None, 'a file'):
+      raise errors.UserError(
+        f'{path} is {found}, and a run touches nothing outside of its own '
+        'folder. Put a regular file there, or give another --base_dir.'
+      )
     kept = _text([_HEADER]).encode()
     if run.iteration > 0:
       kept = _kept(path, run)
@@ -127,7 +133,8 @@ def _read(path: pathlib.Path) -> list[list[str]]:
 def _replace(path: pathlib.Path, data: bytes) -> None:
   """Writes beside and renames, so that a kill leaves the old or the new."""
   beside = path.with_name(path.name + '.new')
-  with beside.open('wb', buffering=0) as file:
+  plain_files.remove(beside)  # a stranger's link, which leads elsewhere
+  with beside.open('xb', buffering=0) as file:
     _write(file, data)
   beside.replace(path)
 

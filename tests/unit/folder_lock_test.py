@@ -111,3 +111,20 @@ def test_what_can_not_be_made_is_named(tmp_path, monkeypatch, base_dir):
   with pytest.raises(errors.UserError, match=f'{base_dir} can not be written'):
     with folder_lock.open_for_training(base_dir):
       pass
+
+
+def test_a_link_in_the_locks_place_is_not_followed(tmp_path):
+  folder, outside = tmp_path / 'run', tmp_path / 'outside'
+  folder.mkdir()
+  outside.write_text('mine')
+  (folder / '.lock').symlink_to(outside)
+  with pytest.raises(errors.UserError, match='can not be written'):
+    with folder_lock.open_for_training(folder, print):
+      pass
+  assert outside.read_text() == 'mine'
+
+
+def test_a_pipe_in_the_locks_place_is_not_waited_for(tmp_path):
+  os.mkfifo(tmp_path / '.lock')
+  with folder_lock.open_for_training(tmp_path, print):
+    pass

@@ -134,6 +134,25 @@ class TestBase:
 
 
 class TestCSV:
+  @pytest.mark.parametrize('iteration', [0, 1])
+  def test_no_link_or_pipe_is_followed_or_waited_for(self, tmp_path, iteration):
+    folder, outside = tmp_path / 'run', tmp_path / 'outside'
+    folder.mkdir()
+    outside.write_text('mine')
+    (folder / 'metrics.csv').symlink_to(outside)
+    (folder / 'metrics.csv.new').symlink_to(outside)
+    with pytest.raises(errors.UserError, match='is a link'):
+      csv_file.CSV().open(make_run(folder, iteration))
+    (folder / 'metrics.csv').unlink()
+    os.mkfifo(folder / 'metrics.csv')
+    with pytest.raises(errors.UserError, match='is a pipe'):
+      csv_file.CSV().open(make_run(folder, iteration))
+    (folder / 'metrics.csv').unlink()
+    collector = csv_file.CSV()
+    collector.open(make_run(folder))
+    collector.close()
+    assert outside.read_text() == 'mine'
+
   def test_file_is_as_documented_before_it_is_closed(self, tmp_path):
     collector = csv_file.CSV()
     collector.open(make_run(tmp_path / 'new' / 'folder', seeds=(3, 4)))

@@ -202,3 +202,23 @@ def test_progress_is_noted_beside_all_else(tmp_path):
       'written': {'CSV': {'bytes': 3}},
     },
   }
+
+
+def test_a_run_without_its_configuration_is_refused(tmp_path):
+  write(tmp_path, FACTS | {'progress': {'checkpoint': 1}}, config=None)
+  save(tmp_path, 1)
+  with pytest.raises(errors.UserError, match=r'config\.gin is gone'):
+    look(tmp_path)
+
+
+@pytest.mark.parametrize('name', ['run.json', 'config.gin', 'signature'])
+def test_no_link_in_the_way_of_a_write_is_followed(tmp_path, name):
+  folder, outside = tmp_path / 'run', tmp_path / 'outside'
+  folder.mkdir()
+  outside.write_text('mine')
+  (folder / f'{name}.tmp').symlink_to(outside)
+  (folder / name).symlink_to(outside)
+  run_folder.write(folder / name, 'new')
+  assert outside.read_text() == 'mine'
+  assert not (folder / name).is_symlink()
+  assert (folder / name).read_text() == 'new'
