@@ -37,8 +37,6 @@ def prepare(say, *, users_code: bool = True):
     UserError: if JAX can't start under the environment's variables.
   """
   allocator.keep_freed_memory()
-  # Processes that environments run in would look in this folder first.
-  os.environ['PYTHONSAFEPATH'] = '1'
   _choose_cache(say)
   os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
   os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')

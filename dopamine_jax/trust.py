@@ -77,8 +77,6 @@ def admit(
     UserError: that says what it names, and which flag allows it.
   """
   packages = tuple(packages)
-  # Processes that environments run in would look in this folder first.
-  os.environ['PYTHONSAFEPATH'] = '1'
   file = folder / 'config.gin'
   try:
     data = safe_files.read(file, 1)

@@ -47,7 +47,7 @@ def optimized():
   """Has XLA optimize what a test compiles, as it does for users."""
   import jax
 
-  before = jax.config.jax_disable_most_optimizations
+  before = jax.config.read('jax_disable_most_optimizations')
   jax.config.update('jax_disable_most_optimizations', False)
   yield
   jax.config.update('jax_disable_most_optimizations', before)

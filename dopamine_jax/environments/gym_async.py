@@ -5,7 +5,7 @@ than a message. What may go wrong in another process is said here: what it
 raises, that it has ended, that it does not answer.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import functools
 import os
@@ -48,15 +48,16 @@ class AsyncVector(gym_vector.Vector):
       'starter': os.getpid(),
     }
     try:
-      self._vector = gymnasium.vector.AsyncVectorEnv(
-        [
-          functools.partial(_Remote, name, maker, number=i, **kinds)
-          for i, maker in enumerate(makers)
-        ],
-        # A fork would copy the locks of JAX's threads, held for ever.
-        context='spawn',
-        autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP,
-      )
+      with _safe_path():
+        self._vector = gymnasium.vector.AsyncVectorEnv(
+          [
+            functools.partial(_Remote, name, maker, number=i, **kinds)
+            for i, maker in enumerate(makers)
+          ],
+          # A fork would copy the locks of JAX's threads, held for ever.
+          context='spawn',
+          autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP,
+        )
     except (EOFError, ConnectionError) as error:
       raise errors.UserError(
         f'{name}: a process ended while it made its environment; what it '
@@ -165,6 +166,23 @@ class AsyncVector(gym_vector.Vector):
 
   def _place(self, number):
     return answers.place(number, self.num_envs, self._steps)
+
+
+@contextlib.contextmanager
+def _safe_path() -> Iterator[None]:
+  """Has processes that are started here not look in the current folder first.
+
+  They then import what this one would, by the path that it hands to them.
+  """
+  before = os.environ.get('PYTHONSAFEPATH')
+  os.environ['PYTHONSAFEPATH'] = '1'
+  try:
+    yield
+  finally:
+    if before is None:
+      del os.environ['PYTHONSAFEPATH']
+    else:
+      os.environ['PYTHONSAFEPATH'] = before
 
 
 class _Remote(gymnasium.Wrapper):

@@ -237,8 +237,8 @@ class Drifts(native.Native):
   """Its observation or reward stops being finite at a step."""
 
   at: int = 50
-  reward: float = 1.0
-  noise: float = 1.0
+  reward: str = '1'  # a number that is not finite would be no setting
+  noise: str = '1'
 
   observation_space = FLOATS
   action_space = gymnasium.spaces.Discrete(2)
@@ -248,8 +248,8 @@ class Drifts(native.Native):
 
   def step(self, state, action, key):
     is_bad = state + 1 == self.at
-    observation = jnp.where(is_bad, self.noise, 1.0) * jnp.ones(3)
-    reward = jnp.where(is_bad, self.reward, 1.0)
+    observation = jnp.where(is_bad, float(self.noise), 1.0) * jnp.ones(3)
+    reward = jnp.where(is_bad, float(self.reward), 1.0)
     return native.Outcome(state + 1, observation, reward, False)
 
 
@@ -275,9 +275,9 @@ def run(folder, environment, engine, num_iterations=3):
 @pytest.mark.parametrize(
   ('bad', 'at', 'quantity'),
   [
-    ({'reward': np.nan}, 35, 'reward'),
-    ({'noise': -np.inf}, 35, 'observation'),
-    ({'noise': np.nan}, 7, 'observation'),  # while actions are random
+    ({'reward': 'nan'}, 35, 'reward'),
+    ({'noise': '-inf'}, 35, 'observation'),
+    ({'noise': 'nan'}, 7, 'observation'),  # while actions are random
   ],
 )
 @pytest.mark.parametrize(

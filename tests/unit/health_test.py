@@ -403,14 +403,14 @@ def test_quantiles_are_of_the_priorities_of_what_can_be_sampled():
 
 
 class Open(dqn.DQN):
-  """Values what it observes."""
+  """Values what it observes: two numbers, and as many actions more."""
 
   def q_values(self, params, observation, key):
-    return observation
+    return jnp.tile(observation, 2)
 
 
 def observed(engine, num_transitions):
-  return np.array(look(engine, num_transitions).values)
+  return np.array(look(engine, num_transitions).values)[:, :2]
 
 
 def look(engine, *words):
@@ -715,6 +715,9 @@ class Closed(agent_lib.Agent):
   def init(self, key, observation):
     return jnp.zeros(())
 
+  def act(self, state, observation, step, key, *, explore):
+    return jnp.zeros(len(observation), jnp.int32)
+
 
 class Silent(nn.Module):
   """Shows nothing of itself."""
@@ -825,6 +828,6 @@ def test_gin_names_what_is_measured(tmp_path):
 def test_a_metric_that_is_not_made_is_refused(tmp_path):
   (tmp_path / 'a.gin').write_text(GIN.replace('Neurons()', 'Neurons'))
   config.load([tmp_path / 'a.gin'])
-  message = r'a.gin, line 13: .*make each, as in \[@health.DormantNeurons\(\)\]'
+  message = 'a.gin, line 13: .*expected Sequence of Metric.*@name\\(\\) what'
   with pytest.raises(errors.UserError, match=message):
     config.build(runner_lib.Runner)

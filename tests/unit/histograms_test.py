@@ -141,6 +141,9 @@ def test_an_agent_without_params_is_told(tmp_path):
     def init(self, key, observation):
       return {'hidden': super().init(key, observation)}
 
+    def act(self, state, *arguments, **kwargs):
+      return super().act(state['hidden'], *arguments, **kwargs)
+
   def make(**spaces):
     told = make_agent(**spaces)
     return Hidden(
