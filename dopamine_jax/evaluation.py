@@ -42,12 +42,14 @@ class Moment(NamedTuple):
     actions: what they do, [S * N, *action_shape].
     count: steps before this one; with it `step_key` gives the key they act by.
     answer: what the environments gave in the step before; None at first.
+    left: episodes that are still to end.
   """
 
   observation: jax.Array
   actions: np.ndarray
   count: int
   answer: base.TimeStep | None
+  left: int
 
 
 class Patience:
@@ -68,11 +70,15 @@ class Patience:
     self._say = say
     self._since = time.monotonic()
     self._limit = _PATIENCE
+    self._left = None
 
   def __call__(self, moment: Moment) -> None:
     """Looks at a step."""
-    answer, now = moment.answer, time.monotonic()
-    if answer and (answer.terminated.any() or answer.truncated.any()):
+    now = time.monotonic()
+    # Lanes that have played their share go on, and their ends don't count.
+    one_ended = self._left is not None and moment.left < self._left
+    self._left = moment.left
+    if one_ended:
       self._since, self._limit = now, _PATIENCE
     elif now - self._since >= self._limit:
       self._limit *= 2
@@ -171,7 +177,8 @@ class Evaluator:
         state, observation, steps, keys, self._per_seed(count)
       )
       actions = engine.flat(actions, self.num_seeds)
-      on_step(Moment(observation, actions, count, answer))
+      left = int((share - played).clip(min=0).sum())
+      on_step(Moment(observation, actions, count, answer, left))
       answer = border.step(actions)
       episodes.record(answer)
       done = answer.terminated | answer.truncated

@@ -13,33 +13,32 @@ import contextlib
 import datetime
 import difflib
 import functools
-import importlib.metadata
 import json
 import os
 import pathlib
-import platform
 import re
 import shlex
 import sys
 from typing import Any, NamedTuple
 
-import jax
-import psutil
-
 from dopamine_jax import checkpoints as checkpoints_lib
 from dopamine_jax import errors
 from dopamine_jax import plain_files
 from dopamine_jax import processes
+from dopamine_jax import safe_files
 from dopamine_jax import signature
 
 # Where one of these lies, so does a run, or what is left of it.
 _OF_A_RUN = ('run.json', 'config.gin', 'metrics.csv', 'tensorboard')
-_LIBRARIES = ('dopamine-jax', 'jax', 'jaxlib', 'flax', 'optax', 'gymnasium')
+_MEGABYTES = 32  # at most in run.json and config.gin
 # A run may be made longer. It then equals one that was as long from its start,
 # but for a checkpoint and an evaluation at its old end. Histograms and videos
-# only look.
+# only look. What older versions had no setting for changes nothing by default.
 _MAY_CHANGE = re.compile(
-  r'^\S*Runner\.(num_iterations|histograms|videos) = .*$', re.MULTILINE
+  r'^\S*(Runner\.(num_iterations|histograms|videos) = .*'
+  r'|Gym\.channels_first = None|SAC\.reward_scale = 1\.0'
+  r'|SAC\.log_temperature_loss = False)$',
+  re.MULTILINE,
 )
 
 
@@ -130,34 +129,6 @@ def claim(
   write(folder / 'config.gin', config)
 
 
-def versions() -> dict[str, str]:
-  """Returns the versions that a bit-exact resume depends on."""
-  found = {'python': platform.python_version()}
-  for library in _LIBRARIES:
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-      found[library] = importlib.metadata.version(library)
-  return found
-
-
-def machine() -> dict[str, Any]:
-  """Returns what the speed of a run depends on."""
-  return {
-    'system': platform.platform(),
-    'processor': _processor(),
-    'cores': os.cpu_count(),
-    'memory_gb': round(psutil.virtual_memory().total / 1e9, 1),
-    'devices': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
-  }
-
-
-def command() -> str:
-  """Returns the command that runs, as a shell would take it."""
-  program, *words = sys.argv
-  if pathlib.Path(program).parent.name == 'dopamine_jax':  # python -m
-    program = 'dopamine-jax'
-  return shlex.join([pathlib.Path(program).name, *words])
-
-
 def add_event(folder: pathlib.Path, kind: str, **details: Any):
   """Adds what happened to the `events` of `run.json`, with the time.
 
@@ -214,12 +185,13 @@ def read_facts(
     UserError: if the folder holds no run, or nobody knows its facts.
   """
   try:
-    return _checked(json.loads((folder / 'run.json').read_text('utf-8')))
+    text = safe_files.read_text(folder / 'run.json', _MEGABYTES)
+    return _checked(json.loads(text))
   except FileNotFoundError:
     problem = f'{folder} holds no run: it has no run.json'
     remedy = 'Give the --base_dir of a training.'
-  except (OSError, ValueError, RecursionError) as error:
-    problem = f'{folder}/run.json can not be read: {error}'
+  except (errors.UserError, ValueError, RecursionError) as error:
+    problem = f'{folder}/run.json can not be read: {error}'.rstrip('.')
     remedy = 'Bring back the file that the training wrote.'
   iteration, facts = _facts_of_checkpoints(folder)
   if facts is None:
@@ -314,19 +286,10 @@ def _facts_of_checkpoints(folder):
   return None, None
 
 
-def _processor():
-  """Returns the processor's name, as far as the system tells it."""
-  with contextlib.suppress(OSError):
-    text = pathlib.Path('/proc/cpuinfo').read_text()
-    if name := re.search(r'^model name\s*: (.+)$', text, re.MULTILINE):
-      return name.group(1)
-  return platform.processor() or platform.machine()
-
-
 def _check_same(folder, before, config, facts, say):
   """Refuses to go on under other settings or seeds."""
   try:
-    old_config = (folder / 'config.gin').read_text('utf-8')
+    old_config = safe_files.read_text(folder / 'config.gin', _MEGABYTES)
   except FileNotFoundError as error:
     if before.get('progress'):
       raise errors.UserError(
@@ -334,10 +297,9 @@ def _check_same(folder, before, config, facts, say):
         'Bring it back, or train into another --base_dir.'
       ) from error
     old_config = config  # killed before it was written
-  except (OSError, ValueError) as error:
+  except errors.UserError as error:
     raise errors.UserError(
-      f'{folder}/config.gin can not be read: {error}. Bring back the file that '
-      'the training wrote.'
+      f'{error} Bring back the file that the training wrote.'
     ) from error
   changes = [
     line

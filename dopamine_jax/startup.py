@@ -10,7 +10,6 @@ import pathlib
 import sys
 import tempfile
 import warnings
-import zlib
 
 from dopamine_jax import allocator
 from dopamine_jax import errors
@@ -103,7 +102,8 @@ def _choose_cache(say):
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder):
       pass
-    _bound(folder)
+    if _CACHE not in os.environ:  # one that the user names is the user's
+      _bound(folder)
   except (OSError, RuntimeError) as error:
     say(
       f'Warning: compiled programs can not be kept, so that each start '
@@ -121,7 +121,8 @@ def _bound(folder):
   with os.scandir(folder) as files:
     for file in files:
       with contextlib.suppress(FileNotFoundError):  # another start was faster
-        if file.is_file(follow_symlinks=False):
+        is_entry = file.name.endswith(('-cache', '-atime'))
+        if is_entry and file.is_file(follow_symlinks=False):
           status = file.stat(follow_symlinks=False)
           used = max(status.st_atime, status.st_mtime)
           entries.append((used, status.st_size, file.path))
@@ -151,19 +152,19 @@ def _heal_when_damaged(folder, say):
 
 
 def _heal(folder):
-  """Removes the entries that can't be unpacked, or all; returns how many."""
-  entries = list(folder.glob('*-cache'))
-  bad = [entry for entry in entries if not _is_whole(entry)] or entries
+  """Removes the entries that can't be unpacked; returns how many."""
+  bad = [each for each in folder.glob('*-cache') if not _is_whole(each)]
   for entry in bad:
     entry.unlink(missing_ok=True)
   return len(bad)
 
 
 def _is_whole(entry):
-  """Whether an entry that JAX packed with zlib is as it was."""
+  """Whether JAX can unpack an entry, with whichever library it packs them."""
+  from jax._src import compilation_cache
+
   try:
-    unpacked = zlib.decompressobj()
-    unpacked.decompress(entry.read_bytes())
-    return unpacked.eof
-  except (OSError, zlib.error):
+    compilation_cache.decompress_executable(entry.read_bytes())
+  except Exception:  # each library has its own
     return False
+  return True

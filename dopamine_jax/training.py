@@ -24,6 +24,7 @@ from dopamine_jax import folder_lock
 from dopamine_jax import health
 from dopamine_jax import processes
 from dopamine_jax import profiling
+from dopamine_jax import provenance
 from dopamine_jax import reports
 from dopamine_jax import run_folder
 from dopamine_jax.metrics import base as metrics_base
@@ -118,7 +119,7 @@ class Training:
     self._warn_of_no_update()
     self.facts = {
       'seeds': list(self.seeds),
-      'versions': run_folder.versions() | self.engine.layout.versions(),
+      'versions': provenance.versions() | self.engine.layout.versions(),
       'title': config.title(),
     }
     iterations, before = run_folder.look(
@@ -135,8 +136,8 @@ class Training:
     run_folder.claim(self.folder, self.config, self.facts, before, self.say)
     self._note(
       'resumed' if iterations else 'started',
-      command=run_folder.command(),
-      machine=run_folder.machine(),
+      command=provenance.command(),
+      machine=provenance.machine(),
       versions=self.facts['versions'],
       damaged=[i for i in iterations if i > self.iteration],
       with_replay=with_replay,

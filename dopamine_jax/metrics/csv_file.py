@@ -137,6 +137,7 @@ def _replace(path: pathlib.Path, data: bytes) -> None:
   with beside.open('xb', buffering=0) as file:
     _write(file, data)
   beside.replace(path)
+  plain_files.sync(path.parent)
 
 
 def _write(file: io.FileIO, data: bytes) -> None:

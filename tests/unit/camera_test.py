@@ -76,6 +76,7 @@ def moment(count=0, answer=None, shape=FRAME):
     actions=np.array([1]),
     count=count,
     answer=answer,
+    left=1,
   )
 
 

@@ -1,6 +1,5 @@
 """An evaluation that waits says what for."""
 
-import numpy as np
 import pytest
 
 from dopamine_jax import evaluation
@@ -8,18 +7,8 @@ from dopamine_jax.environments import catch
 from dopamine_jax.environments import gym
 
 
-def moment(count, ended=(False, False)):
-  ended = np.array(ended)
-  answer = None
-  if count:
-    answer = gym.base.TimeStep(
-      observation=None,
-      next_observation=None,
-      reward=np.zeros(2),
-      terminated=ended,
-      truncated=np.zeros(2, bool),
-    )
-  return evaluation.Moment(None, None, count, answer)
+def moment(count, left=100):
+  return evaluation.Moment(None, None, count, None, left)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +31,7 @@ def test_it_is_said_after_30_seconds_and_when_that_has_doubled(
   )
   for second in range(150):
     clock[0] = float(second)
-    patience(moment(second, (False, second in ends)))
+    patience(moment(second, 100 - sum(end <= second for end in ends)))
   assert [when for when, _ in said] == expected
   for when, text in said:
     assert text.startswith('It waits for an episode to end: none has for ')

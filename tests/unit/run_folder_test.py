@@ -153,7 +153,7 @@ def test_a_configuration_that_can_not_be_read_is_told(tmp_path, content):
     (tmp_path / 'config.gin/x').write_text('')
   else:
     (tmp_path / 'config.gin').write_bytes(content)
-  with pytest.raises(errors.UserError, match=r'config\.gin can not be read'):
+  with pytest.raises(errors.UserError, match=r'config\.gin .*read'):
     look(tmp_path)
 
 
@@ -222,3 +222,27 @@ def test_no_link_in_the_way_of_a_write_is_followed(tmp_path, name):
   assert outside.read_text() == 'mine'
   assert not (folder / name).is_symlink()
   assert (folder / name).read_text() == 'new'
+
+
+@pytest.mark.parametrize('name', ['run.json', 'config.gin'])
+@pytest.mark.parametrize('thing', ['pipe', 'device', 'folder'])
+def test_what_is_no_file_is_neither_read_nor_waited_for(tmp_path, name, thing):
+  write(tmp_path, FACTS | {'progress': {'checkpoint': 1}})
+  (tmp_path / name).unlink()
+  if thing == 'pipe':
+    os.mkfifo(tmp_path / name)
+  elif thing == 'device':
+    (tmp_path / name).symlink_to('/dev/zero')
+  else:
+    (tmp_path / name).mkdir()
+  with pytest.raises(errors.UserError, match=name):
+    look(tmp_path)
+
+
+def test_a_run_from_before_a_setting_was_there_goes_on_by_its_default(tmp_path):
+  write(tmp_path, FACTS | {'progress': {'checkpoint': 1}})
+  save(tmp_path, 1)
+  added = CONFIG + 'gym.Gym.channels_first = None\nsac.SAC.reward_scale = 1.0\n'
+  assert look(tmp_path, added).iterations == [1]
+  with pytest.raises(errors.UserError, match='another configuration'):
+    look(tmp_path, added.replace('None', 'True'))

@@ -45,7 +45,7 @@ def test_a_signal_ends_any_command_with_a_sentence(
     raise Ended(actual)
 
   monkeypatch.setattr(os, '_exit', end)
-  worker = multiprocessing.get_context('fork').Process(target=signal.pause)
+  worker = multiprocessing.get_context('spawn').Process(target=signal.pause)
   worker.start()
   with pytest.raises(Ended) as ended:
     exits.status_of(lambda: os.kill(os.getpid(), number), print)
