@@ -107,6 +107,7 @@ class Training:
 
   def prepare(self, resume: bool, with_replay: bool = True):
     """Makes the first state, or restores the newest good checkpoint."""
+    self.resume, self.with_replay = resume, with_replay
     self.engine.reset(self._env_seeds(Stream.TRAIN, 0, self.runner.num_envs))
     template = self.engine.abstract_state()
     self.engine.layout.check(self.engine.loop.replay, template)
@@ -371,11 +372,15 @@ class Training:
     newest = self.newest_checkpoint
     where = f'after iteration {newest}' if newest else 'from the start'
     promise = ''
-    if self.runner.checkpoint_replay or not newest:
+    if self.with_replay and (self.runner.checkpoint_replay or not newest):
       promise = ', and ends as if it had never been stopped'
+    flags = [] if self.resume else ['--no-resume']
+    flags += [] if self.with_replay else ['--without-replay']
+    without = f' without {" and ".join(flags)}' if flags else ''
     return (
       f'Stopped by {signal_name} at agent step {self.engine.steps}, in '
-      f'iteration {self.iteration}. The same command goes on {where}{promise}.'
+      f'iteration {self.iteration}. The same command{without} goes on '
+      f'{where}{promise}.'
     )
 
   def _env_seeds(self, stream, iteration, num_envs):

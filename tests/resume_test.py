@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 
@@ -22,6 +23,7 @@ from dopamine_jax import errors
 from dopamine_jax import evaluation
 from dopamine_jax import fingerprint as fingerprint_lib
 from dopamine_jax import run_folder
+from dopamine_jax import training
 from dopamine_jax.environments import gym_vector
 from dopamine_jax.metrics import base
 from dopamine_jax.metrics import csv_file
@@ -882,3 +884,27 @@ def test_the_fingerprint_sees_each_metric_and_no_timing(
   assert digests([*lines, later]) == expected
   file.write_text(original + '0,1')
   assert fingerprint_lib.fingerprint(tmp_path / 'run') == expected
+
+
+@pytest.mark.parametrize(
+  ('resume', 'with_replay', 'expected'),
+  [
+    (True, True, 'The same command goes on after iteration 4, and ends as if'),
+    (False, True, 'The same command without --no-resume goes on after'),
+    (True, False, 'The same command without --without-replay goes on after '),
+  ],
+)
+def test_the_command_to_go_on_leaves_out_what_would_begin_anew(
+  resume, with_replay, expected
+):
+  stopped = types.SimpleNamespace(
+    newest_checkpoint=4,
+    iteration=5,
+    resume=resume,
+    with_replay=with_replay,
+    engine=types.SimpleNamespace(steps=99),
+    runner=types.SimpleNamespace(checkpoint_replay=True),
+  )
+  message = training.Training._how_to_go_on(stopped, 'SIGINT')
+  assert expected in message
+  assert ('as if it had never' in message) == with_replay
