@@ -264,7 +264,8 @@ def report(
     _prepare(users_code=False)
     from dopamine_jax import trained
 
-    trained.film(trained.load(base_dir, say=_say, trusted=trust), 1, 0, film)
+    agent = trained.load(base_dir, say=_say, trusted=trust)
+    trained.film(agent, 1, 0, film, say=_say)
   out = out or base_dir / 'report.html'
   shown = film if os.path.lexists(film) else None
   for warning in html_report.write(base_dir, out, shown):

@@ -32,7 +32,7 @@ def fingerprint(
     UserError: if there is no readable checkpoint.
   """
   folder = pathlib.Path(base_dir)
-  seeds = run_folder.read_facts(folder)['seeds']
+  seeds = run_folder.read_facts(folder, say)['seeds']
   checkpoints = checkpoints_lib.Checkpoints(folder, say=say)
   iterations = checkpoints.iterations()
   if not iterations:

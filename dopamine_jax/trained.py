@@ -217,7 +217,7 @@ def _run(evaluator, trained, seed, on_step=lambda moment: None):
     evaluator.num_envs,
   )
   patience = evaluation.Patience(
-    'This',
+    'The evaluation',
     trained.environment,
     functools.partial(print, file=sys.stderr),
   )
