@@ -224,20 +224,28 @@ def makes(value: Any, kind: Any) -> bool:
 
 
 def _may_be_called_as(value: Any, example: Any) -> bool:
-  """Whether a function takes what `example` needs, and may return the same."""
-  needed = [
+  """Whether a function takes what `example` does, and may return the same."""
+  given = [
     parameter
     for parameter in inspect.signature(example).parameters.values()
-    if parameter.default is inspect.Parameter.empty
-    and parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+    if parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
   ][1:]  # without `self`
+  needed = sum(each.default is inspect.Parameter.empty for each in given)
+  # With those that it may be given, or without.
+  if not any(_takes(value, i) for i in range(needed, len(given) + 1)):
+    return False
+  return makes(value, typing.get_type_hints(example).get('return'))
+
+
+def _takes(value: Any, count: int) -> bool:
+  """Whether a function can be called with so many arguments by position."""
   try:
-    inspect.signature(value).bind(*needed)
+    inspect.signature(value).bind(*range(count))
   except TypeError:
     return False
-  except ValueError:  # it has none
-    return True
-  return makes(value, typing.get_type_hints(example).get('return'))
+  except ValueError:  # it has no signature
+    pass
+  return True
 
 
 def describe(hint: Any) -> str:

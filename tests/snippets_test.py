@@ -146,12 +146,13 @@ class Reader:
         self._train_with(file, block.text)
 
   def _train_with(self, file: pathlib.Path, text: str):
-    """Trains with lines of gin: a file by itself, or the end of another."""
+    """Trains with lines of gin, after a shipped file and with its imports."""
     basis = 'dopamine_jax/configs/dqn_cartpole.gin'
     files = [basis, str(file)]
     if 'import dynamic_registration' not in text:
-      text = (ROOT / 'configs' / 'dqn_cartpole.gin').read_text() + text
-      files = [str(file)]
+      lines = (ROOT / 'configs' / 'dqn_cartpole.gin').read_text().splitlines()
+      imports = [x for x in lines if x.startswith(('from ', 'import '))]
+      text = '\n'.join([*imports, text])
     file.write_text(text)
     words = [word for name in files for word in ('--gin_files', name)]
     self._run(['dopamine-jax', 'train', *words, '--base_dir', f'{file}.run'])
