@@ -120,6 +120,27 @@ def copy(stream: BinaryIO, folder: pathlib.Path, name: str):
   sync(file.parent)
 
 
+def write(file: pathlib.Path, data: bytes):
+  """Writes a file whole or not at all, and on disk on return.
+
+  A link in its place, or beside it, is replaced and not followed.
+
+  Raises:
+    OSError: if the disk can't take it.
+  """
+  beside = file.with_name(f'{file.name}.tmp')
+  try:
+    remove(beside)
+    with open(beside, 'xb') as stream:
+      stream.write(data)
+      sync_stream(stream)
+    beside.replace(file)
+  except BaseException:
+    beside.unlink(missing_ok=True)
+    raise
+  sync(file.parent)
+
+
 def sync(folder: pathlib.Path):
   """Makes the names in a folder durable: what was made and renamed there."""
   descriptor = os.open(folder, os.O_RDONLY)

@@ -14,7 +14,6 @@ import datetime
 import difflib
 import functools
 import json
-import os
 import pathlib
 import re
 import shlex
@@ -217,18 +216,8 @@ def write(file: pathlib.Path, text: str):
   Raises:
     UserError: if it can't.
   """
-  beside = file.with_name(f'{file.name}.tmp')
   try:
-    try:
-      plain_files.remove(beside)  # a stranger's link, which leads elsewhere
-      with open(beside, 'x', encoding='utf-8') as stream:
-        stream.write(text)
-        plain_files.sync_stream(stream)
-      os.replace(beside, file)
-    except BaseException:
-      beside.unlink(missing_ok=True)
-      raise
-    plain_files.sync(file.parent)
+    plain_files.write(file, text.encode())
   except OSError as error:
     raise errors.UserError(
       f'could not write {file}: {error.strerror}'

@@ -41,7 +41,7 @@ class CSV(base.Collector):
     kept = _text([_HEADER]).encode()
     if run.iteration > 0:
       kept = _kept(path, run)
-    _replace(path, kept)
+    plain_files.write(path, kept)
     self._digest, self._size = hashlib.sha256(kept), len(kept)
     # Without a buffer, which a full disk would meet once more at the end.
     self._file = path.open('ab', buffering=0)
@@ -128,16 +128,6 @@ def _read(path: pathlib.Path) -> list[list[str]]:
       'give another base_dir.'
     )
   return lines[1:]
-
-
-def _replace(path: pathlib.Path, data: bytes) -> None:
-  """Writes beside and renames, so that a kill leaves the old or the new."""
-  beside = path.with_name(path.name + '.new')
-  plain_files.remove(beside)  # a stranger's link, which leads elsewhere
-  with beside.open('xb', buffering=0) as file:
-    _write(file, data)
-  beside.replace(path)
-  plain_files.sync(path.parent)
 
 
 def _write(file: io.FileIO, data: bytes) -> None:

@@ -140,7 +140,7 @@ class TestCSV:
     folder.mkdir()
     outside.write_text('mine')
     (folder / 'metrics.csv').symlink_to(outside)
-    (folder / 'metrics.csv.new').symlink_to(outside)
+    (folder / 'metrics.csv.tmp').symlink_to(outside)
     with pytest.raises(errors.UserError, match='is a link'):
       csv_file.CSV().open(make_run(folder, iteration))
     (folder / 'metrics.csv').unlink()
