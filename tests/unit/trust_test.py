@@ -97,8 +97,8 @@ def with_binding(line):
 
 
 SYSTEM = """\
-from dopamine_jax import run_folder
-run_folder.os.system.command = 'touch MARKER'
+from dopamine_jax import plain_files
+plain_files.os.system.command = 'touch MARKER'
 """
 
 # What a stranger may try: a configuration, and what is said of it. MARKER is
@@ -120,12 +120,12 @@ ATTACKS = {
     with_agent("import os\nos.system.command = 'touch MARKER'", '@os.system()'),
     'os is none of',
   ),
-  'the system through run_folder': (
+  'the system through plain_files': (
     with_agent(
       SYSTEM,
-      '@run_folder.os.system()',
+      '@plain_files.os.system()',
     ),
-    '@run_folder.os.system() is defined in posix',
+    '@plain_files.os.system() is defined in posix',
   ),
   'an import through another module': (
     with_agent(
@@ -269,11 +269,11 @@ ATTACKS = {
   ),
   'a reference as a key': (
     SETTINGS.replace(
-      "'CartPole-v1'", "'CartPole-v1'\n  kwargs = {@run_folder.os.abort(): 1}"
+      "'CartPole-v1'", "'CartPole-v1'\n  kwargs = {@plain_files.os.abort(): 1}"
     ).replace(
-      'import optax', 'import optax\nfrom dopamine_jax import run_folder'
+      'import optax', 'import optax\nfrom dopamine_jax import plain_files'
     ),
-    '@run_folder.os.abort() is defined in posix',
+    '@plain_files.os.abort() is defined in posix',
   ),
   'a binding alone': (
     with_binding("runner.pathlib.Path.touch.mode = 'x'"),
@@ -281,10 +281,10 @@ ATTACKS = {
   ),
   'a scope and a macro': (
     with_agent(
-      'from dopamine_jax import run_folder\nevil = @a/run_folder.os.abort()',
+      'from dopamine_jax import plain_files\nevil = @a/plain_files.os.abort()',
       '%evil',
     ),
-    '@run_folder.os.abort() is defined in posix',
+    '@plain_files.os.abort() is defined in posix',
   ),
   'an inner class of a module that is known': (
     with_agent('from flax import linen', '@linen.jit()'),
@@ -396,7 +396,7 @@ def test_every_shipped_configuration_needs_no_trust(stranger, file):
     (
       with_agent(
         SYSTEM,
-        '@run_folder.os.system()',
+        '@plain_files.os.system()',
       ),
       ['posix'],
     ),
