@@ -17,28 +17,50 @@ from dopamine_jax.environments import answers
 from dopamine_jax.environments import base
 
 
+# Steps that are noted before they are counted.
+_NOTED = 512
+
+
 class Episodes:
   """Follows running episodes and keeps those that ended by themselves.
 
-  Attributes:
-    finished: (lane, return, length) of each, in order of their ends.
+  Steps are only noted, and counted many at a time: between XLA's calls a few
+  operations of NumPy on a few numbers take as long as a small network does.
   """
 
   def __init__(self, lanes: int):
     self._returns = np.zeros(lanes)
     self._lengths = np.zeros(lanes, int)
-    self.finished: list[tuple[int, float, int]] = []
+    self._finished: list[tuple[int, float, int]] = []
+    self._noted = 0  # of the arrays' rows
+    self._reward = np.zeros((_NOTED, lanes), np.float32)
+    self._terminated = np.zeros((_NOTED, lanes), bool)
+    self._truncated = np.zeros((_NOTED, lanes), bool)
+
+  @property
+  def finished(self) -> list[tuple[int, float, int]]:
+    """(lane, return, length) of each, in order of their ends."""
+    self._settle()
+    return self._finished
 
   def record(self, step: base.TimeStep):
-    """Counts one step of every lane."""
-    self._returns += step.reward
-    self._lengths += 1
-    done = step.terminated | step.truncated
-    if done.any():
-      self._end(done)
+    """Takes note of one step of every lane."""
+    i = self._noted
+    self._reward[i] = step.reward
+    self._terminated[i] = step.terminated
+    self._truncated[i] = step.truncated
+    self._noted = i + 1
+    if self._noted == _NOTED:
+      self._settle()
+
+  def _settle(self):
+    """Counts what was noted."""
+    count, self._noted = self._noted, 0
+    done = self._terminated[:count] | self._truncated[:count]
+    self.record_all(self._reward[:count], done)
 
   def record_all(self, reward: np.ndarray, done: np.ndarray):
-    """Counts steps [T, lanes], to the bit as `record` would one by one."""
+    """Counts steps [T, lanes], to the bit as if they were added in turn."""
     begin = 0
     for end in (*(np.flatnonzero(done.any(axis=1)) + 1), len(done)):
       # Unlike a sum, which may add in pairs, this adds in order.
@@ -51,7 +73,7 @@ class Episodes:
 
   def _end(self, done):
     for lane in np.flatnonzero(done):
-      self.finished.append(
+      self._finished.append(
         (int(lane), float(self._returns[lane]), int(self._lengths[lane]))
       )
     self._returns[done] = 0
@@ -59,6 +81,7 @@ class Episodes:
 
   def cut(self):
     """Forgets the running episodes: their returns are not to be counted."""
+    self._settle()
     self._returns[:] = 0
     self._lengths[:] = 0
 

@@ -26,6 +26,9 @@ class Answers:
 
   Attributes:
     steps: since the last seeded reset.
+    dtype: that observations are stored in.
+    shape: of an observation as it is given.
+    channels_first: whether its axes are then moved.
   """
 
   def __init__(
@@ -50,8 +53,9 @@ class Answers:
     """
     self.steps = 0
     self._name, self._number, self._num_envs = name, number, num_envs
-    self._given, self._dtype, self._shape = given, stored, given.shape
-    self._channels_first = channels_first
+    self.dtype, self.shape = stored, given.shape
+    self._given = given
+    self.channels_first = channels_first
 
   def reset(self, env: gymnasium.Env, seed: int | None) -> np.ndarray:
     """Begins an episode; None goes on with the environment's random stream.
@@ -72,7 +76,7 @@ class Answers:
       raise self._error(
         'reset must give (observation, info)', f'it gave {_kind(answer)}'
       )
-    return self._observation(answer[0], 'reset')
+    return self.observation(answer[0], 'reset')
 
   def step(
     self, env: gymnasium.Env, action: Any
@@ -85,6 +89,16 @@ class Answers:
     Raises:
       UserError: If one of them isn't what it must be.
     """
+    observation, *rest = self.ask(env, action)
+    return self.observation(observation, 'step'), *rest
+
+  def ask(
+    self, env: gymnasium.Env, action: Any
+  ) -> tuple[Any, float, bool, bool]:
+    """Takes a step, as `step`, but the observation is as it was given.
+
+    Whoever has several environments hands all of them to `rows`.
+    """
     self.steps += 1
     try:
       answer = env.step(action)
@@ -94,39 +108,35 @@ class Answers:
       observation, reward, terminated, truncated, _ = answer
     except (TypeError, ValueError):
       raise self._not_five(_kind(answer)) from None
-    # What is right takes no more than these questions.
-    if (
-      type(observation) is not np.ndarray
-      or observation.dtype != self._dtype
-      or observation.shape != self._shape
-      or self._channels_first
-    ):
-      observation = self._observation(observation, 'step')
     # False for NaN as well.
     if not (isinstance(reward, float) and -_LARGEST <= reward <= _LARGEST):
       reward = self._reward(reward)
-    if terminated is not True and terminated is not False:
+    if terminated is not False:
       terminated = self._flag('terminated', terminated)
-    if truncated is not True and truncated is not False:
+    if truncated is not False:
       truncated = self._flag('truncated', truncated)
     return observation, reward, terminated, truncated
 
-  def _observation(self, observation, giver):
-    """Returns an observation in the type and order that is stored."""
+  def observation(self, observation: Any, giver: str) -> np.ndarray:
+    """Returns an observation in the type and order that is stored.
+
+    Raises:
+      UserError: If it isn't what the environment's space says.
+    """
     try:
       array = np.asarray(observation)
     except ValueError:  # a list whose rows differ in length
       array = None
     if (
-      array is None or array.shape != self._shape or not self._fits(array.dtype)
+      array is None or array.shape != self.shape or not self._fits(array.dtype)
     ):
       raise self._error(
-        f'its observation_space says {self._given.dtype} {self._shape}',
+        f'its observation_space says {self._given.dtype} {self.shape}',
         f'{giver} gave {_kind(observation)}',
       )
-    if array.dtype != self._dtype:
+    if array.dtype != self.dtype:
       array = self._cast(array, giver)
-    return array.transpose(1, 2, 0) if self._channels_first else array
+    return array.transpose(1, 2, 0) if self.channels_first else array
 
   def _fits(self, dtype):
     """Whether a type is the space's own, or of its kind."""
@@ -135,22 +145,22 @@ class Answers:
 
   def _cast(self, array, giver):
     """Returns the same numbers in the type that is stored."""
-    if self._dtype.kind in 'iu' and array.size:
-      bounds = np.iinfo(self._dtype)
+    if self.dtype.kind in 'iu' and array.size:
+      bounds = np.iinfo(self.dtype)
       for extreme in int(array.min()), int(array.max()):
         if not bounds.min <= extreme <= bounds.max:
           raise self._error(
-            f'its observations are stored as {self._dtype}, which holds '
+            f'its observations are stored as {self.dtype}, which holds '
             f'{bounds.min} to {bounds.max}',
             f'{giver} gave {extreme}',
           )
     try:
       with np.errstate(over='raise'):
-        return array.astype(self._dtype)
+        return array.astype(self.dtype)
     except FloatingPointError:
       raise self._error(
-        f'its observations are stored as {self._dtype}, whose largest number '
-        f'is {np.finfo(self._dtype).max}',
+        f'its observations are stored as {self.dtype}, whose largest number '
+        f'is {np.finfo(self.dtype).max}',
         f'{giver} gave {np.nanmax(np.abs(array))}',
       ) from None
 
@@ -165,7 +175,9 @@ class Answers:
     return float(number)
 
   def _flag(self, name, flag):
-    """Returns a flag that isn't a plain bool as one."""
+    """Returns whether an episode ended, as a plain bool."""
+    if isinstance(flag, (bool, np.bool_)):
+      return bool(flag)
     number = _single(flag, 'biu')
     if number is None or number not in (0, 1):
       raise self._error(
@@ -199,6 +211,37 @@ class Answers:
     )
 
 
+def rows(answers: Sequence[Answers], observations: list[Any]) -> np.ndarray:
+  """Returns observations of N environments' steps as they are stored.
+
+  Args:
+    answers: of alike environments.
+    observations: of each.
+
+  Returns:
+    [N, ...].
+
+  Raises:
+    UserError: If one isn't what the environment's space says.
+  """
+  first = answers[0]
+  # All at once takes less time than one after another; and an array of the
+  # space's type comes only of types whose numbers it holds.
+  try:
+    together = np.array(observations)
+  except ValueError:  # their shapes differ
+    together = None
+  if (
+    together is None
+    or together.dtype is not first.dtype
+    or together.shape[1:] != first.shape
+    or first.channels_first
+  ):
+    pairs = zip(answers, observations, strict=True)
+    together = np.array([each.observation(x, 'step') for each, x in pairs])
+  return together
+
+
 class Border:
   """N environments, whose time steps are checked whoever made them.
 
@@ -217,13 +260,15 @@ class Border:
     space = environments.observation_space
     self._dtype = np.dtype(space.dtype)
     self._may_be_infinite = self._dtype.kind not in 'iub'
-    self._frames = (self._num_envs, *space.shape)
-    self._each = (self._num_envs,)
-    kinds = (_FLOAT32.dtype, np.dtype(np.bool_), np.dtype(np.bool_))
-    self._expected = (
-      *(self._frames, self._dtype, self._frames, self._dtype),
-      *(part for kind in kinds for part in (self._each, kind)),
-    )
+    frames = (self._num_envs, *space.shape), self._dtype
+    each = (self._num_envs,)
+    self._expected = {
+      'observation': frames,
+      'next_observation': frames,
+      'reward': (each, np.dtype(np.float32)),
+      'terminated': (each, np.dtype(np.bool_)),
+      'truncated': (each, np.dtype(np.bool_)),
+    }
     self._steps = 0
 
   def reset(self, seeds: Sequence[int]) -> np.ndarray:
@@ -234,7 +279,7 @@ class Border:
     """
     self._steps = 0
     frames = self._environments.reset(seeds)
-    self._check('observation', frames, self._frames, self._dtype)
+    self._check('observation', frames, *self._expected['observation'])
     if self._may_be_infinite and not base.is_finite(frames):
       raise self._not_finite('observation', frames)
     return frames
@@ -248,50 +293,37 @@ class Border:
     """
     step = self._environments.step(actions)
     self._steps += 1
-    observation, reward, terminated, truncated, successor = step
-    try:  # All at once, since this is asked at every step.
-      found = (
-        observation.shape,
-        observation.dtype,
-        successor.shape,
-        successor.dtype,
-        reward.shape,
-        reward.dtype,
-        terminated.shape,
-        terminated.dtype,
-        truncated.shape,
-        truncated.dtype,
-      )
-    except AttributeError:
-      found = None
-    if found != self._expected:
+    if not self._environments.checks_answers:
       self._check_each(step)
-    if not base.is_finite(reward):
-      raise self._not_finite('reward', reward)
     if self._may_be_infinite:
+      observation, successor = step.observation, step.next_observation
       if not base.is_finite(successor):
         raise self._not_finite('observation', successor)
-      if successor is not observation and not base.is_finite(observation):
+      if observation is not successor and not base.is_finite(observation):
         raise self._not_finite('observation', observation)
     return step
 
   def _check_each(self, step):
-    kinds = zip(self._expected[::2], self._expected[1::2], strict=True)
-    names = 'observation next_observation reward terminated truncated'.split()
-    for name, (shape, dtype) in zip(names, kinds, strict=True):
+    if type(step) is not base.TimeStep:
+      raise self._broken(f'step must give a TimeStep, and gave {_kind(step)}')
+    for name, (shape, dtype) in self._expected.items():
       self._check(name, getattr(step, name), shape, dtype)
+    if not base.is_finite(step.reward):
+      raise self._not_finite('reward', step.reward)
 
   def _check(self, quantity, array, shape, dtype):
     if (
       type(array) is np.ndarray and array.shape == shape
     ) and array.dtype == dtype:
       return
-    raise broken(
-      named(self._environments),
-      f'step {self._steps} since the seeded reset',
+    raise self._broken(
       f'{quantity} must be an array {np.dtype(dtype)} {shape}, and it gave '
-      f'{_kind(array)}',
+      f'{_kind(array)}'
     )
+
+  def _broken(self, reason):
+    where = f'step {self._steps} since the seeded reset'
+    return broken(named(self._environments), where, reason)
 
   def _not_finite(self, quantity, array):
     rows = np.isfinite(array.reshape(self._num_envs, -1)).all(axis=1)
@@ -308,7 +340,7 @@ def picture(environments: base.VectorEnvironment) -> np.ndarray:
   """
   name = named(environments)
   try:
-    image = environments.render()
+    image = np.asarray(environments.render())
   except errors.UserError:
     raise
   except Exception as error:
@@ -317,7 +349,6 @@ def picture(environments: base.VectorEnvironment) -> np.ndarray:
       f'{name} cannot draw: {described(error)}, raised by {frame.filename}, '
       f'line {frame.lineno}. Mend its render, or do without films.'
     ) from error
-  image = np.asarray(image)
   is_image = image.ndim == 3 and image.shape[2] == 3 and image.size
   if image.dtype != np.uint8 or not is_image:
     shown = 'None' if image.dtype == object else f'{image.dtype} {image.shape}'

@@ -18,6 +18,7 @@ from dopamine_jax import settings
 
 # Numbers that Python adds faster than NumPy is called.
 _FEW = 16
+_MANY = 4096
 
 
 class TimeStep(NamedTuple):
@@ -56,6 +57,8 @@ class VectorEnvironment:
     action_names: What a film calls the actions of a Discrete space; None, where
       the environment gives them no names.
     name: What errors call the environments; None: by their class.
+    checks_answers: Whether `step` itself refuses what must not be stored, but
+      for observations that are not finite.
     on_wait: Called now and then by those that wait for another process; may
       raise to stop.
   """
@@ -66,6 +69,7 @@ class VectorEnvironment:
   frames_per_second: float = 30
   action_names: Sequence[str] | None = None
   name: str | None = None
+  checks_answers: bool = False
   on_wait: Callable[[], None] = staticmethod(lambda: None)
 
   def reset(self, seeds: Sequence[int]) -> np.ndarray:
@@ -204,7 +208,9 @@ class Actions:
     self._middle, self._half = first + last, last - first
     # Then nothing is rounded that could leave the bounds.
     self._is_even = low.dtype == work and not self._middle.any()
-    if low.dtype.kind in 'iu':
+    if low.dtype.kind == 'b':
+      self._limits = 0, 1
+    elif low.dtype.kind in 'iu':
       # The next number after the largest of a type is a power of 2, which
       # floats have and a cast would not take.
       limits = np.iinfo(low.dtype)
@@ -231,7 +237,7 @@ class Actions:
     stretched = self._middle + self._half * unit
     if self._is_even:
       return stretched
-    if low.dtype.kind in 'iu':
+    if low.dtype.kind in 'biu':
       stretched = stretched.round().clip(*self._limits)
     stretched = stretched.astype(low.dtype)
     stretched = library.where(unit == 1, high, stretched)
@@ -273,16 +279,19 @@ def is_finite(array: np.ndarray) -> bool:
     # Python adds in float64, where few such numbers do not overflow, before
     # NumPy has been called.
     return math.isfinite(sum(array.ravel().tolist()))
-  # In bytes, which takes less time than `all`.
-  return not np.isfinite(array).tobytes().count(0)
+  finite = np.isfinite(array)
+  # Of few, in bytes, which takes less time than `all`.
+  if array.size < _MANY:
+    return not finite.tobytes().count(0)
+  return bool(finite.all())
 
 
 def action_not_finite() -> errors.UserError:
   """Returns what to raise where an agent's action is NaN or infinite."""
   return errors.UserError(
     "the agent's action is not finite (NaN or infinity): its policy has "
-    'diverged. Training stops there; the last checkpoint is from before. Try a '
-    'lower learning rate.'
+    'diverged. No checkpoint is made with such an action. Train with a lower '
+    'learning rate.'
   )
 
 

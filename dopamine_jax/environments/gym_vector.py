@@ -27,6 +27,8 @@ _STORED = {
 class Vector(base.VectorEnvironment):
   """What is known of Gymnasium environments, wherever they are stepped."""
 
+  checks_answers = True
+
   def __init__(
     self,
     name: str,
@@ -54,9 +56,9 @@ class Vector(base.VectorEnvironment):
     self.action_names = named and named()
     self.action_space = base.space_of_agents(env.action_space)
     self._actions = base.Actions(env.action_space)
-    self._takes_box = isinstance(env.action_space, gymnasium.spaces.Box)
+    takes_box = isinstance(env.action_space, gymnasium.spaces.Box)
     # A row of such actions would be a number, and no array.
-    self._takes_numbers = self._takes_box and not env.action_space.shape
+    self._takes_numbers = takes_box and not env.action_space.shape
     given = env.observation_space
     if not isinstance(given, gymnasium.spaces.Box):
       raise errors.UserError(
@@ -76,8 +78,7 @@ class Vector(base.VectorEnvironment):
     actions = np.asarray(actions)
     if len(actions) != self.num_envs:
       raise ValueError(f'{len(actions)} actions for {self.num_envs} envs.')
-    if self._takes_box:
-      base.check_actions(self.action_space, actions)
+    base.check_actions(self.action_space, actions)
     taken = self._actions(actions)
     if self._takes_numbers:
       return [taken[i, ...] for i in range(len(taken))]
@@ -134,20 +135,19 @@ class GymVector(Vector):
   def step(self, actions: np.ndarray) -> base.TimeStep:
     """Steps every environment; see the base class."""
     actions = self._as_taken(actions)
-    # New arrays at each step: JAX may still be reading the last ones.
-    successor = np.empty(self._shape, self._dtype)
-    reward = np.empty(self.num_envs, np.float32)
-    terminated = np.empty(self.num_envs, np.bool_)
-    truncated = np.empty(self.num_envs, np.bool_)
-    ended = []
+    terminated = np.zeros(self.num_envs, np.bool_)
+    truncated = np.zeros(self.num_envs, np.bool_)
+    observations, rewards, ended = [], [], []
     for i, env in enumerate(self._envs):
-      successor[i], reward[i], terminal, cut = self._answers[i].step(
-        env, actions[i]
-      )
-      terminated[i] = terminal
-      truncated[i] = cut
+      seen, reward, terminal, cut = self._answers[i].ask(env, actions[i])
+      observations.append(seen)
+      rewards.append(reward)
       if terminal or cut:
+        terminated[i], truncated[i] = terminal, cut
         ended.append(i)
+    # A new array at each step: JAX may still be reading the last one.
+    successor = answers.rows(self._answers, observations)
+    reward = np.array(rewards, np.float32)
     observation = successor
     if ended:
       observation = successor.copy()

@@ -377,6 +377,7 @@ def test_episodes_are_counted_many_steps_at_a_time_as_one_by_one(
   data, lanes, lengths
 ):
   one_by_one, at_once = (engine_lib.Episodes(lanes) for _ in range(2))
+  expected, running = [], [(0.0, 0)] * lanes
   for length in lengths:
     reward = data.draw(
       hypothesis_numpy.arrays(
@@ -385,12 +386,31 @@ def test_episodes_are_counted_many_steps_at_a_time_as_one_by_one(
         elements=st.floats(-1e3, 1e3, width=32),
       )
     )
-    done = data.draw(hypothesis_numpy.arrays(bool, (length, lanes)))
-    at_once.record_all(reward, done)
+    ends = data.draw(hypothesis_numpy.arrays(bool, (2, length, lanes)))
+    at_once.record_all(reward, ends[0] | ends[1])
     for i in range(length):
-      never = np.zeros(lanes, bool)
-      one_by_one.record(base.TimeStep(None, reward[i], done[i], never, None))
-    assert at_once.finished == one_by_one.finished
+      one_by_one.record(base.TimeStep(None, reward[i], *ends[:, i], None))
+      for lane, (total, steps) in enumerate(running):
+        running[lane] = total + float(reward[i, lane]), steps + 1
+        if ends[:, i, lane].any():
+          expected.append((lane, *running[lane]))
+          running[lane] = 0.0, 0
+    assert at_once.finished == one_by_one.finished == expected
+
+
+def test_more_steps_are_noted_than_there_is_room_for():
+  episodes = engine_lib.Episodes(1)
+  for i in range(2_000):
+    done = np.array([i % 700 == 699])
+    # The arrays are another step's afterwards, as some environments do it.
+    step = base.TimeStep(None, np.float32([i]), done, ~done & False, None)
+    episodes.record(step)
+    done[:] = True
+  first, second = sum(range(700)), sum(range(700, 1_400))
+  assert episodes.finished == [(0, first, 700), (0, second, 700)]
+  episodes.cut()
+  episodes.record(step._replace(terminated=np.array([True])))
+  assert episodes.finished[2:] == [(0, 1_999, 1)]
 
 
 def test_a_long_episode_is_summed_in_the_order_of_its_steps():
