@@ -75,7 +75,7 @@ class DQN(off_policy.OffPolicy):
   def init(self, key, observation) -> DQNState:
     """See base class."""
     rngs = {'params': key, 'noise': jax.random.fold_in(key, 1)}
-    params = self.module.init(rngs, observation)['params']
+    params = outputs_lib.init(self.module, rngs, observation)
     values = functools.partial(self.q_values, key=key)
     needs = [(int(self.action_space.n),)]
     outputs_lib.require(self.module, values, params, observation, needs=needs)

@@ -1,5 +1,6 @@
 """Our own side: whole trainings, built as the command line builds them."""
 
+import contextlib
 import pathlib
 import tempfile
 from typing import Any
@@ -51,12 +52,16 @@ def measure(
       "devices.Devices.split = 'seeds'",
     ]
   config.load(files, bindings)
-  with tempfile.TemporaryDirectory() as folder:
+  with (
+    tempfile.TemporaryDirectory() as folder,
+    contextlib.ExitStack() as closers,
+  ):
     one = training.Training(
       config.build(runner.Runner),
       pathlib.Path(folder),
       tuple(range(num_seeds)),
-      say=lambda message: None,
+      lambda message: None,
+      closers,
     )
     one.prepare(resume=False)
 
@@ -70,7 +75,6 @@ def measure(
       with clock.timed(num_seeds * job.window, rates):
         run(job.window)
     found = hyperparameters(one, expected)
-    one.close()
   return rates, found
 
 

@@ -17,6 +17,7 @@ optimizer; not of SAC, which has three.
 
 from collections.abc import Callable, Iterator
 import concurrent.futures
+import contextlib
 import multiprocessing
 import pathlib
 import sys
@@ -130,12 +131,16 @@ def _train(
   from dopamine_jax import training
 
   config.load(*ours.configuration(job.hyperparameters, engine_name))
-  with tempfile.TemporaryDirectory() as folder:
+  with (
+    tempfile.TemporaryDirectory() as folder,
+    contextlib.ExitStack() as closers,
+  ):
     one = training.Training(
       config.build(runner.Runner),
       pathlib.Path(folder),
       tuple(range(num_seeds)),
       lambda _: None,
+      closers,
     )
     one.prepare(resume=False)
     engine = one.engine
@@ -157,7 +162,6 @@ def _train(
       parts = [sum(seconds) for seconds in waited]
       parts.append(with_waits - sum(parts))
     network = _network(engine, job.hyperparameters)
-    one.close()
   return [whole, *parts], network
 
 

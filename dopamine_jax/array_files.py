@@ -43,7 +43,11 @@ def write(
 
   Raises:
     OSError: if the disk can't take it.
+    ValueError: if an array is of a type that `read` does not know.
   """
+  for name, array in arrays.items():
+    if array.dtype.name not in _DTYPES:
+      raise ValueError(f'{name} is of the unknown type {array.dtype.name!r}')
   value = 0
   with open(file, 'xb') as stream:
     for array in arrays.values():

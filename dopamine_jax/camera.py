@@ -12,8 +12,8 @@ from dopamine_jax import agent as agent_lib
 from dopamine_jax import errors
 from dopamine_jax import evaluation
 from dopamine_jax import panel as panel_lib
-from dopamine_jax.environments import answers
 from dopamine_jax.environments import base
+from dopamine_jax.environments import border
 
 _MIN_HEIGHT = 240  # of a film, in pixels; MinAtar draws 10
 
@@ -77,7 +77,7 @@ class Camera:
     if self._wants_panel:
       outlook = self._outlook(seen)
       height = panel_lib.wanted_height(outlook)
-    image = _enlarged(answers.picture(self._environments), height)
+    image = _enlarged(border.picture(self._environments), height)
     if self._saliency:
       image = panel_lib.overlay(image, self._dimmed(self._saliency(*seen)))
     if outlook is None:

@@ -78,11 +78,8 @@ class Checkpoints:
       UserError: if the folder can't be read, or is none of the run's own.
     """
     try:
-      if not self._is_there():
-        return []
-      return sorted(
-        _number(path) for path in self.folder.iterdir() if _counts(path)
-      )
+      found = self.folder.iterdir() if self._is_there() else ()
+      return sorted(_number(path) for path in found if _counts(path))
     except OSError as error:
       raise errors.UserError(
         f'{self.folder} can not be read: {error.strerror}.'
@@ -260,15 +257,18 @@ class Checkpoints:
       }
     except Damaged:  # Nobody knows what it needs: wait until it is old.
       return
-    for path in self.folder.iterdir():
-      if _number(path) in (None, *kept) or plain_files.kind(path) != 'a folder':
-        continue
-      # The manifest goes last: a kill in between leaves a checkpoint that is
-      # known to be damaged, and older than those that are kept.
-      for name in ('state', 'state.bin', 'manifest.json'):
-        plain_files.remove(path / name)
-      if path.name not in replay_needed:
-        plain_files.remove(path)
+    # A disk that can't be read just now ends no run: the next save tidies too.
+    with contextlib.suppress(OSError):
+      for path in self.folder.iterdir():
+        is_old = _number(path) not in (None, *kept)
+        if not is_old or plain_files.kind(path) != 'a folder':
+          continue
+        # The manifest goes last: a kill in between leaves a checkpoint that is
+        # known to be damaged, and older than those that are kept.
+        for name in ('state', 'state.bin', 'manifest.json'):
+          plain_files.remove(path / name)
+        if path.name not in replay_needed:
+          plain_files.remove(path)
 
   def _path(self, iteration):
     return self.folder / f'{iteration:06d}'
@@ -339,11 +339,9 @@ class Checkpoints:
         rings = self.manifest(previous)['rings']
       except Damaged:
         pass  # The next checkpoint holds all rows, and needs none of these.
-    whole = True
-    if processes.is_writer():
-      whole = self._watch.mend(rings)
-      if whole:
-        self._watch.copy(rings)
+    whole = not processes.is_writer() or self._watch.mend(rings)
+    if whole and processes.is_writer():
+      self._watch.copy(rings)
     if not processes.agree(whole):
       return {}
     return {name: ring['segments'] for name, ring in rings.items()}
@@ -368,15 +366,15 @@ class Checkpoints:
 def _number(path):
   """Returns the iteration that a folder is called after, None if none."""
   name = path.name
-  if name.isascii() and name.isdecimal() and name == f'{int(name):06d}':
-    return int(name)
-  return None
+  is_number = name.isascii() and name.isdecimal()
+  return int(name) if is_number and name == f'{int(name):06d}' else None
 
 
 def _counts(path):
   """Whether this is a checkpoint, or in the place of one."""
-  if _number(path) is None or plain_files.kind(path) != 'a folder':
-    return _number(path) is not None
+  number = _number(path)
+  if number is None or plain_files.kind(path) != 'a folder':
+    return number is not None
   # A folder of rows alone is none: later checkpoints need those.
   parts = ('manifest.json', 'state', 'state.bin')
   return any(plain_files.kind(path / part) for part in parts)

@@ -20,8 +20,8 @@ from dopamine_jax import engine
 from dopamine_jax import errors
 from dopamine_jax import loop as loop_lib
 from dopamine_jax import processes
-from dopamine_jax.environments import answers
 from dopamine_jax.environments import base
+from dopamine_jax.environments import border
 from dopamine_jax.environments import native
 
 # Steps of the longest chunk; what each of them answered is kept until its end.
@@ -167,7 +167,7 @@ class CompiledEngine(engine.Engine):
     whole = np.isfinite(self.first_frames).reshape(len(self.first_frames), -1)
     if not whole.all():
       lane = int(np.argmin(whole.all(axis=1)))
-      raise answers.not_finite(self.environments, lane, 0, 'observation')
+      raise border.not_finite(self.environments, lane, 0, 'observation')
     return self.first_frames
 
   def run(self, num_steps, *, cut_with, on_step):
@@ -225,7 +225,7 @@ class CompiledEngine(engine.Engine):
     if flaw[step, lane] == _ACTION:
       raise base.action_not_finite()
     quantity = 'observation' if flaw[step, lane] == _OBSERVATION else 'reward'
-    raise answers.not_finite(
+    raise border.not_finite(
       self.environments, int(lane), self._since_reset + int(step) + 1, quantity
     )
 

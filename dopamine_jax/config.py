@@ -18,6 +18,7 @@ from dopamine_jax import errors
 from dopamine_jax import gin_checks
 from dopamine_jax import gin_files as files  # `load` has a parameter gin_files
 from dopamine_jax import gin_messages
+from dopamine_jax import gin_names
 from dopamine_jax import gin_unread
 from dopamine_jax import settings
 
@@ -25,8 +26,6 @@ describe = gin_messages.describe
 find = files.find
 shipped = files.shipped
 title = files.title
-
-_DYNAMIC = 'from __gin__ import dynamic_registration'
 
 # The (scope, selector, name) that `load` copied down to subclasses.
 _inherited: set[tuple[str, str, str]] = set()
@@ -61,7 +60,9 @@ def load(
         files.parse_text(file, text)
   # A binding may name what the files import, as if it stood at their end.
   imports = {each.format() for each in gin_config._IMPORTS}
-  imports = sorted(imports, key=lambda line: line != _DYNAMIC)  # that one first
+  imports = sorted(
+    imports, key=lambda line: line != gin_names.DYNAMIC
+  )  # that one first
   with gin_messages.explained(files.BINDINGS), _noting_what_is_replaced():
     files.parse_bindings(gin_bindings, imports)
   gin_checks.refuse_gins_own()
@@ -137,7 +138,10 @@ def make(owner: settings.Checked, name: str, **kwargs: Any) -> Any:
   """
   maker = configured(getattr(owner, name))
   try:
-    inspect.signature(maker).bind_partial(**kwargs)
+    if inspect.isclass(maker):  # of which gin hides what it takes
+      inspect.signature(maker.__init__).bind_partial(maker, **kwargs)
+    else:
+      inspect.signature(maker).bind_partial(**kwargs)
   except TypeError:
     owner.refuse(name, f'does not fit: it does not take {" and ".join(kwargs)}')
   except ValueError:

@@ -13,9 +13,8 @@ from dopamine_jax import devices as devices_lib
 from dopamine_jax import errors
 from dopamine_jax import loop as loop_lib
 from dopamine_jax import processes
-from dopamine_jax.environments import answers
 from dopamine_jax.environments import base
-
+from dopamine_jax.environments import border
 
 # Steps that are noted before they are counted.
 _NOTED = 512
@@ -112,7 +111,7 @@ class Engine:
     self.layout = devices_lib.Layout(devices, len(seeds))
     self.loop = dataclasses.replace(loop, split_batch=self.layout.split_batch)
     self.environments = environments
-    self._border = answers.Border(environments)
+    self._border = border.Border(environments)
     self.seeds = tuple(seeds)
     self.check_finite = check_finite
     self.episodes = Episodes(len(seeds) * loop.num_envs)

@@ -9,3 +9,8 @@ class UserError(Exception):
   """
 
   status = 1
+
+
+def first_line(error: BaseException) -> str:
+  """Returns the first line of an exception's message, or else its type."""
+  return next(iter(str(error).splitlines()), '') or type(error).__name__

@@ -13,8 +13,9 @@ from dopamine_jax import engine
 from dopamine_jax import intervals
 from dopamine_jax import loop
 from dopamine_jax import outputs
-from dopamine_jax.environments import answers
+from dopamine_jax import settings
 from dopamine_jax.environments import base
+from dopamine_jax.environments import border
 
 # Environments that evaluate side by side, a seed.
 _MAX_ENVS = 32
@@ -65,8 +66,7 @@ class Patience:
     self, what: str, environment: base.Environment, say: Callable[[str], None]
   ):
     self._what = what
-    kind = type(environment)
-    self._kind = f'{kind.__module__.rsplit(".")[-1]}.{kind.__name__}'
+    self._kind = settings.full_name(type(environment))
     self._say = say
     self._since = time.monotonic()
     self._limit = _PATIENCE
@@ -167,8 +167,8 @@ class Evaluator:
     played = np.zeros(lanes, int)
     episodes = engine.Episodes(lanes)
     self.environments.on_wait = on_wait
-    border = answers.Border(self.environments)
-    frames = border.reset(env_seeds)
+    watched = border.Border(self.environments)
+    frames = watched.reset(env_seeds)
     observation = self._first(engine.by_seed(frames, self.num_seeds))
     steps = self._per_seed(step)
     count, answer = 0, None
@@ -179,7 +179,7 @@ class Evaluator:
       actions = engine.flat(actions, self.num_seeds)
       left = int((share - played).clip(min=0).sum())
       on_step(Moment(observation, actions, count, answer, left))
-      answer = border.step(actions)
+      answer = watched.step(actions)
       episodes.record(answer)
       done = answer.terminated | answer.truncated
       played += done

@@ -5,6 +5,7 @@ when it is used, far from the line, or take nonsense without a word.
 """
 
 import collections.abc
+from collections.abc import Mapping
 import inspect
 import math
 import typing
@@ -17,7 +18,7 @@ from dopamine_jax import gin_messages
 from dopamine_jax import settings
 
 # Fields that every Flax module has; no settings.
-_FLAX_FIELDS = ('parent', 'name')
+FLAX_FIELDS = ('parent', 'name')
 
 # What takes no number, among the types that an annotation may name.
 _NO_NUMBERS = (
@@ -32,9 +33,10 @@ _NO_NUMBERS = (
 )
 
 _INF, _COUNT = math.inf, 2**31
+_TINY = 1e-30  # where 0 would stop all learning
 # The least number that a parameter of optax's makes sense with, and the least
 # one above that does no longer. Optax takes any; what is beyond trains uphill,
-# not at all, or without the schedule that was asked for.
+# or without the schedule that was asked for.
 _OPTAX_BOUNDS = {
   'learning_rate': (0, _INF),
   'init_value': (-_INF, _INF),
@@ -56,8 +58,8 @@ _OPTAX_BOUNDS = {
   'eps_root': (0, _INF),
   'initial_scale': (0, _INF),
   'weight_decay': (0, _INF),
-  'max_norm': (0, _INF),
-  'max_delta': (0, _INF),
+  'max_norm': (_TINY, _INF),
+  'max_delta': (_TINY, _INF),
   'clipping': (0, _INF),
 }
 
@@ -141,13 +143,13 @@ def _is_flax_module(target) -> bool:
 
 
 def _refuse_flax_fields(target, bindings):
-  for name in set(bindings) & set(_FLAX_FIELDS):
+  for name in set(bindings) & set(FLAX_FIELDS):
     if name == 'name' and bindings[name] is None:
       continue  # Its default, which a run's own configuration holds.
     names = [
       each
       for each in inspect.signature(target).parameters
-      if each not in _FLAX_FIELDS
+      if each not in FLAX_FIELDS
     ]
     where = gin_messages.found_at(gin_messages.place_of([target], name))
     raise errors.UserError(
@@ -165,7 +167,7 @@ def _misfit(target, selector, name, value) -> str | None:
     return f'does not fit; expected {_expected(hint)}'
   if holds_references(value):
     return None
-  parameter = _parameters(target).get(name)
+  parameter = parameters(target).get(name)
   default = parameter.default if parameter else None
   if not _fits(value, hint, default):
     return f'does not fit; expected {_expected(hint)}'
@@ -203,7 +205,8 @@ def holds_references(value: Any) -> bool:
   return isinstance(value, (list, tuple)) and any(map(holds_references, value))
 
 
-def _parameters(target):
+def parameters(target: Any) -> Mapping[str, inspect.Parameter]:
+  """Returns what a class or function takes, as far as that can be known."""
   try:
     return inspect.signature(target).parameters
   except (TypeError, ValueError):
@@ -248,5 +251,7 @@ def _fits(value, hint, default):
   if isinstance(value, str):
     return issubclass(str, kind)
   if isinstance(value, (int, float)):
+    if kind is int and math.isfinite(value) and value % 1:
+      return False
     return kind is not bool and kind not in _NO_NUMBERS
   return settings.fits(value, hint)

@@ -78,8 +78,13 @@ def find(
   path = pathlib.Path(file)
   beside = [pathlib.Path(including).parent / path] if including else []
   for candidate in (*beside, path):
-    if candidate.is_file():
-      return candidate
+    try:
+      if candidate.is_file():
+        return candidate
+    except OSError as error:  # such as a name that is too long
+      raise errors.UserError(
+        f'{candidate} can not be read: {error.strerror}.'
+      ) from error
   if path.exists():
     kind = 'a folder' if path.is_dir() else 'no regular file'
     raise errors.UserError(f'{file} is {kind}; expected a gin file.')
@@ -87,7 +92,7 @@ def find(
     package = '.'.join(path.parts[:-1])
     try:
       spec = importlib.util.find_spec(package)
-    except (ImportError, ValueError):
+    except Exception:  # whatever the package's own code raises
       spec = None
     for folder in spec.submodule_search_locations or () if spec else ():
       inside = pathlib.Path(folder) / path.name

@@ -8,7 +8,9 @@ import pathlib
 import pkgutil
 import re
 import sys
+import sysconfig
 import tokenize
+import traceback
 import types
 from typing import Any, NamedTuple
 
@@ -117,6 +119,12 @@ def explain(error: Exception, source: str | None = None) -> str:
     reason = 'what is bound needs itself, in a circle'
   elif isinstance(error, tokenize.TokenError):
     reason = 'a bracket or a quote is opened and never closed'
+  elif frame := _foreign_frame(error):
+    kind = type(error).__name__
+    reason = (
+      f'{kind}: {reason.rstrip(".")}, raised by {frame.filename}, line '
+      f'{frame.lineno}'
+    )
   elif 'not enough values to unpack' in reason:
     reason = 'a reference names a module; expected a class or function of one'
   elif match := re.search(r"Failed to parse token '(.*)'", str(error)):
@@ -139,6 +147,25 @@ def explain(error: Exception, source: str | None = None) -> str:
   ):
     reason = f'{match.group(1)}.{match.group(2)} is to be set, and nothing does'
   return f'{_where(error, source)}{reason.rstrip(".")}.{_suggest(reason)}'
+
+
+def _foreign_frame(error: Exception) -> traceback.FrameSummary | None:
+  """Returns where code raised that is neither gin's nor ours, if it did."""
+  standard, installed = (
+    sysconfig.get_path(each) for each in ('stdlib', 'purelib')
+  )
+  for frame in reversed(traceback.extract_tb(error.__traceback__)):
+    file = frame.filename
+    if file.startswith('<') or (
+      file.startswith(standard) and not file.startswith(installed)
+    ):
+      continue
+    own = (
+      pathlib.Path(__file__).parent,
+      pathlib.Path(gin_config.__file__).parent,
+    )
+    return None if pathlib.Path(file).parent in own else frame
+  return None
 
 
 def _where(error: Exception, source: str | None) -> str:

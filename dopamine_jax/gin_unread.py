@@ -124,11 +124,12 @@ def _say_replaced(binding, before, unread, say) -> list[Binding]:
     return []
   scope, selector = before.config_key
   names = list(_parameters(before.configurable.wrapped))
-  first = 'init_value' if 'init_value' in names else names[0]
-  name = Binding(scope, selector, first)
+  first = 'init_value' if 'init_value' in names else next(iter(names), None)
+  instead = Binding(scope, selector, first)
+  remedy = f' To keep the schedule, set {instead} instead.' if first else ''
   say(
     f'Warning: {binding} = {now} takes the place of {before!r}, so that it '
-    f'stays the same all the time. To keep the schedule, set {name} instead.'
+    f'stays the same all the time.{remedy}'
   )
   return [each for each in unread if each[:2] == (scope, selector)]
 
@@ -174,11 +175,8 @@ def _in_use() -> Iterator[tuple[str, list[str]]]:
 
 
 def _parameters(target) -> dict[str, inspect.Parameter]:
-  try:
-    found = inspect.signature(target).parameters
-  except (TypeError, ValueError):
-    return {}
-  return {k: v for k, v in found.items() if k not in ('parent', 'name')}
+  found = gin_checks.parameters(target)
+  return {k: v for k, v in found.items() if k not in gin_checks.FLAX_FIELDS}
 
 
 def _parts(configurable, parameters) -> list[Any]:

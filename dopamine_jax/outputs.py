@@ -34,7 +34,7 @@ def first_params(
   Raises:
     UserError: if the outputs don't fit.
   """
-  params = module.init(rngs, *inputs)['params']
+  params = init(module, rngs, *inputs)
   if not isinstance(rngs, dict):
     rngs = {'noise': rngs}
 
@@ -43,6 +43,22 @@ def first_params(
 
   require(module, apply, params, *inputs, needs=needs)
   return params
+
+
+def init(module: nn.Module, rngs: Any, *inputs: jax.Array) -> Any:
+  """Returns a network's first parameters; of one that has none, {}.
+
+  Raises:
+    UserError: if it can't be applied to such inputs.
+  """
+  try:
+    return module.init(rngs, *inputs).get('params', {})
+  except (TypeError, ValueError) as error:
+    inputs = ' and '.join(f'{x.dtype} {x.shape}' for x in inputs)
+    raise errors.UserError(
+      f'the network {type(module).__name__} fails when it is first applied, to '
+      f'{inputs}: {errors.first_line(error)}'
+    ) from error
 
 
 def require(
@@ -72,7 +88,7 @@ def require(
     outputs = jax.eval_shape(function, params, *batches)
     found = _shapes(outputs)
   except (TypeError, ValueError) as error:
-    found = str(error).splitlines()[0]
+    found = errors.first_line(error)
   expected = [_with_batch(shape) for shape in needs]
   if isinstance(found, str) or not _fit(found, expected):
     shown = found if isinstance(found, str) else _written(found)

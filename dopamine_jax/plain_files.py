@@ -6,6 +6,7 @@ So whatever of a checkpoint is read or deleted is looked at first, and a link is
 never followed. The run's own folder may well be a link: its user made that.
 """
 
+import contextlib
 import os
 import pathlib
 import shutil
@@ -64,9 +65,18 @@ def locate(folder: pathlib.Path, name: str) -> pathlib.Path:
 
 def open_to_read(folder: pathlib.Path, name: str) -> BinaryIO:
   """Opens a regular file below a folder; raises as `locate` does."""
-  path = locate(folder, name)
-  # If it became a link or a pipe just now, that is neither followed nor
-  # waited for.
+  return open_there(locate(folder, name))
+
+
+def open_there(path: pathlib.Path) -> BinaryIO:
+  """Opens what was seen to be a regular file.
+
+  If it became a link or a pipe just now, that is neither followed nor waited
+  for.
+
+  Raises:
+    OSError: if it can't be opened.
+  """
   flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
   return os.fdopen(os.open(path, flags), 'rb')
 
@@ -109,15 +119,10 @@ def copy(stream: BinaryIO, folder: pathlib.Path, name: str):
       path.mkdir()
       sync(path.parent)
   file = folder / name
-  beside = file.with_suffix('.tmp')
-  remove(beside)
   if kind(file) not in (None, 'a file'):
     remove(file)
-  with open(beside, 'xb') as target:
+  with _replacing(file) as target:
     shutil.copyfileobj(stream, target, 1 << 24)
-    sync_stream(target)
-  beside.replace(file)
-  sync(file.parent)
 
 
 def write(file: pathlib.Path, data: bytes):
@@ -128,11 +133,18 @@ def write(file: pathlib.Path, data: bytes):
   Raises:
     OSError: if the disk can't take it.
   """
+  with _replacing(file) as stream:
+    stream.write(data)
+
+
+@contextlib.contextmanager
+def _replacing(file):
+  """Opens a new file, which takes this one's place when it is whole."""
   beside = file.with_name(f'{file.name}.tmp')
   try:
     remove(beside)
     with open(beside, 'xb') as stream:
-      stream.write(data)
+      yield stream
       sync_stream(stream)
     beside.replace(file)
   except BaseException:
@@ -141,9 +153,9 @@ def write(file: pathlib.Path, data: bytes):
   sync(file.parent)
 
 
-def sync(folder: pathlib.Path):
-  """Makes the names in a folder durable: what was made and renamed there."""
-  descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: pathlib.Path):
+  """Makes a file durable, or what was made and renamed in a folder."""
+  descriptor = os.open(path, os.O_RDONLY)
   try:
     os.fsync(descriptor)
   finally:

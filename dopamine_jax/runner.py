@@ -206,9 +206,8 @@ class Runner(settings.Settings):
     with contextlib.ExitStack() as stack:
       folder = stack.enter_context(folder_lock.open_for_training(base_dir, say))
       one = training.Training(
-        self, folder, tuple(range(seed, seed + num_seeds)), say
+        self, folder, tuple(range(seed, seed + num_seeds)), say, stack
       )
-      stack.callback(one.close)
       if not with_replay and not one.checkpoints.iterations():
         raise errors.UserError(
           f'--without-replay goes on with a checkpoint, and {folder} has none. '

@@ -37,10 +37,8 @@ def read(path: pathlib.Path, megabytes: int) -> bytes:
       f'{path} is {found}, and is not read: expected a regular file. Put a '
       'copy of the file there.'
     )
-  # Should it become a link or a pipe just now, no harm is done either.
-  flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
   try:
-    with os.fdopen(os.open(path, flags), 'rb') as file:
+    with plain_files.open_there(path) as file:
       data = file.read(megabytes * MEGABYTE + 1)
   except OSError as error:
     raise errors.UserError(
@@ -100,7 +98,12 @@ def making(
   target = path
   if not _is_below(path, strange):
     target = pathlib.Path(os.path.realpath(path))
-  found = _kind(target)
+  try:
+    found = plain_files.kind(target)
+  except OSError as error:
+    raise errors.UserError(
+      f'could not write {path}: {error.strerror}. Choose another place.'
+    ) from error
   if found not in (None, 'a file', 'a link', 'a device'):
     raise errors.UserError(
       f'could not write {path}: {found} is there. Give another name.'
@@ -113,7 +116,9 @@ def making(
     try:
       beside.open('xb').close()
       yield beside
+      plain_files.sync(beside)
       os.replace(beside, target)
+      plain_files.sync(target.parent)
     finally:
       beside.unlink(missing_ok=True)
   except OSError as error:

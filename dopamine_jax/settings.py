@@ -50,7 +50,8 @@ class Checked:
       for number in _numbers(value) if hint is not Any else ():
         if isinstance(number, float) and not math.isfinite(number):
           self.refuse(name, 'is not finite')
-        if abs(number) > _LARGEST[type(number)]:
+        kind = int if isinstance(number, int) else float
+        if abs(number) > _LARGEST[kind]:
           self.refuse(name, 'is too large for the 32 bits of a number')
       return
     reason = f'{_what_it_is(value)}; expected {describe(hint)}'
@@ -293,7 +294,7 @@ def _what_it_is(value: Any) -> str:
 
 def _numbers(value: Any) -> Iterator[int | float]:
   """Yields the plain numbers of a value: it, or those that it lists."""
-  if type(value) in (int, float):
+  if isinstance(value, (int, float)) and not isinstance(value, bool):
     yield value
   elif isinstance(value, (list, tuple)) and not hasattr(value, '_fields'):
     for each in value:

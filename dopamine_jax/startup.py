@@ -82,7 +82,7 @@ def _can_not_start(error):
     for name, value in sorted(os.environ.items())
     if name.startswith(('JAX_', 'XLA_')) and 'CACHE' not in name
   )
-  first = str(error).splitlines()[0] if str(error) else type(error).__name__
+  first = errors.first_line(error)
   return errors.UserError(
     f'JAX can not start: {first.rstrip(".")}. It was told: '
     f'{variables or "nothing"}. Unset or mend the variable that it names.'

@@ -1,6 +1,7 @@
 """A training's newest agent, loaded from its folder to play."""
 
 from collections.abc import Callable, Sequence
+import contextlib
 import functools
 import os
 import pathlib
@@ -31,6 +32,7 @@ class Trained(NamedTuple):
   """An agent as its checkpoint holds it, all exploration off.
 
   Attributes:
+    folder: the run's.
     agent: the settings.
     state: the agent's state, leading axis [S] if S > 1.
     environment: settings of what it was trained on.
@@ -39,6 +41,7 @@ class Trained(NamedTuple):
     steps: agent steps of training.
   """
 
+  folder: pathlib.Path
   agent: agent_lib.Agent
   state: Any
   environment: base.Environment
@@ -73,9 +76,9 @@ def load(
   runner = config.build(runner_lib.Runner)
   admitted.check(runner.environment)
   environments = runner.environment.make(1)
-  agent = runner.make_agent(environments)
-  frames = environments.reset([0])
-  environments.close()
+  with contextlib.closing(environments):
+    agent = runner.make_agent(environments)
+    frames = environments.reset([0])
 
   def init(key):
     # Only its shapes are looked at, so that `num_envs` takes no memory here.
@@ -95,6 +98,7 @@ def load(
     raise errors.UserError(f'{folder} has no checkpoint that can be read yet.')
   iteration, state = found
   return Trained(
+    folder=folder,
     agent=agent.greedy(),
     state=state['agent'],
     environment=runner.environment,
@@ -165,7 +169,7 @@ def film(
       *(panel, saliency, say),
     )
     camera.begin(state, _keys(trained, seed))
-    with safe_files.making(output, output.parent) as beside:
+    with safe_files.making(output, trained.folder) as beside:
       with imageio.get_writer(
         beside,
         fps=environments.frames_per_second,

@@ -27,6 +27,7 @@ from dopamine_jax import profiling
 from dopamine_jax import provenance
 from dopamine_jax import reports
 from dopamine_jax import run_folder
+from dopamine_jax.environments import base
 from dopamine_jax.metrics import base as metrics_base
 
 
@@ -54,11 +55,12 @@ class Training:
     runner: the settings.
     folder: the run's.
     seeds: S of them.
+    closers: closes environments and collectors, an `ExitStack`.
     engine: what takes the steps.
     iteration: the last one that was begun; counted from 1.
   """
 
-  def __init__(self, runner, folder, seeds, say):
+  def __init__(self, runner, folder, seeds, say, closers):
     self.runner = runner
     self.folder = folder
     self.seeds = seeds
@@ -68,7 +70,7 @@ class Training:
     )
     self.iteration = 0
     self.newest_checkpoint = None  # that this process restored or saved
-    self.closers = contextlib.ExitStack()
+    self.closers = closers
     environments = runner.environment.make(len(seeds) * runner.num_envs)
     self.closers.callback(environments.close)
     self.engine = runner.make_engine(
@@ -100,10 +102,6 @@ class Training:
     # Of a checkpoint's iteration that collectors don't have all of.
     self.unreported = None
     self.written = {}  # by the collectors, of what was reported
-
-  def close(self):
-    """Closes environments and collectors."""
-    self.closers.close()
 
   def prepare(self, resume: bool, with_replay: bool = True):
     """Makes the first state, or restores the newest good checkpoint."""
@@ -313,6 +311,8 @@ class Training:
 
   def _save(self, statistics):
     self.place.require_same()
+    action = processes.fetch(self.engine.state.experience.action)
+    base.check_actions(self.engine.environments.action_space, action)
     try:
       self.checkpoints.save(
         self.iteration,

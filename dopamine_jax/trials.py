@@ -18,10 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from dopamine_jax import errors
 from dopamine_jax import settings
 
 _STEPS = 300  # powers of a decay above 1 overflow before
-_LARGEST_STEP = 10.0  # a first one, for a gradient of ones
+_LARGEST_STEP = 10.0  # for a gradient of ones
 
 # What was found, by program: trainings in one process mostly repeat it.
 _found: dict[Any, Any] = {}
@@ -54,7 +55,7 @@ def _check_schedule(owner, name, schedule, counts):
     owner.refuse(
       name,
       f'fails when it is asked for its value at a count, as a schedule is: '
-      f'{str(error).splitlines()[0]}',
+      f'{errors.first_line(error)}',
     )
   if not isinstance(values, np.ndarray) or values.shape != counts.shape:
     owner.refuse(name, 'gives no number when it is asked for its value')
@@ -75,37 +76,44 @@ def _check_schedule(owner, name, schedule, counts):
 
 def _check_optimizer(owner, name, optimizer, counts):
   try:
-    finite, way, size = _run(lambda count: _descend(optimizer, count), counts)
+    finite, way, least = _run(lambda count: _descend(optimizer, count), counts)
   except TypeError as error:
-    reason = str(error).splitlines()[0]
-    owner.refuse(name, f'fails when it is given a gradient: {reason}')
+    raise _unfit(
+      *(owner, name),
+      f'fails when it is given gradients and parameters: '
+      f'{errors.first_line(error)}. An optimizer that needs more, such as the '
+      "loss (optax's `value`), is not given it: choose another",
+    ) from error
   except Exception:
     return  # It wants the names or shapes of true parameters.
-  for count, is_finite, up, first in zip(
-    counts, finite, way, size, strict=True
+  for count, is_finite, up, step in zip(
+    counts, finite, way, least, strict=True
   ):
     if not is_finite:
       problem = 'gives numbers that are not finite'
     elif up > 0:
       problem = 'climbs: it moves parameters along the gradient, so that the '
       problem += 'loss grows; its learning rate is below 0, or is missing'
-    elif first > _LARGEST_STEP:
-      problem = f'moves parameters by {first:g} for a gradient of 1'
+    elif step > _LARGEST_STEP:
+      problem = f'moves parameters by {step:g} for a gradient of 1'
     else:
       continue
-    raise settings.SettingError(
-      type(owner),
-      name,
-      f'{settings.full_name(type(owner))}.{name} {problem} (at count {count} '
-      'of its steps).',
-    )
+    raise _unfit(owner, name, f'{problem} (at count {count} of its steps)')
+
+
+def _unfit(owner, name, problem):
+  """Returns what to raise about an optimizer, which has no short name."""
+  kind = type(owner)
+  message = f'{settings.full_name(kind)}.{name} {problem}.'
+  return settings.SettingError(kind, name, message)
 
 
 def _descend(optimizer, count):
-  """Returns whether steps are finite, their sum, and the first one's size.
+  """Returns whether steps are finite, their sum, and the least one's size.
 
   All are taken at the same count, so that no schedule is asked for what lies
-  beyond the run.
+  beyond the run. The rest of the state is a first one's: of that, some sound
+  optimizers make a large step or two.
   """
   params = {'x': jnp.full((2, 2), 0.5)}
   gradients = jax.tree.map(jnp.ones_like, params)
@@ -123,7 +131,7 @@ def _descend(optimizer, count):
   return (
     jnp.isfinite(updates).all(),
     jnp.sum(updates),
-    jnp.max(jnp.abs(updates[0])),
+    jnp.min(jnp.max(jnp.abs(updates), axis=(1, 2))),
   )
 
 

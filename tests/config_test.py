@@ -7,6 +7,7 @@ outside the package, as a user's do.
 import importlib
 import os
 import pathlib
+import re
 import sys
 import textwrap
 
@@ -71,6 +72,20 @@ class PlainChild(Plain):
   def __init__(self, number=0, other=0):
     super().__init__(number)
     self.other = other
+
+
+class Broken(Grandparent):
+  def __post_init__(self):
+    a, b = (self.number,)
+
+
+class Misused(Grandparent):
+  def __post_init__(self):
+    makes_text()
+
+
+def halves():
+  return 0.5
 
 
 def function(size: int, parts: Sequence[int] = (), note: str = '', free=None):
@@ -446,7 +461,7 @@ def test_a_mistake_on_the_command_line_is_told_as_that(binding, words):
   [
     "note = 'text'",
     'size = 2',
-    'size = 2.5',  # for optax, 1e5 steps are as good as 100_000
+    'size = 2e5',  # for optax, as good as 200_000
     'parts = (1, 2)',
     'parts = [1]',
     "free = 'anything'",
@@ -658,6 +673,7 @@ def test_a_singleton_of_gins_works(family):
   [
     ('family.function.size = True', 'expected int'),
     ('family.function.size = None', 'expected int'),
+    ('family.function.size = 2.5', 'expected int'),
     ('family.function.size = 1e400', 'is not finite'),
     ("family.function.parts = ('a',)", 'expected Sequence of int'),
     ('family.function.size = %N', 'expected int'),
@@ -822,6 +838,15 @@ def test_a_number_in_the_place_of_a_schedule_is_one_sentence(family):
   ]
 
 
+def test_what_takes_the_place_of_a_function_without_arguments_is_said(family):
+  load('family.Parent.rate = @family.halves()', 'family.Parent.rate = 0.25')
+  config.build(family.Parent)
+  assert report() == [
+    'Warning: family.Parent.rate = 0.25 takes the place of @family.halves(), '
+    'so that it stays the same all the time.'
+  ]
+
+
 def test_it_is_said_too_where_another_setting_still_has_the_schedule(family):
   load(
     """
@@ -861,6 +886,27 @@ def test_what_a_setting_makes_is_checked_when_it_is_made(family, value, words):
   typed = config.build(family.Typed)
   message = message_of(lambda: config.make(typed, 'make', given=3))
   assert words in message
+
+
+def test_a_class_that_takes_something_else_is_refused(family):
+  load('family.Maker.make = @family.Plain')
+  maker = config.build(family.Maker)
+  message = message_of(lambda: config.make(maker, 'make', given=3))
+  assert 'does not fit: it does not take given' in message
+
+
+@pytest.mark.parametrize(
+  ('name', 'words'),
+  [
+    ('Broken', 'ValueError: not enough values to unpack'),
+    ('Misused', 'TypeError: makes_text() missing 1 required positional'),
+  ],
+)
+def test_what_a_users_code_raises_is_told_with_its_place(family, name, words):
+  load(f'family.{name}.number = 1')
+  message = message_of(config.build, getattr(family, name))
+  assert words in message
+  assert re.search(r'raised by /.*/family\.py, line \d+\.$', message)
 
 
 def test_what_a_setting_makes_has_its_bindings(family):

@@ -2,7 +2,7 @@
 
 NumPy would broadcast a number over a frame, cut a fraction off and turn 300
 into 44 without a word, and a replay would keep it. `Answers` takes what one
-Gymnasium environment gives, any Python objects, and `Border` takes the arrays
+Gymnasium environment gives, any Python objects; `border` then takes the arrays
 of N environments, whoever made them.
 """
 
@@ -74,7 +74,7 @@ class Answers:
       raise self._failed('reset', error) from error
     if not isinstance(answer, tuple) or len(answer) != 2:
       raise self._error(
-        'reset must give (observation, info)', f'it gave {_kind(answer)}'
+        'reset must give (observation, info)', f'it gave {kind(answer)}'
       )
     return self.observation(answer[0], 'reset')
 
@@ -107,7 +107,7 @@ class Answers:
     try:
       observation, reward, terminated, truncated, _ = answer
     except (TypeError, ValueError):
-      raise self._not_five(_kind(answer)) from None
+      raise self._not_five(kind(answer)) from None
     # False for NaN as well.
     if not (isinstance(reward, float) and -_LARGEST <= reward <= _LARGEST):
       reward = self._reward(reward)
@@ -132,7 +132,7 @@ class Answers:
     ):
       raise self._error(
         f'its observation_space says {self._given.dtype} {self.shape}',
-        f'{giver} gave {_kind(observation)}',
+        f'{giver} gave {kind(observation)}',
       )
     if array.dtype != self.dtype:
       array = self._cast(array, giver)
@@ -170,7 +170,7 @@ class Answers:
     if number is None or not -_LARGEST <= number <= _LARGEST:
       raise self._error(
         'a reward must be one finite number that float32 holds',
-        f'step gave {_kind(reward)}',
+        f'step gave {kind(reward)}',
       )
     return float(number)
 
@@ -181,7 +181,7 @@ class Answers:
     number = _single(flag, 'biu')
     if number is None or number not in (0, 1):
       raise self._error(
-        f'{name} must be True or False', f'step gave {_kind(flag)}'
+        f'{name} must be True or False', f'step gave {kind(flag)}'
       )
     return bool(number)
 
@@ -205,10 +205,7 @@ class Answers:
     if is_inside and giver == 'step' and 'to unpack' in str(error):
       return self._not_five(f'another number of things ({error})')
     where = place(self._number, self._num_envs, self.steps)
-    return errors.UserError(
-      f'{self._name} failed ({where}): {described(error)}, raised in its '
-      f'{giver} by {frame.filename}, line {frame.lineno}. {_REMEDY}'
-    )
+    return failed(self._name, where, giver, error)
 
 
 def rows(answers: Sequence[Answers], observations: list[Any]) -> np.ndarray:
@@ -242,124 +239,6 @@ def rows(answers: Sequence[Answers], observations: list[Any]) -> np.ndarray:
   return together
 
 
-class Border:
-  """N environments, whose time steps are checked whoever made them.
-
-  Engines and evaluations call `reset` and `step` here and not the environments'
-  own: nothing that is misshaped or not finite passes on to a replay.
-  """
-
-  def __init__(self, environments: base.VectorEnvironment):
-    """Learns what is to be expected.
-
-    Args:
-      environments: Any.
-    """
-    self._environments = environments
-    self._num_envs = environments.num_envs
-    space = environments.observation_space
-    self._dtype = np.dtype(space.dtype)
-    self._may_be_infinite = self._dtype.kind not in 'iub'
-    frames = (self._num_envs, *space.shape), self._dtype
-    each = (self._num_envs,)
-    self._expected = {
-      'observation': frames,
-      'next_observation': frames,
-      'reward': (each, np.dtype(np.float32)),
-      'terminated': (each, np.dtype(np.bool_)),
-      'truncated': (each, np.dtype(np.bool_)),
-    }
-    self._steps = 0
-
-  def reset(self, seeds: Sequence[int]) -> np.ndarray:
-    """Restarts every environment; see `base.VectorEnvironment.reset`.
-
-    Raises:
-      UserError: If an observation isn't what the environments' space says.
-    """
-    self._steps = 0
-    frames = self._environments.reset(seeds)
-    self._check('observation', frames, *self._expected['observation'])
-    if self._may_be_infinite and not base.is_finite(frames):
-      raise self._not_finite('observation', frames)
-    return frames
-
-  def step(self, actions: np.ndarray) -> base.TimeStep:
-    """Steps every environment; see `base.VectorEnvironment.step`.
-
-    Raises:
-      UserError: If the time step isn't what the contract says, or a number of
-        it is NaN or infinite.
-    """
-    step = self._environments.step(actions)
-    self._steps += 1
-    if not self._environments.checks_answers:
-      self._check_each(step)
-    if self._may_be_infinite:
-      observation, successor = step.observation, step.next_observation
-      if not base.is_finite(successor):
-        raise self._not_finite('observation', successor)
-      if observation is not successor and not base.is_finite(observation):
-        raise self._not_finite('observation', observation)
-    return step
-
-  def _check_each(self, step):
-    if type(step) is not base.TimeStep:
-      raise self._broken(f'step must give a TimeStep, and gave {_kind(step)}')
-    for name, (shape, dtype) in self._expected.items():
-      self._check(name, getattr(step, name), shape, dtype)
-    if not base.is_finite(step.reward):
-      raise self._not_finite('reward', step.reward)
-
-  def _check(self, quantity, array, shape, dtype):
-    if (
-      type(array) is np.ndarray and array.shape == shape
-    ) and array.dtype == dtype:
-      return
-    raise self._broken(
-      f'{quantity} must be an array {np.dtype(dtype)} {shape}, and it gave '
-      f'{_kind(array)}'
-    )
-
-  def _broken(self, reason):
-    where = f'step {self._steps} since the seeded reset'
-    return broken(named(self._environments), where, reason)
-
-  def _not_finite(self, quantity, array):
-    rows = np.isfinite(array.reshape(self._num_envs, -1)).all(axis=1)
-    return not_finite(
-      self._environments, int(np.argmin(rows)), self._steps, quantity
-    )
-
-
-def picture(environments: base.VectorEnvironment) -> np.ndarray:
-  """Returns environment 0 as an image, uint8 [H, W, 3].
-
-  Raises:
-    UserError: If it can't be drawn, or is no image.
-  """
-  name = named(environments)
-  try:
-    image = np.asarray(environments.render())
-  except errors.UserError:
-    raise
-  except Exception as error:
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    raise errors.UserError(
-      f'{name} cannot draw: {described(error)}, raised by {frame.filename}, '
-      f'line {frame.lineno}. Mend its render, or do without films.'
-    ) from error
-  is_image = image.ndim == 3 and image.shape[2] == 3 and image.size
-  if image.dtype != np.uint8 or not is_image:
-    shown = 'None' if image.dtype == object else f'{image.dtype} {image.shape}'
-    raise errors.UserError(
-      f'{name} cannot draw: its render must return an RGB image, uint8 '
-      f'[height, width, 3], and gave {shown}. Mend its render, or do without '
-      'films.'
-    )
-  return image
-
-
 def named(environments: base.VectorEnvironment) -> str:
   """Returns what messages call environments."""
   return environments.name or type(environments).__name__
@@ -371,20 +250,41 @@ def place(number: int, num_envs: int, steps: int) -> str:
   return f'{which}step {steps} since the seeded reset'
 
 
-def not_finite(
-  environments: base.VectorEnvironment, number: int, steps: int, quantity: str
-) -> errors.UserError:
-  """Returns what to raise where an environment gave NaN or infinity."""
-  where = place(number, environments.num_envs, steps)
-  reason = f'its {quantity} is not finite (NaN or infinity)'
-  return broken(named(environments), where, reason)
-
-
 def broken(name: str, where: str, reason: str) -> errors.UserError:
   """Returns what to raise where an environment isn't as it says."""
   return errors.UserError(
     f'{name} breaks its word ({where}): {reason}. {_REMEDY}'
   )
+
+
+def failed(
+  name: str, where: str, giver: str, error: Exception
+) -> errors.UserError:
+  """Returns what to raise where an environment's own code raised.
+
+  Args:
+    name: the environment's.
+    where: when it was.
+    giver: which part of it was called.
+    error: what it raised.
+  """
+  frame = traceback.extract_tb(error.__traceback__)[-1]
+  return errors.UserError(
+    f'{name} failed ({where}): {described(error)}, raised in its {giver} by '
+    f'{frame.filename}, line {frame.lineno}. {_REMEDY}'
+  )
+
+
+def close(name: str, env: gymnasium.Env) -> None:
+  """Closes an environment.
+
+  Raises:
+    UserError: If its own code raises.
+  """
+  try:
+    env.close()
+  except Exception as error:
+    raise failed(name, 'while it was closed', 'close', error) from error
 
 
 def described(error: BaseException) -> str:
@@ -405,7 +305,7 @@ def _single(value, kinds):
   return array.item() if is_number else None
 
 
-def _kind(value):
+def kind(value: Any) -> str:
   """Returns what a value is, in words."""
   if isinstance(value, (np.ndarray, np.generic)) and np.shape(value):
     return f'{value.dtype} {value.shape}'

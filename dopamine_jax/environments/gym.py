@@ -13,6 +13,7 @@ from typing import Any
 import gymnasium
 
 from dopamine_jax import errors
+from dopamine_jax.environments import answers
 from dopamine_jax.environments import base
 from dopamine_jax.environments import gym_async
 from dopamine_jax.environments import gym_vector
@@ -120,11 +121,13 @@ def _make_one(
     ) from error
   except gymnasium.error.Error as error:
     raise errors.UserError(_unknown_id(id, error)) from error
-  except TypeError as error:
-    if 'unexpected keyword argument' not in str(error):
-      raise
-    raise errors.UserError(
-      f'{id} refuses its arguments, Gym.kwargs = {dict(kwargs)}: {error}'
+  except Exception as error:  # of the environment's own code
+    if 'unexpected keyword argument' in str(error):
+      raise errors.UserError(
+        f'{id} refuses its arguments, Gym.kwargs = {dict(kwargs)}: {error}'
+      ) from error
+    raise answers.failed(
+      id, 'while it was made', 'constructor', error
     ) from error
   if render and 'rgb_array' not in env.metadata.get('render_modes', ()):
     raise errors.UserError(

@@ -39,8 +39,10 @@ class AsyncVector(gym_vector.Vector):
   ):
     """Starts the processes; see `gym_vector.GymVector`."""
     env = makers[0]()
-    super().__init__(name, len(makers), env, channels_first)
-    env.close()
+    try:
+      super().__init__(name, len(makers), env, channels_first)
+    finally:
+      answers.close(name, env)
     kinds = {
       'stored': self.observation_space,
       'num_envs': self.num_envs,

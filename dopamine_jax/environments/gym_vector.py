@@ -6,6 +6,7 @@ the CartPole inside it.
 """
 
 from collections.abc import Callable, Sequence
+import contextlib
 from typing import Any
 
 import gymnasium
@@ -107,7 +108,11 @@ class GymVector(Vector):
     self._makers = makers
     self._envs = [maker() for maker in makers]
     self._fresh = True
-    super().__init__(name, len(makers), self._envs[0], channels_first)
+    try:
+      super().__init__(name, len(makers), self._envs[0], channels_first)
+    except BaseException:
+      self.close()
+      raise
     self._answers = [
       answers.Answers(
         name,
@@ -166,9 +171,10 @@ class GymVector(Vector):
 
   def close(self) -> None:
     """Closes the environments."""
-    for env in self._envs:
-      env.close()
-    self._envs = []
+    envs, self._envs = self._envs, []
+    with contextlib.ExitStack() as stack:  # all, whatever one of them raises
+      for env in envs:
+        stack.callback(answers.close, self.name, env)
 
 
 def _check_order(name, space, channels_first):

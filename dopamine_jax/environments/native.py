@@ -183,6 +183,7 @@ class NativeVector(base.VectorEnvironment):
     self.num_envs = num_envs
     self.frames_per_second = settings.frames_per_second
     self.observation_space = settings.observation_space
+    _check_dtype(self.name, self.observation_space.dtype)
     self.action_space = base.space_of_agents(settings.action_space)
     self._begin = jax.jit(jax.vmap(functools.partial(begin, settings)))
     self._advance = jax.jit(
@@ -231,6 +232,16 @@ class NativeVector(base.VectorEnvironment):
     """Nothing is held but arrays."""
 
 
+def _check_dtype(name, dtype):
+  """Refuses a type that JAX does not have, which would be another one."""
+  held = jax.dtypes.canonicalize_dtype(dtype)
+  if held != dtype:
+    raise errors.UserError(
+      f'{name} has an observation_space of {dtype}, which JAX does not have. '
+      f'Give the Box dtype=np.{held}.'
+    )
+
+
 def _strong(state):
   """Returns the state's numbers as arrays whose types yield to no other.
 
@@ -265,14 +276,18 @@ def _as_space(environment, observation):
 def _scalar(environment, outcome, name, dtype):
   """Returns a part of an outcome, which must be one real number."""
   value = getattr(outcome, name)
+  kinds, words = 'biuf', 'a number or bool'
+  if dtype is bool:
+    # A number that is neither 0 nor 1 could not be seen in a trace.
+    kinds, words = 'b', 'a bool'
   try:
     given = jnp.asarray(value)
   except (TypeError, ValueError):  # text, or None
     given = None
-  if given is None or given.shape or given.dtype.kind not in 'biuf':
+  if given is None or given.shape or given.dtype.kind not in kinds:
     shown = repr(value) if given is None else f'{given.dtype} {given.shape}'
     raise errors.UserError(
       f'{type(environment).__name__} breaks its word: {name} must be a scalar, '
-      f'a number or bool, and step gave {shown}. Mend the environment.'
+      f'{words}, and step gave {shown}. Mend the environment.'
     )
   return given.astype(dtype)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -93,6 +94,15 @@ def test_whole_numbers_are_the_nearest():
   unit = np.float32([-0.8, -0.7, 0.2, 0.3, 0.9])
   found = base.as_environments_action(space, unit)
   assert found.tolist() == [-2, -1, 0, 1, 2]
+
+
+def test_of_bool_it_is_the_nearer():
+  space = Box(0, 1, (4,), np.bool_)
+  unit = np.float32([-1, -0.1, 0.1, 1])
+  for array in (unit, jnp.asarray(unit)):
+    found = base.as_environments_action(space, array)
+    assert found.tolist() == [False, False, True, True]
+    assert space.contains(np.asarray(found))
 
 
 @pytest.mark.parametrize('high', [1, 2, 0.4, 3.7])

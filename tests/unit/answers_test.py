@@ -4,8 +4,11 @@ import contextlib
 import functools
 
 from dopamine_jax.agents import dqn
+from dopamine_jax.agents import sac
 import gymnasium
 from gymnasium.spaces import Box
+import hypothesis
+from hypothesis import strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +23,7 @@ from dopamine_jax import python_engine
 from dopamine_jax import runner as runner_lib
 from dopamine_jax.environments import answers
 from dopamine_jax.environments import base
+from dopamine_jax.environments import border
 from dopamine_jax.environments import gym
 from dopamine_jax.environments import native
 from dopamine_jax.replay import uniform
@@ -65,6 +69,7 @@ def registered():
   before = dict(gymnasium.registry)
   gymnasium.register('Answers/Plain-v0', Answering)
   gymnasium.register('Answers/Limited-v0', Answering, max_episode_steps=9)
+  gymnasium.register('Answers/Failing-v0', Failing)
   yield
   gymnasium.registry.clear()
   gymnasium.registry.update(before)
@@ -74,11 +79,11 @@ def second_step(num_envs=2, id='Answers/Plain-v0', **told):
   """Returns what the border lets pass of a second step."""
   settings = gym.Gym(id=id, kwargs=told)
   with contextlib.closing(settings.make(num_envs)) as environments:
-    border = answers.Border(environments)
-    border.reset(range(num_envs))
+    watched = border.Border(environments)
+    watched.reset(range(num_envs))
     actions = np.zeros(num_envs, np.int32)
-    border.step(actions)
-    return border.step(actions)
+    watched.step(actions)
+    return watched.step(actions)
 
 
 @pytest.mark.parametrize(
@@ -188,6 +193,83 @@ def test_the_largest_numbers_pass():
   assert (step.observation == BIG).all() and (step.reward == BIG).all()
 
 
+# What several give is looked at together first.
+ROWS = st.sampled_from(
+  [
+    *(np.zeros(3, kind) for kind in ('f2', 'f4', 'f8', 'u1', 'i2', 'i8', '?')),
+    *(np.ones(shape, np.float32) for shape in ((), (1,), (4,), (3, 1))),
+    *(np.float64([1e-3, 1e39, 0]), np.uint16([300, 5, 12]), np.int64([-5] * 3)),
+    *([1.0, 2.0, 3.0], [True, False, True], [1, 300, 2], [1.0], None, 'abc'),
+  ]
+)
+
+
+@hypothesis.given(
+  st.sampled_from([FLOATS, BYTES, LONGS, Box(-9, 9, (3,), np.int16)]),
+  st.lists(ROWS, min_size=1, max_size=3),
+)
+def test_several_observations_are_judged_as_each_by_itself(space, given):
+  environments = gym.Gym(id='Answers/Plain-v0', kwargs={'space': space}).make(
+    len(given)
+  )
+  each = environments._answers
+
+  def outcome(function):
+    try:
+      return function()
+    except errors.UserError as error:
+      return str(error)
+
+  together = outcome(lambda: answers.rows(each, given))
+  alone = outcome(
+    lambda: np.stack(
+      [one.observation(x, 'step') for one, x in zip(each, given, strict=True)]
+    )
+  )
+  if isinstance(alone, str):
+    assert together == alone
+  else:
+    assert together.dtype == environments.observation_space.dtype
+    np.testing.assert_array_equal(together, alone)
+
+
+class Failing(gymnasium.Env):
+  """Fails when it is made or closed."""
+
+  observation_space, action_space = FLOATS, gymnasium.spaces.Discrete(2)
+
+  def __init__(self, when, render_mode=None):
+    self.when = when
+    if when == 'made':
+      raise ValueError('no licence')
+
+  def reset(self, *, seed=None, options=None):
+    return GOOD, {}
+
+  def close(self):
+    if self.when == 'closed':
+      raise OSError('no device')
+
+
+@pytest.mark.parametrize('vector', ['sync', 'async'])
+@pytest.mark.parametrize(
+  ('when', 'message'),
+  [
+    ('made', 'ValueError: no licence, raised in its constructor by /'),
+    ('closed', 'OSError: no device, raised in its close by /'),
+  ],
+)
+def test_an_environment_that_fails_out_of_turn_is_told(vector, when, message):
+  settings = gym.Gym(
+    id='Answers/Failing-v0', kwargs={'when': when}, vector=vector
+  )
+  with pytest.raises(
+    errors.UserError,
+    match=f'Answers/Failing-v0 failed .while it was {when}.: {message}',
+  ):
+    settings.make(2).close()
+
+
 class Own(base.VectorEnvironment):
   """A user's own vector environment."""
 
@@ -203,6 +285,8 @@ class Own(base.VectorEnvironment):
   def step(self, actions):
     frames, flags = np.zeros((2, 3), np.float32), np.zeros(2, bool)
     step = base.TimeStep(frames, np.zeros(2, np.float32), flags, flags, frames)
+    if 'step' in self.told:
+      return self.told['step']
     return step._replace(**self.told)
 
 
@@ -219,15 +303,17 @@ class Own(base.VectorEnvironment):
     ('terminated', np.zeros(2, np.uint8), r'gave uint8 \(2,\)'),
     ('truncated', [False, False], r'gave \[False, False\] \(list\)'),
     ('first', np.zeros((2, 4), np.float32), r'gave float32 \(2, 4\)'),
+    ('step', (GOOD,) * 5, r'must give a TimeStep, and it gave \(array'),
+    ('step', None, 'must give a TimeStep, and it gave None'),
   ],
 )  # fmt: skip
 def test_a_vector_environment_of_ones_own_is_held_to_the_contract(
   quantity, given, message
 ):
-  border = answers.Border(Own(**{quantity: given}))
+  watched = border.Border(Own(**{quantity: given}))
   with pytest.raises(errors.UserError, match=f'Own breaks its word.*{message}'):
-    border.reset([0, 1])
-    border.step(np.zeros(2, np.int32))
+    watched.reset([0, 1])
+    watched.step(np.zeros(2, np.int32))
 
 
 # In a training.
@@ -309,6 +395,8 @@ def test_a_run_stops_at_what_is_not_finite_and_goes_on_when_it_is_mended(
     ('reward', None, 'reward must be a scalar.* gave None'),
     ('terminated', jnp.zeros(2, bool), r'terminated must.* gave bool \(2,\)'),
     ('truncated', 'no', "truncated must be.* gave 'no'"),
+    ('terminated', 0.3, 'terminated must be a scalar, a bool.* gave float32'),
+    ('truncated', 2, 'truncated must be a scalar, a bool.* gave int32'),
   ],
 )  # fmt: skip
 def test_an_outcome_in_jax_is_of_scalars(part, given, message):
@@ -320,6 +408,47 @@ def test_an_outcome_in_jax_is_of_scalars(part, given, message):
   with pytest.raises(errors.UserError, match=message):
     lane, _ = native.begin(Odd(), 0)
     jax.eval_shape(functools.partial(native.advance, Odd()), lane, 0)
+
+
+@pytest.mark.parametrize(
+  ('dtype', 'instead'), [(np.float64, 'float32'), (np.int64, 'int32')]
+)
+def test_a_space_in_jax_of_a_type_that_jax_lacks_is_refused(dtype, instead):
+  class Wide(Drifts):
+    observation_space = Box(-9, 9, (3,), dtype)
+
+  with pytest.raises(
+    errors.UserError, match=f'Give the Box dtype=np.{instead}'
+  ):
+    Wide().make(1)
+
+
+class Diverges(sac.SAC):
+  """Whose actions are no numbers from step 40 on."""
+
+  def act(self, state, observation, step, key, *, explore):
+    action = super().act(state, observation, step, key, explore=explore)
+    return jnp.where(step >= 40, jnp.nan, action)
+
+
+def test_a_checkpoint_never_holds_an_action_that_is_not_finite(tmp_path):
+  runner = runner_lib.Runner(
+    agent=functools.partial(
+      Diverges,
+      replay=functools.partial(
+        uniform.UniformReplay, capacity=200, batch_size=4, min_history=20
+      ),
+      update_period=40,
+    ),
+    environment=gym.Gym(id='Pendulum-v1'),
+    num_iterations=2,
+    training_steps=40,
+    check_finite=False,
+    collectors=(),
+  )
+  with pytest.raises(errors.UserError, match='action is not finite'):
+    runner.train(tmp_path, quiet=True)
+  assert not [*tmp_path.glob('checkpoints/*')]
 
 
 def test_integers_in_jax_that_would_wrap_around_are_refused():

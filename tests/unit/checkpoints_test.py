@@ -68,6 +68,14 @@ def test_arrays_of_every_kind_come_back_to_the_bit(tmp_path):
   rings.assert_same(checkpoints.restore(1, state), state)
 
 
+def test_an_array_that_could_not_be_read_again_is_not_written(tmp_path):
+  state = {'x': jnp.zeros(3, jnp.float8_e4m3b11fnuz)}
+  checkpoints = checkpoints_lib.Checkpoints(tmp_path)
+  with pytest.raises(errors.UserError, match='x is of the unknown type'):
+    checkpoints.save(1, state, previous=None)
+  assert not checkpoints.iterations()
+
+
 @settings(max_examples=12)
 @given(st.data())
 def test_arbitrary_trees_come_back_to_the_bit(tmp_path_factory, data):

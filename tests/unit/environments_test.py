@@ -19,8 +19,8 @@ import pytest
 
 from dopamine_jax import config
 from dopamine_jax import errors
-from dopamine_jax.environments import answers
 from dopamine_jax.environments import base
+from dopamine_jax.environments import border
 from dopamine_jax.environments import gym
 
 SCRIPT = 'dopamine-jax-test/Script-v0'
@@ -510,7 +510,7 @@ def test_an_image_that_can_not_be_drawn_is_said(image, message):
   with make(id=id, render=True, kwargs={'image': image}) as env:
     env.reset([0])
     with pytest.raises(errors.UserError, match=f'{id} cannot draw.*{message}'):
-      answers.picture(env)
+      border.picture(env)
 
 
 # Images whose channels come first.

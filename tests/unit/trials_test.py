@@ -20,6 +20,10 @@ DISCRETE = gymnasium.spaces.Discrete(2)
 BOX = gymnasium.spaces.Box(-1, 1, (1,))
 
 
+def raises(count):
+  raise NotImplementedError
+
+
 def agent(make, **changes):
   space = BOX if make in (sac.SAC, ppo.PPO) else DISCRETE
   return make(observation_space=OBSERVATIONS, action_space=space, **changes)
@@ -69,6 +73,7 @@ def check(owner, last=1_000):
     (lambda: agent(dqn.DQN, epsilon=optax.adam), 'dqn.DQN.epsilon = '),
     (lambda: agent(dqn.DQN, epsilon=lambda: 0.1), 'at a count, as a schedule'),
     (lambda: agent(dqn.DQN, epsilon=lambda n: [n, n]), 'gives no number'),
+    (lambda: agent(dqn.DQN, epsilon=raises), 'is: NotImplementedError'),
     (lambda: agent(dqn.DQN, epsilon=lambda n: np.ones(2)), 'gives no number'),
     # Optimizers, in each setting that holds one.
     (lambda: agent(dqn.DQN, optimizer=optax.adam(-1.0)), 'climbs'),
@@ -96,9 +101,9 @@ def check(owner, last=1_000):
     (lambda: agent(dqn.DQN, optimizer=optax.adam(float('nan'))), 'not finite'),
     (
       lambda: agent(dqn.DQN, optimizer=optax.adam(50.0)),
-      'by 49.9',
+      'moves parameters by',
     ),
-    (lambda: agent(dqn.DQN, optimizer=optax.lbfgs()), 'given a gradient'),
+    (lambda: agent(dqn.DQN, optimizer=optax.lbfgs()), 'needs more'),
     *(
       (lambda name=name: agent(sac.SAC, **{name: optax.adam(-1e-3)}), name)
       for name in (
@@ -135,6 +140,8 @@ def test_what_can_not_work_is_refused_with_its_setting(owner, words):
         optax.MultiSteps(optax.adam(1e-3), 4),
         optax.chain(optax.clip(1.0), optax.rmsprop(1e-3, centered=True)),
         optax.set_to_zero(),
+        # Whose first step at another count than 0 is huge.
+        optax.contrib.acprop(1e-3),
         optax.adafactor(1e-3),
         # By the names of true parameters, which a trial does not have.
         optax.partition({'a': optax.sgd(0.1)}, {'Dense_0': 'a'}),
