@@ -1,6 +1,9 @@
 """What every test runs under; the environment reaches subprocesses too."""
 
+import importlib.util
+import mmap
 import os
+import pathlib
 import tempfile
 
 import hypothesis
@@ -22,6 +25,28 @@ os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
 # numbers are compared within a tolerance, or with what was compiled likewise.
 # Tests of a program's memory ask for `optimized`.
 os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
+
+# These emitters take most of the time that is left, and those before them are
+# still there. XLA ends a process that names a flag which it does not know.
+_FLAG = 'xla_cpu_use_fusion_emitters'
+
+
+def _xla_knows(flag):
+  jaxlib = pathlib.Path(importlib.util.find_spec('jaxlib').origin).parent
+  for library in jaxlib.glob('*.so'):
+    with (
+      library.open('rb') as file,
+      mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+    ):
+      if mapped.find(flag.encode()) >= 0:
+        return True
+  return False
+
+
+if _xla_knows(_FLAG):
+  os.environ['XLA_FLAGS'] = (
+    f'{os.environ.get("XLA_FLAGS", "")} --{_FLAG}=false'.strip()
+  )
 
 # The key that signs runs is not the user's own either.
 _settings_folder = tempfile.TemporaryDirectory(prefix='dopamine_jax_tests_')
