@@ -137,21 +137,13 @@ def test_a_config_fits_on_60_lines_and_says_what_to_expect(path):
 
 # Ten seeds of the rest take minutes; of these they would take hours.
 DEAR = ('atari', 'minatar', 'lunarlander', 'mujoco')
-# Still to be run with fresh seeds.
-TODO = (
-  'c51_acrobot',
-  'c51_mountaincar',
-  'iqn_cartpole',
-  'rainbow_acrobot',
-  'rainbow_mountaincar',
-)
 
 
 @every
 def test_a_header_quotes_ten_fresh_seeds_or_says_how_few_it_has(path):
   lines = path.read_text().splitlines()
   header = ' '.join(line.lstrip('# ') for line in lines[: lines.index(IMPORT)])
-  if not any(domain in path.stem for domain in DEAR + TODO):
+  if not any(domain in path.stem for domain in DEAR):
     figure = r'-?\d+(\.\d+)?( of \d+)?'
     quoted = f'seeds 100 to 109: mean {figure}, worst {figure};'
     assert re.search(quoted, header), 'all ten seeds, by mean and worst'

@@ -44,14 +44,17 @@ many_devices.make_agent.network = 'MLP'
 
 
 def start(arguments, num_devices, **environment):
-  flags = f'--xla_force_host_platform_device_count={num_devices}'
-  # Compiled sooner, and run more slowly.
-  flags += ' --xla_backend_optimization_level=0'
-  flags += ' --xla_llvm_disable_expensive_passes=true'
+  flags = (
+    os.environ.get('XLA_FLAGS', ''),
+    f'--xla_force_host_platform_device_count={num_devices}',
+    # Compiled sooner, and run more slowly.
+    '--xla_backend_optimization_level=0',
+    '--xla_llvm_disable_expensive_passes=true',
+  )
   return subprocess.Popen(
     [sys.executable, '-m', *map(str, arguments)],
     cwd=ROOT,
-    env=os.environ | {'XLA_FLAGS': flags} | environment,
+    env=os.environ | {'XLA_FLAGS': ' '.join(flags)} | environment,
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
     text=True,
