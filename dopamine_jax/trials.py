@@ -22,6 +22,7 @@ from dopamine_jax import errors
 from dopamine_jax import settings
 
 _STEPS = 300  # powers of a decay above 1 overflow before
+_ROUNDED = 1e-5  # of the way at other counts: a schedule's end at 0, rounded
 _LARGEST_STEP = 10.0  # for a gradient of ones
 
 # What was found, by program: trainings in one process mostly repeat it.
@@ -91,7 +92,7 @@ def _check_optimizer(owner, name, optimizer, counts):
   ):
     if not is_finite:
       problem = 'gives numbers that are not finite'
-    elif up > 0:
+    elif up > _ROUNDED * np.abs(way).max():
       problem = 'climbs: it moves parameters along the gradient, so that the '
       problem += 'loss grows; its learning rate is below 0, or is missing'
     elif step > _LARGEST_STEP:

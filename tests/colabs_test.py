@@ -45,7 +45,21 @@ def test_there_are_the_five_notebooks():
   }
 
 
-@each
+# What the others show, the tests of commands and of analysis do too.
+LONG = ('load_and_compare_results', 'under_the_hood', 'watch_an_agent')
+
+
+@pytest.mark.parametrize(
+  'path',
+  [
+    pytest.param(
+      path,
+      marks=[pytest.mark.slow] if path.stem in LONG else [],
+      id=path.stem,
+    )
+    for path in NOTEBOOKS
+  ],
+)
 def test_it_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
   # The checkout's package and command, also in the processes that it starts.
   commands = pathlib.Path(sys.executable).parent

@@ -325,6 +325,12 @@ def never_stopped(folder):
   return run
 
 
+# Several seeds show all that one does, but that its arrays have no such axis,
+# which runs of DQN meet. `python -m tests.kills` kills many more.
+one_or_three = pytest.mark.parametrize(
+  'num_seeds', [pytest.param('1', marks=pytest.mark.slow), '3']
+)
+
 # SIGKILL.
 
 
@@ -379,7 +385,7 @@ def test_an_atari_run_that_was_killed_ends_the_same(
   assert_equal_runs(tmp_path / 'run', never_stopped('atari'))
 
 
-@pytest.mark.parametrize('num_seeds', ['1', '3'])
+@one_or_three
 def test_a_compiled_run_that_was_killed_ends_the_same(
   folder, never_stopped, tmp_path, monkeypatch, num_seeds
 ):
@@ -397,7 +403,11 @@ def test_a_compiled_run_that_was_killed_ends_the_same(
 
 @pytest.mark.parametrize(
   ('config', 'num_seeds'),
-  [('prioritized', '1'), ('prioritized', '3'), ('prioritized_compiled', '1')],
+  [
+    ('prioritized', '3'),
+    pytest.param('prioritized', '1', marks=pytest.mark.slow),
+    pytest.param('prioritized_compiled', '1', marks=pytest.mark.slow),
+  ],
 )
 def test_a_run_by_priorities_that_was_stopped_ends_the_same(
   folder, never_stopped, tmp_path, monkeypatch, config, num_seeds
@@ -413,7 +423,7 @@ def test_a_run_by_priorities_that_was_stopped_ends_the_same(
   assert_equal_runs(tmp_path / 'run', never_stopped(config, *seeds))
 
 
-@pytest.mark.parametrize('num_seeds', ['1', '3'])
+@one_or_three
 def test_a_run_that_was_killed_within_a_rollout_ends_the_same(
   folder, never_stopped, tmp_path, monkeypatch, num_seeds
 ):
@@ -430,7 +440,7 @@ def test_a_run_that_was_killed_within_a_rollout_ends_the_same(
   assert_equal_runs(tmp_path / 'run', never_stopped('ppo', *seeds))
 
 
-@pytest.mark.parametrize('num_seeds', ['1', '3'])
+@one_or_three
 def test_a_run_of_sac_that_was_killed_ends_the_same(
   folder, never_stopped, tmp_path, monkeypatch, num_seeds
 ):

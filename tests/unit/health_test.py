@@ -666,7 +666,9 @@ def test_agents_of_other_families_are_measured(
     assert value > 0 or not name.endswith('Drift')
 
 
-@pytest.mark.parametrize('num_seeds', [1, 2])
+@pytest.mark.parametrize(
+  'num_seeds', [pytest.param(1, marks=pytest.mark.slow), 2]
+)
 def test_a_resumed_run_measures_what_an_unbroken_one_does(tmp_path, num_seeds):
   train(tmp_path / 'whole', ALL, num_seeds=num_seeds)
   for num_iterations in (2, 4):
