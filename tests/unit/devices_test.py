@@ -131,8 +131,8 @@ def test_seeds_on_devices_of_their_own_learn_what_they_learn_on_one(seen, name):
   assert seen[name]['each device has'] == [1 / 8, 1 / 8]
 
 
-def test_a_replay_in_pinned_host_memory_changes_no_number(seen):
-  assert seen['pinned host']['distance'] == 0
+def test_a_replay_in_pinned_host_memory_teaches_what_one_beside_does(seen):
+  assert seen['pinned host']['distance'] < ROUNDING
   assert seen['pinned host']['same experience']
 
 
