@@ -331,7 +331,7 @@ def words_of(random):
 def run_commands(random, count, folder, monkeypatch, capsys):
   """Runs random commands; returns those that succeeded."""
   monkeypatch.chdir(folder)
-  monkeypatch.setattr(cli, '_prepare', lambda: None)
+  monkeypatch.setattr(cli, '_prepare', lambda **_: None)
   quick = functools.partial(doctor.examine, seconds=0.01)
   monkeypatch.setattr(doctor, 'examine', quick)
   (folder / 'bytes.gin').write_bytes(b'\xff\xfe\x00')
