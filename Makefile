@@ -11,9 +11,7 @@ ALL := .venv/installed-all
 setup: $(ALL)
 
 run: $(DEFAULT)
-	$(BIN)/dopamine-jax train \
-	  --gin_files dopamine_jax/configs/dqn_cartpole.gin \
-	  --base_dir runs/dqn_cartpole/$$(date +%Y-%m-%d_%H-%M-%S)
+	$(BIN)/dopamine-jax train dqn_cartpole
 
 test: $(ALL)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 40

@@ -22,21 +22,37 @@ app = typer.Typer(
   help='Reinforcement-learning research in JAX: train, evaluate and compare '
   'agents from gin files.',
   no_args_is_help=True,
-  add_completion=False,
   pretty_exceptions_enable=False,
 )
 
 
+@app.callback()
+def common(
+  version: Annotated[
+    bool,
+    typer.Option(
+      '--version',
+      callback=options.show_version,
+      is_eager=True,
+      help='Print the version.',
+    ),
+  ] = False,
+):
+  """Train, evaluate and compare agents of reinforcement learning in JAX."""
+
+
 @app.command()
 def train(
+  configs: options.Configs = (),
   base_dir: Annotated[
-    pathlib.Path,
+    pathlib.Path | None,
     options.path(
       '--base_dir',
       help='Where the run lies: config, metrics, checkpoints.',
+      show_default='a new folder in runs/CONFIG',
     ),
-  ],
-  gin_files: options.GinFiles,
+  ] = None,
+  gin_files: options.GinFiles = (),
   gin_bindings: options.GinBindings = (),
   seed: Annotated[
     int,
@@ -67,7 +83,7 @@ def train(
       min=1,
       help='Trace that many agent steps, and a whole update, once learning is '
       "under way. TensorBoard's page Profile shows it, with 'dopamine-jax"
-      "[profile]', or https://ui.perfetto.dev the perfetto_trace.json.gz.",
+      "\\[profile]', or https://ui.perfetto.dev the perfetto_trace.json.gz.",
       show_default='none',
     ),
   ] = None,
@@ -82,7 +98,9 @@ def train(
   processes.join()
   startup.find_devices()
   quiet = quiet or not processes.is_writer()
-  config.load(gin_files, gin_bindings)
+  files = options.files(configs, gin_files)
+  config.load(files, gin_bindings)
+  base_dir = base_dir or options.new_folder(files[0])
   runner = config.build(runner_lib.Runner)
   statistics = runner.train(
     base_dir,
@@ -275,7 +293,8 @@ def report(
 
 @app.command()
 def doctor(
-  gin_files: options.GinFiles,
+  configs: options.Configs = (),
+  gin_files: options.GinFiles = (),
   gin_bindings: options.GinBindings = (),
   num_seeds: options.NumSeeds = 1,
 ):
@@ -285,23 +304,37 @@ def doctor(
   from dopamine_jax import doctor as doctor_lib
   from dopamine_jax import runner as runner_lib
 
-  config.load(gin_files, gin_bindings)
+  config.load(options.files(configs, gin_files), gin_bindings)
   runner = config.build(runner_lib.Runner)
   findings = doctor_lib.examine(runner, num_seeds, say=_say)
   doctor_lib.report(findings, num_seeds, typer.echo)
 
 
 @app.command()
-def configs():
-  """List the gin files that come with the framework."""
+def configs(
+  name: Annotated[
+    pathlib.Path | None,
+    typer.Argument(
+      metavar='CONFIG',
+      parser=options.parse_path,
+      autocompletion=options.complete_config,
+      show_default=False,
+      help='Print this one.',
+    ),
+  ] = None,
+):
+  """List the gin files that come with the framework, or print one."""
   from dopamine_jax import config
 
+  if name:
+    _print(config.read(config.find(name)).rstrip())
+    return
   table = rich.table.Table(box=None, pad_edge=False)
-  table.add_column('--gin_files', no_wrap=True)
+  table.add_column('CONFIG', no_wrap=True)
   table.add_column('what it is')
   for path in config.shipped():
     header = path.read_text().splitlines()[0].lstrip('# ')
-    table.add_row(f'dopamine_jax/configs/{path.name}', header)
+    table.add_row(path.stem, header)
   width = None if sys.stdout.isatty() else 200
   rich.console.Console(width=width, highlight=False).print(table)
 

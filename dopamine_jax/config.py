@@ -24,6 +24,7 @@ from dopamine_jax import settings
 
 describe = gin_messages.describe
 find = files.find
+read = files.read
 shipped = files.shipped
 title = files.title
 

@@ -69,7 +69,8 @@ def find(
   """Returns where a gin file lies.
 
   Args:
-    file: its path, of the file system or of a package.
+    file: its path, of the file system or of a package; or the name of one that
+      is shipped, without its suffix.
     including: the file that includes it, beside which it may lie.
 
   Raises:
@@ -85,6 +86,8 @@ def find(
       raise errors.UserError(
         f'{candidate} can not be read: {error.strerror}.'
       ) from error
+  if len(path.parts) == 1 and f'{path.name}.gin' in _shipped():
+    return _shipped()[f'{path.name}.gin']
   if path.exists():
     kind = 'a folder' if path.is_dir() else 'no regular file'
     raise errors.UserError(f'{file} is {kind}; expected a gin file.')
@@ -98,10 +101,11 @@ def find(
       inside = pathlib.Path(folder) / path.name
       if inside.is_file():
         return inside
-  near = difflib.get_close_matches(path.name, _shipped(), n=1)
-  hint = f' Did you mean dopamine_jax/configs/{near[0]}?' if near else ''
+  names = [each.stem for each in shipped()]
+  near = difflib.get_close_matches(path.stem, names, n=2)
+  hint = f' Did you mean {" or ".join(near)}?' if near else ''
   raise errors.UserError(
-    f'gin file not found: {file}.{hint} '
+    f'{file} is no gin file, and none that is shipped.{hint} '
     '`dopamine-jax configs` lists the shipped ones.'
   )
 

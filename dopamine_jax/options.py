@@ -1,10 +1,17 @@
 """Options and arguments that several commands take."""
 
+from collections.abc import Sequence
+import datetime
+import importlib.metadata
+import itertools
 import os
 import pathlib
+import sys
 from typing import Annotated, Any
 
 import typer
+
+from dopamine_jax import errors
 
 # Seeds are 32-bit integers to JAX.
 MAX_SEED = 2**31 - 1
@@ -30,6 +37,21 @@ def parse_run(text: str) -> str:
   return os.path.expanduser(text)
 
 
+def show_version(is_asked: bool):
+  """Prints the version and ends the command, if that is asked."""
+  if is_asked:
+    typer.echo(f'dopamine-jax {importlib.metadata.version("dopamine-jax")}')
+    raise typer.Exit
+
+
+def complete_config(incomplete: str) -> list[str]:
+  """Returns the shipped configs whose names begin so."""
+  from dopamine_jax import config
+
+  names = [path.stem for path in config.shipped()]
+  return [name for name in names if name.startswith(incomplete)]
+
+
 def path(*names: str, **details: Any) -> Any:
   """Returns an option that takes a path."""
   return typer.Option(*names, parser=parse_path, metavar='PATH', **details)
@@ -39,14 +61,25 @@ BaseDir = Annotated[
   pathlib.Path,
   typer.Argument(parser=parse_path, help='The folder of a training.'),
 ]
+Configs = Annotated[
+  list[str],
+  typer.Argument(
+    metavar='CONFIG',
+    parser=parse_path,
+    autocompletion=complete_config,
+    show_default=False,
+    help="What to train: a shipped config's name, as 'dopamine-jax configs' "
+    'lists them, or the path of a gin file; later ones win.',
+  ),
+]
 GinFiles = Annotated[
   list[pathlib.Path],
-  path('--gin_files', help='A gin file; repeatable, later ones win.'),
+  path('--gin_files', help='The same as CONFIG; repeatable.'),
 ]
 GinBindings = Annotated[
   list[str],
   typer.Option(
-    '--gin_bindings',
+    *('--gin_bindings', '-b'),
     help="A line of gin, e.g. 'dqn.DQN.gamma = 0.9'; repeatable.",
   ),
 ]
@@ -73,3 +106,43 @@ Trust = Annotated[
     'optax, rlax and gymnasium, or is refused. Your own runs need none.',
   ),
 ]
+
+
+def files(
+  configs: Sequence[pathlib.Path], gin_files: Sequence[pathlib.Path]
+) -> list[pathlib.Path]:
+  """Returns the gin files that are given.
+
+  Raises:
+    BadParameter: if there is none.
+  """
+  if not configs and not gin_files:
+    raise typer.BadParameter(
+      "none is given, such as dqn_cartpole: 'dopamine-jax configs' lists those "
+      'that are shipped.',
+      param_hint='CONFIG',
+    )
+  return [*configs, *gin_files]
+
+
+def new_folder(config: pathlib.Path) -> pathlib.Path:
+  """Returns a folder for a run that was given none; it is not there yet.
+
+  It becomes a part of the command, as the run's record has it.
+
+  Raises:
+    UserError: if other processes train the same run, and would not find it.
+  """
+  import jax
+
+  if jax.process_count() > 1:
+    raise errors.UserError(
+      'several processes train one run: give all the same --base_dir.'
+    )
+  time = datetime.datetime.now().strftime('%Y-%m-%d_%H-%M-%S')
+  first = pathlib.Path('runs') / config.stem / time
+  others = (first.with_name(f'{time}_{i}') for i in itertools.count(2))
+  folders = itertools.chain([first], others)
+  folder = next(each for each in folders if not os.path.lexists(each))
+  sys.argv += ['--base_dir', str(folder)]
+  return folder

@@ -10,6 +10,7 @@ done.
 from collections.abc import Sequence
 import contextlib
 import enum
+import shlex
 import time
 
 import jax
@@ -356,9 +357,8 @@ class Training:
       on_step,
       self._on_step,
     )
-    seconds = time.perf_counter() - started
+    rate = result.lengths.sum() / (time.perf_counter() - started)
     statistics = reports.summarize('Eval', result.returns, result.lengths)
-    rate = result.lengths.sum() / seconds
     statistics['Eval/AverageStepsPerSecond'] = np.full(len(self.seeds), rate)
     return statistics
 
@@ -379,8 +379,8 @@ class Training:
     without = f' without {" and ".join(flags)}' if flags else ''
     return (
       f'Stopped by {signal_name} at agent step {self.engine.steps}, in '
-      f'iteration {self.iteration}. The same command{without} goes on '
-      f'{where}{promise}.'
+      f'iteration {self.iteration}. The same command{without} with --base_dir '
+      f'{shlex.quote(str(self.folder))} goes on {where}{promise}.'
     )
 
   def _env_seeds(self, stream, iteration, num_envs):

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import datetime
 import gc
+import importlib.metadata
 import itertools
 import json
 import os
@@ -218,7 +219,10 @@ def test_each_option_of_a_command_is_explained(run, command, monkeypatch):
   assert group.commands[command].help in text
   for parameter in group.commands[command].params:
     assert len(parameter.help) > 10, parameter.name
-    assert max(parameter.opts, key=len) in text
+    name = max(parameter.opts, key=len)
+    if parameter.param_type_name == 'argument' and parameter.metavar:
+      name = parameter.metavar
+    assert name in text
 
 
 def test_the_options_are_those_that_are_documented(run, monkeypatch):
@@ -253,9 +257,8 @@ def test_the_help_lists_the_commands(run):
     ['trane'],
     ['train'],
     ['train', '--base_dir', 'run'],
-    ['train', '--gin_files', 'tiny.gin'],
+    ['doctor'],
     [*train(), '--nonsense'],
-    [*train(), 'extra'],
     [*train(), '--seed', '-1'],
     [*train(), '--seed', 'one'],
     [*train(), '--num_seeds', '0'],
@@ -292,11 +295,35 @@ def test_configs_lists_each_shipped_file_with_its_first_line(run):
   assert files
   for file in files:
     header = file.read_text().splitlines()[0].removeprefix('# ')
-    (line,) = [x for x in text.splitlines() if f'/{file.name} ' in x]
-    assert line.split() == [
-      f'dopamine_jax/configs/{file.name}',
-      *header.split(),
-    ]
+    (line,) = [x for x in text.splitlines() if x.startswith(f'{file.stem} ')]
+    assert line.split() == [file.stem, *header.split()]
+
+
+def test_configs_prints_the_one_that_is_named(run):
+  file = pathlib.Path(cli.__file__).resolve().parent.parent / 'configs'
+  text = (file / 'dqn_catch.gin').read_text()
+  assert run('configs', 'dqn_catch') == text
+  assert 'Did you mean dqn_catch' in run('configs', 'dqn_cath', status=1)
+
+
+def test_the_version_is_that_of_the_package(run):
+  version = importlib.metadata.version('dopamine-jax')
+  assert run('--version') == f'dopamine-jax {version}\n'
+
+
+def test_a_config_is_named_and_its_run_lies_in_a_new_folder(run):
+  words = ['train', 'tiny.gin', '-b', 'runner.Runner.num_iterations = 1']
+  assert 'The run lies in runs/tiny/' in run(*words)
+  run(*words)
+  first, _ = sorted(pathlib.Path('runs/tiny').iterdir())
+  facts = json.loads((first / 'run.json').read_text())
+  command = facts['events'][0]['command']
+  assert command.endswith(f'--base_dir {first}')
+  # So the command that is written down goes on with the run.
+  run(*shlex.split(command)[1:])
+  events = json.loads((first / 'run.json').read_text())['events']
+  assert [each['event'] for each in events[2:]] == ['resumed', 'finished']
+  assert len([*pathlib.Path('runs/tiny').iterdir()]) == 2
 
 
 # What the commands do.
@@ -663,8 +690,15 @@ def test_what_can_not_work_is_refused_before_training(
 
 def test_a_gin_file_that_is_not_there_is_named(run):
   error = run(*train(gin='dopamine_jax/configs/dqn_cartpol.gin'), status=1)
-  assert 'gin file not found: dopamine_jax/configs/dqn_cartpol.gin' in error
-  assert 'Did you mean dopamine_jax/configs/dqn_cartpole.gin?' in error
+  assert 'dopamine_jax/configs/dqn_cartpol.gin is no gin file, and' in error
+  assert 'Did you mean dqn_cartpole or pqn_cartpole?' in error
+
+
+@pytest.mark.parametrize('command', ['train', 'doctor'])
+def test_a_command_without_a_config_says_where_they_are_listed(run, command):
+  error = run(command, status=2)
+  assert 'CONFIG: none is given, such as dqn_cartpole' in error
+  assert not pathlib.Path('runs').exists()
 
 
 @pytest.mark.parametrize('command', ['train', 'doctor'])

@@ -138,7 +138,7 @@ def test_a_config_fits_on_60_lines_and_says_what_to_expect(path):
   assert len(lines) <= 60
   header = ' '.join(line.lstrip('# ') for line in lines[: lines.index(IMPORT)])
   assert re.search(r'\(.*(19|20)\d\d\)', lines[0]), 'the paper and its year'
-  assert f'--gin_files dopamine_jax/configs/{path.name}' in header
+  assert f'dopamine-jax train {path.stem} ' in header
   assert re.search(r'[Rr]eturn', header), 'the result seen'
   assert re.search(r'\d+ (s|min|h)\b', header), 'the time it took'
 

@@ -123,7 +123,7 @@ def test_every_config_is_there_with_its_command(site):
   text, anchors = text_of(page), anchors_of(page)
   for path in (ROOT / 'configs').glob('*.gin'):
     assert path.stem in anchors
-    assert f'--gin_files dopamine_jax/configs/{path.name}' in text
+    assert f'dopamine-jax train {path.stem}' in text
 
 
 def test_every_agent_has_a_page_with_paper_and_settings(site):

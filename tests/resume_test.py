@@ -539,7 +539,7 @@ def test_an_evaluation_without_end_loses_nothing(
   message = capsys.readouterr().err
   assert 'The evaluation of iteration 4 waits for an episode to end' in message
   assert 'gym.Gym.max_steps_per_episode' in message
-  assert 'The same command goes on after iteration 4' in message
+  assert f'with --base_dir {tmp_path / "run"} goes on after' in message
   assert run_here(monkeypatch, words) == 0
   assert_equal_runs(tmp_path / 'run', never_stopped())
 
@@ -690,7 +690,7 @@ def test_a_run_that_was_asked_to_stop_says_how_to_go_on_and_ends_the_same(
       assert run_here(monkeypatch, words) == 128 + kind
     message = capsys.readouterr().err
     assert f'Stopped by {kind.name}' in message
-    assert f'The same command goes on {newest}' in message
+    assert f'with --base_dir {tmp_path / "run"} goes on {newest}' in message
     assert 'Traceback' not in message
   assert run_here(monkeypatch, words) == 0
   assert_equal_runs(tmp_path / 'run', never_stopped())
@@ -899,9 +899,9 @@ def test_the_fingerprint_sees_each_metric_and_no_timing(
 @pytest.mark.parametrize(
   ('resume', 'with_replay', 'expected'),
   [
-    (True, True, 'The same command goes on after iteration 4, and ends as if'),
-    (False, True, 'The same command without --no-resume goes on after'),
-    (True, False, 'The same command without --without-replay goes on after '),
+    (True, True, 'The same command with --base_dir a goes on after iteration'),
+    (False, True, 'The same command without --no-resume with --base_dir a'),
+    (True, False, 'The same command without --without-replay with '),
   ],
 )
 def test_the_command_to_go_on_leaves_out_what_would_begin_anew(
@@ -909,6 +909,7 @@ def test_the_command_to_go_on_leaves_out_what_would_begin_anew(
 ):
   stopped = types.SimpleNamespace(
     newest_checkpoint=4,
+    folder='a',
     iteration=5,
     resume=resume,
     with_replay=with_replay,

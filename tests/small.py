@@ -27,10 +27,8 @@ def bindings(gin_files) -> list[str]:
 def _read(file) -> str:
   """Returns a file's text, and that of the files that it includes."""
   path = pathlib.Path(file)
-  if not path.exists():
-    path = pathlib.Path(__file__).parent.parent / str(file).removeprefix(
-      'dopamine_jax/'
-    )
+  if not path.exists():  # one that is shipped, by its name or path
+    path = pathlib.Path(__file__).parent.parent / f'configs/{path.stem}.gin'
   text = path.read_text()
   included = re.findall(r"^include '(.*)'", text, re.MULTILINE)
   return '\n'.join([text, *map(_read, included)])

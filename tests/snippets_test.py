@@ -164,11 +164,9 @@ class Reader:
       return
     assert words[0] == 'dopamine-jax', line
     if words[1] == 'train':
-      files = [
-        word
-        for option, word in itertools.pairwise(words)
-        if option == '--gin_files'
-      ]
+      named = itertools.takewhile(lambda word: word[0] != '-', words[2:])
+      pairs = itertools.pairwise(words)
+      files = [*named, *(file for word, file in pairs if word == '--gin_files')]
       for binding in small.bindings(files):
         words = [*words, '--gin_bindings', binding]
     with self._monkeypatch.context() as patch:
