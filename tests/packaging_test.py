@@ -19,7 +19,7 @@ import zipfile
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-CONFIGS = sorted(path.name for path in (ROOT / 'configs').glob('*.gin'))
+CONFIGS = sorted(path.stem for path in (ROOT / 'configs').glob('*.gin'))
 
 
 @dataclasses.dataclass(frozen=True)

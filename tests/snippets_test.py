@@ -42,7 +42,7 @@ NOT_RUN = {
 }
 # Those that only the long form runs, which is marked slow.
 COSTLY = {
-  'dopamine_jax/configs/dqn_atari.gin': 'images',
+  'train dqn_atari': 'images',
   'runs/breakout': 'images',
   '--num_seeds': 'a program of its own',
 }
