@@ -116,8 +116,10 @@ def report(unread: list[Binding], say: Callable[[str], None]):
 
 def _say_replaced(binding, before, unread, say) -> list[Binding]:
   """Says that a number took a schedule's place; returns what that left idle."""
-  now = gin_config._CONFIG[binding.scope, binding.selector][binding.name]
-  now = gin_checks.resolved(now)
+  bound = gin_config._CONFIG.get((binding.scope, binding.selector), {})
+  if binding.name not in bound:  # gin was cleared since, behind our back
+    return []
+  now = gin_checks.resolved(bound[binding.name])
   if not isinstance(before, gin_config.ConfigurableReference):
     return []
   if not before.evaluate or type(now) not in (int, float):

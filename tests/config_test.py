@@ -11,6 +11,7 @@ import re
 import sys
 import textwrap
 
+import gin
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -845,6 +846,12 @@ def test_what_takes_the_place_of_a_function_without_arguments_is_said(family):
     'Warning: family.Parent.rate = 0.25 takes the place of @family.halves(), '
     'so that it stays the same all the time.'
   ]
+
+
+def test_nothing_is_said_of_a_configuration_that_was_cleared(family):
+  load('family.Parent.rate = @family.halves()', 'family.Parent.rate = 0.25')
+  gin.clear_config()
+  assert report() == []
 
 
 def test_it_is_said_too_where_another_setting_still_has_the_schedule(family):
