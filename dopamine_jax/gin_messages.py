@@ -108,11 +108,11 @@ def explained(source: str | None = None) -> Iterator[None]:
   """Raises what goes wrong in gin as a UserError, in a user's terms."""
   try:
     yield
-  except Exception as error:
+  except (Exception, SystemExit) as error:  # of a module that is imported, too
     raise errors.UserError(explain(error, source)) from error
 
 
-def explain(error: Exception, source: str | None = None) -> str:
+def explain(error: BaseException, source: str | None = None) -> str:
   """Returns where an error is, what it is and, if it is known, the remedy."""
   reason = error.msg if isinstance(error, SyntaxError) else _reason(error)
   if isinstance(error, RecursionError):
@@ -149,7 +149,7 @@ def explain(error: Exception, source: str | None = None) -> str:
   return f'{_where(error, source)}{reason.rstrip(".")}.{_suggest(reason)}'
 
 
-def _foreign_frame(error: Exception) -> traceback.FrameSummary | None:
+def _foreign_frame(error: BaseException) -> traceback.FrameSummary | None:
   """Returns where code raised that is neither gin's nor ours, if it did."""
   standard, installed = (
     sysconfig.get_path(each) for each in ('stdlib', 'purelib')
@@ -168,7 +168,7 @@ def _foreign_frame(error: Exception) -> traceback.FrameSummary | None:
   return None
 
 
-def _where(error: Exception, source: str | None) -> str:
+def _where(error: BaseException, source: str | None) -> str:
   if place := re.search(r'In file "(.*)", line (\d+)', str(error)):
     where = f'{place.group(1)}, line {place.group(2)}: '
   elif isinstance(error, SyntaxError):
@@ -183,7 +183,7 @@ def _where(error: Exception, source: str | None) -> str:
   return '' if file and _reason(error).startswith(file) else where
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
   """Returns the message without the context that gin appends."""
   return re.split(r'\n\s*(?:In (?:call|file|bindings)|No values)', str(error))[
     0

@@ -848,6 +848,14 @@ def test_what_takes_the_place_of_a_function_without_arguments_is_said(family):
   ]
 
 
+def test_a_module_that_leaves_while_it_is_imported_is_told():
+  pathlib.Path('leaves.py').write_text('import sys\nsys.exit(0)\n')
+  with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend('.')
+    message = message_of(config.load, [write('import leaves')])
+  assert re.search(r'SystemExit: 0, raised by .*leaves\.py, line 2', message)
+
+
 def test_nothing_is_said_of_a_configuration_that_was_cleared(family):
   load('family.Parent.rate = @family.halves()', 'family.Parent.rate = 0.25')
   gin.clear_config()

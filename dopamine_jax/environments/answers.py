@@ -17,6 +17,10 @@ import numpy as np
 from dopamine_jax import errors
 from dopamine_jax.environments import base
 
+# What an environment's own code may raise; `sys.exit` would end a run as if it
+# had come to its end.
+CODE_ERRORS = (Exception, SystemExit)
+
 _FLOAT32 = np.finfo(np.float32)
 _LARGEST = float(_FLOAT32.max)
 
@@ -70,7 +74,7 @@ class Answers:
       self.steps = 0
     try:
       answer = env.reset(seed=seed)
-    except Exception as error:
+    except CODE_ERRORS as error:
       raise self._failed('reset', error) from error
     if not isinstance(answer, tuple) or len(answer) != 2:
       raise self._error(
@@ -102,7 +106,7 @@ class Answers:
     self.steps += 1
     try:
       answer = env.step(action)
-    except Exception as error:
+    except CODE_ERRORS as error:
       raise self._failed('step', error) from error
     try:
       observation, reward, terminated, truncated, _ = answer
@@ -258,7 +262,7 @@ def broken(name: str, where: str, reason: str) -> errors.UserError:
 
 
 def failed(
-  name: str, where: str, giver: str, error: Exception
+  name: str, where: str, giver: str, error: BaseException
 ) -> errors.UserError:
   """Returns what to raise where an environment's own code raised.
 
@@ -283,7 +287,7 @@ def close(name: str, env: gymnasium.Env) -> None:
   """
   try:
     env.close()
-  except Exception as error:
+  except CODE_ERRORS as error:
     raise failed(name, 'while it was closed', 'close', error) from error
 
 

@@ -112,7 +112,7 @@ def picture(environments: base.VectorEnvironment) -> np.ndarray:
     image = np.asarray(environments.render())
   except errors.UserError:
     raise
-  except Exception as error:
+  except answers.CODE_ERRORS as error:
     frame = traceback.extract_tb(error.__traceback__)[-1]
     raise errors.UserError(
       f'{name} cannot draw: {answers.described(error)}, raised by '

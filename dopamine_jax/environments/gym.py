@@ -121,7 +121,7 @@ def _make_one(
     ) from error
   except gymnasium.error.Error as error:
     raise errors.UserError(_unknown_id(id, error)) from error
-  except Exception as error:  # of the environment's own code
+  except answers.CODE_ERRORS as error:
     if 'unexpected keyword argument' in str(error):
       raise errors.UserError(
         f'{id} refuses its arguments, Gym.kwargs = {dict(kwargs)}: {error}'

@@ -239,14 +239,14 @@ class _Remote(gymnasium.Wrapper):
         self.env = self._maker()
       self._fresh = False
       return self._answers.reset(self.env, seed), {}
-    except Exception as error:
+    except answers.CODE_ERRORS as error:
       return self._nothing(), {'failure': _text(error)}
 
   def step(self, action):
     """Steps the environment, and sends no more than is read."""
     try:
       observation, *rest = self._answers.step(self.env, action)
-    except Exception as error:
+    except answers.CODE_ERRORS as error:
       return self._nothing(), 0.0, False, False, {'failure': _text(error)}
     # A copy: a reset may write into the same buffer before this is sent.
     return np.array(observation), *rest, {}
@@ -255,7 +255,7 @@ class _Remote(gymnasium.Wrapper):
     return np.zeros(self.observation_space.shape, self.observation_space.dtype)
 
 
-def _text(error: Exception) -> str:
+def _text(error: BaseException) -> str:
   is_told = isinstance(error, errors.UserError)
   return str(error) if is_told else answers.described(error)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import sys
 
 from dopamine_jax.agents import dqn
 from dopamine_jax.agents import sac
@@ -142,6 +143,7 @@ def test_an_observation_that_would_be_changed_in_storing_is_refused(
     ('reset', GOOD, r'reset must give \(observation, info\), and it gave'),
     ('reset', (GOOD[:2], {}), r'reset gave float32 \(2,\)'),
     ('reset', (GOOD + np.nan, {}), 'observation is not finite'),
+    ('error', SystemExit(0), r'SystemExit: 0, raised in its step by /'),
     ('error', KeyError('door'), r"KeyError: 'door', raised in its step by /"),
   ],
 )  # fmt: skip
@@ -242,6 +244,8 @@ class Failing(gymnasium.Env):
     self.when = when
     if when == 'made':
       raise ValueError('no licence')
+    if when == 'made, and leaves':
+      sys.exit()
 
   def reset(self, *, seed=None, options=None):
     return GOOD, {}
@@ -256,6 +260,7 @@ class Failing(gymnasium.Env):
   ('when', 'message'),
   [
     ('made', 'ValueError: no licence, raised in its constructor by /'),
+    ('made, and leaves', r'SystemExit\(\), raised in its constructor by /'),
     ('closed', 'OSError: no device, raised in its close by /'),
   ],
 )
@@ -265,7 +270,7 @@ def test_an_environment_that_fails_out_of_turn_is_told(vector, when, message):
   )
   with pytest.raises(
     errors.UserError,
-    match=f'Answers/Failing-v0 failed .while it was {when}.: {message}',
+    match=f'failed .while it was {when[:4]}\\w*.: {message}',
   ):
     settings.make(2).close()
 

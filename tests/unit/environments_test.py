@@ -502,6 +502,7 @@ def test_an_environment_that_draws_nothing_says_so():
     (np.zeros((3, 2, 3), np.int64), 'gave int64'),
     ([np.zeros((3, 2, 3), np.uint8)], r'gave uint8 \(1, 3, 2, 3\)'),
     (OSError('no display'), 'OSError: no display, raised by .*, line'),
+    (SystemExit(0), 'SystemExit: 0, raised by .*, line'),
     (gymnasium.error.DependencyNotInstalled('pygame'), 'Installed: pygame'),
   ],
 )
