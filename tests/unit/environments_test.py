@@ -119,7 +119,7 @@ class Drawing(Script):
     self.image = image
 
   def render(self):
-    if isinstance(self.image, Exception):
+    if isinstance(self.image, BaseException):
       raise self.image
     return self.image
 
