@@ -167,7 +167,10 @@ class Reader:
       named = itertools.takewhile(lambda word: word[0] != '-', words[2:])
       pairs = itertools.pairwise(words)
       files = [*named, *(file for word, file in pairs if word == '--gin_files')]
-      for binding in small.bindings(files):
+      bindings = small.bindings(files)
+      if any('atari' in file for file in files):  # till a game has ended
+        bindings.append('runner.Runner.training_steps = 512')
+      for binding in bindings:
         words = [*words, '--gin_bindings', binding]
     with self._monkeypatch.context() as patch:
       patch.setattr(sys, 'argv', words)
