@@ -376,11 +376,11 @@ class Training:
       promise = ', and ends as if it had never been stopped'
     flags = [] if self.resume else ['--no-resume']
     flags += [] if self.with_replay else ['--without-replay']
-    without = f' without {" and ".join(flags)}' if flags else ''
+    without = f' and without {" and ".join(flags)}' if flags else ''
     return (
       f'Stopped by {signal_name} at agent step {self.engine.steps}, in '
-      f'iteration {self.iteration}. The same command{without} with --base_dir '
-      f'{shlex.quote(str(self.folder))} goes on {where}{promise}.'
+      f'iteration {self.iteration}. The same command with --base_dir '
+      f'{shlex.quote(str(self.folder))}{without} goes on {where}{promise}.'
     )
 
   def _env_seeds(self, stream, iteration, num_envs):

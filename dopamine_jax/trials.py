@@ -77,26 +77,26 @@ def _check_schedule(owner, name, schedule, counts):
 
 def _check_optimizer(owner, name, optimizer, counts):
   try:
-    finite, way, least = _run(lambda count: _descend(optimizer, count), counts)
+    finite, way, sizes = _run(lambda count: _descend(optimizer, count), counts)
   except TypeError as error:
     raise _unfit(
       *(owner, name),
-      f'fails when it is given gradients and parameters: '
+      f'fails when it is given a gradient: '
       f'{errors.first_line(error)}. An optimizer that needs more, such as the '
       "loss (optax's `value`), is not given it: choose another",
     ) from error
   except Exception:
     return  # It wants the names or shapes of true parameters.
-  for count, is_finite, up, step in zip(
-    counts, finite, way, least, strict=True
+  for count, is_finite, up, steps in zip(
+    counts, finite, way, sizes, strict=True
   ):
     if not is_finite:
       problem = 'gives numbers that are not finite'
     elif up > _ROUNDED * np.abs(way).max():
       problem = 'climbs: it moves parameters along the gradient, so that the '
       problem += 'loss grows; its learning rate is below 0, or is missing'
-    elif step > _LARGEST_STEP:
-      problem = f'moves parameters by {step:g} for a gradient of 1'
+    elif steps.min() > _LARGEST_STEP:
+      problem = f'moves parameters by {steps[0]:g} for a gradient of 1'
     else:
       continue
     raise _unfit(owner, name, f'{problem} (at count {count} of its steps)')
@@ -110,7 +110,7 @@ def _unfit(owner, name, problem):
 
 
 def _descend(optimizer, count):
-  """Returns whether steps are finite, their sum, and the least one's size.
+  """Returns whether steps are finite, their sum, and their sizes.
 
   All are taken at the same count, so that no schedule is asked for what lies
   beyond the run. The rest of the state is a first one's: of that, some sound
@@ -132,7 +132,7 @@ def _descend(optimizer, count):
   return (
     jnp.isfinite(updates).all(),
     jnp.sum(updates),
-    jnp.min(jnp.max(jnp.abs(updates), axis=(1, 2))),
+    jnp.max(jnp.abs(updates), axis=(1, 2)),
   )
 
 

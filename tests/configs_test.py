@@ -94,11 +94,11 @@ def test_a_config_is_complete(path):
   skip_without_extras(path)
   config.load([path])
   made = config.build(runner.Runner)
-  environments = made.environment.make(1)
-  environments.num_envs = made.num_envs  # a hundred games take long to make
+  environments = made.environment.make(1)  # a hundred games take long to make
+  frames = environments.reset([0])
+  environments.num_envs = made.num_envs
   engine = made.make_engine(environments, [0], check_finite=True)
-  space = environments.observation_space
-  engine.first_frames = np.zeros((made.num_envs, *space.shape), space.dtype)
+  engine.first_frames = np.repeat(frames, made.num_envs, axis=0)
   assert engine.abstract_state().agent.params
   environments.close()
   assert not list(config.unused())

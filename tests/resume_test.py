@@ -539,7 +539,8 @@ def test_an_evaluation_without_end_loses_nothing(
   message = capsys.readouterr().err
   assert 'The evaluation of iteration 4 waits for an episode to end' in message
   assert 'gym.Gym.max_steps_per_episode' in message
-  assert f'with --base_dir {tmp_path / "run"} goes on after' in message
+  goes_on = f'The same command with --base_dir {tmp_path / "run"} goes on'
+  assert f'{goes_on} after iteration 4' in message
   assert run_here(monkeypatch, words) == 0
   assert_equal_runs(tmp_path / 'run', never_stopped())
 
@@ -690,7 +691,8 @@ def test_a_run_that_was_asked_to_stop_says_how_to_go_on_and_ends_the_same(
       assert run_here(monkeypatch, words) == 128 + kind
     message = capsys.readouterr().err
     assert f'Stopped by {kind.name}' in message
-    assert f'with --base_dir {tmp_path / "run"} goes on {newest}' in message
+    goes_on = f'The same command with --base_dir {tmp_path / "run"} goes on'
+    assert f'{goes_on} {newest}' in message
     assert 'Traceback' not in message
   assert run_here(monkeypatch, words) == 0
   assert_equal_runs(tmp_path / 'run', never_stopped())
@@ -899,9 +901,9 @@ def test_the_fingerprint_sees_each_metric_and_no_timing(
 @pytest.mark.parametrize(
   ('resume', 'with_replay', 'expected'),
   [
-    (True, True, 'The same command with --base_dir a goes on after iteration'),
-    (False, True, 'The same command without --no-resume with --base_dir a'),
-    (True, False, 'The same command without --without-replay with '),
+    (True, True, ' goes on after iteration 4, and ends as if'),
+    (False, True, ' and without --no-resume goes on after'),
+    (True, False, ' and without --without-replay goes on after '),
   ],
 )
 def test_the_command_to_go_on_leaves_out_what_would_begin_anew(
@@ -917,5 +919,5 @@ def test_the_command_to_go_on_leaves_out_what_would_begin_anew(
     runner=types.SimpleNamespace(checkpoint_replay=True),
   )
   message = training.Training._how_to_go_on(stopped, 'SIGINT')
-  assert expected in message
+  assert f'The same command with --base_dir a{expected}' in message
   assert ('as if it had never' in message) == with_replay

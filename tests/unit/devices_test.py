@@ -44,17 +44,14 @@ many_devices.make_agent.network = 'MLP'
 
 
 def start(arguments, num_devices, **environment):
-  flags = (
-    os.environ.get('XLA_FLAGS', ''),
-    f'--xla_force_host_platform_device_count={num_devices}',
-    # Compiled sooner, and run more slowly.
-    '--xla_backend_optimization_level=0',
-    '--xla_llvm_disable_expensive_passes=true',
-  )
+  flags = f'--xla_force_host_platform_device_count={num_devices}'
+  # Compiled sooner, and run more slowly.
+  flags += ' --xla_backend_optimization_level=0'
+  flags += ' --xla_llvm_disable_expensive_passes=true'
   return subprocess.Popen(
     [sys.executable, '-m', *map(str, arguments)],
     cwd=ROOT,
-    env=os.environ | {'XLA_FLAGS': ' '.join(flags)} | environment,
+    env=os.environ | {'XLA_FLAGS': flags} | environment,
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
     text=True,
@@ -131,8 +128,8 @@ def test_seeds_on_devices_of_their_own_learn_what_they_learn_on_one(seen, name):
   assert seen[name]['each device has'] == [1 / 8, 1 / 8]
 
 
-def test_a_replay_in_pinned_host_memory_teaches_what_one_beside_does(seen):
-  assert seen['pinned host']['distance'] < ROUNDING
+def test_a_replay_in_pinned_host_memory_changes_no_number(seen):
+  assert seen['pinned host']['distance'] == 0
   assert seen['pinned host']['same experience']
 
 

@@ -101,9 +101,9 @@ def check(owner, last=1_000):
     (lambda: agent(dqn.DQN, optimizer=optax.adam(float('nan'))), 'not finite'),
     (
       lambda: agent(dqn.DQN, optimizer=optax.adam(50.0)),
-      'moves parameters by',
+      'by 49.9',
     ),
-    (lambda: agent(dqn.DQN, optimizer=optax.lbfgs()), 'needs more'),
+    (lambda: agent(dqn.DQN, optimizer=optax.lbfgs()), 'given a gradient'),
     *(
       (lambda name=name: agent(sac.SAC, **{name: optax.adam(-1e-3)}), name)
       for name in (
