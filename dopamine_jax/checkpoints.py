@@ -339,9 +339,11 @@ class Checkpoints:
         rings = self.manifest(previous)['rings']
       except Damaged:
         pass  # The next checkpoint holds all rows, and needs none of these.
-    whole = not processes.is_writer() or self._watch.mend(rings)
-    if whole and processes.is_writer():
-      self._watch.copy(rings)
+    whole = True
+    if processes.is_writer():
+      whole = self._watch.mend(rings)
+      if whole:
+        self._watch.copy(rings)
     if not processes.agree(whole):
       return {}
     return {name: ring['segments'] for name, ring in rings.items()}

@@ -163,11 +163,8 @@ class CompiledEngine(engine.Engine):
     # A copy, since a chunk donates it.
     self._lanes = jax.tree.map(jnp.copy, lanes)
     shape = self.environments.observation_space.shape
-    self.first_frames = processes.fetch(frames).reshape(-1, *shape)
-    whole = np.isfinite(self.first_frames).reshape(len(self.first_frames), -1)
-    if not whole.all():
-      lane = int(np.argmin(whole.all(axis=1)))
-      raise border.not_finite(self.environments, lane, 0, 'observation')
+    frames = processes.fetch(frames).reshape(-1, *shape)
+    self.first_frames = self._border.checked_first(frames)
     return self.first_frames
 
   def run(self, num_steps, *, cut_with, on_step):

@@ -61,9 +61,8 @@ def load(
         files.parse_text(file, text)
   # A binding may name what the files import, as if it stood at their end.
   imports = {each.format() for each in gin_config._IMPORTS}
-  imports = sorted(
-    imports, key=lambda line: line != gin_names.DYNAMIC
-  )  # that one first
+  # That one first.
+  imports = sorted(imports, key=lambda line: line != gin_names.DYNAMIC)
   with gin_messages.explained(files.BINDINGS), _noting_what_is_replaced():
     files.parse_bindings(gin_bindings, imports)
   gin_checks.refuse_gins_own()

@@ -86,8 +86,9 @@ def find(
       raise errors.UserError(
         f'{candidate} can not be read: {error.strerror}.'
       ) from error
-  if len(path.parts) == 1 and f'{path.name}.gin' in _shipped():
-    return _shipped()[f'{path.name}.gin']
+  ours = _shipped()
+  if len(path.parts) == 1 and f'{path.name}.gin' in ours:
+    return ours[f'{path.name}.gin']
   if path.exists():
     kind = 'a folder' if path.is_dir() else 'no regular file'
     raise errors.UserError(f'{file} is {kind}; expected a gin file.')
@@ -101,7 +102,7 @@ def find(
       inside = pathlib.Path(folder) / path.name
       if inside.is_file():
         return inside
-  names = [each.stem for each in shipped()]
+  names = [each.removesuffix('.gin') for each in sorted(ours)]
   near = difflib.get_close_matches(path.stem, names, n=2)
   hint = f' Did you mean {" or ".join(near)}?' if near else ''
   raise errors.UserError(

@@ -154,16 +154,13 @@ def _foreign_frame(error: BaseException) -> traceback.FrameSummary | None:
   standard, installed = (
     sysconfig.get_path(each) for each in ('stdlib', 'purelib')
   )
+  own = [pathlib.Path(each).parent for each in (__file__, gin_config.__file__)]
   for frame in reversed(traceback.extract_tb(error.__traceback__)):
     file = frame.filename
     if file.startswith('<') or (
       file.startswith(standard) and not file.startswith(installed)
     ):
       continue
-    own = (
-      pathlib.Path(__file__).parent,
-      pathlib.Path(gin_config.__file__).parent,
-    )
     return None if pathlib.Path(file).parent in own else frame
   return None
 

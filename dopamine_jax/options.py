@@ -62,7 +62,7 @@ BaseDir = Annotated[
   typer.Argument(parser=parse_path, help='The folder of a training.'),
 ]
 Configs = Annotated[
-  list[str],
+  list[pathlib.Path],
   typer.Argument(
     metavar='CONFIG',
     parser=parse_path,

@@ -45,8 +45,15 @@ class Border:
     Raises:
       UserError: If an observation isn't what the environments' space says.
     """
+    return self.checked_first(self._environments.reset(seeds))
+
+  def checked_first(self, frames: np.ndarray) -> np.ndarray:
+    """Returns the first observations, whoever reset the environments.
+
+    Raises:
+      UserError: As `reset`.
+    """
     self._steps = 0
-    frames = self._environments.reset(seeds)
     self._check('observation', frames, *self._expected['observation'])
     if self._may_be_infinite and not base.is_finite(frames):
       raise self._not_finite('observation', frames)
