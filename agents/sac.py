@@ -24,6 +24,7 @@ from dopamine_jax import distributions
 from dopamine_jax import modules
 from dopamine_jax import off_policy
 from dopamine_jax import optimization
+from dopamine_jax import outputs
 from dopamine_jax.replay import base
 from dopamine_jax.replay import uniform
 
@@ -146,6 +147,8 @@ class SAC(off_policy.OffPolicy):
       losses, td_error, metrics = self.losses(
         params, state.target_params, sample.transition, key
       )
+      for loss in losses.values():
+        outputs.require_floats(self, 'losses', loss, sample.weight.shape)
       means = {k: jnp.mean(sample.weight * loss) for k, loss in losses.items()}
       return sum(means.values()), (td_error, metrics | means)
 

@@ -136,8 +136,7 @@ class Agent(settings.Settings):
 
   def require_discrete_actions(self):
     """Refuses action spaces but Discrete ones that start at 0."""
-    space = self.action_space
-    if not isinstance(space, gymnasium.spaces.Discrete) or space.start != 0:
+    if not _is_discrete(self.action_space):
       self.refuse(
         'action_space',
         f'does not fit: {type(self).__name__} learns a value for each of a '
@@ -156,8 +155,13 @@ class Agent(settings.Settings):
 
   def require_discrete_or_box_actions(self):
     """Refuses action spaces but Discrete ones from 0 on, and Boxes."""
-    if not isinstance(self.action_space, gymnasium.spaces.Box):
-      self.require_discrete_actions()
+    is_box = isinstance(self.action_space, gymnasium.spaces.Box)
+    if not is_box and not _is_discrete(self.action_space):
+      self.refuse(
+        'action_space',
+        f'does not fit: {type(self).__name__} takes Discrete(n) spaces that '
+        'start at 0, and Boxes. Choose another environment, or wrap this one',
+      )
 
   def make_replay(self, stack: int) -> Any:
     """Returns the experience that this agent learns from (settings).
@@ -255,3 +259,7 @@ class Agent(settings.Settings):
     """Returns what to log that depends on agent steps alone, e.g. epsilon."""
     del step
     return {}
+
+
+def _is_discrete(space):
+  return isinstance(space, gymnasium.spaces.Discrete) and space.start == 0

@@ -12,6 +12,7 @@ from dopamine_jax import agent as agent_lib
 from dopamine_jax import errors
 from dopamine_jax import evaluation
 from dopamine_jax import panel as panel_lib
+from dopamine_jax.environments import answers
 from dopamine_jax.environments import base
 from dopamine_jax.environments import border
 
@@ -52,6 +53,7 @@ class Camera:
     if panel and not is_told:
       say(f'No panel: {name} has no method `outlook`, see agent.Agent.')
     self._wants_panel, self._panel = panel and is_told, None
+    self._size = None  # of the film's first image
     self._look = jax.jit(functools.partial(look, agent))
     self._saliency = None
     if saliency:
@@ -77,7 +79,9 @@ class Camera:
     if self._wants_panel:
       outlook = self._outlook(seen)
       height = panel_lib.wanted_height(outlook)
-    image = _enlarged(border.picture(self._environments), height)
+    image = border.picture(self._environments)
+    self._require_same_size(image)
+    image = _enlarged(image, height)
     if self._saliency:
       image = panel_lib.overlay(image, self._dimmed(self._saliency(*seen)))
     if outlook is None:
@@ -100,6 +104,16 @@ class Camera:
         'runner.Runner.videos.'
       )
     return outlook
+
+  def _require_same_size(self, image):
+    """Refuses an image that has no place in the film of those before."""
+    self._size = self._size or image.shape
+    if image.shape != self._size:
+      raise errors.UserError(
+        f'{answers.named(self._environments)} cannot draw: its render gave an '
+        f'image {image.shape} after one {self._size}, and a film has one size. '
+        'Mend its render, or do without films.'
+      )
 
   def _count(self, answer):
     """Adds up the rewards of the running episode."""

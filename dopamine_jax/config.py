@@ -147,6 +147,7 @@ def make(owner: settings.Checked, name: str, **kwargs: Any) -> Any:
   except ValueError:
     pass  # What has no signature may take anything.
   made = build(maker, **kwargs)
+  gin_unread.note_given(type(made), kwargs)
   kind = get_args(get_type_hints(type(owner))[name])[-1:]
   if kind and isinstance(kind[0], type) and not isinstance(made, kind[0]):
     owner.refuse(

@@ -18,7 +18,7 @@ import psutil
 from dopamine_jax import config
 from dopamine_jax import python_engine
 from dopamine_jax import runner as runner_lib
-from dopamine_jax import training
+from dopamine_jax import streams
 from dopamine_jax.replay import ring
 
 _SECONDS = 3.0  # of each timing, compilation aside
@@ -105,8 +105,8 @@ def examine(
     runner.make_collectors()  # as a training does, which reads their settings
     # What is learnt here means nothing, finite or not.
     engine = runner.make_engine(environments, seeds, check_finite=False)
-    env_seeds = training.env_seeds(
-      seeds, training.Stream.TRAIN, 0, runner.num_envs
+    env_seeds = streams.env_seeds(
+      seeds, streams.Stream.TRAIN, 0, runner.num_envs
     )
     engine.reset(env_seeds)
     findings = _memory(runner, engine)

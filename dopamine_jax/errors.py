@@ -1,4 +1,14 @@
-"""The one exception that a user's mistake raises."""
+"""The one exception that a user's mistake raises, and what others tell."""
+
+import sys
+import traceback
+
+# Code that hands on what somebody's own has done.
+_LIBRARIES = {
+  *sys.stdlib_module_names,
+  *('dopamine_jax', 'gin', 'gymnasium'),
+  *('chex', 'flax', 'jax', 'jaxlib', 'numpy', 'optax', 'rlax'),
+}
 
 
 class UserError(Exception):
@@ -9,6 +19,25 @@ class UserError(Exception):
   """
 
   status = 1
+
+
+def described(error: BaseException) -> str:
+  """Returns an exception's type and message."""
+  return f'{type(error).__name__}: {error}' if str(error) else repr(error)
+
+
+def place(error: BaseException) -> str:
+  """Returns where an exception comes from, as 'FILE, line N'.
+
+  That is the innermost line of code that is neither the framework's nor a
+  library's; '' if none is.
+  """
+  where = ''
+  for frame, line in traceback.walk_tb(error.__traceback__):
+    package = frame.f_globals.get('__name__', '').partition('.')[0]
+    if package not in _LIBRARIES:
+      where = f'{frame.f_code.co_filename}, line {line}'
+  return where
 
 
 def first_line(error: BaseException) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 
 from dopamine_jax import checkpoints as checkpoints_lib
 from dopamine_jax import errors
+from dopamine_jax import identity
 from dopamine_jax import plain_files
 from dopamine_jax import run_folder
 from dopamine_jax.metrics import base
@@ -29,12 +30,13 @@ def fingerprint(
     say: is told of damage that did no harm.
 
   Raises:
-    UserError: if there is no readable checkpoint.
+    UserError: if there is no readable checkpoint, or one of another run.
   """
   folder = pathlib.Path(base_dir)
   seeds = run_folder.read_facts(folder, say)['seeds']
   checkpoints = checkpoints_lib.Checkpoints(folder, say=say)
   iterations = checkpoints.iterations()
+  identity.require_own(checkpoints, seeds, run_folder.read_config(folder))
   if not iterations:
     raise errors.UserError(f'{folder} has no checkpoint yet.')
   newest = iterations[-1]

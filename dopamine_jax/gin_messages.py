@@ -8,9 +8,7 @@ import pathlib
 import pkgutil
 import re
 import sys
-import sysconfig
 import tokenize
-import traceback
 import types
 from typing import Any, NamedTuple
 
@@ -119,12 +117,9 @@ def explain(error: BaseException, source: str | None = None) -> str:
     reason = 'what is bound needs itself, in a circle'
   elif isinstance(error, tokenize.TokenError):
     reason = 'a bracket or a quote is opened and never closed'
-  elif frame := _foreign_frame(error):
+  elif place := errors.place(error):
     kind = type(error).__name__
-    reason = (
-      f'{kind}: {reason.rstrip(".")}, raised by {frame.filename}, line '
-      f'{frame.lineno}'
-    )
+    reason = f'{kind}: {reason.rstrip(".")}, raised by {place}'
   elif 'not enough values to unpack' in reason:
     reason = 'a reference names a module; expected a class or function of one'
   elif match := re.search(r"Failed to parse token '(.*)'", str(error)):
@@ -146,23 +141,22 @@ def explain(error: BaseException, source: str | None = None) -> str:
     r"Required bindings for `(.*)` not provided in config: \['(.*)'\]", reason
   ):
     reason = f'{match.group(1)}.{match.group(2)} is to be set, and nothing does'
+  elif match := re.search(r"In call to configurable '(\S+)'", str(error)):
+    return _of_call(match.group(1), reason)
   return f'{_where(error, source)}{reason.rstrip(".")}.{_suggest(reason)}'
 
 
-def _foreign_frame(error: BaseException) -> traceback.FrameSummary | None:
-  """Returns where code raised that is neither gin's nor ours, if it did."""
-  standard, installed = (
-    sysconfig.get_path(each) for each in ('stdlib', 'purelib')
-  )
-  own = [pathlib.Path(each).parent for each in (__file__, gin_config.__file__)]
-  for frame in reversed(traceback.extract_tb(error.__traceback__)):
-    file = frame.filename
-    if file.startswith('<') or (
-      file.startswith(standard) and not file.startswith(installed)
+def _of_call(name: str, reason: str) -> str:
+  """Returns what is wrong with a call, whose message may quote a setting."""
+  for place, statement in _bindings():
+    if (
+      statement.selector.split('.')[-1] == name.split('.')[-1]
+      and isinstance(statement.value, str)
+      and statement.value in reason
     ):
-      continue
-    return None if pathlib.Path(file).parent in own else frame
-  return None
+      setting = f'{statement.selector}.{statement.arg_name}'
+      return f'{place}: {setting} = {statement.value!r}: {reason.rstrip(".")}.'
+  return f'{name} fails when it is made: {reason.rstrip(".")}.'
 
 
 def _where(error: BaseException, source: str | None) -> str:

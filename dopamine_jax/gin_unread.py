@@ -3,7 +3,7 @@
 A misspelt binding would train on with the old value and not say a word.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 import difflib
 import inspect
 from typing import Any, NamedTuple
@@ -36,9 +36,20 @@ class Binding(NamedTuple):
 _replaced: dict[Binding, Any] = {}
 
 
+# What is given to a class, by its name, where it is made: a binding of that
+# has no effect.
+_given: dict[str, set[str]] = {}
+
+
 def clear():
-  """Forgets what was replaced."""
+  """Forgets what was replaced, and what was given."""
   _replaced.clear()
+  _given.clear()
+
+
+def note_given(kind: type, names: Iterable[str]):
+  """Keeps which settings of a class are no user's to choose."""
+  _given.setdefault(kind.__name__, set()).update(names)
 
 
 def references() -> dict[Binding, Any]:
@@ -103,7 +114,7 @@ def report(unread: list[Binding], say: Callable[[str], None]):
       value = gin_config._CONFIG[binding.scope, binding.selector][binding.name]
       raise errors.UserError(
         f'{where}{binding} is set, but nothing in this run uses it.'
-        f'{_nearest(binding.name, settings.shown(value), binding.selector)}'
+        f'{_instead(binding, settings.shown(value))}'
       )
     rest.append(str(binding))
   if rest:
@@ -141,6 +152,19 @@ def _place(binding) -> gin_messages.Place | None:
   return gin_messages.place_of([target], binding.name)
 
 
+def _instead(binding: Binding, value: str) -> str:
+  """Returns ' Did you mean ...?' in place of a binding that nothing reads."""
+  owner = gin_checks.short(binding.selector)
+  if binding.scope and any(
+    name == owner and binding.name in names for name, names in _in_use()
+  ):
+    return (
+      f' Did you mean `{owner}.{binding.name} = {value}`? Nothing is made in '
+      f'the scope {binding.scope}/.'
+    )
+  return _nearest(binding.name, value, binding.selector)
+
+
 def _nearest(name: str, value: str, besides: str = '') -> str:
   """Returns ' Did you mean ...?' with a setting of what this run uses."""
   found = {}
@@ -172,7 +196,8 @@ def _in_use() -> Iterator[tuple[str, list[str]]]:
       else settings.full_name(target)
     )
     parameters = _parameters(target)
-    yield name, list(parameters)
+    given = _given.get(name.rpartition('.')[2], ())
+    yield name, [each for each in parameters if each not in given]
     waiting += _parts(configurable, parameters)
 
 

@@ -117,7 +117,8 @@ class Loop:
       agent_steps=jnp.zeros((), jnp.int32),
       keys=keys,
     )
-    agent = self.agent.init(init_key, observation)
+    with outputs.telling(self.agent, 'init'):
+      agent = self.agent.init(init_key, observation)
     # What the environments are first stepped with is part of the warm-up.
     if not self.replay.warm_up:
       experience = self.act(agent, experience, Behaviour.AGENT)
@@ -163,13 +164,14 @@ class Loop:
     if behaviour is Behaviour.RANDOM:
       action = self._random_actions(key)
     else:
-      action = self.agent.act(
-        agent,
-        experience.observation,
-        experience.agent_steps,
-        key,
-        explore=True,
-      )
+      with outputs.telling(self.agent, 'act'):
+        action = self.agent.act(
+          agent,
+          experience.observation,
+          experience.agent_steps,
+          key,
+          explore=True,
+        )
       outputs.require_actions(
         self.agent, action, self.agent.action_space, self.num_envs
       )
@@ -183,10 +185,14 @@ class Loop:
     sample = self.replay.sample(
       replay, jax.random.fold_in(keys.replay, state.updates), state.updates
     )
-    agent, metrics, priorities = self.agent.update(
-      state.agent,
-      self.split_batch(sample),
-      jax.random.fold_in(keys.update, state.updates),
+    with outputs.telling(self.agent, 'update'):
+      answer = self.agent.update(
+        state.agent,
+        self.split_batch(sample),
+        jax.random.fold_in(keys.update, state.updates),
+      )
+    agent, metrics, priorities = outputs.require_update(
+      self.agent, state.agent, answer
     )
     replay = self.replay.reprioritize(replay, sample.index, priorities)
     state = TrainingState(

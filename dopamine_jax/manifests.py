@@ -75,6 +75,11 @@ def _check(contents):
   run = contents.get('run') or {}  # older versions have none
   _expect(isinstance(run, dict), 'its run is no object')
   _expect(_is_count(run.get('replay_began', 0)), 'its replay began never')
+  facts = run.get('facts') or {}
+  _expect(isinstance(facts, dict), 'its facts are no object')
+  _expect(
+    _is_list(facts.get('seeds', []), _is_count), 'its seeds are no counts'
+  )
   for name, value in _table(contents, 'files').items():
     _expect(_is_count(value), f'the checksum of {name!r} is no count')
     _expect(plain_files.is_below(name), f'its file {name!r} leads out of it')

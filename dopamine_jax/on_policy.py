@@ -18,6 +18,7 @@ from dopamine_jax import distributions
 from dopamine_jax import modules
 from dopamine_jax import normalization
 from dopamine_jax import optimization
+from dopamine_jax import outputs
 from dopamine_jax import returns
 from dopamine_jax.replay import rollout
 
@@ -138,8 +139,13 @@ class OnPolicy(agent_lib.Agent):
         reward=rewards.normalize(seen.reward),
       ),
     )
+
+    def loss_fn(params, batch):
+      loss, metrics = self.loss(params, batch, state.updates)
+      return outputs.require_floats(self, 'loss', loss, ()), metrics
+
     params, optimizer_state, metrics = optimization.descend(
-      lambda params, batch: self.loss(params, batch, state.updates),
+      loss_fn,
       self.optimizer,
       state.params,
       state.optimizer_state,

@@ -4,7 +4,9 @@ A network of a wrong size would train, and choose actions that don't exist. Only
 shapes are traced, of a batch as large as none is by chance.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+import contextlib
+import reprlib
 from typing import Any
 
 from flax import linen as nn
@@ -53,11 +55,13 @@ def init(module: nn.Module, rngs: Any, *inputs: jax.Array) -> Any:
   """
   try:
     return module.init(rngs, *inputs).get('params', {})
-  except (TypeError, ValueError) as error:
+  except errors.UserError:
+    raise
+  except Exception as error:
     inputs = ' and '.join(f'{x.dtype} {x.shape}' for x in inputs)
     raise errors.UserError(
       f'the network {type(module).__name__} fails when it is first applied, to '
-      f'{inputs}: {errors.first_line(error)}'
+      f'{inputs}: {_told(error)}'
     ) from error
 
 
@@ -87,8 +91,10 @@ def require(
   try:
     outputs = jax.eval_shape(function, params, *batches)
     found = _shapes(outputs)
-  except (TypeError, ValueError) as error:
-    found = errors.first_line(error)
+  except errors.UserError:
+    raise
+  except Exception as error:
+    found = _told(error)
   expected = [_with_batch(shape) for shape in needs]
   if isinstance(found, str) or not _fit(found, expected):
     shown = found if isinstance(found, str) else _written(found)
@@ -120,9 +126,123 @@ def require_actions(
   return actions
 
 
+@contextlib.contextmanager
+def telling(agent: Any, method: str) -> Iterator[None]:
+  """Tells what a user's agent raised, and where, as a UserError.
+
+  What the framework's own agents raise passes as it is.
+  """
+  try:
+    yield
+  except errors.UserError:
+    raise
+  except Exception as error:
+    if type(agent).__module__.startswith('dopamine_jax.'):
+      if not errors.place(error):  # of a network or an optimizer, say
+        raise
+    raise errors.UserError(
+      f'{type(agent).__name__}.{method} fails: {_told(error)}. Mend the agent.'
+    ) from error
+
+
+def require_floats(
+  agent: Any, method: str, given: jax.Array, shape: tuple[int, ...]
+) -> jax.Array:
+  """Returns what a method gave, once it is floats of that shape.
+
+  Args:
+    agent: whose method it is.
+    method: its name.
+    given: may be traced.
+    shape: what is expected.
+
+  Raises:
+    UserError: if it is anything else.
+  """
+  if not (_is_float(given) and given.shape == shape):
+    raise errors.UserError(
+      f'{type(agent).__name__}.{method} must return floats of shape {shape}, '
+      f'and it gave {_kind(given)}. Mend the agent.'
+    )
+  return given
+
+
+def require_update(agent: Any, before: Any, answer: Any) -> tuple:
+  """Returns what `Agent.update` gave, once it can be gone on with.
+
+  Args:
+    agent: which gave it; may be traced.
+    before: the agent's state until then.
+    answer: state, metrics and priorities.
+
+  Raises:
+    UserError: if the state is another one than before in structure, shapes or
+      types; if a metric is no scalar.
+  """
+  name = f'{type(agent).__name__}.update'
+  if not (isinstance(answer, tuple) and len(answer) == 3):
+    raise errors.UserError(
+      f'{name} must return a state, metrics and priorities, and it gave '
+      f'{_type(answer)}. Mend the agent.'
+    )
+  state, metrics, _ = answer
+  old, new = (
+    {jax.tree_util.keystr(path): _type(leaf) for path, leaf in leaves}
+    for leaves in map(jax.tree_util.tree_leaves_with_path, (before, state))
+  )
+  for path in [*old, *new]:
+    if old.get(path) != new.get(path):
+      raise errors.UserError(
+        f'{name} must return a state like the one it was given, and of that '
+        f'state{path} was {old.get(path, "not there")} and is now '
+        f'{new.get(path, "not there")}. Mend the agent.'
+      )
+  if not isinstance(metrics, dict):
+    raise errors.UserError(
+      f'{name} must return metrics by name, a dict, and it gave '
+      f'{_type(metrics)}. Mend the agent.'
+    )
+  for metric, value in metrics.items():
+    if jnp.shape(value) != ():
+      raise errors.UserError(
+        f'{name} must return scalar metrics, and its {metric} is '
+        f'{_kind(value)}. Mend the agent.'
+      )
+  return answer
+
+
+def _told(error):
+  """Returns what an exception says, and where a user's code raised it."""
+  place = errors.place(error)
+  by = f', raised by {place}' if place else ''
+  return f'{type(error).__name__}: {errors.first_line(error).rstrip(".:")}{by}'
+
+
+def _is_float(value):
+  is_array = hasattr(value, 'dtype') and hasattr(value, 'shape')
+  return is_array and jnp.issubdtype(value.dtype, jnp.floating)
+
+
+def _kind(value):
+  """Returns what a value is, in words."""
+  if value is None or hasattr(value, 'dtype'):
+    return _type(value)
+  return f'{reprlib.repr(value)} ({_type(value)})'
+
+
+def _type(value):
+  """Returns what a value is, whatever its numbers are."""
+  if hasattr(value, 'shape') and hasattr(value, 'dtype'):
+    return f'{value.dtype} {tuple(value.shape)}'
+  return 'None' if value is None else type(value).__name__
+
+
 def _shapes(outputs):
+  """Returns the shapes of outputs, or what else they are, in words."""
   several = outputs if isinstance(outputs, (tuple, list)) else [outputs]
-  return [tuple(array.shape) for array in several]
+  if all(map(_is_float, several)):
+    return [tuple(array.shape) for array in several]
+  return f'{" and ".join(map(_kind, several))}, where floats are due'
 
 
 def _with_batch(shape):

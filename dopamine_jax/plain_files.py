@@ -6,6 +6,7 @@ So whatever of a checkpoint is read or deleted is looked at first, and a link is
 never followed. The run's own folder may well be a link: its user made that.
 """
 
+from collections.abc import Iterator
 import contextlib
 import os
 import pathlib
@@ -21,6 +22,11 @@ _KINDS = (
   (stat.S_ISFIFO, 'a pipe'),
   (stat.S_ISSOCK, 'a socket'),
 )
+
+
+# Files that are being written beside those whose place they take, for a
+# process that ends at once to remove.
+unfinished: set[pathlib.Path] = set()
 
 
 def kind(path: str | pathlib.Path) -> str | None:
@@ -141,16 +147,24 @@ def write(file: pathlib.Path, data: bytes):
 def _replacing(file):
   """Opens a new file, which takes this one's place when it is whole."""
   beside = file.with_name(f'{file.name}.tmp')
-  try:
-    remove(beside)
+  remove(beside)
+  with going_beside(beside):
     with open(beside, 'xb') as stream:
       yield stream
       sync_stream(stream)
     beside.replace(file)
-  except BaseException:
-    beside.unlink(missing_ok=True)
-    raise
   sync(file.parent)
+
+
+@contextlib.contextmanager
+def going_beside(path: pathlib.Path) -> Iterator[None]:
+  """Removes a file that has not taken its place at the end, or before it."""
+  unfinished.add(path)
+  try:
+    yield
+  finally:
+    path.unlink(missing_ok=True)
+    unfinished.discard(path)
 
 
 def sync(path: pathlib.Path):

@@ -11,17 +11,16 @@ trained with this configuration.
 from collections.abc import Callable
 import contextlib
 import datetime
-import difflib
 import functools
 import json
 import pathlib
 import re
-import shlex
 import sys
 from typing import Any, NamedTuple
 
 from dopamine_jax import checkpoints as checkpoints_lib
 from dopamine_jax import errors
+from dopamine_jax import identity
 from dopamine_jax import plain_files
 from dopamine_jax import processes
 from dopamine_jax import safe_files
@@ -30,15 +29,6 @@ from dopamine_jax import signature
 # Where one of these lies, so does a run, or what is left of it.
 _OF_A_RUN = ('run.json', 'config.gin', 'metrics.csv', 'tensorboard')
 _MEGABYTES = 32  # at most in run.json and config.gin
-# A run may be made longer. It then equals one that was as long from its start,
-# but for a checkpoint and an evaluation at its old end. Histograms and videos
-# only look. What older versions had no setting for changes nothing by default.
-_MAY_CHANGE = re.compile(
-  r'^\S*(Runner\.(num_iterations|histograms|videos) = .*'
-  r'|Gym\.channels_first = None|SAC\.reward_scale = 1\.0'
-  r'|SAC\.log_temperature_loss = False)$',
-  re.MULTILINE,
-)
 
 
 class Found(NamedTuple):
@@ -85,15 +75,17 @@ def look(
         'Choose another --base_dir, or leave --no-resume out to go on.'
       )
     before = read_facts(folder, say)
-    _check_same(folder, before, config, facts, say)
+    old_config = _old_config(folder, before) or config
+    identity.require_same(folder, old_config, before, config, facts, say)
     _check_progress(folder, before, iterations, say)
-    if iterations:
-      wanted = re.search(r'Runner\.num_iterations = (\d+)', config)
-      if wanted and int(wanted.group(1)) < iterations[-1]:
-        raise errors.UserError(
-          f'the run in {folder} has done {iterations[-1]} iterations; '
-          f'num_iterations = {wanted.group(1)} is fewer.'
-        )
+    identity.require_own(checkpoints, facts['seeds'], config)
+    wanted = re.search(r'Runner\.num_iterations = (\d+)', config)
+    done = max((i for i, _ in identity.readable(checkpoints)), default=0)
+    if wanted and int(wanted.group(1)) < done:
+      raise errors.UserError(
+        f'the run in {folder} has done {done} iterations; '
+        f'num_iterations = {wanted.group(1)} is fewer.'
+      )
   processes.wait_for_all('the run folder was looked at')
   return Found(iterations, before)
 
@@ -210,6 +202,22 @@ def read_facts(
   return facts
 
 
+def read_config(folder: pathlib.Path) -> str | None:
+  """Returns the text of `config.gin`; None if there is none.
+
+  Raises:
+    UserError: if it can't be read.
+  """
+  try:
+    return safe_files.read_text(folder / 'config.gin', _MEGABYTES)
+  except FileNotFoundError:
+    return None
+  except errors.UserError as error:
+    raise errors.UserError(
+      f'{error} Bring back the file that the training wrote.'
+    ) from error
+
+
 def write(file: pathlib.Path, text: str):
   """Writes a text file whole or not at all, and on disk on return.
 
@@ -265,60 +273,21 @@ def _checked(facts):
 def _facts_of_checkpoints(folder):
   """Returns an iteration and the facts in its checkpoint, if any has some."""
   checkpoints = checkpoints_lib.Checkpoints(folder)
-  for iteration in reversed(checkpoints.iterations()):
-    with contextlib.suppress(
-      checkpoints_lib.Damaged, KeyError, TypeError, ValueError
-    ):
-      return iteration, _checked(
-        checkpoints.manifest(iteration)['run']['facts']
-      )
+  for iteration, saved in reversed(list(identity.readable(checkpoints))):
+    with contextlib.suppress(KeyError, TypeError, ValueError):
+      return iteration, _checked(saved['facts'])
   return None, None
 
 
-def _check_same(folder, before, config, facts, say):
-  """Refuses to go on under other settings or seeds."""
-  try:
-    old_config = safe_files.read_text(folder / 'config.gin', _MEGABYTES)
-  except FileNotFoundError as error:
-    if before.get('progress'):
-      raise errors.UserError(
-        f'{folder}/config.gin is gone, and with it which settings the run has. '
-        'Bring it back, or train into another --base_dir.'
-      ) from error
-    old_config = config  # killed before it was written
-  except errors.UserError as error:
+def _old_config(folder, before):
+  """Returns what `config.gin` says; None in a run that has not written it."""
+  config = read_config(folder)
+  if config is None and before.get('progress'):
     raise errors.UserError(
-      f'{error} Bring back the file that the training wrote.'
-    ) from error
-  changes = [
-    line
-    for line in difflib.unified_diff(
-      _comparable(old_config), _comparable(config), n=0, lineterm=''
+      f'{folder}/config.gin is gone, and with it which settings the run has. '
+      'Bring it back, or train into another --base_dir.'
     )
-    if not line.startswith(('---', '+++', '@@'))
-  ]
-  if changes:
-    raise errors.UserError(
-      f'the run in {folder} was made with another configuration (- was, + '
-      'is):\n  ' + '\n  '.join(changes) + '\nGo on with the old one: '
-      f'--gin_files {shlex.quote(f"{folder}/config.gin")} (if that was edited '
-      'since, undo it first). Or train into another --base_dir.'
-    )
-  if before['seeds'] != facts['seeds']:
-    raise errors.UserError(
-      f'the run in {folder} has seeds {before["seeds"]}, not {facts["seeds"]}. '
-      'Give the same --seed and --num_seeds, or another --base_dir.'
-    )
-  changed = [
-    f'{name} {before["versions"].get(name)} -> {version}'
-    for name, version in facts['versions'].items()
-    if before['versions'].get(name) != version
-  ]
-  if changed:
-    say(
-      f'Warning: since this run began, {", ".join(changed)} changed. It goes '
-      'on, but need not equal a run that was never stopped, bit for bit.'
-    )
+  return config
 
 
 def _check_progress(folder, facts, iterations, say):
@@ -343,9 +312,3 @@ def _check_progress(folder, facts, iterations, say):
       f'{folder}/checkpoints; the newest one that lies there is of iteration '
       f'{iterations[-1]}.'
     )
-
-
-def _comparable(config):
-  """Returns the lines of a configuration that decide a run's results."""
-  lines = _MAY_CHANGE.sub('', config).splitlines()
-  return [line for line in lines if line and not line.startswith('#')]

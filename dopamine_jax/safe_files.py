@@ -113,14 +113,12 @@ def making(
     if found == 'a device' and target is not path:
       yield target
       return
-    try:
+    with plain_files.going_beside(beside):
       beside.open('xb').close()
       yield beside
       plain_files.sync(beside)
       os.replace(beside, target)
       plain_files.sync(target.parent)
-    finally:
-      beside.unlink(missing_ok=True)
   except OSError as error:
     raise errors.UserError(
       f'could not write {path}: {error.strerror or error}. Choose another '

@@ -7,11 +7,15 @@ command that was stopped is 128 and the signal's number, as a shell says it:
 
 from collections.abc import Callable, Iterator
 import contextlib
+from multiprocessing import resource_tracker
 import os
 import signal
 import stat
 import sys
 import time
+
+from dopamine_jax import errors
+from dopamine_jax import plain_files
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # A program around this one may pass on what the terminal has sent already.
@@ -51,6 +55,34 @@ def ending() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def for_starter_alone() -> Iterator[None]:
+  """Has signals that reach a whole process group pass by what is started here.
+
+  A terminal sends Ctrl-C to all processes, and each would tell of it. The one
+  that started the others finishes, and closes them.
+  """
+  before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
+  # Python's own helper, which a closed terminal would end; where a process ends
+  # at once, what it tidies then is no news.
+  sys.warnoptions.append('ignore:resource_tracker')
+  try:
+    resource_tracker.ensure_running()
+    signal.pthread_sigmask(signal.SIG_BLOCK, NUMBERS)
+    yield
+  finally:
+    sys.warnoptions.remove('ignore:resource_tracker')
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def leave_to_starter():
+  """Has a process that was started so go on whatever its group is sent."""
+  for number in NUMBERS:
+    # Not SIG_IGN, which programs that it starts would take over.
+    signal.signal(number, lambda *_: None)
+  signal.pthread_sigmask(signal.SIG_UNBLOCK, NUMBERS)
+
+
+@contextlib.contextmanager
 def _handling(ask: Callable[[int], None]):
   """Calls `ask` at the first signal; whoever insists ends the process."""
   asked = None
@@ -80,12 +112,24 @@ def _handling(ask: Callable[[int], None]):
     pass
   try:
     yield
+  except KeyboardInterrupt as error:
+    if signal.SIGINT not in previous:
+      raise
+    # No Ctrl-C, which `handle` takes: a command would end without a word.
+    where = errors.place(error) or 'a library'
+    raise errors.UserError(
+      f'KeyboardInterrupt was raised by {where}, and nobody pressed Ctrl-C. A '
+      'run goes on from its last checkpoint.'
+    ) from error
   finally:
     for number, handler in previous.items():
       signal.signal(number, handler)
 
 
 def _end(number):
+  for path in plain_files.unfinished:
+    with contextlib.suppress(OSError):
+      os.unlink(path)
   _write(f'Stopped by {signal.Signals(number).name}.')
   if multiprocessing := sys.modules.get('multiprocessing'):
     for child in multiprocessing.active_children():  # environments

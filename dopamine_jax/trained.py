@@ -5,6 +5,7 @@ import contextlib
 import functools
 import os
 import pathlib
+import shutil
 import sys
 from typing import Any, NamedTuple
 
@@ -19,13 +20,16 @@ from dopamine_jax import config
 from dopamine_jax import engine
 from dopamine_jax import errors
 from dopamine_jax import evaluation
+from dopamine_jax import identity
 from dopamine_jax import loop
 from dopamine_jax import run_folder
 from dopamine_jax import runner as runner_lib
 from dopamine_jax import safe_files
-from dopamine_jax import training as training_lib
+from dopamine_jax import streams
 from dopamine_jax import trust
 from dopamine_jax.environments import base
+
+_BLOCK = 1 << 17  # bytes; a full disk may have some that ffmpeg didn't try
 
 
 class Trained(NamedTuple):
@@ -66,8 +70,8 @@ def load(
     trusted: packages whose code such a run may import and call as well.
 
   Raises:
-    UserError: if the folder holds no run, no checkpoint that can be read, or
-      a configuration that names what it may not.
+    UserError: if the folder holds no run, no checkpoint that can be read,
+      another run's, or a configuration that names what it may not.
   """
   folder = pathlib.Path(base_dir)
   seeds = tuple(run_folder.read_facts(folder, say)['seeds'])
@@ -93,6 +97,7 @@ def load(
     engine.over_seeds(init, len(seeds)), keys if len(seeds) > 1 else keys[0]
   )
   checkpoints = checkpoints_lib.Checkpoints(folder, say=say)
+  identity.require_own(checkpoints, seeds, admitted.text)
   found = checkpoints.restore_newest({'agent': template})
   if found is None:
     raise errors.UserError(f'{folder} has no checkpoint that can be read yet.')
@@ -170,21 +175,22 @@ def film(
     )
     camera.begin(state, _keys(trained, seed))
     with safe_files.making(output, trained.folder) as beside:
-      with imageio.get_writer(
-        beside,
-        fps=environments.frames_per_second,
-        macro_block_size=2,
-        ffmpeg_log_level='quiet',
-      ) as video:
-        result = _run(
-          evaluator,
-          trained,
-          seed,
-          on_step=lambda moment: video.append_data(camera.shoot(moment)),
-        )
+      try:
+        with imageio.get_writer(
+          beside,
+          fps=environments.frames_per_second,
+          macro_block_size=2,
+          ffmpeg_log_level='quiet',
+        ) as video:
+          result = _run(
+            evaluator,
+            trained,
+            seed,
+            on_step=lambda moment: video.append_data(camera.shoot(moment)),
+          )
+      except OSError as error:  # ffmpeg has ended, and seldom says why
+        raise _unwritten(beside, output) from error
       _require_whole(beside, output)
-  except OSError as error:
-    raise errors.UserError(f'could not write {output}: {error}') from error
   finally:
     environments.close()
   return result.returns[0]
@@ -197,9 +203,17 @@ def _require_whole(beside, output):
   try:
     imageio_ffmpeg.count_frames_and_secs(str(beside))
   except (OSError, RuntimeError) as error:
-    raise errors.UserError(
-      f'could not write {output} to its end: is the disk full?'
-    ) from error
+    raise _unwritten(beside, output) from error
+
+
+def _unwritten(beside, output):
+  """Returns what to raise where ffmpeg could not end its file."""
+  free = shutil.disk_usage(beside.parent).free
+  why = 'no space is left on its disk' if free < _BLOCK else 'ffmpeg ended'
+  return errors.UserError(
+    f'could not write {output} to its end: {why}. Choose another place, or '
+    'film fewer --episodes.'
+  )
 
 
 def _keys(trained, seed):
@@ -214,9 +228,9 @@ def _keys(trained, seed):
 
 
 def _run(evaluator, trained, seed, on_step=lambda moment: None):
-  env_seeds = training_lib.env_seeds(
+  env_seeds = streams.env_seeds(
     [seed + s for s in trained.seeds],
-    training_lib.Stream.COMMAND,
+    streams.Stream.COMMAND,
     0,
     evaluator.num_envs,
   )

@@ -7,9 +7,7 @@ evaluates and reports that iteration first, unless `run.json` says that this was
 done.
 """
 
-from collections.abc import Sequence
 import contextlib
-import enum
 import shlex
 import time
 
@@ -23,22 +21,15 @@ from dopamine_jax import errors
 from dopamine_jax import evaluation
 from dopamine_jax import folder_lock
 from dopamine_jax import health
+from dopamine_jax import identity
 from dopamine_jax import processes
 from dopamine_jax import profiling
 from dopamine_jax import provenance
 from dopamine_jax import reports
 from dopamine_jax import run_folder
+from dopamine_jax import streams
 from dopamine_jax.environments import base
 from dopamine_jax.metrics import base as metrics_base
-
-
-class Stream(enum.IntEnum):
-  """What environment seeds are for; no two purposes share a stream."""
-
-  TRAIN = 0
-  EVALUATE = 1
-  COMMAND = 2  # `evaluate` and `record`
-  FILM = 3
 
 
 class Stopped(errors.UserError):
@@ -107,7 +98,9 @@ class Training:
   def prepare(self, resume: bool, with_replay: bool = True):
     """Makes the first state, or restores the newest good checkpoint."""
     self.resume, self.with_replay = resume, with_replay
-    self.engine.reset(self._env_seeds(Stream.TRAIN, 0, self.runner.num_envs))
+    self.engine.reset(
+      self._env_seeds(streams.Stream.TRAIN, 0, self.runner.num_envs)
+    )
     template = self.engine.abstract_state()
     self.engine.layout.check(self.engine.loop.replay, template)
     if self.runner.health:
@@ -184,7 +177,7 @@ class Training:
     self.engine.restore(state, steps, began)
     self.iteration = self.newest_checkpoint = iteration
     self.engine.reset(
-      self._env_seeds(Stream.TRAIN, iteration, self.runner.num_envs)
+      self._env_seeds(streams.Stream.TRAIN, iteration, self.runner.num_envs)
     )
     self.say(f'Going on after iteration {iteration} in {self.folder}.')
 
@@ -270,7 +263,9 @@ class Training:
     started = time.perf_counter()
     cut_with = None
     if is_checkpoint:
-      cut_with = self._env_seeds(Stream.TRAIN, iteration, runner.num_envs)
+      cut_with = self._env_seeds(
+        streams.Stream.TRAIN, iteration, runner.num_envs
+      )
     metrics = self.engine.run(
       runner.training_steps, cut_with=cut_with, on_step=self._on_training_step
     )
@@ -296,7 +291,7 @@ class Training:
     ):
       statistics |= self._evaluate()
       if self.videos:
-        env_seeds = self._env_seeds(Stream.FILM, self.iteration, 1)
+        env_seeds = self._env_seeds(streams.Stream.FILM, self.iteration, 1)
         self.reports.write_video(
           self.videos.film(self.iteration, env_seeds[:1], self._on_step)
         )
@@ -322,6 +317,7 @@ class Training:
         with_replay=self.runner.checkpoint_replay,
         run={
           'facts': self.facts,
+          'settings': identity.digest(self.config),
           'statistics': {
             name: [float(value) for value in values]
             for name, values in statistics.items()
@@ -352,7 +348,9 @@ class Training:
     result = self.evaluator.run(
       processes.local(state.agent),
       self._evaluation_keys(processes.local(state.experience.keys.evaluate)),
-      self._env_seeds(Stream.EVALUATE, self.iteration, self.evaluator.num_envs),
+      self._env_seeds(
+        streams.Stream.EVALUATE, self.iteration, self.evaluator.num_envs
+      ),
       self.engine.steps,
       on_step,
       self._on_step,
@@ -384,17 +382,4 @@ class Training:
     )
 
   def _env_seeds(self, stream, iteration, num_envs):
-    return env_seeds(self.seeds, stream, iteration, num_envs)
-
-
-def env_seeds(
-  seeds: Sequence[int], stream: Stream, iteration: int, num_envs: int
-) -> list[int]:
-  """Returns environment seeds [S * N]; each run seed's are its solo run's."""
-  return [
-    int(word >> 1)  # Environments take 31 bits.
-    for seed in seeds
-    for word in np.random.SeedSequence(
-      [seed, int(stream), iteration]
-    ).generate_state(num_envs)
-  ]
+    return streams.env_seeds(self.seeds, stream, iteration, num_envs)

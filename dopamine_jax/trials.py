@@ -19,11 +19,18 @@ import numpy as np
 import optax
 
 from dopamine_jax import errors
+from dopamine_jax import outputs
 from dopamine_jax import settings
 
 _STEPS = 300  # powers of a decay above 1 overflow before
 _ROUNDED = 1e-5  # of the way at other counts: a schedule's end at 0, rounded
 _LARGEST_STEP = 10.0  # for a gradient of ones
+
+# What optimizers are tried on; of no shapes that a setting has by chance.
+_PARAMS = {
+  'x': np.full((3, 5), 0.5, np.float32),
+  'y': np.full(7, 0.5, np.float32),
+}
 
 # What was found, by program: trainings in one process mostly repeat it.
 _found: dict[Any, Any] = {}
@@ -77,16 +84,13 @@ def _check_schedule(owner, name, schedule, counts):
 
 def _check_optimizer(owner, name, optimizer, counts):
   try:
+    _require_floats(owner, name, optimizer)
     finite, way, sizes = _run(lambda count: _descend(optimizer, count), counts)
-  except TypeError as error:
-    raise _unfit(
-      *(owner, name),
-      f'fails when it is given a gradient: '
-      f'{errors.first_line(error)}. An optimizer that needs more, such as the '
-      "loss (optax's `value`), is not given it: choose another",
-    ) from error
-  except Exception:
-    return  # It wants the names or shapes of true parameters.
+  except settings.SettingError:
+    raise
+  except Exception:  # It may want the names or shapes of true parameters.
+    _check_on_own(owner, name, optimizer)
+    return
   for count, is_finite, up, steps in zip(
     counts, finite, way, sizes, strict=True
   ):
@@ -100,6 +104,71 @@ def _check_optimizer(owner, name, optimizer, counts):
     else:
       continue
     raise _unfit(owner, name, f'{problem} (at count {count} of its steps)')
+
+
+def _require_floats(owner, name, optimizer):
+  """Refuses an optimizer whose moments have a type that can't hold them."""
+  shapes = [leaf.shape for leaf in _PARAMS.values()]
+  for leaf in jax.tree.leaves(jax.eval_shape(optimizer.init, _PARAMS)):
+    if leaf.shape in shapes and not jnp.issubdtype(leaf.dtype, jnp.floating):
+      raise _unfit(
+        owner,
+        name,
+        f'keeps what it knows of each parameter as {leaf.dtype.name}; expected '
+        "floats (optax's mu_dtype or accumulator_dtype)",
+      )
+
+
+def _check_on_own(owner, name, optimizer):
+  """Refuses an optimizer that fails on the agent's own parameters, too.
+
+  That is only traced: a sound step of it may be any.
+  """
+
+  def step(params):
+    state = optimizer.init(params)
+    return state, *optimizer.update(params, state, params)
+
+  params = _own_params(owner, name)
+  try:
+    before, updates, after = jax.eval_shape(step, params)
+    _require_shapes(updates, params)
+    if jax.tree.structure(before) != jax.tree.structure(after):
+      raise ValueError('its state is of another kind after a step')
+  except Exception as error:
+    problem = errors.first_line(error).rstrip('.:')
+    raise _unfit(
+      owner,
+      name,
+      f'fails when it is given a gradient: {problem}. Either a setting of it '
+      'is wrong, such as a learning rate that is no number, or it needs more '
+      "than it is given, such as the loss (optax's `value`)",
+    ) from error
+
+
+def _own_params(owner, name):
+  """Returns shapes and types of the parameters that an optimizer is given."""
+  given = []
+
+  def init(params):
+    given.append(jax.eval_shape(lambda: params))
+    return ()
+
+  space = owner.observation_space
+  observation = jax.ShapeDtypeStruct((1, *space.shape), space.dtype)
+  recorder = optax.GradientTransformation(init, lambda *args: args[:2])
+  agent = owner.replace(**{name: recorder})
+  with outputs.telling(agent, 'init'):
+    jax.eval_shape(agent.init, jax.random.key(0), observation)
+  return given[0]
+
+
+def _require_shapes(updates, params):
+  def check(update, param):
+    if update.shape != param.shape:
+      raise ValueError(f'steps {update.shape} for parameters {param.shape}')
+
+  jax.tree.map(check, updates, params)
 
 
 def _unfit(owner, name, problem):
@@ -116,12 +185,13 @@ def _descend(optimizer, count):
   beyond the run. The rest of the state is a first one's: of that, some sound
   optimizers make a large step or two.
   """
-  params = {'x': jnp.full((2, 2), 0.5)}
+  params = jax.tree.map(jnp.asarray, _PARAMS)
   gradients = jax.tree.map(jnp.ones_like, params)
 
   def step(state, _):
     state = jax.tree_util.tree_map_with_path(counted, state)
     updates, state = optimizer.update(gradients, state, params)
+    _require_shapes(updates, params)
     return state, updates['x'].astype(jnp.float32)
 
   def counted(path, leaf):

@@ -357,7 +357,8 @@ def test_a_tilde_is_the_home_in_every_path(run, trained, tmp_path, monkeypatch):
   assert run('fingerprint', '~/run')
   run('evaluate', '~/run', '--episodes', 1, '--output', '~/a.csv')
   run('report', '~/run', '--out', '~/b.html')
-  run('compare', '~/run', 'B=~/run', '--out', '~/c')
+  run('compare', 'B=~/run', '--out', '~/c')
+  run('compare', '~/run', '--out', '~/c')
   assert {'a.csv', 'b.html', 'c', 'run'} <= set(os.listdir('home'))
   assert not pathlib.Path('~').exists()
 
@@ -714,6 +715,20 @@ def test_a_command_without_a_config_says_where_they_are_listed(run, command):
       'double_dqn.DoubleDQN.gamma = 0.5',
       'double_dqn.DoubleDQN.gamma is set, but nothing in this run uses it. Did '
       'you mean `dqn.DQN.gamma = 0.5`?',
+    ),
+    (
+      'foo/dqn.DQN.gamma = 0.5',
+      'foo/dqn.DQN.gamma is set, but nothing in this run uses it. Did you mean '
+      '`dqn.DQN.gamma = 0.5`? Nothing is made in the scope foo/.',
+    ),
+    # The replay's is the agent's to give, and would be refused in turn.
+    (
+      'foo/uniform.UniformReplay.gamma = 0.5',
+      'nothing in this run uses it. Did you mean `dqn.DQN.gamma = 0.5`?',
+    ),
+    (
+      'uniform.UniformReplay.gamma = 0.5',
+      'nothing in this run uses it. Did you mean `dqn.DQN.gamma = 0.5`?',
     ),
   ],
 )

@@ -14,6 +14,7 @@ import textwrap
 import gin
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from dopamine_jax import config
@@ -854,6 +855,26 @@ def test_a_module_that_leaves_while_it_is_imported_is_told():
     patch.syspath_prepend('.')
     message = message_of(config.load, [write('import leaves')])
   assert re.search(r'SystemExit: 0, raised by .*leaves\.py, line 2', message)
+
+
+def test_a_module_that_registers_wrongly_is_told_by_its_own_line():
+  pathlib.Path('registers.py').write_text(
+    'import gymnasium\n\ngymnasium.register("no id", 3)\n'
+  )
+  with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend('.')
+    message = message_of(config.load, [write('import registers')])
+  assert re.search(r'raised by .*registers\.py, line 3', message)
+
+
+def test_a_setting_that_a_library_does_not_understand_is_named():
+  text = 'import optax\noptax.adam.learning_rate = 1\n'
+  config.load([write(text)], ["optax.adam.mu_dtype = 'float99'"])
+  message = message_of(config.build, config.configured(optax.adam))
+  assert message == (
+    "--gin_bindings: optax.adam.mu_dtype = 'float99': data type 'float99' not "
+    'understood.'
+  )
 
 
 def test_nothing_is_said_of_a_configuration_that_was_cleared(family):

@@ -34,7 +34,7 @@ from dopamine_jax import errors
 from dopamine_jax import networks
 from dopamine_jax import optimization
 from dopamine_jax import runner as runner_lib
-from dopamine_jax import training
+from dopamine_jax import streams
 from dopamine_jax.environments import catch
 from dopamine_jax.environments import classic
 from dopamine_jax.environments import gym
@@ -230,7 +230,7 @@ def learn(folder, text, line):
   try:
     engine = runner.make_engine(environments, [0], check_finite=True)
     runner.make_collectors()
-    seeds = training.env_seeds([0], training.Stream.TRAIN, 0, runner.num_envs)
+    seeds = streams.env_seeds([0], streams.Stream.TRAIN, 0, runner.num_envs)
     engine.reset(seeds)
     engine.layout.check(engine.loop.replay, engine.abstract_state())
     config.refuse_unread(lambda message: None)

@@ -23,7 +23,7 @@ from dopamine_jax import loop as loop_lib
 from dopamine_jax import networks
 from dopamine_jax import python_engine
 from dopamine_jax import runner as runner_lib
-from dopamine_jax import training
+from dopamine_jax import streams
 from dopamine_jax.environments import base
 from dopamine_jax.environments import catch
 from dopamine_jax.metrics import csv_file
@@ -141,7 +141,7 @@ def make_engine(
     devices=layout,
   )
   engine.reset(
-    training.env_seeds(engine.seeds, training.Stream.TRAIN, 0, num_envs)
+    streams.env_seeds(engine.seeds, streams.Stream.TRAIN, 0, num_envs)
   )
   engine.layout.check(engine.loop.replay, engine.abstract_state())
   engine.init()

@@ -620,6 +620,48 @@ def test_a_run_of_which_something_is_gone_never_goes_on_without(
   assert_equal_runs(run, never_stopped())
 
 
+@pytest.mark.parametrize(
+  ('options', 'words'),
+  [
+    (('--seed', '1'), 'seeds [1], not [0]'),
+    (('-b', 'dqn.DQN.gamma = 0.5'), 'settings other than those in config.gin'),
+  ],
+)
+def test_checkpoints_of_another_run_are_taken_by_no_command(
+  folder, never_stopped, tmp_path, monkeypatch, capsys, options, words
+):
+  run = tmp_path / 'run'
+  other = never_stopped('cartpole', *options)
+  for way in ('instead', 'beside'):
+    shutil.rmtree(run, ignore_errors=True)
+    shutil.copytree(never_stopped(), run)
+    if way == 'instead':
+      shutil.rmtree(run / 'checkpoints')
+      shutil.copytree(other / 'checkpoints', run / 'checkpoints')
+    else:  # as the newest one alone
+      shutil.rmtree(run / 'checkpoints/000008')
+      newest = 'checkpoints/000008'
+      shutil.copytree(other / newest, run / newest)
+    before = {p: p.read_bytes() for p in run.rglob('*') if p.is_file()}
+    longer = ('--gin_bindings', 'runner.Runner.num_iterations = 12')
+    for command_words in (
+      command(folder, run, 'cartpole'),
+      command(folder, run, 'cartpole', *longer),
+      ['evaluate', str(run), '--episodes', '1'],
+      ['record', str(run), '--output', str(tmp_path / 'film.mp4')],
+      ['fingerprint', str(run)],
+    ):
+      assert run_here(monkeypatch, command_words) == 1, command_words
+      message = capsys.readouterr().err
+      assert 'is of another run: it was saved with ' + words in message
+    assert {p: p.read_bytes() for p in before} == before
+  # What belongs to it helps.
+  shutil.rmtree(run / 'checkpoints')
+  shutil.copytree(never_stopped() / 'checkpoints', run / 'checkpoints')
+  assert run_here(monkeypatch, command(folder, run, 'cartpole')) == 0
+  assert_equal_runs(run, never_stopped())
+
+
 @pytest.mark.parametrize('content', [None, b'{"seeds": [0', b'\xff\xfe'])
 def test_a_run_whose_facts_are_lost_goes_on_with_a_warning(
   folder, never_stopped, tmp_path, monkeypatch, capsys, content

@@ -47,24 +47,20 @@ def gather(
     say: prints what is left out, and why.
 
   Raises:
-    UserError: if there is no run at all.
+    UserError: if there is no run at all, or one is to have two names.
   """
-  found, faults, seen = [], [], set()
+  found, faults = [], []
   for argument in arguments:
     name, path = split(argument)
     try:
-      for run in runs_lib.find(path, say):
-        place = (run.path.resolve(), run.agent)
-        if place not in seen:
-          found.append(_Found(name, path, run))
-        seen.add(place)
+      found += [_Found(name, path, run) for run in runs_lib.find(path, say)]
     except errors.UserError as error:
       faults.append(str(error))
   if not found:
     raise errors.UserError('\n'.join(faults))
   for fault in faults:
     say(f'Left out: {fault}')
-  members = _by_experiment(found)
+  members = _by_experiment(_each_once(found))
   return [
     _group(name, group, say)
     for name, group in zip(_names(members), members, strict=True)
@@ -90,6 +86,22 @@ def split(argument: str) -> tuple[str | None, pathlib.Path]:
   if not name or not path:
     raise errors.UserError(f'{argument}: expected PATH or NAME=PATH.')
   return name, pathlib.Path(path)
+
+
+def _each_once(found):
+  """Returns each run once, however many arguments lead to it."""
+  kept = {}
+  for f in found:
+    first = kept.setdefault((f.run.path.resolve(), f.run.agent), f)
+    if first.given != f.given:
+      names = ' and '.join(
+        'without a name' if name is None else f'as {name!r}'
+        for name in (first.given, f.given)
+      )
+      raise errors.UserError(
+        f'{f.run.path} is given twice, {names}: give each run once.'
+      )
+  return list(kept.values())
 
 
 def _by_experiment(found):

@@ -185,6 +185,8 @@ def _numbers(folder, warnings):
       warnings.append('There is no metrics.csv, and so no curve.')
     return empty
   try:
+    if fault := runs_lib.altered(path):
+      warnings.append(f'{fault}: what follows is of what is there.')
     return runs_lib.read_table(path)
   except errors.UserError as error:
     rows, bad = _salvage(path)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import hashlib
 import io
+import json
 import os
 import pathlib
 import re
@@ -164,6 +165,12 @@ def _refuse_folder(path):
 
 def _read_csv(path):
   """Yields the fields of the one `Run` that a metrics.csv is."""
+  if fault := altered(path):
+    raise errors.UserError(
+      f'{fault}. Bring the whole file back (a copy that was cut short? edited '
+      'by hand?); to compare it as it is, copy it and config.gin into a folder '
+      'without run.json.'
+    )
   table = read_table(path)
   folder = path.parent
   try:
@@ -171,6 +178,32 @@ def _read_csv(path):
   except FileNotFoundError:
     text = ''
   yield folder, *identify(text, folder.name), table
+
+
+def altered(path: pathlib.Path) -> str:
+  """Returns how a metrics.csv differs from what the training wrote, or ''.
+
+  Of older versions' runs, and of a file alone, nobody knows.
+
+  Raises:
+    UserError: if it can't be read.
+  """
+  try:
+    # Before the file itself, which a training makes longer first.
+    text = safe_files.read_text(path.with_name('run.json'), MAX_TEXT)
+    written = json.loads(text)['progress']['written']['CSV']
+    size, digest = int(written['bytes']), written['sha256']
+  except (
+    *(OSError, ValueError, KeyError, TypeError, RecursionError),
+    errors.UserError,
+  ):
+    return ''
+  data = safe_files.read(path, MAX_TABLE)[:size]
+  if len(data) < size:
+    return f'{path} has {len(data)} bytes of {size} that the training wrote'
+  if hashlib.sha256(data).hexdigest() != digest:
+    return f'{path} is not what the training wrote'
+  return ''
 
 
 def read_table(path):

@@ -18,8 +18,8 @@ from dopamine_jax import errors
 from dopamine_jax.environments import base
 
 # What an environment's own code may raise; `sys.exit` would end a run as if it
-# had come to its end.
-CODE_ERRORS = (Exception, SystemExit)
+# had come to its end. KeyboardInterrupt is not told from the user's Ctrl-C.
+CODE_ERRORS = (Exception, SystemExit, GeneratorExit)
 
 _FLOAT32 = np.finfo(np.float32)
 _LARGEST = float(_FLOAT32.max)
@@ -75,7 +75,7 @@ class Answers:
     try:
       answer = env.reset(seed=seed)
     except CODE_ERRORS as error:
-      raise self._failed('reset', error) from error
+      raise self.failed('reset', error) from error
     if not isinstance(answer, tuple) or len(answer) != 2:
       raise self._error(
         'reset must give (observation, info)', f'it gave {kind(answer)}'
@@ -107,7 +107,7 @@ class Answers:
     try:
       answer = env.step(action)
     except CODE_ERRORS as error:
-      raise self._failed('step', error) from error
+      raise self.failed('step', error) from error
     try:
       observation, reward, terminated, truncated, _ = answer
     except (TypeError, ValueError):
@@ -200,7 +200,7 @@ class Answers:
     where = place(self._number, self._num_envs, self.steps)
     return broken(self._name, where, f'{expected}, and {given}')
 
-  def _failed(self, giver, error):
+  def failed(self, giver: str, error: BaseException) -> errors.UserError:
     """Returns what to raise where the environment's own code raised."""
     if isinstance(error, errors.UserError):
       return error
@@ -272,10 +272,9 @@ def failed(
     giver: which part of it was called.
     error: what it raised.
   """
-  frame = traceback.extract_tb(error.__traceback__)[-1]
   return errors.UserError(
-    f'{name} failed ({where}): {described(error)}, raised in its {giver} by '
-    f'{frame.filename}, line {frame.lineno}. {_REMEDY}'
+    f'{name} failed ({where}): {errors.described(error)}, raised in its '
+    f'{giver} by {raised_by(error)}. {_REMEDY}'
   )
 
 
@@ -291,9 +290,12 @@ def close(name: str, env: gymnasium.Env) -> None:
     raise failed(name, 'while it was closed', 'close', error) from error
 
 
-def described(error: BaseException) -> str:
-  """Returns an exception's type and message."""
-  return f'{type(error).__name__}: {error}' if str(error) else repr(error)
+def raised_by(error: BaseException) -> str:
+  """Returns 'FILE, line N': of the environment's own code, if it has some."""
+  if place := errors.place(error):
+    return place
+  frame = traceback.extract_tb(error.__traceback__)[-1]  # one of Gymnasium's
+  return f'{frame.filename}, line {frame.lineno}'
 
 
 _REMEDY = 'Mend the environment; a run goes on from its last checkpoint.'

@@ -5,7 +5,6 @@ nothing that is misshaped or not finite passes on to a replay.
 """
 
 from collections.abc import Sequence
-import traceback
 
 import numpy as np
 
@@ -22,10 +21,18 @@ class Border:
 
     Args:
       environments: Any.
+
+    Raises:
+      UserError: If their observations are empty.
     """
     self._environments = environments
     self._num_envs = environments.num_envs
     space = environments.observation_space
+    if 0 in space.shape:
+      raise errors.UserError(
+        f'{answers.named(environments)} shows nothing: its observation_space '
+        f'is {space}, which has no numbers to learn from. Mend the environment.'
+      )
     self._dtype = np.dtype(space.dtype)
     self._may_be_infinite = self._dtype.kind not in 'iub'
     frames = (self._num_envs, *space.shape), self._dtype
@@ -120,11 +127,9 @@ def picture(environments: base.VectorEnvironment) -> np.ndarray:
   except errors.UserError:
     raise
   except answers.CODE_ERRORS as error:
-    frame = traceback.extract_tb(error.__traceback__)[-1]
     raise errors.UserError(
-      f'{name} cannot draw: {answers.described(error)}, raised by '
-      f'{frame.filename}, line {frame.lineno}. Mend its render, or do without '
-      'films.'
+      f'{name} cannot draw: {errors.described(error)}, raised by '
+      f'{answers.raised_by(error)}. Mend its render, or do without films.'
     ) from error
   is_image = image.ndim == 3 and image.shape[2] == 3 and image.size
   if image.dtype != np.uint8 or not is_image:

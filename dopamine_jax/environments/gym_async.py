@@ -19,6 +19,7 @@ import gymnasium
 import numpy as np
 
 from dopamine_jax import errors
+from dopamine_jax import signals
 from dopamine_jax.environments import answers
 from dopamine_jax.environments import base
 from dopamine_jax.environments import gym_vector
@@ -50,7 +51,7 @@ class AsyncVector(gym_vector.Vector):
       'starter': os.getpid(),
     }
     try:
-      with _safe_path():
+      with _safe_path(), signals.for_starter_alone():
         self._vector = gymnasium.vector.AsyncVectorEnv(
           [
             functools.partial(_Remote, name, maker, number=i, **kinds)
@@ -107,19 +108,20 @@ class AsyncVector(gym_vector.Vector):
     if self._vector.closed:
       return
     self._vector.closed = True  # Gymnasium would wait for their answers
-    for pipe in self._vector.parent_pipes:
+    # Gymnasium has none left of a process that raised on its own.
+    pipes = [pipe for pipe in self._vector.parent_pipes if pipe is not None]
+    for pipe in pipes:
       with contextlib.suppress(OSError):
         pipe.send(('close', None))
     deadline = time.monotonic() + FAREWELL
     for process in self._vector.processes:
       process.join(max(0.0, deadline - time.monotonic()))
-    for end in ('terminate', 'kill'):
-      left = [each for each in self._vector.processes if each.is_alive()]
-      for process in left:
-        getattr(process, end)()
-      for process in left:
-        process.join(1.0)
-    for pipe in self._vector.parent_pipes:
+    left = [each for each in self._vector.processes if each.is_alive()]
+    for process in left:
+      process.kill()
+    for process in left:
+      process.join(1.0)
+    for pipe in pipes:
       pipe.close()
 
   def _wait(self, giver):
@@ -162,8 +164,8 @@ class AsyncVector(gym_vector.Vector):
         how += ', as where memory is short'
     return errors.UserError(
       f'{self.name}: the process of {self._place(number)} ended {how} in a '
-      f'{giver}. A run goes on from its last checkpoint; if it ends again, '
-      "Gym.vector = 'sync' shows what the environment prints last."
+      f'{giver}. A run goes on from its last checkpoint; if it ends again, a '
+      "training in another --base_dir with Gym.vector = 'sync' shows where."
     )
 
   def _place(self, number):
@@ -216,6 +218,8 @@ class _Remote(gymnasium.Wrapper):
       channels_first: Whether its images are to be transposed.
       starter: The process that asked for it, which makes one too, to look at.
     """
+    if os.getpid() != starter:
+      signals.leave_to_starter()
     super().__init__(maker())
     self._maker, self._fresh = maker, True
     self._answers = answers.Answers(
@@ -227,9 +231,6 @@ class _Remote(gymnasium.Wrapper):
       channels_first=channels_first,
     )
     self.observation_space = stored
-    if os.getpid() != starter:
-      # Ctrl-C reaches all; it is for the starter to finish and to close.
-      signal.signal(signal.SIGINT, signal.SIG_IGN)
 
   def reset(self, *, seed=None, options=None):
     """Makes the environment anew, if it gets a seed, and begins an episode."""
@@ -239,25 +240,23 @@ class _Remote(gymnasium.Wrapper):
         self.env = self._maker()
       self._fresh = False
       return self._answers.reset(self.env, seed), {}
-    except answers.CODE_ERRORS as error:
-      return self._nothing(), {'failure': _text(error)}
+    except BaseException as error:
+      return self._nothing(), self._failure('reset', error)
 
   def step(self, action):
     """Steps the environment, and sends no more than is read."""
     try:
       observation, *rest = self._answers.step(self.env, action)
-    except answers.CODE_ERRORS as error:
-      return self._nothing(), 0.0, False, False, {'failure': _text(error)}
+    except BaseException as error:
+      return self._nothing(), 0.0, False, False, self._failure('step', error)
     # A copy: a reset may write into the same buffer before this is sent.
     return np.array(observation), *rest, {}
 
+  def _failure(self, giver, error):
+    return {'failure': str(self._answers.failed(giver, error))}
+
   def _nothing(self):
     return np.zeros(self.observation_space.shape, self.observation_space.dtype)
-
-
-def _text(error: BaseException) -> str:
-  is_told = isinstance(error, errors.UserError)
-  return str(error) if is_told else answers.described(error)
 
 
 def _check_failures(infos: dict[str, Any]) -> None:

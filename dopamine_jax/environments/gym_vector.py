@@ -110,6 +110,7 @@ class GymVector(Vector):
     self._fresh = True
     try:
       super().__init__(name, len(makers), self._envs[0], channels_first)
+      self._require_alike()
     except BaseException:
       self.close()
       raise
@@ -131,11 +132,24 @@ class GymVector(Vector):
     if not self._fresh:
       self.close()
       self._envs = [maker() for maker in self._makers]
+      self._require_alike()
     self._fresh = False
     observation = np.empty(self._shape, self._dtype)
     for i, seed in enumerate(seeds):
       observation[i] = self._answers[i].reset(self._envs[i], seed)
     return observation
+
+  def _require_alike(self):
+    """Refuses environments whose spaces differ, though they have one name."""
+    spaces = [(env.observation_space, env.action_space) for env in self._envs]
+    for i, others in enumerate(spaces):
+      for first, other in zip(spaces[0], others, strict=True):
+        if first != other:
+          raise errors.UserError(
+            f'{self.name} has {other} in environment {i + 1} of '
+            f'{self.num_envs}, and {first} in the first. All must have the '
+            'same spaces: mend the environment.'
+          )
 
   def step(self, actions: np.ndarray) -> base.TimeStep:
     """Steps every environment; see the base class."""

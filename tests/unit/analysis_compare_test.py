@@ -142,6 +142,23 @@ def test_a_run_that_is_reached_twice_counts_once():
   assert not said
 
 
+@pytest.mark.parametrize(
+  ('arguments', 'names'),
+  [
+    (('x=r/a', 'y=r/a'), "as 'x' and as 'y'"),
+    (('r', 'y=r/a'), "without a name and as 'y'"),
+    (('y=r/a', './r'), "as 'y' and without a name"),
+    (('y=r', 'z=r/b'), "as 'y' and as 'z'"),
+  ],
+)
+def test_a_run_has_one_name_or_is_refused(arguments, names):
+  make_run('r/a', curve(5))
+  make_run('r/b', curve(5), first_seed=5)
+  with pytest.raises(errors.UserError, match=f'given twice, {names}'):
+    gather(*arguments)
+  assert len(gather('y=r', 'y=r/a')[0]) == 1
+
+
 def test_of_the_same_seed_the_run_that_went_further_counts():
   make_run('smoke', curve(5, 2, 2), iterations=2)
   make_run('whole', curve(7, 3, 9))

@@ -3,10 +3,12 @@
 import collections
 import functools
 import gzip
+import hashlib
 import json
 import os
 import pathlib
 import pickle
+import re
 
 import numpy as np
 import pandas as pd
@@ -174,6 +176,70 @@ def test_a_run_that_can_not_be_read_is_told_and_the_others_are(
     assert word in line
   with pytest.raises(errors.UserError, match='bad'):
     analysis.load(bad)
+
+
+def note_written(folder):
+  """Has run.json say what a training has written."""
+  data = (folder / 'metrics.csv').read_bytes()
+  written = {'bytes': len(data), 'sha256': hashlib.sha256(data).hexdigest()}
+  facts = {'progress': {'reported': 2, 'written': {'CSV': written}}}
+  (folder / 'run.json').write_text(json.dumps(facts))
+
+
+@pytest.mark.parametrize(
+  ('text', 'words'),
+  [
+    (HEADER + ROWS[:-1], 'bytes of .* that the training wrote'),
+    (HEADER, 'bytes of .* that the training wrote'),
+    (HEADER + ROWS.replace('3.25', '9.25'), 'is not what the training wrote'),
+    ('x' + HEADER + ROWS, 'is not what the training wrote'),
+  ],
+)
+def test_a_run_whose_numbers_are_not_the_trainings_is_left_out(
+  tmp_path, text, words
+):
+  make_run(tmp_path / 'good')
+  folder = make_run(tmp_path / 'changed')
+  note_written(folder)
+  assert set(read(tmp_path)[0].run) == {str(tmp_path / 'good'), str(folder)}
+  (folder / 'metrics.csv').write_text(text)
+  table, (line,) = read(tmp_path)
+  assert set(table.run) == {str(tmp_path / 'good')}
+  assert re.search(words, line)
+  # The remedies that are named.
+  (folder / 'metrics.csv').write_text(HEADER + ROWS)
+  assert not read(tmp_path)[1]
+  (folder / 'metrics.csv').write_text(text)
+  (folder / 'run.json').unlink()
+  assert all('the training' not in line for line in read(tmp_path)[1])
+
+
+def test_rows_behind_what_is_noted_are_of_a_training_that_goes_on(tmp_path):
+  folder = make_run(tmp_path / 'a')
+  note_written(folder)
+  with open(folder / 'metrics.csv', 'a') as stream:
+    stream.write('0,3,30,3.5,Train/Loss,0.5\n')
+  table, said = read(tmp_path)
+  assert (len(table), said) == (4, [])
+
+
+@pytest.mark.parametrize(
+  'written',
+  [
+    None,
+    [],
+    {'CSV': None},
+    {'CSV': {'bytes': 'x', 'sha256': 'y'}},
+    {'CSV': {}},
+  ],
+)
+def test_of_a_run_that_noted_nothing_of_the_kind_nobody_knows(
+  tmp_path, written
+):
+  folder = make_run(tmp_path / 'a')
+  facts = {'progress': {'written': written}}
+  (folder / 'run.json').write_text(json.dumps(facts))
+  assert len(read(tmp_path)[0]) == 3
 
 
 def test_where_there_is_no_run_it_is_told(tmp_path):

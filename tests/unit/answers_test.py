@@ -145,6 +145,7 @@ def test_an_observation_that_would_be_changed_in_storing_is_refused(
     ('reset', (GOOD + np.nan, {}), 'observation is not finite'),
     ('error', SystemExit(0), r'SystemExit: 0, raised in its step by /'),
     ('error', KeyError('door'), r"KeyError: 'door', raised in its step by /"),
+    ('error', GeneratorExit(), r'GeneratorExit\(\), raised in its step by /'),
   ],
 )  # fmt: skip
 def test_what_else_an_environment_must_not_give_is_refused(

@@ -214,3 +214,14 @@ def test_what_can_not_be_drawn_is_told():
   camera, _ = make(Wanton)
   with pytest.raises(errors.UserError, match=r'not finite.*--no-panel'):
     camera.shoot(moment())
+
+
+@pytest.mark.parametrize('panel', [True, False])
+@pytest.mark.parametrize('height', [99, 101, 200])
+def test_an_image_of_another_size_than_the_first_is_told(panel, height):
+  camera, _ = make(state=jnp.ones(()), panel=panel)
+  camera.shoot(moment())
+  camera._environments.image = np.zeros((height, 80, 3), np.uint8)
+  message = rf'image \({height}, 80, 3\) after one \(100, 80, 3\)'
+  with pytest.raises(errors.UserError, match=message):
+    camera.shoot(moment(1))

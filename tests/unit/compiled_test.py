@@ -22,7 +22,7 @@ from dopamine_jax import errors
 from dopamine_jax import loop
 from dopamine_jax import python_engine
 from dopamine_jax import runner as runner_lib
-from dopamine_jax import training as training_lib
+from dopamine_jax import streams
 from dopamine_jax.environments import base
 from dopamine_jax.metrics import base as metrics_base
 from dopamine_jax.replay import ring
@@ -78,9 +78,9 @@ def make_engine(
 
 
 def env_seeds(engine, iteration):
-  return training_lib.env_seeds(
+  return streams.env_seeds(
     engine.seeds,
-    training_lib.Stream.TRAIN,
+    streams.Stream.TRAIN,
     iteration,
     engine.loop.num_envs,
   )
@@ -222,7 +222,7 @@ def test_without_an_update_there_are_no_metrics():
 def test_the_warm_up_never_asks_the_agent():
   engine = make_engine(Spies(), engine_test.Deaf)
   run(engine, 9)
-  with pytest.raises(AssertionError, match='the agent was asked'):
+  with pytest.raises(errors.UserError, match='the agent was asked'):
     run(engine, 1)
 
 

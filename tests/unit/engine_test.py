@@ -28,7 +28,7 @@ from dopamine_jax import loop
 from dopamine_jax import networks
 from dopamine_jax import python_engine
 from dopamine_jax import runner as runner_lib
-from dopamine_jax import training as training_lib
+from dopamine_jax import streams
 from dopamine_jax.environments import base
 from dopamine_jax.metrics import base as metrics_base
 from dopamine_jax.metrics import csv_file
@@ -220,9 +220,7 @@ def make_engine(
 
 
 def env_seeds(seeds, iteration, num_envs):
-  return training_lib.env_seeds(
-    seeds, training_lib.Stream.TRAIN, iteration, num_envs
-  )
+  return streams.env_seeds(seeds, streams.Stream.TRAIN, iteration, num_envs)
 
 
 def run(engine, num_steps, cut_with=None):
@@ -334,7 +332,7 @@ class Deaf(Spy):
 def test_the_warm_up_never_asks_the_agent():
   engine = make_engine(Scripted(), Deaf)
   run(engine, 9)
-  with pytest.raises(AssertionError, match='the agent was asked'):
+  with pytest.raises(errors.UserError, match='the agent was asked'):
     run(engine, 1)
 
 
@@ -470,9 +468,9 @@ def test_each_seed_reports_what_it_would_alone(tmp_path):
 def test_environment_seeds_are_never_used_twice():
   given = [
     seed
-    for stream in training_lib.Stream
+    for stream in streams.Stream
     for iteration in range(4)
-    for seed in training_lib.env_seeds((0, 1, 2), stream, iteration, 5)
+    for seed in streams.env_seeds((0, 1, 2), stream, iteration, 5)
   ]
   assert len(set(given)) == len(given) == 4 * 4 * 3 * 5
   assert all(0 <= seed < 2**31 for seed in given)

@@ -514,6 +514,39 @@ def test_an_image_that_can_not_be_drawn_is_said(image, message):
       border.picture(env)
 
 
+class Unlike(gymnasium.Env):
+  """The second one that is made has other spaces."""
+
+  made = 0
+
+  def __init__(self, quantity):
+    sizes = {'observation': 4, 'action': 2}
+    Unlike.made += 1
+    if Unlike.made % 2 == 0:
+      sizes[quantity] += 1
+    self.observation_space = gymnasium.spaces.Box(0, 1, (sizes['observation'],))
+    self.action_space = gymnasium.spaces.Discrete(sizes['action'])
+
+
+@pytest.mark.parametrize('quantity', ['observation', 'action'])
+def test_environments_of_one_id_whose_spaces_differ_are_refused(quantity):
+  id = f'dopamine-jax-test/Unlike-{quantity}-v0'
+  gymnasium.register(id, Unlike, disable_env_checker=True)
+  Unlike.made = 0
+  with pytest.raises(errors.UserError, match=r'environment 2 of 3, and .* in'):
+    gym.Gym(id=id, kwargs={'quantity': quantity}).make(3)
+
+
+def test_an_environment_that_shows_nothing_is_refused():
+  space = gymnasium.spaces.Box(0, 1, (0,))
+  environments = gym.Gym(
+    id='dopamine-jax-test/Spaced-v0', kwargs={'space': space}
+  ).make(1)
+  with contextlib.closing(environments):
+    with pytest.raises(errors.UserError, match='Spaced-v0 shows nothing'):
+      border.Border(environments)
+
+
 # Images whose channels come first.
 
 

@@ -69,6 +69,8 @@ ENDS = {
   'raises': lambda: fail(ZeroDivisionError('broken')),
   'unsent': lambda: fail(Unsent()),
   'exits': lambda: os._exit(7),
+  'interrupts': lambda: fail(KeyboardInterrupt()),
+  'gives up': lambda: fail(GeneratorExit()),
   'killed': lambda: os.kill(os.getpid(), signal.SIGKILL),
   'hangs': hang,
 }
@@ -185,6 +187,11 @@ def step_until_it_ends(environments):
       'its step by .*gym_async_test.py, line',
     ),
     ({'end': 'unsent', 'where': 'reset'}, 'Unsent: not to be sent, .* reset'),
+    (
+      {'end': 'interrupts'},
+      r'step 2 .*KeyboardInterrupt\(\), raised in its',
+    ),
+    ({'end': 'gives up'}, r'GeneratorExit\(\), raised in its step by .*_test'),
     ({'end': 'exits'}, 'process of environment 2 of 2, .*with exit status 7'),
     ({'end': 'killed', 'where': 'reset'}, 'environment 2 of 2, .*by SIGKILL'),
   ],
@@ -269,6 +276,84 @@ def test_processes_outlive_an_interrupt_but_not_who_started_them(tmp_path):
     is_running(pid) for pid in pids
   ):  # or the test's time limit ends it
     time.sleep(0.1)
+
+
+GROUP = f"""
+import os
+import signal
+import sys
+
+import numpy as np
+
+from dopamine_jax import signals
+from dopamine_jax.environments import gym
+
+if __name__ == '__main__':
+  number = getattr(signal, sys.argv[1])
+  with signals.stop_signals() as stop:
+    environments = gym.Gym(id={SHARED!r}, vector='async').make(2)
+    environments.reset([0, 1])
+    os.killpg(0, number)
+    for _ in range(50):
+      environments.step(np.zeros((2, 1), np.float32))
+    environments.close()
+  print(stop.name)
+"""
+
+MAKING = f"""
+import os
+import signal
+import sys
+import threading
+
+from dopamine_jax import signals
+from dopamine_jax.environments import gym
+
+if __name__ == '__main__':
+  number = getattr(signal, sys.argv[1])
+  with signals.stop_signals() as stop:
+    for delay in (0.1, 0.3, 0.6):
+      threading.Timer(delay, os.killpg, (0, number)).start()
+    gym.Gym(id={SHARED!r}, vector='async').make(2).close()
+  print(stop.name)
+"""
+
+ENDING = f"""
+import os
+import signal
+import sys
+
+from dopamine_jax import signals
+from dopamine_jax.environments import gym
+
+if __name__ == '__main__':
+  with signals.ending():
+    environments = gym.Gym(id={SHARED!r}, vector='async').make(2)
+    environments.reset([0, 1])
+    os.killpg(0, getattr(signal, sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize('number', ['SIGINT', 'SIGTERM', 'SIGHUP'])
+@pytest.mark.parametrize('script', [GROUP, MAKING, ENDING])
+def test_a_signal_to_the_whole_group_is_for_its_starter_alone(
+  tmp_path, script, number
+):
+  file = tmp_path / 'group.py'
+  file.write_text(script)
+  done = subprocess.run(
+    [sys.executable, file, number],
+    env={**os.environ, 'PYTHONPATH': os.getcwd()},
+    capture_output=True,
+    text=True,
+    start_new_session=True,
+  )
+  # No traceback of a worker, and nothing of Python's own helpers.
+  if script is ENDING:
+    assert done.stderr == f'Stopped by {number}.\n'
+    assert done.returncode == 128 + getattr(signal, number)
+  else:
+    assert (done.stdout, done.stderr) == (f'{number}\n', '')
 
 
 def is_running(pid):

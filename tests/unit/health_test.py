@@ -34,7 +34,7 @@ from dopamine_jax import networks
 from dopamine_jax import normalization
 from dopamine_jax import python_engine
 from dopamine_jax import runner as runner_lib
-from dopamine_jax import training as training_lib
+from dopamine_jax import streams
 from dopamine_jax.environments import classic
 from dopamine_jax.metrics import csv_file
 from dopamine_jax.replay import prioritized
@@ -138,8 +138,8 @@ def make_engine(
     environments,
     seeds,
   )
-  stream = training_lib.Stream.TRAIN
-  engine.reset(training_lib.env_seeds(seeds, stream, 0, num_envs))
+  stream = streams.Stream.TRAIN
+  engine.reset(streams.env_seeds(seeds, stream, 0, num_envs))
   engine.init()
   return engine
 

@@ -24,6 +24,7 @@ from dopamine_jax import errors
 from dopamine_jax import evaluation
 from dopamine_jax import loop as loop_lib
 from dopamine_jax import networks
+from dopamine_jax import outputs
 from dopamine_jax import python_engine
 from dopamine_jax.environments import catch
 from dopamine_jax.replay import prioritized
@@ -127,6 +128,118 @@ def test_a_network_of_another_size_is_refused_before_it_trains(
   with pytest.raises(errors.UserError, match=message) as caught:
     jax.eval_shape(agent.init, jax.random.key(0), jnp.zeros((1, 4)))
   assert 'num_outputs' in str(caught.value)
+
+
+class NoFloats(nn.Module):
+  """A network of the right size that gives something else."""
+
+  num_outputs: int = 0
+  kind: str = ''
+
+  @nn.compact
+  def __call__(self, observation):
+    values = nn.Dense(self.num_outputs)(observation)
+    if self.kind == 'raises':
+      raise KeyError('gate')
+    if self.kind == 'none':
+      return None
+    return values.astype(self.kind)
+
+
+@pytest.mark.parametrize(
+  ('kind', 'message'),
+  [
+    ('none', 'gave None, where floats are due'),
+    ('int32', r'gave int32 \(997, 2\), where floats are due'),
+    ('bool', r'gave bool'),
+    ('complex64', r'gave complex64'),
+    ('raises', r"KeyError: 'gate', raised by /.*outputs_test.py, line \d"),
+  ],
+)
+def test_a_network_that_gives_no_floats_is_refused(kind, message):
+  agent = dqn.DQN(
+    observation_space=OBSERVATIONS,
+    action_space=TWO,
+    network=functools.partial(NoFloats, kind=kind),
+  )
+  with pytest.raises(errors.UserError, match=message):
+    agent.init(jax.random.key(0), jnp.zeros((1, 4)))
+
+
+class Learning(dqn.DQN):
+  """Its losses, or its update, are not what they must be."""
+
+  kind: str = ''
+
+  def losses(self, params, target_params, batch, key):
+    losses = super().losses(params, target_params, batch, key)
+    answers = {
+      'three': losses[:3],
+      'mean': jnp.mean(losses),
+      'column': losses[:, None],
+      'integers': losses.astype(jnp.int32),
+      'none': None,
+      'number': 0.5,
+    }
+    if self.kind == 'raises':
+      raise RuntimeError('boom')
+    return answers.get(self.kind, losses)
+
+  def update(self, state, sample, key):
+    after, metrics, priorities = super().update(state, sample, key)
+    if self.kind == 'two':
+      return after, metrics
+    if self.kind == 'state':
+      after = after.replace(updates=after.updates.astype(jnp.float32))
+    if self.kind == 'less':
+      after = after.replace(target_params={})
+    if self.kind == 'metrics':
+      metrics = [metrics]
+    if self.kind == 'vector':
+      metrics |= {'Q': priorities}
+    return after, metrics, priorities
+
+
+@pytest.mark.parametrize(
+  ('kind', 'message'),
+  [
+    ('three', r'losses must return floats of shape \(32,\), .* float32 \(3,\)'),
+    ('mean', r'gave float32 \(\)\. Mend the agent'),
+    ('column', r'gave float32 \(32, 1\)'),
+    ('integers', r'gave int32 \(32,\)'),
+    ('none', 'gave None'),
+    ('number', r'gave 0\.5 \(float\)'),
+    ('raises', r'update fails: RuntimeError: boom, raised by .*_test.py, line'),
+    ('two', 'must return a state, metrics and priorities'),
+    ('state', r'state\.updates was int32 \(\) and is now float32 \(\)'),
+    ('less', r'state\.target_params.* and is now not there'),
+    ('metrics', 'must return metrics by name, a dict'),
+    ('vector', r'scalar metrics, and its Q is float32 \(32,\)'),
+  ],
+)
+def test_an_agent_that_learns_from_nothing_sound_is_refused_at_the_start(
+  kind, message
+):
+  environment = catch.Catch()
+  agent = Learning(
+    observation_space=environment.observation_space,
+    action_space=environment.action_space,
+    network=MLP,
+    kind=kind,
+  )
+  loop = loop_lib.Loop(agent, agent.make_replay(1), None, 1, 3)
+  frame = jnp.zeros((3, *environment.observation_space.shape))
+  state = jax.eval_shape(loop.init, 0, frame)
+  # Traced, as each engine does before its first update.
+  with pytest.raises(errors.UserError, match=f'Learning.*{message}'):
+    jax.eval_shape(loop.learn, state)
+
+
+def test_what_the_frameworks_own_agent_raises_is_no_users_mistake():
+  agent = dqn.DQN(observation_space=OBSERVATIONS, action_space=TWO, network=MLP)
+  names = {'__name__': 'dopamine_jax.loop', 'agent': agent, 'outputs': outputs}
+  with pytest.raises(ZeroDivisionError):
+    exec("with outputs.telling(agent, 'update'):\n  1 / 0", names)
 
 
 class Answering(dqn.DQN):

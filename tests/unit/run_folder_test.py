@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
 
 from dopamine_jax import checkpoints as checkpoints_lib
 from dopamine_jax import errors
+from dopamine_jax import identity
 from dopamine_jax import run_folder
 
 CONFIG = 'dqn.DQN.gamma = 0.99\nrunner.Runner.num_iterations = 3\n'
@@ -25,9 +27,12 @@ def write(folder, facts, config=CONFIG):
     (folder / 'config.gin').write_text(config)
 
 
-def save(folder, iteration, previous=None, facts=FACTS):
+def save(folder, iteration, previous=None, facts=FACTS, config=None):
+  run = {'facts': facts}
+  if config is not None:
+    run['settings'] = identity.digest(config)
   checkpoints_lib.Checkpoints(folder).save(
-    iteration, {'a': np.zeros(2)}, previous=previous, run={'facts': facts}
+    iteration, {'a': np.zeros(2, np.int32)}, previous=previous, run=run
   )
 
 
@@ -246,3 +251,70 @@ def test_a_run_from_before_a_setting_was_there_goes_on_by_its_default(tmp_path):
   assert look(tmp_path, added).iterations == [1]
   with pytest.raises(errors.UserError, match='another configuration'):
     look(tmp_path, added.replace('None', 'True'))
+
+
+@pytest.mark.parametrize(
+  ('facts', 'config', 'words'),
+  [
+    (FACTS | {'seeds': [1]}, CONFIG, r'seeds \[1\], not \[0\]'),
+    (FACTS | {'seeds': [0, 1]}, CONFIG, r'seeds \[0, 1\]'),
+    (FACTS | {'seeds': [1]}, None, r'seeds \[1\]'),  # an older version's
+    (FACTS, CONFIG.replace('0.99', '0.5'), 'settings other than those in'),
+    (FACTS, '', 'settings other than those in'),
+  ],
+)
+@pytest.mark.parametrize('own', ['newer', 'older', 'none'])
+def test_a_checkpoint_of_another_run_is_never_gone_on_from(
+  tmp_path, facts, config, words, own
+):
+  write(tmp_path, FACTS)
+  if own == 'older':
+    save(tmp_path, 1, config=CONFIG)
+  save(tmp_path, 2, previous=1, facts=facts, config=config)
+  if own == 'newer':
+    save(tmp_path, 3, previous=2, config=CONFIG)
+  with pytest.raises(errors.UserError, match=words) as caught:
+    look(tmp_path)
+  assert 'the checkpoint of iteration 2 in' in str(caught.value)
+  # The remedy that is named.
+  shutil.rmtree(tmp_path / 'checkpoints')
+  save(tmp_path, 2, config=CONFIG)
+  assert look(tmp_path).iterations == [2]
+
+
+@pytest.mark.parametrize(
+  'config',
+  [
+    None,  # of older versions
+    CONFIG.replace('= 3', '= 2'),
+    '# a title\n\n' + CONFIG,
+    CONFIG + 'runner.Runner.videos = True\n',
+  ],
+)
+def test_one_whose_settings_decide_the_same_results_is(tmp_path, config):
+  write(tmp_path, FACTS)
+  save(tmp_path, 1, config=config)
+  assert look(tmp_path).iterations == [1]
+
+
+def test_a_checkpoint_that_was_renamed_is_damaged_and_no_later_one(tmp_path):
+  write(tmp_path, FACTS)
+  save(tmp_path, 2, config=CONFIG)
+  save(tmp_path, 3, previous=2, config=CONFIG)
+  folder = tmp_path / 'checkpoints'
+  (folder / '000003').rename(folder / '000009')
+  # Not: it has done 9 iterations, and 3 are fewer.
+  assert look(tmp_path).iterations == [2, 9]
+  said = []
+  checkpoints = checkpoints_lib.Checkpoints(tmp_path, say=said.append)
+  assert checkpoints.restore_newest({'a': np.zeros(2, np.int32)})[0] == 2
+  assert 'iteration 9 is damaged' in said[0] and 'of iteration 3' in said[0]
+
+
+@pytest.mark.parametrize(
+  'facts', [['x'], 'x', {'seeds': 'x'}, {'seeds': [None]}, {'seeds': [-1]}]
+)
+def test_a_manifest_whose_facts_are_odd_is_damaged(tmp_path, facts):
+  save(tmp_path, 1, facts=facts)
+  with pytest.raises(checkpoints_lib.Damaged):
+    checkpoints_lib.Checkpoints(tmp_path).manifest(1)

@@ -5,11 +5,14 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 
 import pytest
 
 from dopamine_jax import errors
 from dopamine_jax import exits
+from dopamine_jax import plain_files
+from dopamine_jax import safe_files
 from dopamine_jax import signals
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -54,6 +57,62 @@ def test_a_signal_ends_any_command_with_a_sentence(
   worker.join()
   assert worker.exitcode == -signal.SIGKILL
   assert signal.getsignal(number) is signal.SIG_DFL
+
+
+def test_an_end_leaves_no_file_half_written(monkeypatch, tmp_path):
+  def end(actual):
+    raise Ended(actual)
+
+  monkeypatch.setattr(os, '_exit', end)
+  seen = []
+
+  def write():
+    with safe_files.making(tmp_path / 'video.mp4') as beside:
+      seen.append(beside)
+      assert beside.exists()
+      with open(tmp_path / 'facts.json', 'xb'):
+        pass
+      os.kill(os.getpid(), signal.SIGINT)
+
+  with pytest.raises(Ended):
+    # By whatever the end leaves, not by what Python tidies on its way out.
+    monkeypatch.setattr(plain_files, 'going_beside', registered_alone)
+    exits.status_of(write, print)
+  assert seen and not seen[0].exists()
+  assert [path.name for path in tmp_path.iterdir()] == ['facts.json']
+
+
+@contextlib.contextmanager
+def registered_alone(path):
+  plain_files.unfinished.add(path)
+  try:
+    yield
+  finally:
+    plain_files.unfinished.discard(path)
+
+
+@pytest.mark.parametrize('handling', [signals.ending, signals.stop_signals])
+def test_an_interrupt_that_nobody_sent_is_told(handling):
+  with pytest.raises(errors.UserError, match='nobody pressed Ctrl-C') as told:
+    with handling():
+      raise KeyboardInterrupt
+  assert f'raised by {__file__}, line' in str(told.value)
+
+
+def test_where_signals_are_another_ones_an_interrupt_passes():
+  raised = []
+
+  def run():
+    try:
+      with signals.stop_signals():
+        raise KeyboardInterrupt
+    except BaseException as error:
+      raised.append(type(error))
+
+  thread = threading.Thread(target=run)
+  thread.start()
+  thread.join()
+  assert raised == [KeyboardInterrupt]
 
 
 @pytest.mark.parametrize('number', NUMBERS)

@@ -1,15 +1,19 @@
 """Schedules and optimizers that can't work are refused before a run starts."""
 
+import functools
+
 from dopamine_jax.agents import dqn
 from dopamine_jax.agents import ppo
 from dopamine_jax.agents import pqn
 from dopamine_jax.agents import sac
 import gymnasium
+import jax
 import numpy as np
 import optax
 import pytest
 
 from dopamine_jax import errors
+from dopamine_jax import networks
 from dopamine_jax import optimization
 from dopamine_jax import settings
 from dopamine_jax import trials
@@ -18,6 +22,10 @@ from dopamine_jax.replay import prioritized
 OBSERVATIONS = gymnasium.spaces.Box(-1, 1, (3,))
 DISCRETE = gymnasium.spaces.Discrete(2)
 BOX = gymnasium.spaces.Box(-1, 1, (1,))
+FLAT = functools.partial(networks.MLP, hidden=())  # Dense_0 alone
+
+
+NOISY = optax.chain(optax.add_noise(0.1, 0.5, 0), optax.sgd(0.1))
 
 
 def raises(count):
@@ -26,7 +34,28 @@ def raises(count):
 
 def agent(make, **changes):
   space = BOX if make in (sac.SAC, ppo.PPO) else DISCRETE
+  if make is dqn.DQN:
+    changes = {'network': FLAT} | changes
   return make(observation_space=OBSERVATIONS, action_space=space, **changes)
+
+
+def stateful(first, step, later):
+  return optax.GradientTransformation(
+    lambda params: first,
+    lambda gradients, state, params=None: (step(gradients), later),
+  )
+
+
+def first_column(gradients):
+  return jax.tree.map(lambda x: x[..., :1], gradients)
+
+
+def none(gradients):
+  return None
+
+
+def by_name(optimizer, name):
+  return optax.partition({'a': optimizer}, {name: 'a'})
 
 
 def check(owner, last=1_000):
@@ -105,6 +134,46 @@ def check(owner, last=1_000):
     ),
     (lambda: agent(dqn.DQN, optimizer=optax.lbfgs()), 'given a gradient'),
     *(
+      (
+        lambda kind=kind: agent(
+          dqn.DQN, optimizer=optax.adam(1e-3, mu_dtype=kind)
+        ),
+        f'keeps what it knows of each parameter as {kind}',
+      )
+      for kind in ('int8', 'bool', 'complex64', 'uint32')
+    ),
+    (
+      lambda: agent(dqn.DQN, optimizer=optax.sgd(0.1, 0.9, False, 'int32')),
+      'as int32',
+    ),
+    *(
+      (
+        lambda rate=rate: agent(
+          dqn.DQN, optimizer=optax.adam(lambda count: rate)
+        ),
+        'dqn.DQN.optimizer fails when it is given a gradient',
+      )
+      for rate in ('x', np.ones(3), np.ones(5), np.ones((3, 5)), [0.1], {})
+    ),
+    (
+      lambda: agent(dqn.DQN, optimizer=stateful((), lambda g: g, (1,))),
+      'its state is of another kind after a step',
+    ),
+    (
+      lambda: agent(dqn.DQN, optimizer=stateful((), first_column, ())),
+      'steps (1,) for parameters (2,)',
+    ),
+    (lambda: agent(dqn.DQN, optimizer=stateful((), none, ())), 'a gradient'),
+    # By names that no parameters have.
+    (
+      lambda: agent(dqn.DQN, optimizer=by_name(optax.sgd(0.1), 'Dense_7')),
+      'given a gradient',
+    ),
+    (
+      lambda: agent(dqn.DQN, optimizer=by_name(optax.adam('x'), 'Dense_0')),
+      'given a gradient',
+    ),
+    *(
       (lambda name=name: agent(sac.SAC, **{name: optax.adam(-1e-3)}), name)
       for name in (
         'actor_optimizer',
@@ -143,10 +212,12 @@ def test_what_can_not_work_is_refused_with_its_setting(owner, words):
         # Whose first step at another count than 0 is huge.
         optax.contrib.acprop(1e-3),
         optax.adafactor(1e-3),
-        # By the names of true parameters, which a trial does not have.
-        optax.partition({'a': optax.sgd(0.1)}, {'Dense_0': 'a'}),
+        optax.adam(1e-3, mu_dtype='bfloat16'),
       )
     ),
+    # By the names of true parameters, which a trial does not have.
+    lambda: agent(dqn.DQN, optimizer=by_name(optax.sgd(0.1), 'Dense_0')),
+    lambda: agent(sac.SAC, actor_optimizer=NOISY),
   ],
 )
 def test_what_works_passes(owner):

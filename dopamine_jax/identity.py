@@ -1,0 +1,137 @@
+"""Whose checkpoints and settings a run's folder holds: its own, or others.
+
+A run goes on with the settings and seeds that it began with, from checkpoints
+that were saved with them.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+import contextlib
+import difflib
+import hashlib
+import pathlib
+import re
+import shlex
+from typing import Any
+
+from dopamine_jax import checkpoints as checkpoints_lib
+from dopamine_jax import errors
+
+# A run may be made longer. It then equals one that was as long from its start,
+# but for a checkpoint and an evaluation at its old end. Histograms and videos
+# only look. What older versions had no setting for changes nothing by default.
+_MAY_CHANGE = re.compile(
+  r'^\S*(Runner\.(num_iterations|histograms|videos) = .*'
+  r'|Gym\.channels_first = None|SAC\.reward_scale = 1\.0'
+  r'|SAC\.log_temperature_loss = False)$',
+  re.MULTILINE,
+)
+
+
+def require_same(
+  folder: pathlib.Path,
+  old_config: str,
+  before: dict[str, Any],
+  config: str,
+  facts: dict[str, Any],
+  say: Callable[[str], None],
+):
+  """Refuses to go on under other settings or seeds.
+
+  Args:
+    folder: the run's folder.
+    old_config: the configuration that it was begun with.
+    before: its facts then.
+    config: the one that it is to go on with.
+    facts: its facts now.
+    say: is told of other versions of libraries.
+
+  Raises:
+    UserError: shows what differs.
+  """
+  changes = [
+    line
+    for line in difflib.unified_diff(
+      _comparable(old_config), _comparable(config), n=0, lineterm=''
+    )
+    if not line.startswith(('---', '+++', '@@'))
+  ]
+  if changes:
+    raise errors.UserError(
+      f'the run in {folder} was made with another configuration (- was, + '
+      'is):\n  ' + '\n  '.join(changes) + '\nGo on with the old one: '
+      f'--gin_files {shlex.quote(f"{folder}/config.gin")} (if that was edited '
+      'since, undo it first). Or train into another --base_dir.'
+    )
+  if before['seeds'] != facts['seeds']:
+    raise errors.UserError(
+      f'the run in {folder} has seeds {before["seeds"]}, not {facts["seeds"]}. '
+      'Give the same --seed and --num_seeds, or another --base_dir.'
+    )
+  changed = [
+    f'{name} {before["versions"].get(name)} -> {version}'
+    for name, version in facts['versions'].items()
+    if before['versions'].get(name) != version
+  ]
+  if changed:
+    say(
+      f'Warning: since this run began, {", ".join(changed)} changed. It goes '
+      'on, but need not equal a run that was never stopped, bit for bit.'
+    )
+
+
+def require_own(
+  checkpoints: checkpoints_lib.Checkpoints,
+  seeds: Sequence[int],
+  config: str | None,
+):
+  """Refuses checkpoints that another run has saved.
+
+  They would be read without complaint: parts of two runs, called one. Those of
+  older versions tell their seeds alone.
+
+  Args:
+    checkpoints: of the run's folder.
+    seeds: the run's.
+    config: its operative configuration; None if nobody knows it.
+
+  Raises:
+    UserError: names the checkpoint, and what it has.
+  """
+  own = digest(config) if config is not None else None
+  for iteration, saved in readable(checkpoints):
+    theirs = (saved.get('facts') or {}).get('seeds', list(seeds))
+    if theirs != list(seeds):
+      problem = f'seeds {theirs}, not {list(seeds)}'
+    elif own and saved.get('settings', own) != own:
+      problem = 'settings other than those in config.gin'
+    else:
+      continue
+    raise errors.UserError(
+      f'the checkpoint of iteration {iteration} in {checkpoints.folder} is of '
+      f'another run: it was saved with {problem}. Bring back the checkpoints/ '
+      'that belong to config.gin and run.json (a copy that mixed two runs? '
+      'config.gin edited by hand?).'
+    )
+
+
+def digest(config: str) -> str:
+  """Returns a checksum of the settings that decide a run's results."""
+  return hashlib.sha256('\n'.join(_comparable(config)).encode()).hexdigest()
+
+
+def readable(
+  checkpoints: checkpoints_lib.Checkpoints,
+) -> Iterator[tuple[int, dict[str, Any]]]:
+  """Yields each iteration, and what its checkpoint says of the run.
+
+  Those that are damaged are left to whoever restores them.
+  """
+  for iteration in checkpoints.iterations():
+    with contextlib.suppress(checkpoints_lib.Damaged):
+      yield iteration, checkpoints.manifest(iteration).get('run') or {}
+
+
+def _comparable(config):
+  """Returns the lines of a configuration that decide a run's results."""
+  lines = _MAY_CHANGE.sub('', config).splitlines()
+  return [line for line in lines if line and not line.startswith('#')]
