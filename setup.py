@@ -90,16 +90,11 @@ setuptools.setup(
   license='Apache-2.0',
   python_requires='>=3.11',
   # agents/ and configs/ lie at the top of the checkout, where a reader finds
-  # them, and install inside the package, where no other package can collide.
+  # them; links in dopamine_jax/ make them parts of the package.
   packages=[
     *setuptools.find_packages(include=['dopamine_jax', 'dopamine_jax.*']),
-    'dopamine_jax.agents',
     'dopamine_jax.configs',
   ],
-  package_dir={
-    'dopamine_jax.agents': 'agents',
-    'dopamine_jax.configs': 'configs',
-  },
   package_data={
     'dopamine_jax.configs': ['*.gin'],
     'dopamine_jax.analysis': ['data/*', 'templates/*'],

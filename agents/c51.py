@@ -9,13 +9,13 @@ Differs from the paper:
    how; `c51_atari.gin` does as Dopamine, the default is `NatureCNN`'s.
 """
 
-from dopamine_jax.agents import dqn
 import jax
 import jax.numpy as jnp
 import optax
 import rlax
 
 from dopamine_jax import optimization
+from dopamine_jax.agents import dqn
 
 
 class C51(dqn.DQN):

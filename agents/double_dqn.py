@@ -4,9 +4,10 @@ van Hasselt, Guez & Silver (2016), Deep Reinforcement Learning with Double
 Q-learning. https://arxiv.org/abs/1509.06461
 """
 
-from dopamine_jax.agents import dqn
 import jax
 import rlax
+
+from dopamine_jax.agents import dqn
 
 
 class DoubleDQN(dqn.DQN):

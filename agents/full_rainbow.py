@@ -19,7 +19,6 @@ Differs from the paper:
 from collections.abc import Sequence
 import functools
 
-from dopamine_jax.agents import c51
 from flax import linen as nn
 import jax
 import optax
@@ -31,6 +30,7 @@ from dopamine_jax import layers
 from dopamine_jax import modules
 from dopamine_jax import networks
 from dopamine_jax import optimization
+from dopamine_jax.agents import c51
 from dopamine_jax.replay import base
 from dopamine_jax.replay import prioritized
 

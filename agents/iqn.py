@@ -11,8 +11,6 @@ Differs from the paper:
 
 from collections.abc import Sequence
 
-from dopamine_jax.agents import dqn
-from dopamine_jax.agents import quantile
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
@@ -24,6 +22,8 @@ from dopamine_jax import layers
 from dopamine_jax import modules
 from dopamine_jax import networks
 from dopamine_jax import optimization
+from dopamine_jax.agents import dqn
+from dopamine_jax.agents import quantile
 
 
 class ImplicitQuantileNetwork(modules.Module):

@@ -7,11 +7,12 @@ The policy is the softmax of the target network's values over `tau`. It is in
 the targets alone: actions are epsilon-greedy by the values, as in the paper.
 """
 
-from dopamine_jax.agents import dqn
-from dopamine_jax.agents import iqn
 import jax
 import jax.numpy as jnp
 import rlax
+
+from dopamine_jax.agents import dqn
+from dopamine_jax.agents import iqn
 
 
 class MunchausenDQN(dqn.DQN):

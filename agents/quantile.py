@@ -9,12 +9,12 @@ Differs from the paper:
 2. Epsilon, target network and warm-up as there too: see `dqn`.
 """
 
-from dopamine_jax.agents import dqn
 import jax
 import jax.numpy as jnp
 import optax
 
 from dopamine_jax import optimization
+from dopamine_jax.agents import dqn
 from dopamine_jax.replay import base
 from dopamine_jax.replay import prioritized
 

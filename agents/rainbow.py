@@ -13,10 +13,10 @@ Differs from the paper:
    Kullback-Leibler divergence; they differ by the entropy of the target.
 """
 
-from dopamine_jax.agents import c51
 import optax
 
 from dopamine_jax import optimization
+from dopamine_jax.agents import c51
 from dopamine_jax.replay import base
 from dopamine_jax.replay import prioritized
 

@@ -8,7 +8,6 @@ import pathlib
 import pkgutil
 import typing
 
-from dopamine_jax.agents import dqn
 import gymnasium
 import optax
 import pytest
@@ -18,6 +17,7 @@ from dopamine_jax import networks
 from dopamine_jax import python_engine
 from dopamine_jax import runner
 from dopamine_jax import settings
+from dopamine_jax.agents import dqn
 from dopamine_jax.environments import catch
 
 # What an instance needs to be made, by the setting's name.

@@ -9,17 +9,6 @@ import functools
 import inspect
 import random
 
-from dopamine_jax.agents import c51
-from dopamine_jax.agents import double_dqn
-from dopamine_jax.agents import dqn
-from dopamine_jax.agents import full_rainbow
-from dopamine_jax.agents import iqn
-from dopamine_jax.agents import munchausen
-from dopamine_jax.agents import ppo
-from dopamine_jax.agents import pqn
-from dopamine_jax.agents import quantile
-from dopamine_jax.agents import rainbow
-from dopamine_jax.agents import sac
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,6 +24,17 @@ from dopamine_jax import networks
 from dopamine_jax import optimization
 from dopamine_jax import runner as runner_lib
 from dopamine_jax import streams
+from dopamine_jax.agents import c51
+from dopamine_jax.agents import double_dqn
+from dopamine_jax.agents import dqn
+from dopamine_jax.agents import full_rainbow
+from dopamine_jax.agents import iqn
+from dopamine_jax.agents import munchausen
+from dopamine_jax.agents import ppo
+from dopamine_jax.agents import pqn
+from dopamine_jax.agents import quantile
+from dopamine_jax.agents import rainbow
+from dopamine_jax.agents import sac
 from dopamine_jax.environments import catch
 from dopamine_jax.environments import classic
 from dopamine_jax.environments import gym

@@ -4,7 +4,6 @@ Without a bias, an output of one-hot observation i is a number of row i of the
 kernel, and its derivative by the kernel is the observation.
 """
 
-from dopamine_jax.agents import dqn
 from flax import linen as nn
 import gymnasium
 import jax
@@ -13,6 +12,7 @@ import numpy as np
 import optax
 
 from dopamine_jax import agent as agent_lib
+from dopamine_jax.agents import dqn
 
 NUM_FEATURES, BATCH_SIZE, RATE = 2, 5, 0.1
 OBSERVATION_SPACE = gymnasium.spaces.Box(-10, 10, (NUM_FEATURES,), np.float32)

@@ -9,7 +9,6 @@ import json
 import pathlib
 import sys
 
-from dopamine_jax.agents import dqn
 import gymnasium
 import jax
 import numpy as np
@@ -24,6 +23,7 @@ from dopamine_jax import networks
 from dopamine_jax import python_engine
 from dopamine_jax import runner as runner_lib
 from dopamine_jax import streams
+from dopamine_jax.agents import dqn
 from dopamine_jax.environments import base
 from dopamine_jax.environments import catch
 from dopamine_jax.metrics import csv_file

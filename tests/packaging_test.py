@@ -53,7 +53,7 @@ def copy_checkout(target):
     shutil.copy(ROOT / name, target)
   for name in ('dopamine_jax', 'agents', 'configs', 'tests'):
     unwanted = shutil.ignore_patterns('__pycache__')
-    shutil.copytree(ROOT / name, target / name, ignore=unwanted)
+    shutil.copytree(ROOT / name, target / name, symlinks=True, ignore=unwanted)
   return target
 
 
@@ -117,7 +117,7 @@ def test_a_wheel_holds_the_package_and_nothing_else(tmp_path, through_sdist):
     ('configs', 'dopamine_jax/configs'),
   ]:
     for path in (checkout / folder).rglob('*'):
-      if path.is_file():
+      if path.is_file():  # behind no link, which `rglob` does not follow
         inside = path.relative_to(checkout / folder).as_posix()
         expected.add(f'{name}/{inside}')
   wheel = build_wheel(checkout, through_sdist)
@@ -180,11 +180,25 @@ def test_every_config_of_the_wheel_trains_and_resumes(installation):
 def test_the_module_runs_in_a_checkout_beside_any_installation(
   installation, tmp_path
 ):
-  # There python finds the checkout's dopamine_jax, which holds no agents/.
   checkout = copy_checkout(tmp_path / 'checkout')
   module = (installation.python, '-m', 'dopamine_jax')
   listing = run(*module, 'configs', cwd=checkout)
   assert all(name in listing for name in CONFIGS)
+
+
+def test_no_module_can_be_imported_under_another_name(installation):
+  names = ['dopamine_jax.dopamine_jax', 'dopamine_jax.setup', 'agents.dqn']
+  for name in names[: 2 if installation.home == installation.cwd else 3]:
+    found = run(
+      installation.python,
+      '-c',
+      'import importlib.util, sys\n'
+      'try: print(importlib.util.find_spec(sys.argv[1]))\n'
+      'except ModuleNotFoundError: print(None)',
+      name,
+      cwd=installation.cwd,
+    )
+    assert found.strip() == 'None', name
 
 
 def test_importing_the_package_imports_no_jax():

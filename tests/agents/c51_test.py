@@ -2,7 +2,6 @@
 
 import warnings
 
-from dopamine_jax.agents import c51
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 import rlax
 
 from dopamine_jax import errors
+from dopamine_jax.agents import c51
 from tests import linear
 
 NUM_ACTIONS, NUM_ATOMS = 3, 5

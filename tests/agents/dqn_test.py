@@ -6,8 +6,6 @@ down: the derivative of q[a] by the weights of action a is the observation.
 
 import functools
 
-from dopamine_jax.agents import double_dqn
-from dopamine_jax.agents import dqn
 import gin
 import gymnasium
 import jax
@@ -18,6 +16,8 @@ import pytest
 
 from dopamine_jax import config
 from dopamine_jax import errors
+from dopamine_jax.agents import double_dqn
+from dopamine_jax.agents import dqn
 from tests import linear
 
 AGENTS = (dqn.DQN, double_dqn.DoubleDQN)

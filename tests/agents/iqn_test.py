@@ -1,7 +1,5 @@
 """IQN against Algorithm 1 and eq. 4, written as loops in NumPy."""
 
-from dopamine_jax.agents import dqn
-from dopamine_jax.agents import iqn
 from flax import linen as nn
 import gin
 import gymnasium
@@ -15,6 +13,8 @@ from dopamine_jax import config
 from dopamine_jax import errors
 from dopamine_jax import inspection
 from dopamine_jax import networks
+from dopamine_jax.agents import dqn
+from dopamine_jax.agents import iqn
 from tests import linear
 
 NUM_ACTIONS = 3

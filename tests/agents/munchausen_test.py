@@ -1,13 +1,13 @@
 """Munchausen DQN and IQN against eq. 2 of the paper, by single transitions."""
 
-from dopamine_jax.agents import dqn
-from dopamine_jax.agents import munchausen
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from dopamine_jax import errors
+from dopamine_jax.agents import dqn
+from dopamine_jax.agents import munchausen
 from tests import linear
 from tests.agents import iqn_test
 

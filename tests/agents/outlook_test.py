@@ -1,5 +1,14 @@
 """What `record` shows of an agent is that by which it acts."""
 
+from flax import linen as nn
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dopamine_jax import agent as agent_lib
+from dopamine_jax import networks
 from dopamine_jax.agents import c51
 from dopamine_jax.agents import double_dqn
 from dopamine_jax.agents import dqn
@@ -11,15 +20,6 @@ from dopamine_jax.agents import pqn
 from dopamine_jax.agents import quantile
 from dopamine_jax.agents import rainbow
 from dopamine_jax.agents import sac
-from flax import linen as nn
-import gymnasium
-import jax
-import jax.numpy as jnp
-import numpy as np
-import pytest
-
-from dopamine_jax import agent as agent_lib
-from dopamine_jax import networks
 from tests import linear
 
 NUM_ACTIONS = 3

@@ -2,7 +2,6 @@
 
 import functools
 
-from dopamine_jax.agents import ppo
 from flax import linen as nn
 import gymnasium
 import jax
@@ -16,6 +15,7 @@ import scipy.stats
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import errors
 from dopamine_jax import normalization
+from dopamine_jax.agents import ppo
 
 T, N, B = 4, 2, 8
 OBSERVATIONS = gymnasium.spaces.Box(-10, 10, (3,), np.float32)

@@ -1,6 +1,5 @@
 """PQN against the Q(lambda) of its paper in NumPy, one sample at a time."""
 
-from dopamine_jax.agents import pqn
 from flax import linen as nn
 import gymnasium
 import jax
@@ -12,6 +11,7 @@ import pytest
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import errors
 from dopamine_jax import networks
+from dopamine_jax.agents import pqn
 
 T, N, A, K = 5, 2, 3, 4
 GAMMA, LAMBDA = 0.9, 0.7

@@ -1,6 +1,5 @@
 """QR-DQN against Algorithm 1, written as loops in NumPy."""
 
-from dopamine_jax.agents import quantile
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 import rlax
 
 from dopamine_jax import errors
+from dopamine_jax.agents import quantile
 from dopamine_jax.replay import prioritized
 from tests import linear
 

@@ -1,11 +1,11 @@
 """Rainbow is C51 with its defaults, and its replay follows its losses."""
 
-from dopamine_jax.agents import c51
-from dopamine_jax.agents import rainbow
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dopamine_jax.agents import c51
+from dopamine_jax.agents import rainbow
 from dopamine_jax.replay import prioritized
 from dopamine_jax.replay import ring
 from tests import linear

@@ -6,7 +6,6 @@ written down. What is drawn comes from the keys that the agent draws it with.
 
 import functools
 
-from dopamine_jax.agents import sac
 from flax import linen as nn
 import gymnasium
 import jax
@@ -20,6 +19,7 @@ from dopamine_jax import actor_critic
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import distributions
 from dopamine_jax import errors
+from dopamine_jax.agents import sac
 from dopamine_jax.replay import prioritized
 
 F, A, B = 3, 2, 6

@@ -2,6 +2,15 @@
 
 import functools
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from dopamine_jax import actor_critic
+from dopamine_jax import heads
+from dopamine_jax import networks
 from dopamine_jax.agents import c51
 from dopamine_jax.agents import double_dqn
 from dopamine_jax.agents import dqn
@@ -13,15 +22,6 @@ from dopamine_jax.agents import pqn
 from dopamine_jax.agents import quantile
 from dopamine_jax.agents import rainbow
 from dopamine_jax.agents import sac
-import jax
-import jax.numpy as jnp
-import numpy as np
-import optax
-import pytest
-
-from dopamine_jax import actor_critic
-from dopamine_jax import heads
-from dopamine_jax import networks
 from dopamine_jax.replay import prioritized
 from tests import probes
 

@@ -4,8 +4,6 @@ import contextlib
 import functools
 import sys
 
-from dopamine_jax.agents import dqn
-from dopamine_jax.agents import sac
 import gymnasium
 from gymnasium.spaces import Box
 import hypothesis
@@ -22,6 +20,8 @@ from dopamine_jax import fingerprint
 from dopamine_jax import networks
 from dopamine_jax import python_engine
 from dopamine_jax import runner as runner_lib
+from dopamine_jax.agents import dqn
+from dopamine_jax.agents import sac
 from dopamine_jax.environments import answers
 from dopamine_jax.environments import base
 from dopamine_jax.environments import border

@@ -9,7 +9,6 @@ import dataclasses
 import functools
 import types
 
-from dopamine_jax.agents import dqn
 import gin
 import gymnasium
 import jax
@@ -29,6 +28,7 @@ from dopamine_jax import networks
 from dopamine_jax import python_engine
 from dopamine_jax import runner as runner_lib
 from dopamine_jax import streams
+from dopamine_jax.agents import dqn
 from dopamine_jax.environments import base
 from dopamine_jax.metrics import base as metrics_base
 from dopamine_jax.metrics import csv_file

@@ -4,12 +4,6 @@ import csv
 import dataclasses
 import functools
 
-from dopamine_jax.agents import dqn
-from dopamine_jax.agents import full_rainbow
-from dopamine_jax.agents import iqn
-from dopamine_jax.agents import ppo
-from dopamine_jax.agents import pqn
-from dopamine_jax.agents import sac
 from flax import linen as nn
 import gin
 import hypothesis
@@ -35,6 +29,12 @@ from dopamine_jax import normalization
 from dopamine_jax import python_engine
 from dopamine_jax import runner as runner_lib
 from dopamine_jax import streams
+from dopamine_jax.agents import dqn
+from dopamine_jax.agents import full_rainbow
+from dopamine_jax.agents import iqn
+from dopamine_jax.agents import ppo
+from dopamine_jax.agents import pqn
+from dopamine_jax.agents import sac
 from dopamine_jax.environments import classic
 from dopamine_jax.metrics import csv_file
 from dopamine_jax.replay import prioritized

@@ -1,6 +1,5 @@
 """Histograms of parameters are right, and nothing depends on them."""
 
-from dopamine_jax.agents import dqn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +13,7 @@ from dopamine_jax import histograms
 from dopamine_jax import networks
 from dopamine_jax import python_engine
 from dopamine_jax import runner as runner_lib
+from dopamine_jax.agents import dqn
 from dopamine_jax.environments import classic
 from dopamine_jax.metrics import base
 from dopamine_jax.metrics import csv_file

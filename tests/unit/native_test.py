@@ -6,7 +6,6 @@ can say what each time step must be, to the bit.
 
 import functools
 
-from dopamine_jax.agents import dqn
 import gymnasium
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +18,7 @@ import pytest
 from dopamine_jax import errors
 from dopamine_jax import networks
 from dopamine_jax import runner as runner_lib
+from dopamine_jax.agents import dqn
 from dopamine_jax.environments import base
 from dopamine_jax.environments import catch
 from dopamine_jax.environments import classic

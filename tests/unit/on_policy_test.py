@@ -2,7 +2,6 @@
 
 import functools
 
-from dopamine_jax.agents import ppo
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +11,7 @@ import pytest
 from dopamine_jax import compiled
 from dopamine_jax import networks
 from dopamine_jax import python_engine
+from dopamine_jax.agents import ppo
 from tests import walk
 from tests.unit import compiled_test
 

@@ -2,17 +2,6 @@
 
 import functools
 
-from dopamine_jax.agents import c51
-from dopamine_jax.agents import double_dqn
-from dopamine_jax.agents import dqn
-from dopamine_jax.agents import full_rainbow
-from dopamine_jax.agents import iqn
-from dopamine_jax.agents import munchausen
-from dopamine_jax.agents import ppo
-from dopamine_jax.agents import pqn
-from dopamine_jax.agents import quantile
-from dopamine_jax.agents import rainbow
-from dopamine_jax.agents import sac
 from flax import linen as nn
 import gymnasium
 import jax
@@ -26,6 +15,17 @@ from dopamine_jax import loop as loop_lib
 from dopamine_jax import networks
 from dopamine_jax import outputs
 from dopamine_jax import python_engine
+from dopamine_jax.agents import c51
+from dopamine_jax.agents import double_dqn
+from dopamine_jax.agents import dqn
+from dopamine_jax.agents import full_rainbow
+from dopamine_jax.agents import iqn
+from dopamine_jax.agents import munchausen
+from dopamine_jax.agents import ppo
+from dopamine_jax.agents import pqn
+from dopamine_jax.agents import quantile
+from dopamine_jax.agents import rainbow
+from dopamine_jax.agents import sac
 from dopamine_jax.environments import catch
 from dopamine_jax.replay import prioritized
 

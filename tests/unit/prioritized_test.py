@@ -3,7 +3,6 @@
 import functools
 import itertools
 
-from dopamine_jax.agents import dqn
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -16,6 +15,7 @@ import pytest
 from dopamine_jax import checkpoints
 from dopamine_jax import compiled as compiled_lib
 from dopamine_jax import errors
+from dopamine_jax.agents import dqn
 from dopamine_jax.environments import catch
 from dopamine_jax.replay import prioritized
 from dopamine_jax.replay import sum_tree
