@@ -6,16 +6,12 @@ MathML, and links to files of the repository lead to where it is published.
 """
 
 import ast
-import contextlib
 import inspect
 import pathlib
 import re
-import shutil
-import tempfile
 import typing
 
 from latex2mathml import converter
-from mkdocs import plugins
 import typer
 from typer import utils
 
@@ -27,26 +23,6 @@ COLAB = 'https://colab.research.google.com/github/dopamine-jax/dopamine-jax'
 _MARK = re.compile(r'^<!-- generate: (\w+) ?(.*) -->$', re.MULTILINE)
 _CODE = re.compile(r'(^ *```.*?^ *```$|`[^`\n]*`)', re.MULTILINE | re.DOTALL)
 _URL = re.compile(r'https?://\S+')
-
-_stack = contextlib.ExitStack()
-
-
-@plugins.event_priority(100)  # before mkdocstrings reads its own
-def on_config(config):
-  """Shows mkdocstrings the package as it is installed, agents inside."""
-  folder = pathlib.Path(_stack.enter_context(tempfile.TemporaryDirectory()))
-  package = folder / 'dopamine_jax'
-  shutil.copytree(ROOT / 'dopamine_jax', package)
-  shutil.copytree(ROOT / 'agents', package / 'agents')
-  handler = config.plugins['mkdocstrings'].config.handlers['python']
-  handler['paths'] = [str(folder)]
-  return config
-
-
-def on_post_build(config):
-  """Removes the copy."""
-  del config
-  _stack.close()
 
 
 def on_page_markdown(markdown, page, config, files):
