@@ -95,7 +95,10 @@ setuptools.setup(
     *setuptools.find_packages(include=['dopamine_jax', 'dopamine_jax.*']),
     'dopamine_jax.configs',
   ],
+  # Said, so that an editable install is a path, which editors and mypy follow.
+  package_dir={'': '.'},
   package_data={
+    'dopamine_jax': ['py.typed'],
     'dopamine_jax.configs': ['*.gin'],
     'dopamine_jax.analysis': ['data/*', 'templates/*'],
   },

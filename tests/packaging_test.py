@@ -186,15 +186,31 @@ def test_the_module_runs_in_a_checkout_beside_any_installation(
   assert all(name in listing for name in CONFIGS)
 
 
+def test_types_are_found_by_tools_that_run_nothing(installation):
+  paths = run(
+    installation.python,
+    '-c',
+    'import sys; print(*sys.path, sep="\\n")',
+    cwd=installation.cwd,
+  ).splitlines()
+  found = [
+    file
+    for path in ['', *paths]
+    for name in ('py.typed', 'agents/dqn.py')
+    if (file := installation.cwd / path / 'dopamine_jax' / name).exists()
+  ]
+  assert len(found) >= 2
+
+
 def test_no_module_can_be_imported_under_another_name(installation):
   names = ['dopamine_jax.dopamine_jax', 'dopamine_jax.setup', 'agents.dqn']
-  for name in names[: 2 if installation.home == installation.cwd else 3]:
+  for name in names:
     found = run(
       installation.python,
       '-c',
       'import importlib.util, sys\n'
       'try: print(importlib.util.find_spec(sys.argv[1]))\n'
-      'except ModuleNotFoundError: print(None)',
+      'except ImportError: print(None)',
       name,
       cwd=installation.cwd,
     )
