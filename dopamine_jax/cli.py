@@ -16,6 +16,7 @@ import typer
 
 from dopamine_jax import exits
 from dopamine_jax import options
+from dopamine_jax import scaffold
 
 app = typer.Typer(
   name='dopamine-jax',
@@ -24,6 +25,7 @@ app = typer.Typer(
   no_args_is_help=True,
   pretty_exceptions_enable=False,
 )
+app.add_typer(scaffold.app)
 
 
 @app.callback()
