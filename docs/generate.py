@@ -234,13 +234,19 @@ def _domain(path):
 
 def _commands():
   """Returns each command with its arguments, as the command line has them."""
+  groups = [('', cli.app)] + [
+    (f'{each.typer_instance.info.name} ', each.typer_instance)
+    for each in cli.app.registered_groups
+  ]
   return '\n\n'.join(
-    _command(each.callback) for each in cli.app.registered_commands
+    _command(group + each.callback.__name__, each.callback)
+    for group, app in groups
+    for each in app.registered_commands
   )
 
 
-def _command(function):
-  rows, usage = [], ['dopamine-jax', function.__name__]
+def _command(name, function):
+  rows, usage = [], ['dopamine-jax', name]
   for each in utils.get_params_from_function(function).values():
     info, kind = each.default, each.annotation
     required = info.default is ...
@@ -255,7 +261,7 @@ def _command(function):
   if any('| required |' not in row for row in rows):
     usage.append('[OPTIONS]')
   parts = [
-    f'## {function.__name__}',
+    f'## {name}',
     inspect.getdoc(function),
     f'```sh\n{" ".join(usage)}\n```',
   ]

@@ -110,6 +110,7 @@ def test_every_command_is_there_with_every_option(site, monkeypatch):
   text = text_of(site / 'commands/index.html')
   names = [each.callback.__name__ for each in cli.app.registered_commands]
   assert 'train' in names
+  assert 'dopamine-jax new agent NAME' in text
   for name in names:
     shown = testing.CliRunner().invoke(cli.app, [name, '--help']).output
     options = set(re.findall(r'--[a-z][\w-]*', shown)) - {'--help'}
