@@ -7,6 +7,7 @@ import pathlib
 import platform
 import re
 import shlex
+import subprocess
 import sys
 from typing import Any
 
@@ -34,6 +35,39 @@ def machine() -> dict[str, Any]:
     'memory_gb': round(psutil.virtual_memory().total / 1e9, 1),
     'devices': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
   }
+
+
+def commits() -> dict[str, str]:
+  """Returns what git has checked out: 'dopamine-jax', 'working folder'.
+
+  Of the framework, if it runs from a checkout, with '-dirty' behind the commit
+  where files differ from it. Of the working folder the commit alone: to compare
+  its files would run what the folder's own settings of git name.
+  """
+  package = pathlib.Path(__file__).parent
+  found = {}
+  # Not of a repository that only holds the environment where it is installed.
+  if _git(package, 'ls-files', '--error-unmatch', '__init__.py'):
+    describe = ('describe', '--always', '--dirty', '--exclude=*', '--abbrev=40')
+    found['dopamine-jax'] = _git(package, *describe)
+  found['working folder'] = _git('.', 'rev-parse', 'HEAD')
+  return {name: commit for name, commit in found.items() if commit}
+
+
+def _git(folder, *words):
+  """Returns what git prints; '' where it fails, or is not there."""
+  try:
+    done = subprocess.run(
+      ['git', '-C', str(folder), *words],
+      env=os.environ | {'GIT_OPTIONAL_LOCKS': '0'},
+      stdin=subprocess.DEVNULL,
+      capture_output=True,
+      text=True,
+      timeout=10,
+    )
+  except (OSError, subprocess.SubprocessError):
+    return ''
+  return '' if done.returncode else done.stdout.strip()
 
 
 def command() -> str:

@@ -131,6 +131,7 @@ class Training:
       'resumed' if iterations else 'started',
       command=provenance.command(),
       machine=provenance.machine(),
+      commits=provenance.commits(),
       versions=self.facts['versions'],
       damaged=[i for i in iterations if i > self.iteration],
       with_replay=with_replay,
@@ -179,7 +180,8 @@ class Training:
     self.engine.reset(
       self._env_seeds(streams.Stream.TRAIN, iteration, self.runner.num_envs)
     )
-    self.say(f'Going on after iteration {iteration} in {self.folder}.')
+    if iteration < self.runner.num_iterations:
+      self.say(f'Going on after iteration {iteration} in {self.folder}.')
 
   def _find_unreported(self, progress):
     """Looks for what a run that was stopped after its save has left to do."""

@@ -204,6 +204,9 @@ def _circumstances(report):
   facts = [('machine', _UNKNOWN)]
   if isinstance(machine, dict):
     facts = [(key.replace('_gb', ', GB'), machine[key]) for key in machine]
+  commits = starts[-1].get('commits') if starts else None
+  for name, commit in (commits if isinstance(commits, dict) else {}).items():
+    facts.append((f'{name}, commit', commit))
   facts.append(('seeds', ', '.join(map(str, report.seeds))))
   versions = report.versions.items() or [('versions', _UNKNOWN)]
   command = starts[0].get('command') if starts else None

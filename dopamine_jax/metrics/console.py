@@ -124,11 +124,18 @@ def _headline(run: base.Run) -> str:
   if len(run.seeds) > 1:
     seeds = f'{len(run.seeds)} seeds, {run.seeds[0]} to {run.seeds[-1]}'
   each = ' each' if len(run.seeds) > 1 else ''
+  is_done = run.agent_steps >= run.total_agent_steps
   lines = [
-    f'Training {seeds}: {_compact(run.total_agent_steps)} agent steps{each}',
+    f'{"Trained" if is_done else "Training"} {seeds}: '
+    f'{_compact(run.total_agent_steps)} agent steps{each}',
     f'Run folder: {run.base_dir}',
   ]
-  if run.iteration:
+  if is_done:
+    lines.append(
+      f'All {run.iteration} iterations are done. To go on, set '
+      'runner.Runner.num_iterations higher.'
+    )
+  elif run.iteration:
     done = _compact(run.agent_steps)
     lines.append(f'Going on after iteration {run.iteration}, at {done} steps')
   return '\n'.join(lines)

@@ -68,6 +68,7 @@ def started(**more):
     'iteration': 0,
     'command': 'dopamine-jax train --gin_files my.gin',
     'machine': MACHINE,
+    'commits': {'dopamine-jax': '0123abc-dirty'},
     'versions': {'jax': '1.2.3'},
     **more,
   }
@@ -124,6 +125,7 @@ def test_the_page_says_what_ran_and_what_was_reached(tmp_path):
   assert 'dopamine-jax train --gin_files my.gin' in text
   assert 'Some CPU' in text
   assert 'jax 1.2.3' in text
+  assert 'dopamine-jax, commit 0123abc-dirty' in text
   assert '--base_dir again --num_seeds 2' in text
   assert 'runner.Runner.num_iterations = 3' in text
   assert 'started , iteration 0 on 2026-01-02 at 03:04:05 UTC' in text

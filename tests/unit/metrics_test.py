@@ -817,6 +817,15 @@ class TestConsole:
       'iteration   8     800 steps  train   9.00  eval   9.00  30/s  20s left',
     ]
 
+  def test_a_run_that_is_done_says_so(self, clock, capsys):
+    console.Console().open(make_run('runs/x', iteration=3, total=300))
+    assert capsys.readouterr().out.splitlines() == [
+      'Trained seed 0: 300 agent steps',
+      'Run folder: runs/x',
+      'All 3 iterations are done. To go on, set runner.Runner.num_iterations '
+      'higher.',
+    ]
+
   def test_seeds_without_a_finished_episode_are_left_out(self, clock, capsys):
     collector = console.Console()
     collector.open(make_run('runs/x', seeds=(0, 1)))
