@@ -103,9 +103,9 @@ class TensorBoard(base.Collector):
       self._writers[name] = _writer(root / name)
       start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
       self._add(name, first_step, time.time(), session_log=start)
-      self._add_summary(name, first_step, _markdown('config', run.config))
     begin, _ = _hyperparameters(run)
-    self._add_summary(self._whole, first_step, begin)
+    for each in (_markdown('config', run.config), begin):
+      self._add_summary(self._whole, first_step, each)
     self._flush()
 
   def write(self, statistics: Sequence[base.Statistic]) -> None:

@@ -386,7 +386,9 @@ class TestTensorBoard:
     ]
     assert read_scalars(root / 'seed_5') == {RETURN: [(100, 0.5)]}
     assert read_scalars(root / 'seed_6') == {RETURN: [(100, 1.5)]}
-    assert list(read_texts(root / 'seed_6')) == ['config']
+    assert list(read_texts(root / 'mean')) == ['config']  # once
+    with pytest.raises(KeyError, match='text'):
+      read_texts(root / 'seed_6')
 
   @pytest.mark.parametrize(
     ('values', 'mean', 'margin'),
