@@ -143,7 +143,7 @@ class DQN(off_policy.OffPolicy):
 
     def loss_fn(params):
       losses = self.losses(params, state.target_params, batch, key)
-      outputs_lib.require_floats(self, 'losses', losses, batch.reward.shape)
+      outputs_lib.require_floats(self, 'losses()', losses, batch.reward.shape)
       q = self.batch_q_values(params, batch.observation, key)
       return jnp.mean(sample.weight * losses), (losses, q)
 

@@ -147,8 +147,8 @@ class SAC(off_policy.OffPolicy):
       losses, td_error, metrics = self.losses(
         params, state.target_params, sample.transition, key
       )
-      for loss in losses.values():
-        outputs.require_floats(self, 'losses', loss, sample.weight.shape)
+      for name, loss in losses.items():
+        outputs.require_floats(self, name, loss, sample.weight.shape)
       means = {k: jnp.mean(sample.weight * loss) for k, loss in losses.items()}
       return sum(means.values()), (td_error, metrics | means)
 

@@ -53,7 +53,7 @@ class Camera:
     if panel and not is_told:
       say(f'No panel: {name} has no method `outlook`, see agent.Agent.')
     self._wants_panel, self._panel = panel and is_told, None
-    self._size = None  # of the film's first image
+    self._size = None  # of the images
     self._look = jax.jit(functools.partial(look, agent))
     self._saliency = None
     if saliency:
@@ -66,7 +66,7 @@ class Camera:
       state: the agent's.
       key: by which the evaluation acts.
     """
-    self._state, self._key = state, key
+    self._state, self._key, self._is_first = state, key, True
     self._score = self._brightest = 0.0
     if self._panel:
       self._panel.begin()
@@ -107,7 +107,9 @@ class Camera:
 
   def _require_same_size(self, image):
     """Refuses an image that has no place in the film of those before."""
-    self._size = self._size or image.shape
+    if self._is_first and image.shape != self._size:
+      self._size, self._panel = image.shape, None  # as high as the images
+    self._is_first = False
     if image.shape != self._size:
       raise errors.UserError(
         f'{answers.named(self._environments)} cannot draw: its render gave an '

@@ -7,8 +7,10 @@ import traceback
 _LIBRARIES = {
   *sys.stdlib_module_names,
   *('dopamine_jax', 'gin', 'gymnasium'),
-  *('chex', 'flax', 'jax', 'jaxlib', 'numpy', 'optax', 'rlax'),
+  *('chex', 'distrax', 'flax', 'jax', 'jaxlib', 'ml_dtypes', 'numpy'),
+  *('opt_einsum', 'optax', 'rlax', 'scipy', 'tensorflow_probability'),
 }
+_INSTALLED = ('site-packages', 'dist-packages')
 
 
 class UserError(Exception):
@@ -30,14 +32,16 @@ def place(error: BaseException) -> str:
   """Returns where an exception comes from, as 'FILE, line N'.
 
   That is the innermost line of code that is neither the framework's nor a
-  library's; '' if none is.
+  library's, and is not installed, if there is such code; '' if there is none.
   """
-  where = ''
+  where = {}
   for frame, line in traceback.walk_tb(error.__traceback__):
     package = frame.f_globals.get('__name__', '').partition('.')[0]
-    if package not in _LIBRARIES:
-      where = f'{frame.f_code.co_filename}, line {line}'
-  return where
+    file = frame.f_code.co_filename
+    if package not in _LIBRARIES and not file.startswith('<'):
+      is_installed = any(folder in file for folder in _INSTALLED)
+      where[is_installed] = f'{file}, line {line}'
+  return where.get(False) or where.get(True, '')
 
 
 def first_line(error: BaseException) -> str:

@@ -133,9 +133,10 @@ class Evaluator:
     self._act = jax.jit(vectorize(self._choose))
 
   def _choose(self, state, observation, step, key, count):
-    actions = self.agent.act(
-      state, observation, step, step_key(key, count), explore=False
-    )
+    with outputs.telling(self.agent, 'act'):
+      actions = self.agent.act(
+        state, observation, step, step_key(key, count), explore=False
+      )
     space = self.agent.action_space
     return outputs.require_actions(self.agent, actions, space, self.num_envs)
 

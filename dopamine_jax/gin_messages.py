@@ -148,11 +148,11 @@ def explain(error: BaseException, source: str | None = None) -> str:
 
 def _of_call(name: str, reason: str) -> str:
   """Returns what is wrong with a call, whose message may quote a setting."""
-  for place, statement in _bindings():
+  for place, statement in reversed(list(_bindings())):  # the last one wins
     if (
       statement.selector.split('.')[-1] == name.split('.')[-1]
       and isinstance(statement.value, str)
-      and statement.value in reason
+      and repr(statement.value) in reason
     ):
       setting = f'{statement.selector}.{statement.arg_name}'
       return f'{place}: {setting} = {statement.value!r}: {reason.rstrip(".")}.'

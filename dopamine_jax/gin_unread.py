@@ -159,8 +159,8 @@ def _instead(binding: Binding, value: str) -> str:
     name == owner and binding.name in names for name, names in _in_use()
   ):
     return (
-      f' Did you mean `{owner}.{binding.name} = {value}`? Nothing is made in '
-      f'the scope {binding.scope}/.'
+      f' Did you mean `{owner}.{binding.name} = {value}`? No {owner} is made '
+      f'in the scope {binding.scope}/.'
     )
   return _nearest(binding.name, value, binding.selector)
 

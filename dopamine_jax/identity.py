@@ -25,6 +25,7 @@ _MAY_CHANGE = re.compile(
   r'|SAC\.log_temperature_loss = False)$',
   re.MULTILINE,
 )
+_IMPORT = re.compile(r'(from \S+ )?import ')
 
 
 def require_same(
@@ -109,14 +110,18 @@ def require_own(
     raise errors.UserError(
       f'the checkpoint of iteration {iteration} in {checkpoints.folder} is of '
       f'another run: it was saved with {problem}. Bring back the checkpoints/ '
-      'that belong to config.gin and run.json (a copy that mixed two runs? '
-      'config.gin edited by hand?).'
+      'that belong to config.gin and run.json (a copy that mixed two runs?), '
+      'or undo what was changed in config.gin.'
     )
 
 
 def digest(config: str) -> str:
-  """Returns a checksum of the settings that decide a run's results."""
-  return hashlib.sha256('\n'.join(_comparable(config)).encode()).hexdigest()
+  """Returns a checksum of the settings that decide a run's results.
+
+  Without the imports: a module may move.
+  """
+  lines = [x for x in _comparable(config) if not _IMPORT.match(x)]
+  return hashlib.sha256('\n'.join(lines).encode()).hexdigest()
 
 
 def readable(
@@ -133,5 +138,6 @@ def readable(
 
 def _comparable(config):
   """Returns the lines of a configuration that decide a run's results."""
-  lines = _MAY_CHANGE.sub('', config).splitlines()
+  text = '\n'.join(config.splitlines())  # whatever ends them
+  lines = _MAY_CHANGE.sub('', text).splitlines()
   return [line for line in lines if line and not line.startswith('#')]

@@ -142,7 +142,7 @@ class OnPolicy(agent_lib.Agent):
 
     def loss_fn(params, batch):
       loss, metrics = self.loss(params, batch, state.updates)
-      return outputs.require_floats(self, 'loss', loss, ()), metrics
+      return outputs.require_floats(self, 'loss()[0]', loss, ()), metrics
 
     params, optimizer_state, metrics = optimization.descend(
       loss_fn,

@@ -91,18 +91,25 @@ def require(
   try:
     outputs = jax.eval_shape(function, params, *batches)
     found = _shapes(outputs)
+    is_size = not isinstance(found, str)
   except errors.UserError:
     raise
   except Exception as error:
-    found = _told(error)
+    # Of a size that the agent can't take apart, unless its own code raised.
+    found, is_size = _told(error), not errors.place(error)
   expected = [_with_batch(shape) for shape in needs]
   if isinstance(found, str) or not _fit(found, expected):
     shown = found if isinstance(found, str) else _written(found)
+    remedy = 'Mend the network.'
+    if is_size:
+      remedy = (
+        'Its last layer must be as large as the agent says: give the class '
+        'itself in the configuration, and let its num_outputs (of an actor, '
+        'action_shape) decide.'
+      )
     raise errors.UserError(
       f'the network {type(module).__name__} does not fit: expected '
-      f'{_written(expected)}, and it gave {shown}. Its last layer must be as '
-      'large as the agent says: give the class itself in the configuration, '
-      'and let its num_outputs (of an actor, action_shape) decide.'
+      f'{_written(expected)}, and it gave {shown}. {remedy}'
     )
 
 
@@ -141,18 +148,18 @@ def telling(agent: Any, method: str) -> Iterator[None]:
       if not errors.place(error):  # of a network or an optimizer, say
         raise
     raise errors.UserError(
-      f'{type(agent).__name__}.{method} fails: {_told(error)}. Mend the agent.'
+      f'{type(agent).__name__}.{method} fails: {_told(error)}.'
     ) from error
 
 
 def require_floats(
-  agent: Any, method: str, given: jax.Array, shape: tuple[int, ...]
+  agent: Any, what: str, given: jax.Array, shape: tuple[int, ...]
 ) -> jax.Array:
   """Returns what a method gave, once it is floats of that shape.
 
   Args:
     agent: whose method it is.
-    method: its name.
+    what: the call that gave it, or its name.
     given: may be traced.
     shape: what is expected.
 
@@ -161,8 +168,8 @@ def require_floats(
   """
   if not (_is_float(given) and given.shape == shape):
     raise errors.UserError(
-      f'{type(agent).__name__}.{method} must return floats of shape {shape}, '
-      f'and it gave {_kind(given)}. Mend the agent.'
+      f'{type(agent).__name__}.{what} must be floats of shape {shape}, and it '
+      f'is {_kind(given)}. Mend the agent.'
     )
   return given
 
@@ -180,10 +187,10 @@ def require_update(agent: Any, before: Any, answer: Any) -> tuple:
       types; if a metric is no scalar.
   """
   name = f'{type(agent).__name__}.update'
-  if not (isinstance(answer, tuple) and len(answer) == 3):
+  if not (isinstance(answer, (tuple, list)) and len(answer) == 3):
     raise errors.UserError(
-      f'{name} must return a state, metrics and priorities, and it gave '
-      f'{_type(answer)}. Mend the agent.'
+      f'{name} must return three things, a state, metrics and priorities, and '
+      f'it gave {_several(answer)}. Mend the agent.'
     )
   state, metrics, _ = answer
   old, new = (
@@ -197,13 +204,19 @@ def require_update(agent: Any, before: Any, answer: Any) -> tuple:
         f'state{path} was {old.get(path, "not there")} and is now '
         f'{new.get(path, "not there")}. Mend the agent.'
       )
+  if jax.tree.structure(before) != jax.tree.structure(state):
+    raise errors.UserError(
+      f'{name} must return a state like the one it was given, and it has other '
+      'containers (a list for a tuple, say). Mend the agent.'
+    )
   if not isinstance(metrics, dict):
     raise errors.UserError(
       f'{name} must return metrics by name, a dict, and it gave '
       f'{_type(metrics)}. Mend the agent.'
     )
   for metric, value in metrics.items():
-    if jnp.shape(value) != ():
+    is_number = isinstance(value, (int, float))
+    if not is_number and getattr(value, 'shape', None) != ():
       raise errors.UserError(
         f'{name} must return scalar metrics, and its {metric} is '
         f'{_kind(value)}. Mend the agent.'
@@ -228,6 +241,12 @@ def _kind(value):
   if value is None or hasattr(value, 'dtype'):
     return _type(value)
   return f'{reprlib.repr(value)} ({_type(value)})'
+
+
+def _several(value):
+  """Returns what a value is, and how many of them it holds."""
+  is_several = isinstance(value, (tuple, list))
+  return f'{_type(value)} of {len(value)}' if is_several else _type(value)
 
 
 def _type(value):

@@ -158,7 +158,10 @@ def _replacing(file):
 
 @contextlib.contextmanager
 def going_beside(path: pathlib.Path) -> Iterator[None]:
-  """Removes a file that has not taken its place at the end, or before it."""
+  """Removes a file at the end, unless it was renamed by then.
+
+  Until then it is among `unfinished`, for a process that ends at once.
+  """
   unfinished.add(path)
   try:
     yield

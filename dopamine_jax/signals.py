@@ -113,13 +113,13 @@ def _handling(ask: Callable[[int], None]):
   try:
     yield
   except KeyboardInterrupt as error:
-    if signal.SIGINT not in previous:
+    if signal.getsignal(signal.SIGINT) is not handle:
       raise
     # No Ctrl-C, which `handle` takes: a command would end without a word.
     where = errors.place(error) or 'a library'
     raise errors.UserError(
-      f'KeyboardInterrupt was raised by {where}, and nobody pressed Ctrl-C. A '
-      'run goes on from its last checkpoint.'
+      f'KeyboardInterrupt was raised by {where}, and nobody pressed Ctrl-C. '
+      'Have the code there raise another exception.'
     ) from error
   finally:
     for number, handler in previous.items():
@@ -127,7 +127,7 @@ def _handling(ask: Callable[[int], None]):
 
 
 def _end(number):
-  for path in plain_files.unfinished:
+  for path in tuple(plain_files.unfinished):
     with contextlib.suppress(OSError):
       os.unlink(path)
   _write(f'Stopped by {signal.Signals(number).name}.')

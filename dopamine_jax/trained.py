@@ -29,7 +29,8 @@ from dopamine_jax import streams
 from dopamine_jax import trust
 from dopamine_jax.environments import base
 
-_BLOCK = 1 << 17  # bytes; a full disk may have some that ffmpeg didn't try
+# Bytes: ffmpeg writes more at once than a full disk may have left.
+_FULL = 1 << 17
 
 
 class Trained(NamedTuple):
@@ -155,6 +156,7 @@ def film(
     UserError: if the file can't be written, or there is no saliency to draw.
   """
   import imageio
+  import imageio_ffmpeg
 
   if output.suffix != '.mp4':
     raise errors.UserError(f'{output}: a film is an .mp4 file.')
@@ -175,45 +177,44 @@ def film(
     )
     camera.begin(state, _keys(trained, seed))
     with safe_files.making(output, trained.folder) as beside:
-      try:
-        with imageio.get_writer(
+      with _writing(beside, output):
+        video = imageio.get_writer(
           beside,
           fps=environments.frames_per_second,
           macro_block_size=2,
           ffmpeg_log_level='quiet',
-        ) as video:
-          result = _run(
-            evaluator,
-            trained,
-            seed,
-            on_step=lambda moment: video.append_data(camera.shoot(moment)),
-          )
-      except OSError as error:  # ffmpeg has ended, and seldom says why
-        raise _unwritten(beside, output) from error
-      _require_whole(beside, output)
+        )
+
+      def add(moment):
+        picture = camera.shoot(moment)
+        with _writing(beside, output):
+          video.append_data(picture)
+
+      try:
+        result = _run(evaluator, trained, seed, on_step=add)
+      finally:
+        with _writing(beside, output):
+          video.close()
+      with _writing(beside, output):
+        # imageio doesn't say what ffmpeg could not end.
+        imageio_ffmpeg.count_frames_and_secs(str(beside))
   finally:
     environments.close()
   return result.returns[0]
 
 
-def _require_whole(beside, output):
-  """Refuses a film that ffmpeg could not end, which imageio doesn't say."""
-  import imageio_ffmpeg
-
+@contextlib.contextmanager
+def _writing(beside, output):
+  """Tells why a film could not be written; ffmpeg just ends."""
   try:
-    imageio_ffmpeg.count_frames_and_secs(str(beside))
+    yield
   except (OSError, RuntimeError) as error:
-    raise _unwritten(beside, output) from error
-
-
-def _unwritten(beside, output):
-  """Returns what to raise where ffmpeg could not end its file."""
-  free = shutil.disk_usage(beside.parent).free
-  why = 'no space is left on its disk' if free < _BLOCK else 'ffmpeg ended'
-  return errors.UserError(
-    f'could not write {output} to its end: {why}. Choose another place, or '
-    'film fewer --episodes.'
-  )
+    is_full = shutil.disk_usage(beside.parent).free < _FULL
+    why = 'no space is left on its disk' if is_full else 'ffmpeg ended'
+    raise errors.UserError(
+      f'could not write {output} to its end: {why}. Choose another place, or '
+      'film fewer --episodes.'
+    ) from error
 
 
 def _keys(trained, seed):

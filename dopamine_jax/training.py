@@ -205,6 +205,11 @@ class Training:
   def open_collectors(self, quiet: bool):
     """Tells the collectors of the run."""
     iteration = self.iteration - (self.unreported is not None)
+    if iteration:
+      # Before the collectors take back what goes beyond: `altered` reads this.
+      run_folder.set_progress(
+        self.folder, reported=iteration, written=self.written
+      )
     self.reports.open(
       metrics_base.Run(
         base_dir=self.folder,

@@ -5,7 +5,9 @@ below 0 climbs the loss, a schedule from 50 makes a probability of 50. So a
 schedule is asked for its value at the run's first count, its middle and its
 last, and what it says must fit its setting as a number there would. An
 optimizer is given a gradient of ones, some hundred times from each of the three
-counts: what it says must be finite, of a sane size, and lead downhill.
+counts: what it says must be finite, of a sane size, and lead downhill. One that
+can't be tried so, for it wants the names of true parameters, is traced with the
+agent's own.
 """
 
 from collections.abc import Callable
@@ -84,7 +86,7 @@ def _check_schedule(owner, name, schedule, counts):
 
 def _check_optimizer(owner, name, optimizer, counts):
   try:
-    _require_floats(owner, name, optimizer)
+    _require_floats(owner, name, optimizer, _PARAMS)
     finite, way, sizes = _run(lambda count: _descend(optimizer, count), counts)
   except settings.SettingError:
     raise
@@ -106,10 +108,10 @@ def _check_optimizer(owner, name, optimizer, counts):
     raise _unfit(owner, name, f'{problem} (at count {count} of its steps)')
 
 
-def _require_floats(owner, name, optimizer):
+def _require_floats(owner, name, optimizer, params):
   """Refuses an optimizer whose moments have a type that can't hold them."""
-  shapes = [leaf.shape for leaf in _PARAMS.values()]
-  for leaf in jax.tree.leaves(jax.eval_shape(optimizer.init, _PARAMS)):
+  shapes = [leaf.shape for leaf in jax.tree.leaves(params) if leaf.shape]
+  for leaf in jax.tree.leaves(jax.eval_shape(optimizer.init, params)):
     if leaf.shape in shapes and not jnp.issubdtype(leaf.dtype, jnp.floating):
       raise _unfit(
         owner,
@@ -130,24 +132,32 @@ def _check_on_own(owner, name, optimizer):
     return state, *optimizer.update(params, state, params)
 
   params = _own_params(owner, name)
+  if params is None:
+    return
   try:
+    _require_floats(owner, name, optimizer, params)
     before, updates, after = jax.eval_shape(step, params)
     _require_shapes(updates, params)
     if jax.tree.structure(before) != jax.tree.structure(after):
       raise ValueError('its state is of another kind after a step')
+  except settings.SettingError:
+    raise
   except Exception as error:
     problem = errors.first_line(error).rstrip('.:')
     raise _unfit(
       owner,
       name,
-      f'fails when it is given a gradient: {problem}. Either a setting of it '
-      'is wrong, such as a learning rate that is no number, or it needs more '
-      "than it is given, such as the loss (optax's `value`)",
+      f'fails when it is given a gradient of the parameters: {problem}. '
+      'Change its settings, or choose another optimizer: one that needs more, '
+      "such as the loss (optax's `value`), is not given it",
     ) from error
 
 
 def _own_params(owner, name):
-  """Returns shapes and types of the parameters that an optimizer is given."""
+  """Returns shapes and types of the parameters that an optimizer is given.
+
+  None if `init` gives it none.
+  """
   given = []
 
   def init(params):
@@ -160,7 +170,7 @@ def _own_params(owner, name):
   agent = owner.replace(**{name: recorder})
   with outputs.telling(agent, 'init'):
     jax.eval_shape(agent.init, jax.random.key(0), observation)
-  return given[0]
+  return given[0] if given else None
 
 
 def _require_shapes(updates, params):

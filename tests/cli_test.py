@@ -1,8 +1,8 @@
 """The command line, as a user meets it: results, messages, exit statuses."""
 
-import contextlib
 import csv
 import datetime
+import errno
 import gc
 import importlib.metadata
 import itertools
@@ -206,7 +206,7 @@ def line_of(words):
 
 COMMANDS = (
   *('train', 'evaluate', 'record', 'compare'),
-  *('report', 'doctor', 'configs', 'fingerprint'),
+  *('report', 'doctor', 'configs', 'fingerprint', 'new'),
 )
 
 
@@ -553,15 +553,47 @@ def test_a_film_that_the_disk_cut_short_is_told(
   pytest.importorskip('pygame')
   make = legacy_imageio.get_writer
 
-  @contextlib.contextmanager
   def cut_short(output, **options):
-    with make(output, **options) as video:
-      yield video
-    os.truncate(output, int(left * os.path.getsize(output)))
+    video = make(output, **options)
+    close = video.close
+
+    def close_and_cut():
+      close()
+      os.truncate(output, int(left * os.path.getsize(output)))
+
+    video.close = close_and_cut
+    return video
 
   monkeypatch.setattr(legacy_imageio, 'get_writer', cut_short)
   error = run('record', trained('run'), status=1)
-  assert 'could not write run/video.mp4 to its end' in error
+  assert 'could not write run/video.mp4 to its end: ffmpeg ended' in error
+  assert not [name for name in os.listdir('run') if name.endswith('.mp4')]
+
+
+@pytest.mark.parametrize('place', ['get_writer', 'append_data', 'close'])
+@pytest.mark.parametrize('free', [0, 10**9])
+def test_a_film_for_which_the_disk_is_full_says_so(
+  run, trained, monkeypatch, place, free
+):
+  pytest.importorskip('pygame')
+
+  def at(where):
+    if where == place:
+      raise OSError(errno.EPIPE, 'Broken pipe, FFMPEG COMMAND: ...')
+
+  def get_writer(output, **options):
+    at('get_writer')
+    return types.SimpleNamespace(
+      append_data=lambda image: at('append_data'), close=lambda: at('close')
+    )
+
+  monkeypatch.setattr(legacy_imageio, 'get_writer', get_writer)
+  usage = types.SimpleNamespace(free=free)
+  monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage)
+  error = run('record', trained('run'), status=1)
+  why = 'no space is left on its disk' if free == 0 else 'ffmpeg ended'
+  assert f'could not write run/video.mp4 to its end: {why}.' in error
+  assert 'FFMPEG' not in error
 
 
 def test_record_says_which_files_it_can_not_write(run, trained):
@@ -719,7 +751,7 @@ def test_a_command_without_a_config_says_where_they_are_listed(run, command):
     (
       'foo/dqn.DQN.gamma = 0.5',
       'foo/dqn.DQN.gamma is set, but nothing in this run uses it. Did you mean '
-      '`dqn.DQN.gamma = 0.5`? Nothing is made in the scope foo/.',
+      '`dqn.DQN.gamma = 0.5`? No dqn.DQN is made in the scope foo/.',
     ),
     # The replay's is the agent's to give, and would be refused in turn.
     (

@@ -869,7 +869,8 @@ def test_a_module_that_registers_wrongly_is_told_by_its_own_line():
 
 def test_a_setting_that_a_library_does_not_understand_is_named():
   text = 'import optax\noptax.adam.learning_rate = 1\n'
-  config.load([write(text)], ["optax.adam.mu_dtype = 'float99'"])
+  bindings = ["foo/optax.adam.mu_dtype = 'float'", "optax.adam.mu_dtype = ''"]
+  config.load([write(text)], [*bindings, "optax.adam.mu_dtype = 'float99'"])
   message = message_of(config.build, config.configured(optax.adam))
   assert message == (
     "--gin_bindings: optax.adam.mu_dtype = 'float99': data type 'float99' not "

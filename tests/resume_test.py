@@ -24,6 +24,7 @@ from dopamine_jax import evaluation
 from dopamine_jax import fingerprint as fingerprint_lib
 from dopamine_jax import run_folder
 from dopamine_jax import training
+from dopamine_jax.analysis import runs
 from dopamine_jax.environments import gym_vector
 from dopamine_jax.metrics import base
 from dopamine_jax.metrics import csv_file
@@ -777,6 +778,26 @@ def test_a_damaged_newest_checkpoint_falls_back_says_so_and_ends_the_same(
   assert 'Going on after iteration 6' in message
   shutil.rmtree(tmp_path / 'run/checkpoints/000008.set-aside-1')
   assert_equal_runs(tmp_path / 'run', never_stopped())
+
+
+def test_numbers_of_a_run_that_went_back_are_its_own_at_any_moment(
+  folder, never_stopped, tmp_path, monkeypatch
+):
+  run = tmp_path / 'run'
+  shutil.copytree(never_stopped(), run)
+  file = run / 'checkpoints/000008/state.bin'
+  file.write_bytes(file.read_bytes()[:-1] + b'!')
+  with monkeypatch.context() as patch:
+    die_at(
+      patch, gym_vector.GymVector, 'step', 1
+    )  # of iteration 6's evaluation
+    with pytest.raises(Died):
+      run_here(monkeypatch, command(folder, run, 'cartpole'))
+  # Though metrics.csv was cut, and run.json had known of more.
+  assert runs.altered(run / 'metrics.csv') == ''
+  assert run_here(monkeypatch, command(folder, run, 'cartpole')) == 0
+  shutil.rmtree(run / 'checkpoints/000008.set-aside-1')
+  assert_equal_runs(run, never_stopped())
 
 
 def test_when_every_checkpoint_is_damaged_nothing_is_overwritten(

@@ -192,11 +192,13 @@ def altered(path: pathlib.Path) -> str:
     # Before the file itself, which a training makes longer first.
     text = safe_files.read_text(path.with_name('run.json'), MAX_TEXT)
     written = json.loads(text)['progress']['written']['CSV']
-    size, digest = int(written['bytes']), written['sha256']
+    size, digest = written['bytes'], written['sha256']
   except (
     *(OSError, ValueError, KeyError, TypeError, RecursionError),
     errors.UserError,
   ):
+    return ''
+  if type(size) is not int or size < 0:
     return ''
   data = safe_files.read(path, MAX_TABLE)[:size]
   if len(data) < size:

@@ -18,7 +18,7 @@ from dopamine_jax import errors
 from dopamine_jax.environments import base
 
 # What an environment's own code may raise; `sys.exit` would end a run as if it
-# had come to its end. KeyboardInterrupt is not told from the user's Ctrl-C.
+# had come to its end. KeyboardInterrupt is told by `signals`.
 CODE_ERRORS = (Exception, SystemExit, GeneratorExit)
 
 _FLOAT32 = np.finfo(np.float32)

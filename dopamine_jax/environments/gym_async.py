@@ -5,9 +5,11 @@ than a message. What may go wrong in another process is said here: what it
 raises, that it has ended, that it does not answer.
 """
 
+import atexit
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import functools
+import multiprocessing
 import os
 import select
 import signal
@@ -46,10 +48,12 @@ class AsyncVector(gym_vector.Vector):
       answers.close(name, env)
     kinds = {
       'stored': self.observation_space,
+      'spaces': (env.observation_space, env.action_space),
       'num_envs': self.num_envs,
       'channels_first': self._transposes,
       'starter': os.getpid(),
     }
+    before = multiprocessing.active_children()
     try:
       with _safe_path(), signals.for_starter_alone():
         self._vector = gymnasium.vector.AsyncVectorEnv(
@@ -61,11 +65,17 @@ class AsyncVector(gym_vector.Vector):
           context='spawn',
           autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP,
         )
-    except (EOFError, ConnectionError) as error:
+    except BaseException as error:
+      _kill(p for p in multiprocessing.active_children() if p not in before)
+      if not isinstance(error, (EOFError, ConnectionError)):
+        raise
       raise errors.UserError(
         f'{name}: a process ended while it made its environment; what it '
         "printed tells why. Gym.vector = 'sync' makes them all in this one."
       ) from error
+    # Whoever forgets to close them would wait for ever: multiprocessing's own
+    # end asks by SIGTERM, which they leave to their starter.
+    atexit.register(self._kill)
     # Each process's end of the pipe, to be asked whether there is an answer.
     self._polls = []
     for pipe in self._vector.parent_pipes:
@@ -116,13 +126,13 @@ class AsyncVector(gym_vector.Vector):
     deadline = time.monotonic() + FAREWELL
     for process in self._vector.processes:
       process.join(max(0.0, deadline - time.monotonic()))
-    left = [each for each in self._vector.processes if each.is_alive()]
-    for process in left:
-      process.kill()
-    for process in left:
-      process.join(1.0)
+    self._kill()
+    atexit.unregister(self._kill)
     for pipe in pipes:
       pipe.close()
+
+  def _kill(self):
+    _kill(self._vector.processes)
 
   def _wait(self, giver):
     """Returns when every process has answered; says which one hangs."""
@@ -172,6 +182,15 @@ class AsyncVector(gym_vector.Vector):
     return answers.place(number, self.num_envs, self._steps)
 
 
+def _kill(processes):
+  """Ends processes that have not ended by themselves."""
+  left = [each for each in processes if each.is_alive()]
+  for process in left:
+    process.kill()
+  for process in left:
+    process.join(1.0)
+
+
 @contextlib.contextmanager
 def _safe_path() -> Iterator[None]:
   """Has processes that are started here not look in the current folder first.
@@ -204,6 +223,7 @@ class _Remote(gymnasium.Wrapper):
     number: int,
     num_envs: int,
     stored: gymnasium.spaces.Box,
+    spaces: tuple[gymnasium.Space, gymnasium.Space],
     channels_first: bool,
     starter: int,
   ):
@@ -215,6 +235,7 @@ class _Remote(gymnasium.Wrapper):
       number: Which one it is, from 0 on.
       num_envs: Of how many.
       stored: The space of observations as they are delivered.
+      spaces: Of observations and actions of the first environment.
       channels_first: Whether its images are to be transposed.
       starter: The process that asked for it, which makes one too, to look at.
     """
@@ -222,6 +243,8 @@ class _Remote(gymnasium.Wrapper):
       signals.leave_to_starter()
     super().__init__(maker())
     self._maker, self._fresh = maker, True
+    self._place = name, number, num_envs
+    self._spaces = spaces
     self._answers = answers.Answers(
       name,
       self.env.observation_space,
@@ -230,7 +253,8 @@ class _Remote(gymnasium.Wrapper):
       num_envs=num_envs,
       channels_first=channels_first,
     )
-    self.observation_space = stored
+    # What is not alike is told at the reset, by a sentence.
+    self.observation_space, self.action_space = stored, spaces[1]
 
   def reset(self, *, seed=None, options=None):
     """Makes the environment anew, if it gets a seed, and begins an episode."""
@@ -239,6 +263,8 @@ class _Remote(gymnasium.Wrapper):
         self.env.close()
         self.env = self._maker()
       self._fresh = False
+      spaces = self.env.observation_space, self.env.action_space
+      gym_vector.require_alike(*self._place, self._spaces, spaces)
       return self._answers.reset(self.env, seed), {}
     except BaseException as error:
       return self._nothing(), self._failure('reset', error)

@@ -86,6 +86,34 @@ class Vector(base.VectorEnvironment):
     return taken
 
 
+def require_alike(
+  name: str,
+  number: int,
+  num_envs: int,
+  first: Sequence[gymnasium.Space[Any]],
+  spaces: Sequence[gymnasium.Space[Any]],
+) -> None:
+  """Refuses an environment whose spaces are not those of the first one.
+
+  Args:
+    name: What errors call it.
+    number: Which one it is, from 0 on.
+    num_envs: Of how many.
+    first: Spaces of the first environment's observations and actions.
+    spaces: Its own.
+
+  Raises:
+    UserError: If they differ, though all have one name.
+  """
+  for expected, found in zip(first, spaces, strict=True):
+    if expected != found:
+      raise errors.UserError(
+        f'{name} has {found} in environment {number + 1} of {num_envs}, and '
+        f'{expected} in the first. All must have the same spaces: mend the '
+        'environment.'
+      )
+
+
 class GymVector(Vector):
   """Gymnasium environments in lockstep, with autoreset within the step."""
 
@@ -140,16 +168,9 @@ class GymVector(Vector):
     return observation
 
   def _require_alike(self):
-    """Refuses environments whose spaces differ, though they have one name."""
     spaces = [(env.observation_space, env.action_space) for env in self._envs]
     for i, others in enumerate(spaces):
-      for first, other in zip(spaces[0], others, strict=True):
-        if first != other:
-          raise errors.UserError(
-            f'{self.name} has {other} in environment {i + 1} of '
-            f'{self.num_envs}, and {first} in the first. All must have the '
-            'same spaces: mend the environment.'
-          )
+      require_alike(self.name, i, self.num_envs, spaces[0], others)
 
   def step(self, actions: np.ndarray) -> base.TimeStep:
     """Steps every environment; see the base class."""

@@ -132,10 +132,12 @@ class PrioritizedReplay(uniform.UniformReplay):
     Of several for one transition, the largest holds. Those of slots in which
     no valid transition begins (any more) change nothing.
     """
-    if priority.shape != index.shape:
+    given = getattr(priority, 'shape', None)
+    if given != index.shape:
+      shown = type(priority).__name__ if given is None else given
       raise errors.UserError(
         f'Agent.update must return a priority for each transition, of shape '
-        f'{index.shape}, and it gave {priority.shape}. Mend the agent.'
+        f'{index.shape}, and it gave {shown}. Mend the agent.'
       )
     # Below or above these, sums of them would not be what they should.
     high = _FLOAT.max / ring.tree.levels[0].size

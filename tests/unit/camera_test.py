@@ -216,6 +216,18 @@ def test_what_can_not_be_drawn_is_told():
     camera.shoot(moment())
 
 
+@pytest.mark.parametrize('height', [50, 500])
+def test_another_film_may_have_another_size(height):
+  camera, _ = make(state=jnp.ones(()))
+  first = camera.shoot(moment())
+  camera.begin(jnp.ones(()), KEY)
+  camera._environments.image = np.zeros((height, 80, 3), np.uint8)
+  assert camera.shoot(moment()).shape[0] >= height
+  camera.begin(jnp.ones(()), KEY)
+  camera._environments.image = np.full((100, 80, 3), 200, np.uint8)
+  np.testing.assert_array_equal(camera.shoot(moment()), first)
+
+
 @pytest.mark.parametrize('panel', [True, False])
 @pytest.mark.parametrize('height', [99, 101, 200])
 def test_an_image_of_another_size_than_the_first_is_told(panel, height):

@@ -20,8 +20,10 @@ from dopamine_jax.environments import gym
 from dopamine_jax.environments import gym_async
 
 MODULE = 'tests.unit.gym_async_test'
-SHARED, BROKEN = (f'{MODULE}:AsyncTest/{n}-v0' for n in ('Shared', 'Broken'))
-IMAGES = f'{MODULE}:AsyncTest/Images-v0'
+SHARED, BROKEN, IMAGES, SIGNALLING, UNLIKE = (
+  f'{MODULE}:AsyncTest/{name}-v0'
+  for name in ('Shared', 'Broken', 'Images', 'Signalling', 'Unlike')
+)
 
 
 class Shared(gymnasium.Env):
@@ -76,6 +78,15 @@ ENDS = {
 }
 
 
+class Signalling(Shared):
+  """Sends a signal to the whole group while a process makes it."""
+
+  def __init__(self, number):
+    super().__init__()
+    if multiprocessing.parent_process():  # not the one that is looked at
+      os.killpg(0, getattr(signal, number))
+
+
 class Broken(Shared):
   """Ends badly, in its second step or in a later reset, if seeded with 1."""
 
@@ -112,7 +123,22 @@ class Images(gymnasium.Env):
     return self.np_random.integers(256, size=(3, 8, 6), dtype=np.uint8)
 
 
-for kind in (Shared, Broken, Images):
+class Unlike(Shared):
+  """The second one has other spaces, or can't be made."""
+
+  def __init__(self, quantity):
+    super().__init__()
+    name = multiprocessing.current_process().name
+    if name.endswith('-1'):  # as Gymnasium calls its workers
+      if quantity == 'action':
+        self.action_space = gymnasium.spaces.Box(-2, 6, (2,), np.float32)
+      elif quantity == 'observation':
+        self.observation_space = gymnasium.spaces.Box(-1, 1, (5,), np.float64)
+      else:
+        raise RuntimeError('no licence')
+
+
+for kind in (Shared, Broken, Images, Signalling, Unlike):
   if f'AsyncTest/{kind.__name__}-v0' not in gymnasium.registry:
     gymnasium.register(
       f'AsyncTest/{kind.__name__}-v0', kind, max_episode_steps=4
@@ -301,20 +327,15 @@ if __name__ == '__main__':
 """
 
 MAKING = f"""
-import os
-import signal
 import sys
-import threading
 
 from dopamine_jax import signals
 from dopamine_jax.environments import gym
 
 if __name__ == '__main__':
-  number = getattr(signal, sys.argv[1])
+  kwargs = {{'number': sys.argv[1]}}
   with signals.stop_signals() as stop:
-    for delay in (0.1, 0.3, 0.6):
-      threading.Timer(delay, os.killpg, (0, number)).start()
-    gym.Gym(id={SHARED!r}, vector='async').make(2).close()
+    gym.Gym(id={SIGNALLING!r}, vector='async', kwargs=kwargs).make(2).close()
   print(stop.name)
 """
 
@@ -347,6 +368,7 @@ def test_a_signal_to_the_whole_group_is_for_its_starter_alone(
     capture_output=True,
     text=True,
     start_new_session=True,
+    timeout=300,
   )
   # No traceback of a worker, and nothing of Python's own helpers.
   if script is ENDING:
@@ -354,6 +376,53 @@ def test_a_signal_to_the_whole_group_is_for_its_starter_alone(
     assert done.returncode == 128 + getattr(signal, number)
   else:
     assert (done.stdout, done.stderr) == (f'{number}\n', '')
+
+
+FORGETTING = f"""
+import sys
+
+from dopamine_jax.environments import gym
+
+if __name__ == '__main__':
+  environments = gym.Gym(id={SHARED!r}, vector='async').make(2)
+  environments.reset([0, 1])
+  sys.exit(int(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize('status', [0, 3])
+def test_whoever_forgets_to_close_them_ends_all_the_same(tmp_path, status):
+  file = tmp_path / 'forgetting.py'
+  file.write_text(FORGETTING)
+  done = subprocess.run(
+    [sys.executable, file, str(status)],
+    env={**os.environ, 'PYTHONPATH': os.getcwd()},
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
+  assert (done.returncode, done.stderr) == (status, '')
+
+
+@pytest.mark.parametrize(
+  ('quantity', 'message'),
+  [
+    (
+      'action',
+      r'has Box\(-2.*\(2,\).* in environment 2 of 2, and Box',
+    ),
+    ('observation', r'has Box\(-1.*\(5,\).* in environment 2 of 2, and Box'),
+    ('none', 'a process ended while it made its environment'),
+  ],
+)
+def test_processes_whose_environments_differ_are_told_and_end(
+  quantity, message
+):
+  settings = gym.Gym(id=UNLIKE, vector='async', kwargs={'quantity': quantity})
+  with pytest.raises(errors.UserError, match=message):
+    with contextlib.closing(settings.make(2)) as environments:
+      environments.reset([0, 1])
+  assert not multiprocessing.active_children()
 
 
 def is_running(pid):

@@ -195,22 +195,32 @@ class Learning(dqn.DQN):
       after = after.replace(target_params={})
     if self.kind == 'metrics':
       metrics = [metrics]
-    if self.kind == 'vector':
-      metrics |= {'Q': priorities}
+    odd = {'vector': priorities, 'nothing': None, 'words': 'high', 'tree': {}}
+    if self.kind in odd:
+      metrics |= {'Q': odd[self.kind]}
+    if self.kind == 'list':
+      after = after.replace(optimizer_state=list(after.optimizer_state))
     return after, metrics, priorities
 
 
 @pytest.mark.parametrize(
   ('kind', 'message'),
   [
-    ('three', r'losses must return floats of shape \(32,\), .* float32 \(3,\)'),
-    ('mean', r'gave float32 \(\)\. Mend the agent'),
-    ('column', r'gave float32 \(32, 1\)'),
-    ('integers', r'gave int32 \(32,\)'),
-    ('none', 'gave None'),
-    ('number', r'gave 0\.5 \(float\)'),
+    (
+      'three',
+      r'losses\(\) must be floats of shape \(32,\), .* float32 \(3,\)',
+    ),
+    ('mean', r'is float32 \(\)\. Mend the agent'),
+    ('column', r'is float32 \(32, 1\)'),
+    ('integers', r'is int32 \(32,\)'),
+    ('none', 'is None'),
+    ('number', r'is 0\.5 \(float\)'),
     ('raises', r'update fails: RuntimeError: boom, raised by .*_test.py, line'),
-    ('two', 'must return a state, metrics and priorities'),
+    ('two', 'a state, metrics and priorities, and it gave tuple of 2'),
+    ('list', 'has other containers'),
+    ('nothing', 'scalar metrics, and its Q is None'),
+    ('words', r'scalar metrics, and its Q is .high. \(str\)'),
+    ('tree', 'scalar metrics, and its Q is {'),
     ('state', r'state\.updates was int32 \(\) and is now float32 \(\)'),
     ('less', r'state\.target_params.* and is now not there'),
     ('metrics', 'must return metrics by name, a dict'),
@@ -281,6 +291,6 @@ def test_actions_of_another_shape_or_type_are_refused_at_the_start(
 
 def test_priorities_of_another_shape_are_refused():
   replay = prioritized.PrioritizedReplay(n_step=1, gamma=0.9, stack=1)
-  for priority in (jnp.zeros(()), jnp.zeros((4, 1))):
+  for priority in (jnp.zeros(()), jnp.zeros((4, 1)), None, [0.0] * 4):
     with pytest.raises(errors.UserError, match=r'priority .* shape \(4,\)'):
       replay.reprioritize(None, jnp.zeros(4, jnp.int32), priority)

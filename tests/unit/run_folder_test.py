@@ -289,6 +289,8 @@ def test_a_checkpoint_of_another_run_is_never_gone_on_from(
     CONFIG.replace('= 3', '= 2'),
     '# a title\n\n' + CONFIG,
     CONFIG + 'runner.Runner.videos = True\n',
+    'import mine\nfrom other.place import thing\n' + CONFIG,
+    CONFIG.replace('\n', '\r\n').replace('= 3', '= 7'),
   ],
 )
 def test_one_whose_settings_decide_the_same_results_is(tmp_path, config):

@@ -99,6 +99,14 @@ def test_an_interrupt_that_nobody_sent_is_told(handling):
   assert f'raised by {__file__}, line' in str(told.value)
 
 
+def test_where_a_library_took_ctrl_c_back_it_is_the_users():
+  with pytest.raises(KeyboardInterrupt):
+    with signals.stop_signals():
+      signal.signal(signal.SIGINT, signal.default_int_handler)
+      os.kill(os.getpid(), signal.SIGINT)
+      signal.pause()
+
+
 def test_where_signals_are_another_ones_an_interrupt_passes():
   raised = []
 

@@ -58,6 +58,13 @@ def by_name(optimizer, name):
   return optax.partition({'a': optimizer}, {name: 'a'})
 
 
+class Idle(dqn.DQN):
+  """Its `init` has no use for its optimizer."""
+
+  def init(self, key, observation):
+    return ()
+
+
 def check(owner, last=1_000):
   trials.check(owner, lambda name: last)
 
@@ -164,6 +171,13 @@ def check(owner, last=1_000):
       'steps (1,) for parameters (2,)',
     ),
     (lambda: agent(dqn.DQN, optimizer=stateful((), none, ())), 'a gradient'),
+    (
+      lambda: agent(
+        dqn.DQN,
+        optimizer=by_name(optax.adam(1e-3, mu_dtype='int8'), 'Dense_0'),
+      ),
+      'as int8',
+    ),
     # By names that no parameters have.
     (
       lambda: agent(dqn.DQN, optimizer=by_name(optax.sgd(0.1), 'Dense_7')),
@@ -218,6 +232,7 @@ def test_what_can_not_work_is_refused_with_its_setting(owner, words):
     # By the names of true parameters, which a trial does not have.
     lambda: agent(dqn.DQN, optimizer=by_name(optax.sgd(0.1), 'Dense_0')),
     lambda: agent(sac.SAC, actor_optimizer=NOISY),
+    lambda: agent(Idle, optimizer=by_name(optax.sgd(0.1), 'Dense_7')),
   ],
 )
 def test_what_works_passes(owner):
