@@ -788,9 +788,7 @@ def test_numbers_of_a_run_that_went_back_are_its_own_at_any_moment(
   file = run / 'checkpoints/000008/state.bin'
   file.write_bytes(file.read_bytes()[:-1] + b'!')
   with monkeypatch.context() as patch:
-    die_at(
-      patch, gym_vector.GymVector, 'step', 1
-    )  # of iteration 6's evaluation
+    die_at(patch, csv_file.CSV, 'write', 1)  # of iteration 6's rows
     with pytest.raises(Died):
       run_here(monkeypatch, command(folder, run, 'cartpole'))
   # Though metrics.csv was cut, and run.json had known of more.
