@@ -115,13 +115,12 @@ class SAC(off_policy.OffPolicy):
     return self.reward_scale * batch.reward + batch.discount * value
 
   def losses(self, params, target_params, batch, key):
-    """Returns losses [B] by name, temporal differences [K, B], and metrics.
-
-    Each loss has a gradient by one part of the parameters alone.
-    """
+    """Returns losses [B] by name, temporal differences [K, B], and metrics."""
     target_key, key = jax.random.split(key)
+    # Each loss has a gradient by one part of the parameters alone.
     fixed = jax.lax.stop_gradient(params)
     target = self.targets(fixed, target_params, batch, target_key)
+    outputs.require_floats(self, 'targets()', target, batch.reward.shape)
     q = self.q_values(params['critics'], batch.observation, batch.action)
     td_error = target[None] - q
     policy = self.policy(params['actor'], batch.observation)

@@ -135,9 +135,25 @@ class Camera:
     return slopes / self._brightest
 
 
-def look(agent, state, observation, key, count) -> agent_lib.Outlook:
-  """Returns an agent's outlook in an evaluation's step."""
-  return agent.outlook(state, observation, evaluation.step_key(key, count))
+def look(agent, state, observation, key, count) -> agent_lib.Outlook | None:
+  """Returns an agent's outlook in an evaluation's step.
+
+  Raises:
+    UserError: if it is anything but an Outlook of these observations.
+  """
+  found = agent.outlook(state, observation, evaluation.step_key(key, count))
+  if found is None:
+    return None
+  given, shape = type(found).__name__, (len(observation),)
+  if isinstance(found, agent_lib.Outlook):
+    given = f'a value of shape {jnp.shape(found.value)}'
+  if given != f'a value of shape {shape}':
+    raise errors.UserError(
+      f'{type(agent).__name__}.outlook must return an agent.Outlook with a '
+      f'value of shape {shape}, or None, and it gave {given}. Mend the agent, '
+      'or film with --no-panel.'
+    )
+  return found
 
 
 def derivative(agent, stack, state, observation, key, count) -> jax.Array:
@@ -155,7 +171,13 @@ def derivative(agent, stack, state, observation, key, count) -> jax.Array:
   """
 
   def value(observation):
-    return jnp.sum(look(agent, state, observation, key, count).value)
+    found = look(agent, state, observation, key, count)
+    if found is None:
+      raise errors.UserError(
+        f'{type(agent).__name__}.outlook tells no value, on which --saliency '
+        'depends. Leave --saliency out.'
+      )
+    return jnp.sum(found.value)
 
   slopes = jnp.abs(jax.grad(value)(observation.astype(jnp.float32)))[0]
   if stack > 1:

@@ -28,7 +28,7 @@ from dopamine_jax.environments import native
 LONGEST = 4096
 
 # What may be wrong with an environment's step.
-_OBSERVATION, _ACTION = 1, 2
+_OBSERVATION, _ACTION, _NO_ACTION = 1, 2, 3
 
 
 class Pace:
@@ -65,7 +65,7 @@ class Log(struct.PyTreeNode):
   Attributes:
     reward: float32 [LONGEST, ..., N], raw.
     done: bool, likewise; whether an episode ended by itself.
-    flaw: uint8, likewise; 0, or what was not finite: see `_flaws`.
+    flaw: uint8, likewise; 0, or what was not sound: see `_flaws`.
   """
 
   reward: jax.Array
@@ -209,7 +209,7 @@ class CompiledEngine(engine.Engine):
     return carry.metrics, processes.fetch(finite)
 
   def _require_sound(self, reward, flaw):
-    """Drops the state and raises UserError if a step was not finite.
+    """Drops the state and raises UserError if a step was not sound.
 
     The chunk went on with what it was, so that the state holds it: nobody is to
     save or read it. A metric that is not finite may have come of it.
@@ -221,6 +221,8 @@ class CompiledEngine(engine.Engine):
     step, lane = np.argwhere(bad)[0]
     if flaw[step, lane] == _ACTION:
       raise base.action_not_finite()
+    if flaw[step, lane] == _NO_ACTION:
+      raise base.action_outside(self.environments.action_space)
     quantity = 'observation' if flaw[step, lane] == _OBSERVATION else 'reward'
     raise border.not_finite(
       self.environments, int(lane), self._since_reset + int(step) + 1, quantity
@@ -315,16 +317,20 @@ class CompiledEngine(engine.Engine):
     return carry.replace(state=state, lanes=lanes), step
 
   def _flaws(self, action, step):
-    """Returns what is not finite in a step of each lane; uint8 [..., N]."""
+    """Returns what is not sound in a step of each lane; uint8 [..., N]."""
     shape = step.reward.shape
     flaw = jnp.zeros(shape, jnp.uint8)
     if jnp.issubdtype(step.observation.dtype, jnp.floating):
       sound = _is_finite(step.observation, shape)
       sound &= _is_finite(step.next_observation, shape)
       flaw = jnp.where(sound, flaw, jnp.uint8(_OBSERVATION))
-    if isinstance(self.environments.action_space, gymnasium.spaces.Box):
+    space = self.environments.action_space
+    if isinstance(space, gymnasium.spaces.Box):
       sound = _is_finite(action, shape)
       flaw = jnp.where(sound, flaw, jnp.uint8(_ACTION))
+    else:
+      sound = (action >= 0) & (action < space.n)
+      flaw = jnp.where(sound, flaw, jnp.uint8(_NO_ACTION))
     return flaw
 
   def _learn(self, state, metrics, finite):

@@ -12,6 +12,7 @@ import numpy as np
 from dopamine_jax import devices as devices_lib
 from dopamine_jax import errors
 from dopamine_jax import loop as loop_lib
+from dopamine_jax import outputs
 from dopamine_jax import processes
 from dopamine_jax.environments import base
 from dopamine_jax.environments import border
@@ -120,7 +121,7 @@ class Engine:
     # Where the replay that is held now began; above 0 after a restore without.
     self.replay_began = 0
     self._metric_shapes = None
-    self._init = self._vectorize(self.loop.init)
+    self._init = self._vectorize(self._first_state)
 
   def abstract_state(self) -> loop_lib.TrainingState:
     """Returns the state's shapes, dtypes and places, without making it.
@@ -133,6 +134,11 @@ class Engine:
     act = functools.partial(self.loop.act, behaviour=loop_lib.Behaviour.AGENT)
     jax.eval_shape(self._vectorize(act), shapes.agent, shapes.experience)
     return self.layout.place(shapes)
+
+  def _first_state(self, seed, frame):
+    state = self.loop.init(seed, frame)
+    outputs.require_state(self.loop.agent, state.agent)
+    return state
 
   def init(self):
     """Makes the state before the first step."""

@@ -3,10 +3,13 @@
 import sys
 import traceback
 
-# Code that hands on what somebody's own has done.
+# Code that hands on what somebody's own has done: the framework, and what it is
+# built on.
 _LIBRARIES = {
   *sys.stdlib_module_names,
-  *('dopamine_jax', 'gin', 'gymnasium'),
+  *('dopamine_jax', 'gin', 'gymnasium', 'click', 'rich', 'typer'),
+  *('imageio', 'imageio_ffmpeg', 'matplotlib', 'pandas', 'PIL', 'psutil'),
+  *('tensorboard', 'tensorboardX', 'tensorstore'),
   *('chex', 'distrax', 'flax', 'jax', 'jaxlib', 'ml_dtypes', 'numpy'),
   *('opt_einsum', 'optax', 'rlax', 'scipy', 'tensorflow_probability'),
 }

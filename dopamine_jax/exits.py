@@ -19,6 +19,8 @@ from dopamine_jax import errors
 from dopamine_jax import signals
 
 _PRINTED = (1, 2)  # stdout and stderr
+# A variable of the environment: if set, what is raised is shown whole.
+_TRACEBACK = 'DOPAMINE_JAX_TRACEBACK'
 
 
 def status_of(command: Callable[[], Any], say: Callable[[str], None]) -> int:
@@ -39,6 +41,8 @@ def status_of(command: Callable[[], Any], say: Callable[[str], None]) -> int:
       sys.stdout.flush()
     return status or 0
   except errors.UserError as error:
+    if os.environ.get(_TRACEBACK):
+      raise
     from dopamine_jax import config
 
     say(f'Error: {config.describe(error)}')
@@ -58,7 +62,14 @@ def status_of(command: Callable[[], Any], say: Callable[[str], None]) -> int:
     if hasattr(error, 'show') and hasattr(error, 'exit_code'):
       error.show()
       return error.exit_code
-    raise
+    if not (where := errors.place(error)) or os.environ.get(_TRACEBACK):
+      raise
+    said = f'{type(error).__name__}: {errors.first_line(error).rstrip(".:")}'
+    say(
+      f'Error: {said}, raised by {where}. {_TRACEBACK}=1 before the command '
+      'shows how it came to that.'
+    )
+    return 1
   finally:
     for descriptor in streams:
       os.close(descriptor)

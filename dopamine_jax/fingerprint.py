@@ -9,10 +9,10 @@ import numpy as np
 
 from dopamine_jax import checkpoints as checkpoints_lib
 from dopamine_jax import errors
-from dopamine_jax import identity
 from dopamine_jax import plain_files
 from dopamine_jax import run_folder
 from dopamine_jax.metrics import base
+from dopamine_jax.metrics import csv_file
 
 PARTS = ('parameters', 'optimizer', 'replay', 'counters', 'metrics')
 
@@ -36,7 +36,7 @@ def fingerprint(
   seeds = run_folder.read_facts(folder, say)['seeds']
   checkpoints = checkpoints_lib.Checkpoints(folder, say=say)
   iterations = checkpoints.iterations()
-  identity.require_own(checkpoints, seeds, run_folder.read_config(folder))
+  run_folder.require_own(checkpoints, seeds, run_folder.read_config(folder))
   if not iterations:
     raise errors.UserError(f'{folder} has no checkpoint yet.')
   newest = iterations[-1]
@@ -53,6 +53,10 @@ def fingerprint(
       f'the newest checkpoint, of iteration {newest}, is damaged: {damage}'
     ) from damage
   metrics = folder / 'metrics.csv'
+  if metrics.exists() and (fault := csv_file.altered(metrics)):
+    raise errors.UserError(
+      f'{fault}. Bring back the file that the training wrote.'
+    )
   try:
     _update_metrics(digests['metrics'], metrics, newest)
   except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:

@@ -38,6 +38,7 @@ import optax
 from dopamine_jax import engine as engine_lib
 from dopamine_jax import errors
 from dopamine_jax import inspection
+from dopamine_jax import outputs
 from dopamine_jax import processes
 from dopamine_jax import settings
 from dopamine_jax.replay import prioritized
@@ -277,6 +278,8 @@ def _measure(metrics, loop, state):
   found = {}
   for metric in metrics:
     values = metric.measure(view)
+    name = f'{type(metric).__name__}.measure'
+    outputs.require_scalars(name, values)
     if twice := found.keys() & values.keys():
       raise errors.UserError(
         f'runner.Runner.health measures {", ".join(sorted(twice))} twice; '

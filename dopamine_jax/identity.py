@@ -1,20 +1,16 @@
-"""Whose checkpoints and settings a run's folder holds: its own, or others.
+"""What makes a run the same: its settings and its seeds."""
 
-A run goes on with the settings and seeds that it began with, from checkpoints
-that were saved with them.
-"""
-
-from collections.abc import Callable, Iterator, Sequence
-import contextlib
+from collections.abc import Callable
 import difflib
 import hashlib
+import json
 import pathlib
 import re
 import shlex
 from typing import Any
 
-from dopamine_jax import checkpoints as checkpoints_lib
 from dopamine_jax import errors
+from dopamine_jax import safe_files
 
 # A run may be made longer. It then equals one that was as long from its start,
 # but for a checkpoint and an evaluation at its old end. Histograms and videos
@@ -80,39 +76,26 @@ def require_same(
     )
 
 
-def require_own(
-  checkpoints: checkpoints_lib.Checkpoints,
-  seeds: Sequence[int],
-  config: str | None,
-):
-  """Refuses checkpoints that another run has saved.
+def edited(file: pathlib.Path, config: str) -> str:
+  """Returns how a config.gin differs from what was trained with, or ''.
 
-  They would be read without complaint: parts of two runs, called one. Those of
-  older versions tell their seeds alone.
+  Of older versions' runs, and of a file alone, nobody knows.
 
   Args:
-    checkpoints: of the run's folder.
-    seeds: the run's.
-    config: its operative configuration; None if nobody knows it.
-
-  Raises:
-    UserError: names the checkpoint, and what it has.
+    file: where it lies; `run.json` beside it knows its digest.
+    config: what it says.
   """
-  own = digest(config) if config is not None else None
-  for iteration, saved in readable(checkpoints):
-    theirs = (saved.get('facts') or {}).get('seeds', list(seeds))
-    if theirs != list(seeds):
-      problem = f'seeds {theirs}, not {list(seeds)}'
-    elif own and saved.get('settings', own) != own:
-      problem = 'settings other than those in config.gin'
-    else:
-      continue
-    raise errors.UserError(
-      f'the checkpoint of iteration {iteration} in {checkpoints.folder} is of '
-      f'another run: it was saved with {problem}. Bring back the checkpoints/ '
-      'that belong to config.gin and run.json (a copy that mixed two runs?), '
-      'or undo what was changed in config.gin.'
-    )
+  try:
+    facts = json.loads(safe_files.read_text(file.with_name('run.json'), 10))
+    known = facts['settings']
+  except (
+    *(OSError, ValueError, KeyError, TypeError, RecursionError),
+    errors.UserError,
+  ):
+    return ''
+  if known == digest(config):
+    return ''
+  return f'{file} has other settings than the run was trained with'
 
 
 def digest(config: str) -> str:
@@ -122,18 +105,6 @@ def digest(config: str) -> str:
   """
   lines = [x for x in _comparable(config) if not _IMPORT.match(x)]
   return hashlib.sha256('\n'.join(lines).encode()).hexdigest()
-
-
-def readable(
-  checkpoints: checkpoints_lib.Checkpoints,
-) -> Iterator[tuple[int, dict[str, Any]]]:
-  """Yields each iteration, and what its checkpoint says of the run.
-
-  Those that are damaged are left to whoever restores them.
-  """
-  for iteration in checkpoints.iterations():
-    with contextlib.suppress(checkpoints_lib.Damaged):
-      yield iteration, checkpoints.manifest(iteration).get('run') or {}
 
 
 def _comparable(config):

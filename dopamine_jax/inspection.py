@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dopamine_jax import agent as agent_lib
+from dopamine_jax import errors
 from dopamine_jax import loop as loop_lib
 from dopamine_jax import returns
 
@@ -55,7 +56,16 @@ class View:
   @functools.cached_property
   def anatomy(self) -> dict[str, agent_lib.Anatomy]:
     """See above."""
-    return self.loop.agent.anatomy(self.state.agent)
+    agent = self.loop.agent
+    found = agent.anatomy(self.state.agent)
+    if not isinstance(found, dict) or not all(
+      isinstance(each, agent_lib.Anatomy) for each in found.values()
+    ):
+      raise errors.UserError(
+        f'{type(agent).__name__}.anatomy must return an agent.Anatomy by name, '
+        f'a dict, and it gave {type(found).__name__}. Mend the agent.'
+      )
+    return found
 
   def look(
     self, num_transitions: int, network: str = '', *, target: bool = False

@@ -172,7 +172,7 @@ class Loop:
           key,
           explore=True,
         )
-      outputs.require_actions(
+      action = outputs.require_actions(
         self.agent, action, self.agent.action_space, self.num_envs
       )
     return experience.replace(action=action)

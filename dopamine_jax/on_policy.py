@@ -142,7 +142,9 @@ class OnPolicy(agent_lib.Agent):
 
     def loss_fn(params, batch):
       loss, metrics = self.loss(params, batch, state.updates)
-      return outputs.require_floats(self, 'loss()[0]', loss, ()), metrics
+      outputs.require_floats(self, 'loss()[0]', loss, ())
+      name = f'{type(self).__name__}.loss'
+      return loss, outputs.require_scalars(name, metrics)
 
     params, optimizer_state, metrics = optimization.descend(
       loss_fn,

@@ -116,7 +116,9 @@ def require(
 def require_actions(
   agent: Any, actions: jax.Array, space: gymnasium.Space, num_envs: int
 ) -> jax.Array:
-  """Returns an agent's actions, once shape and type fit; may be traced.
+  """Returns an agent's actions, once shape and kind fit; may be traced.
+
+  They are int32 or float32 then, as replays keep them.
 
   Raises:
     UserError: if they don't.
@@ -124,13 +126,15 @@ def require_actions(
   is_box = isinstance(space, gymnasium.spaces.Box)
   shape = (num_envs, *(space.shape if is_box else ()))
   kind = jnp.floating if is_box else jnp.integer
-  if actions.shape != shape or not jnp.issubdtype(actions.dtype, kind):
+  if not (_is_array(actions) and actions.shape == shape) or not (
+    jnp.issubdtype(actions.dtype, kind)
+  ):
     raise errors.UserError(
       f'{type(agent).__name__}.act must return actions of shape {shape}, '
       f'{"floats" if is_box else "integers"}, for {space}, and it gave '
-      f'{actions.dtype} {actions.shape}. Mend the agent or its network.'
+      f'{_type(actions)}. Mend the agent or its network.'
     )
-  return actions
+  return jnp.asarray(actions, jnp.float32 if is_box else jnp.int32)
 
 
 @contextlib.contextmanager
@@ -174,6 +178,21 @@ def require_floats(
   return given
 
 
+def require_state(agent: Any, state: Any) -> Any:
+  """Returns a state, once it is made of arrays; may be traced.
+
+  Raises:
+    UserError: names what is none.
+  """
+  for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+    if not (_is_array(leaf) or isinstance(leaf, (bool, int, float))):
+      raise errors.UserError(
+        f'{type(agent).__name__}.init must return a state of arrays, and its '
+        f'state{jax.tree_util.keystr(path)} is {_kind(leaf)}. Mend the agent.'
+      )
+  return state
+
+
 def require_update(agent: Any, before: Any, answer: Any) -> tuple:
   """Returns what `Agent.update` gave, once it can be gone on with.
 
@@ -209,19 +228,41 @@ def require_update(agent: Any, before: Any, answer: Any) -> tuple:
       f'{name} must return a state like the one it was given, and it has other '
       'containers (a list for a tuple, say). Mend the agent.'
     )
+  require_scalars(name, metrics)
+  return answer
+
+
+def require_scalars(giver: str, metrics: Any) -> dict[str, Any]:
+  """Returns metrics by name, once each is one real number; may be traced.
+
+  Args:
+    giver: what gave them, for the message.
+    metrics: a dict.
+
+  Raises:
+    UserError: names what is none.
+  """
   if not isinstance(metrics, dict):
     raise errors.UserError(
-      f'{name} must return metrics by name, a dict, and it gave '
-      f'{_type(metrics)}. Mend the agent.'
+      f'{giver} must return metrics by name, a dict, and it gave '
+      f'{_type(metrics)}. Mend it.'
     )
   for metric, value in metrics.items():
-    is_number = isinstance(value, (int, float))
-    if not is_number and getattr(value, 'shape', None) != ():
+    if not (isinstance(metric, str) and metric.isprintable() and metric):
       raise errors.UserError(
-        f'{name} must return scalar metrics, and its {metric} is '
-        f'{_kind(value)}. Mend the agent.'
+        f'{giver} must name its metrics by text, and one is called {metric!r}. '
+        'Mend it.'
       )
-  return answer
+    is_number = isinstance(value, (bool, int, float))
+    is_scalar = _is_array(value) and value.shape == ()
+    if not is_number and not (
+      is_scalar and not jnp.issubdtype(value.dtype, jnp.complexfloating)
+    ):
+      raise errors.UserError(
+        f'{giver} must return scalar metrics, and its {metric} is '
+        f'{_kind(value)}. Mend it.'
+      )
+  return metrics
 
 
 def _told(error):
@@ -231,9 +272,12 @@ def _told(error):
   return f'{type(error).__name__}: {errors.first_line(error).rstrip(".:")}{by}'
 
 
+def _is_array(value):
+  return hasattr(value, 'dtype') and hasattr(value, 'shape')
+
+
 def _is_float(value):
-  is_array = hasattr(value, 'dtype') and hasattr(value, 'shape')
-  return is_array and jnp.issubdtype(value.dtype, jnp.floating)
+  return _is_array(value) and jnp.issubdtype(value.dtype, jnp.floating)
 
 
 def _kind(value):

@@ -12,10 +12,12 @@ import numpy as np
 from dopamine_jax import engine as engine_lib
 from dopamine_jax import errors
 from dopamine_jax import histograms
+from dopamine_jax import outputs
 from dopamine_jax import processes
 from dopamine_jax.metrics import base
 
 _PROGRESS_PERIOD = 0.25  # seconds
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 class Reports:
@@ -69,12 +71,13 @@ class Reports:
   def write(self, iteration: int, statistics: dict[str, np.ndarray]):
     """Writes an iteration's statistics, [S] by name."""
     now, steps = time.time(), self._engine.steps
-    rows = [
+    # A tuple, which no collector can change for those that come after it.
+    rows = tuple(
       base.Statistic(seed, iteration, steps, now, name, float(values[i]))
       for name, values in statistics.items()
       for i, seed in enumerate(self._engine.seeds)
       if not np.isnan(values[i])
-    ]
+    )
     self._latest |= {
       name: float(np.nanmean(values))
       for name, values in statistics.items()
@@ -151,11 +154,18 @@ def of_training(
     lengths[lane // loop.num_envs].append(length)
   finished.clear()
   statistics = summarize('Train', returns, lengths)
+  own = {*statistics, 'Train/AverageStepsPerSecond', 'Train/Updates'}
+  schedules = _schedules(loop.agent, steps)
+  for giver, found in (('update', metrics), ('schedules', schedules)):
+    for name in found:
+      if f'Train/{name}' in own:
+        raise errors.UserError(
+          f'{type(loop.agent).__name__}.{giver} calls a metric {name}, and '
+          f'Train/{name} is measured already. Give it another name.'
+        )
+      own.add(f'Train/{name}')
   statistics |= {f'Train/{name}': value for name, value in metrics.items()}
-  everywhere = {
-    f'Train/{name}': value
-    for name, value in loop.agent.schedules(steps).items()
-  }
+  everywhere = {f'Train/{name}': value for name, value in schedules.items()}
   everywhere['Train/AverageStepsPerSecond'] = rate
   everywhere['System/MemoryGB'] = _peak_memory() / 1e9
   statistics |= {k: np.full(num_seeds, v) for k, v in everywhere.items()}
@@ -167,6 +177,19 @@ def of_training(
   ):
     statistics[name] = processes.fetch(value).reshape(num_seeds)
   return statistics
+
+
+def _schedules(agent, steps):
+  """Returns what an agent's schedules say, once each is a number."""
+  found = agent.schedules(steps)
+  outputs.require_scalars(f'{type(agent).__name__}.schedules', found)
+  for name, value in found.items():
+    if not abs(value) <= _LARGEST:  # NaN isn't, either
+      raise errors.UserError(
+        f'{type(agent).__name__}.schedules gave {name} = {value!r}, which is '
+        'no finite number. Mend the agent.'
+      )
+  return found
 
 
 def summarize(

@@ -8,7 +8,7 @@ of which knows its seeds and versions too. `signature` tells that this user
 trained with this configuration.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import contextlib
 import datetime
 import functools
@@ -78,9 +78,9 @@ def look(
     old_config = _old_config(folder, before) or config
     identity.require_same(folder, old_config, before, config, facts, say)
     _check_progress(folder, before, iterations, say)
-    identity.require_own(checkpoints, facts['seeds'], config)
+    require_own(checkpoints, facts['seeds'], config)
     wanted = re.search(r'Runner\.num_iterations = (\d+)', config)
-    done = max((i for i, _ in identity.readable(checkpoints)), default=0)
+    done = max((i for i, _ in _readable(checkpoints)), default=0)
     if wanted and int(wanted.group(1)) < done:
       raise errors.UserError(
         f'the run in {folder} has done {done} iterations; '
@@ -118,6 +118,42 @@ def claim(
   if signed := signature.of(folder, config, say):
     write(folder / signature.FILE, signed)
   write(folder / 'config.gin', config)
+
+
+def require_own(
+  checkpoints: checkpoints_lib.Checkpoints,
+  seeds: Sequence[int],
+  config: str | None,
+):
+  """Refuses checkpoints that another run has saved.
+
+  They would be read without complaint: parts of two runs, called one. Those of
+  older versions tell their seeds alone.
+
+  Args:
+    checkpoints: of the run's folder.
+    seeds: the run's.
+    config: its operative configuration; None if nobody knows it.
+
+  Raises:
+    UserError: names the checkpoint, and what it has.
+  """
+  own = identity.digest(config) if config is not None else None
+  for iteration, saved in _readable(checkpoints):
+    facts = saved.get('facts') or {}
+    theirs = facts.get('seeds', list(seeds))
+    if theirs != list(seeds):
+      problem = f'seeds {theirs}, not {list(seeds)}'
+    elif own and facts.get('settings', own) != own:
+      problem = 'settings other than those in config.gin'
+    else:
+      continue
+    raise errors.UserError(
+      f'the checkpoint of iteration {iteration} in {checkpoints.folder} is of '
+      f'another run: it was saved with {problem}. Bring back the checkpoints/ '
+      'that belong to config.gin and run.json (a copy that mixed two runs?), '
+      'or undo what was changed in config.gin.'
+    )
 
 
 def add_event(folder: pathlib.Path, kind: str, **details: Any):
@@ -273,10 +309,20 @@ def _checked(facts):
 def _facts_of_checkpoints(folder):
   """Returns an iteration and the facts in its checkpoint, if any has some."""
   checkpoints = checkpoints_lib.Checkpoints(folder)
-  for iteration, saved in reversed(list(identity.readable(checkpoints))):
+  for iteration, saved in reversed(list(_readable(checkpoints))):
     with contextlib.suppress(KeyError, TypeError, ValueError):
       return iteration, _checked(saved['facts'])
   return None, None
+
+
+def _readable(checkpoints):
+  """Yields each iteration, and what its checkpoint says of the run.
+
+  Those that are damaged are left to whoever restores them.
+  """
+  for iteration in checkpoints.iterations():
+    with contextlib.suppress(checkpoints_lib.Damaged):
+      yield iteration, checkpoints.manifest(iteration).get('run') or {}
 
 
 def _old_config(folder, before):

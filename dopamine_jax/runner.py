@@ -148,6 +148,11 @@ class Runner(settings.Settings):
     """Returns the engine that trains these seeds, without a state."""
     agent = self.make_agent(environments)
     replay = agent.make_replay(self.environment.stack)
+    if not isinstance(replay, settings.Settings):
+      raise errors.UserError(
+        f'{type(agent).__name__}.make_replay must return settings of a replay, '
+        f'and it gave {settings.shown(replay)}. Mend the agent.'
+      )
     steps = self.num_iterations * self.training_steps
     trials.check(agent, lambda name: agent.last_count(name, steps))
     trials.check(replay, lambda name: agent.last_count('', steps))
@@ -198,6 +203,14 @@ class Runner(settings.Settings):
       UserError: if a setting, the folder or a checkpoint doesn't fit.
       Stopped: after SIGINT, SIGTERM or SIGHUP.
     """
+    for name, value in (('seed', seed), ('num_seeds', num_seeds)):
+      least = 1 if name == 'num_seeds' else 0
+      if type(value) is not int or value < least:
+        raise errors.UserError(
+          f'{name} = {value!r}; expected a whole number, at least {least}.'
+        )
+    if not isinstance(base_dir, (str, pathlib.Path)):
+      raise errors.UserError(f'base_dir = {base_dir!r}; expected a path.')
     if not 0 <= seed <= seed + num_seeds - 1 < 2**31:
       raise errors.UserError(
         f'seeds {seed} to {seed + num_seeds - 1} are not all from 0 to '

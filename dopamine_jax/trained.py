@@ -20,11 +20,11 @@ from dopamine_jax import config
 from dopamine_jax import engine
 from dopamine_jax import errors
 from dopamine_jax import evaluation
-from dopamine_jax import identity
 from dopamine_jax import loop
 from dopamine_jax import run_folder
 from dopamine_jax import runner as runner_lib
 from dopamine_jax import safe_files
+from dopamine_jax import settings
 from dopamine_jax import streams
 from dopamine_jax import trust
 from dopamine_jax.environments import base
@@ -98,14 +98,20 @@ def load(
     engine.over_seeds(init, len(seeds)), keys if len(seeds) > 1 else keys[0]
   )
   checkpoints = checkpoints_lib.Checkpoints(folder, say=say)
-  identity.require_own(checkpoints, seeds, admitted.text)
+  run_folder.require_own(checkpoints, seeds, admitted.text)
   found = checkpoints.restore_newest({'agent': template})
   if found is None:
     raise errors.UserError(f'{folder} has no checkpoint that can be read yet.')
   iteration, state = found
+  greedy = agent.greedy()
+  if not isinstance(greedy, type(agent)):
+    raise errors.UserError(
+      f'{type(agent).__name__}.greedy must return an agent like itself, and it '
+      f'gave {settings.shown(greedy)}. Mend the agent.'
+    )
   return Trained(
     folder=folder,
-    agent=agent.greedy(),
+    agent=greedy,
     state=state['agent'],
     environment=runner.environment,
     seeds=seeds,

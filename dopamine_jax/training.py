@@ -114,6 +114,7 @@ class Training:
       'seeds': list(self.seeds),
       'versions': provenance.versions() | self.engine.layout.versions(),
       'title': config.title(),
+      'settings': identity.digest(self.config),
     }
     iterations, before = run_folder.look(
       *(self.folder, self.checkpoints, self.config, self.facts),
@@ -324,7 +325,6 @@ class Training:
         with_replay=self.runner.checkpoint_replay,
         run={
           'facts': self.facts,
-          'settings': identity.digest(self.config),
           'statistics': {
             name: [float(value) for value in values]
             for name, values in statistics.items()

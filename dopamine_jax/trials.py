@@ -51,6 +51,11 @@ def check(owner: settings.Settings, last_count: Callable[[str], int]):
   for field in dataclasses.fields(owner):
     value = getattr(owner, field.name)
     last = last_count(field.name)
+    if type(last) is not int or last < 0:
+      raise errors.UserError(
+        f'{type(owner).__name__}.last_count must return a count, and it gave '
+        f'{last!r} for {field.name}. Mend the agent.'
+      )
     counts = np.array([0, last // 2, last], np.int32)
     if isinstance(value, (optax.GradientTransformation, optax.MultiSteps)):
       _check_optimizer(owner, field.name, value, counts)

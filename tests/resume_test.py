@@ -5,6 +5,7 @@ hits the moment that it names on any machine.
 """
 
 import csv
+import json
 import os
 import pathlib
 import random
@@ -24,7 +25,6 @@ from dopamine_jax import evaluation
 from dopamine_jax import fingerprint as fingerprint_lib
 from dopamine_jax import run_folder
 from dopamine_jax import training
-from dopamine_jax.analysis import runs
 from dopamine_jax.environments import gym_vector
 from dopamine_jax.metrics import base
 from dopamine_jax.metrics import csv_file
@@ -269,7 +269,7 @@ def kill_at(folder, name, number, words):
   return result
 
 
-class Died(Exception):
+class Died(BaseException):  # which no handler of errors takes
   """Ends a run in this process as abruptly as can be."""
 
 
@@ -792,7 +792,7 @@ def test_numbers_of_a_run_that_went_back_are_its_own_at_any_moment(
     with pytest.raises(Died):
       run_here(monkeypatch, command(folder, run, 'cartpole'))
   # Though metrics.csv was cut, and run.json had known of more.
-  assert runs.altered(run / 'metrics.csv') == ''
+  assert csv_file.altered(run / 'metrics.csv') == ''
   assert run_here(monkeypatch, command(folder, run, 'cartpole')) == 0
   shutil.rmtree(run / 'checkpoints/000008.set-aside-1')
   assert_equal_runs(run, never_stopped())
@@ -922,6 +922,15 @@ def test_the_fingerprint_sees_each_metric_and_no_timing(
 ):
   shutil.copytree(never_stopped(), tmp_path / 'run')
   file = tmp_path / 'run/metrics.csv'
+  text = file.read_text()
+  file.write_text(text.replace('Train/Loss', 'Train/Lass', 1))
+  with pytest.raises(errors.UserError, match='is not what the training wrote'):
+    fingerprint_lib.fingerprint(tmp_path / 'run')
+  file.write_text(text)
+  # Of a run that does not know what it wrote.
+  facts = json.loads((tmp_path / 'run/run.json').read_text())
+  del facts['progress']['written']
+  (tmp_path / 'run/run.json').write_text(json.dumps(facts))
   original, expected = (
     file.read_text(),
     fingerprint_lib.fingerprint(never_stopped()),

@@ -1,6 +1,7 @@
 """Which runs are one experiment, and what to call it."""
 
 from collections.abc import Callable, Sequence
+import os
 import pathlib
 from typing import NamedTuple
 
@@ -81,7 +82,7 @@ def differences(groups: Sequence[Group]) -> dict[str, list[str]]:
 def split(argument: str) -> tuple[str | None, pathlib.Path]:
   """Returns NAME (or None) and PATH; a path that is there may hold a '='."""
   name, equals, path = argument.partition('=')
-  if not equals or '/' in name or pathlib.Path(argument).exists():
+  if not equals or '/' in name or os.path.exists(argument):
     return None, pathlib.Path(argument)
   if not name or not path:
     raise errors.UserError(f'{argument}: expected PATH or NAME=PATH.')

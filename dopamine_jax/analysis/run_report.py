@@ -9,6 +9,7 @@ import csv
 import io
 import itertools
 import json
+import os
 import pathlib
 import re
 from typing import Any, NamedTuple
@@ -17,12 +18,14 @@ import numpy as np
 import pandas as pd
 
 from dopamine_jax import errors
+from dopamine_jax import identity
 from dopamine_jax import safe_files
 from dopamine_jax import texts
 from dopamine_jax.analysis import curves as curves_lib
 from dopamine_jax.analysis import groups as groups_lib
 from dopamine_jax.analysis import runs as runs_lib
 from dopamine_jax.metrics import base
+from dopamine_jax.metrics import csv_file
 
 RETURNS = ('Train/AverageReturns', 'Eval/AverageReturns')
 _KNOWN = ('dopamine_jax', '__gin__', 'gin', 'jax', 'flax', 'optax', 'rlax')
@@ -124,6 +127,10 @@ def gather(base_dir: str | pathlib.Path) -> Report:
     UserError: if there is no number to draw.
   """
   folder = pathlib.Path(base_dir)
+  if not os.path.isdir(folder):  # pathlib raises where a name is too long
+    raise errors.UserError(
+      f'{folder} is not there. Give the --base_dir of a training.'
+    )
   warnings = []
   table = _numbers(folder, warnings)
   evaluation = _evaluation(folder, warnings)
@@ -156,8 +163,6 @@ def gather(base_dir: str | pathlib.Path) -> Report:
 
 def _nothing(folder, warnings):
   """Says why there is no page."""
-  if not folder.is_dir():
-    return f'{folder} is not there. Give the --base_dir of a training.'
   if warnings:
     return '\n'.join(warnings)
   if (folder / 'config.gin').exists():
@@ -181,11 +186,11 @@ def _numbers(folder, warnings):
   empty = pd.DataFrame(columns=columns).astype({'value': float})
   path = folder / 'metrics.csv'
   if not path.exists():
-    if folder.is_dir() and (folder / 'evaluation.csv').exists():
+    if (folder / 'evaluation.csv').exists():
       warnings.append('There is no metrics.csv, and so no curve.')
     return empty
   try:
-    if fault := runs_lib.altered(path):
+    if fault := csv_file.altered(path):
       warnings.append(f'{fault}: what follows is of what is there.')
     return runs_lib.read_table(path)
   except errors.UserError as error:
@@ -274,7 +279,10 @@ def _facts(folder, warnings):
 
 def _config(folder, warnings):
   try:
-    return safe_files.read_text(folder / 'config.gin', runs_lib.MAX_TEXT)
+    text = safe_files.read_text(folder / 'config.gin', runs_lib.MAX_TEXT)
+    if fault := identity.edited(folder / 'config.gin', text):
+      warnings.append(f'{fault}: undo what was changed in it.')
+    return text
   except FileNotFoundError:
     warnings.append(
       'There is no config.gin: neither agent nor environment are known, and '

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import hashlib
 import io
-import json
 import os
 import pathlib
 import re
@@ -12,10 +11,12 @@ from typing import NamedTuple
 import pandas as pd
 
 from dopamine_jax import errors
+from dopamine_jax import identity
 from dopamine_jax import safe_files
 from dopamine_jax import texts
 from dopamine_jax.analysis import dopamine_files
 from dopamine_jax.metrics import base
+from dopamine_jax.metrics import csv_file
 
 COLUMNS = [
   *('run', 'config', 'agent', 'game', 'seed', 'iteration', 'agent_steps'),
@@ -101,7 +102,7 @@ def find(
 ) -> list[Run]:
   """Returns all runs below a folder, ordered by path; see `load`."""
   root = pathlib.Path(base_dir)
-  if not root.exists():
+  if not os.path.exists(root):  # pathlib raises where a name is too long
     raise errors.UserError(f'{root} is not there. Give the folder of a run.')
   found, faults = [], []
   for path, read in _sources(root):
@@ -165,7 +166,7 @@ def _refuse_folder(path):
 
 def _read_csv(path):
   """Yields the fields of the one `Run` that a metrics.csv is."""
-  if fault := altered(path):
+  if fault := csv_file.altered(path):
     raise errors.UserError(
       f'{fault}. Bring the whole file back (a copy that was cut short? edited '
       'by hand?); to compare it as it is, copy it and config.gin into a folder '
@@ -177,35 +178,12 @@ def _read_csv(path):
     text = safe_files.read_text(folder / 'config.gin', MAX_TEXT)
   except FileNotFoundError:
     text = ''
+  if text and (fault := identity.edited(folder / 'config.gin', text)):
+    raise errors.UserError(
+      f'{fault}. Undo what was changed in it; to compare the run under these '
+      'settings, copy both files into a folder without run.json.'
+    )
   yield folder, *identify(text, folder.name), table
-
-
-def altered(path: pathlib.Path) -> str:
-  """Returns how a metrics.csv differs from what the training wrote, or ''.
-
-  Of older versions' runs, and of a file alone, nobody knows.
-
-  Raises:
-    UserError: if it can't be read.
-  """
-  try:
-    # Before the file itself, which a training makes longer first.
-    text = safe_files.read_text(path.with_name('run.json'), MAX_TEXT)
-    written = json.loads(text)['progress']['written']['CSV']
-    size, digest = written['bytes'], written['sha256']
-  except (
-    *(OSError, ValueError, KeyError, TypeError, RecursionError),
-    errors.UserError,
-  ):
-    return ''
-  if type(size) is not int or size < 0:
-    return ''
-  data = safe_files.read(path, MAX_TABLE)[:size]
-  if len(data) < size:
-    return f'{path} has {len(data)} bytes of {size} that the training wrote'
-  if hashlib.sha256(data).hexdigest() != digest:
-    return f'{path} is not what the training wrote'
-  return ''
 
 
 def read_table(path):

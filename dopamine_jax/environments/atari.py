@@ -164,11 +164,10 @@ class AtariVector(base.VectorEnvironment):
       The time step.
 
     Raises:
-      ValueError: For an action that the game doesn't have.
+      UserError: For an action that the game doesn't have.
     """
     actions = np.asarray(actions)
-    if actions.min() < 0 or actions.max() >= self.action_space.n:
-      raise ValueError(f'Actions {actions} outside {self.action_space}.')
+    base.check_actions(self.action_space, actions)
     # ALE gives new arrays at each step, so none of them needs a copy.
     frames, reward, game_over, _, info = self._vector.step(actions)
     if self._screen:

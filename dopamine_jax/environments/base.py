@@ -258,19 +258,25 @@ def as_environments_action(space: gymnasium.Space[Any], action: Any) -> Any:
 
 
 def check_actions(space: gymnasium.Space[Any], actions: np.ndarray) -> None:
-  """Refuses actions that are not finite, which no Box has room for.
+  """Refuses actions that do not exist: not finite, or beyond a Discrete.
+
+  An environment may take one of these for another action.
 
   Args:
     space: that agents act in.
     actions: [N, *action_shape].
 
   Raises:
-    UserError: if one is NaN or infinite.
+    UserError: if there is such an action.
   """
-  if not isinstance(space, gymnasium.spaces.Box):
+  if isinstance(space, gymnasium.spaces.Box):
+    if not is_finite(actions):
+      raise action_not_finite()
     return
-  if not is_finite(actions):
-    raise action_not_finite()
+  # Python's numbers: of few, they take less time than NumPy's functions.
+  numbers = np.ravel(actions).tolist()
+  if min(numbers) < 0 or max(numbers) >= space.n:
+    raise action_outside(space)
 
 
 def is_finite(array: np.ndarray) -> bool:
@@ -292,6 +298,14 @@ def action_not_finite() -> errors.UserError:
     "the agent's action is not finite (NaN or infinity): its policy has "
     'diverged. No checkpoint is made with such an action. Train with a lower '
     'learning rate.'
+  )
+
+
+def action_outside(space: gymnasium.spaces.Discrete) -> errors.UserError:
+  """Returns what to raise where an agent's action is none of a Discrete's."""
+  return errors.UserError(
+    f"the agent's action lies outside {space}, whose actions are 0 to "
+    f'{space.n - 1}. Mend its act.'
   )
 
 
@@ -355,30 +369,3 @@ def check_seeds(seeds: Sequence[int], num_envs: int) -> list[int]:
   if any(not 0 <= seed < 2**31 for seed in checked):
     raise ValueError(f'Seeds {checked}: each must be in [0, 2**31).')
   return checked
-
-
-def check_observation(
-  name: str, space: gymnasium.spaces.Box, observation: Any, giver: str
-) -> None:
-  """Refuses an observation in a trace that its space doesn't describe.
-
-  Whoever stores it would broadcast it or cut it off without a word. A trace
-  knows no values, so that integers must not become narrower at all.
-
-  Args:
-    name: The environment's.
-    space: What it says of its observations.
-    observation: What stands for an array in a trace.
-    giver: What gave it, for the message.
-
-  Raises:
-    UserError: For another shape, or a type of another kind.
-  """
-  given, stored = np.dtype(observation.dtype), space.dtype
-  rule = 'safe' if given.kind in 'iu' and stored.kind in 'iu' else 'same_kind'
-  if observation.shape != space.shape or not np.can_cast(given, stored, rule):
-    raise errors.UserError(
-      f'{name} breaks its word: its observation_space says {stored} '
-      f'{space.shape}, and {giver} gave {given} {observation.shape}. Mend the '
-      'environment.'
-    )

@@ -106,7 +106,7 @@ class Lane(struct.PyTreeNode):
 def begin(environment: Native, seed: jax.Array) -> tuple[Lane, jax.Array]:
   """Returns a lane that depends on `seed` alone, and its first observation."""
   key = jax.random.key(seed)
-  state, observation = environment.reset(jax.random.fold_in(key, 1))
+  state, observation = _reset(environment, jax.random.fold_in(key, 1))
   zero = jnp.zeros((), jnp.int32)
   lane = Lane(state=_strong(state), key=key, count=zero + 1, age=zero)
   return lane, _as_space(environment, observation)
@@ -133,6 +133,11 @@ def advance(
   step_key = jax.random.fold_in(lane.key, 2 * lane.count)
   action = base.as_environments_action(environment.action_space, action)
   outcome = environment.step(lane.state, action, step_key)
+  if not isinstance(outcome, Outcome):
+    raise errors.UserError(
+      f'{type(environment).__name__} breaks its word: step must give an '
+      f'Outcome, and it gave {type(outcome).__name__}. Mend the environment.'
+    )
   age = lane.age + 1
   terminated = _scalar(environment, outcome, 'terminated', bool)
   truncated = _scalar(environment, outcome, 'truncated', bool)
@@ -140,8 +145,8 @@ def advance(
     truncated |= age >= environment.max_steps_per_episode
   done = terminated | truncated
   # Computed at every step and mostly dropped: under vmap a branch would be too.
-  first_state, first_observation = environment.reset(
-    jax.random.fold_in(lane.key, 2 * lane.count + 1)
+  first_state, first_observation = _reset(
+    environment, jax.random.fold_in(lane.key, 2 * lane.count + 1)
   )
   state = _strong(outcome.state)
   first_state = _strong(first_state)
@@ -207,16 +212,14 @@ class NativeVector(base.VectorEnvironment):
       The time step.
 
     Raises:
-      ValueError: For another count, or an action that doesn't exist, which JAX
-        would take for another one.
+      ValueError: For another count.
+      UserError: For an action that doesn't exist, which JAX would take for
+        another one.
     """
     actions = np.asarray(actions)
     if len(actions) != self.num_envs:
       raise ValueError(f'{len(actions)} actions for {self.num_envs} envs.')
     base.check_actions(self.action_space, actions)
-    if isinstance(self.action_space, gymnasium.spaces.Discrete):
-      if actions.min() < 0 or actions.max() >= self.action_space.n:
-        raise ValueError(f'Actions {actions} outside {self.action_space}.')
     self._lanes, step = self._advance(self._lanes, actions)
     step = jax.tree.map(np.array, step)
     if not (step.terminated | step.truncated).any():
@@ -242,6 +245,18 @@ def _check_dtype(name, dtype):
     )
 
 
+def _reset(environment, key):
+  """Returns the state and observation that an environment begins with."""
+  answer = environment.reset(key)
+  if not isinstance(answer, tuple) or len(answer) != 2:
+    raise errors.UserError(
+      f'{type(environment).__name__} breaks its word: reset must give a state '
+      f'and an observation, and it gave {type(answer).__name__}. Mend the '
+      'environment.'
+    )
+  return answer
+
+
 def _strong(state):
   """Returns the state's numbers as arrays whose types yield to no other.
 
@@ -259,7 +274,8 @@ def _strong(state):
 def _check_states(environment, first, later):
   """Refuses states of two kinds: one would be cast to the other, or not fit."""
   kinds = [jax.tree.map(jax.typeof, state) for state in (first, later)]
-  if kinds[0] != kinds[1]:
+  structures = [jax.tree.structure(state) for state in (first, later)]
+  if structures[0] != structures[1] or kinds[0] != kinds[1]:
     raise errors.UserError(
       f'{type(environment).__name__} has states of two kinds: reset gives '
       f'{kinds[0]}, and step gives {kinds[1]}. Mend the environment.'
@@ -267,9 +283,28 @@ def _check_states(environment, first, later):
 
 
 def _as_space(environment, observation):
-  """Returns the observation in its space's type; its shape must be right."""
+  """Returns the observation in its space's type, if that describes it.
+
+  Whoever stores it would broadcast it or cut it off without a word. A trace
+  knows no values, so that integers must not become narrower at all.
+  """
   space = environment.observation_space
-  base.check_observation(type(environment).__name__, space, observation, 'it')
+  dtype = getattr(observation, 'dtype', None)
+  given = type(observation).__name__
+  if dtype is not None:
+    given = f'{np.dtype(dtype)} {observation.shape}'
+    is_whole = np.dtype(dtype).kind in 'iu' and space.dtype.kind in 'iu'
+    rule = 'safe' if is_whole else 'same_kind'
+  if (
+    dtype is None
+    or observation.shape != space.shape
+    or not np.can_cast(dtype, space.dtype, rule)
+  ):
+    raise errors.UserError(
+      f'{type(environment).__name__} breaks its word: its observation_space '
+      f'says {space.dtype} {space.shape}, and it gave {given}. Mend the '
+      'environment.'
+    )
   return observation.astype(space.dtype)
 
 

@@ -4,14 +4,17 @@ from collections.abc import Iterable, Sequence
 import csv
 import hashlib
 import io
+import json
 import os
 import pathlib
 from typing import Any
 
 from dopamine_jax import errors
 from dopamine_jax import plain_files
+from dopamine_jax import safe_files
 from dopamine_jax.metrics import base
 
+_MAX_TEXT, _MAX_TABLE = 10, 1_000  # MB of run.json, and of a table
 _HEADER = list(base.Statistic._fields)
 
 
@@ -53,12 +56,15 @@ class CSV(base.Collector):
       s._replace(wall_time=float(s.wall_time), value=float(s.value))
       for s in statistics
     )
-    if not os.path.exists(self._path) or not os.path.samestat(
-      os.stat(self._path), os.fstat(self._file.fileno())
+    ours = os.fstat(self._file.fileno())
+    if (
+      not os.path.exists(self._path)
+      or not os.path.samestat(os.stat(self._path), ours)
+      or ours.st_size != self._size
     ):
       raise errors.UserError(
-        f'{self._path} was removed or replaced while the training wrote it. '
-        'Bring the file back, then run the same command to go on.'
+        f'{self._path} was removed, replaced or changed while the training '
+        'wrote it. Bring the file back, then run the same command to go on.'
       )
     data = _text(rows).encode()
     _write(self._file, data)
@@ -72,6 +78,34 @@ class CSV(base.Collector):
   def close(self) -> None:
     """Closes the file."""
     self._file.close()
+
+
+def altered(path: pathlib.Path) -> str:
+  """Returns how a metrics.csv differs from what the training wrote, or ''.
+
+  Of older versions' runs, and of a file alone, nobody knows.
+
+  Raises:
+    UserError: if it can't be read.
+  """
+  try:
+    # Before the file itself, which a training makes longer first.
+    text = safe_files.read_text(path.with_name('run.json'), _MAX_TEXT)
+    written = json.loads(text)['progress']['written']['CSV']
+    size, digest = written['bytes'], written['sha256']
+  except (
+    *(OSError, ValueError, KeyError, TypeError, RecursionError),
+    errors.UserError,
+  ):
+    return ''
+  if type(size) is not int or size < 0:
+    return ''
+  data = safe_files.read(path, _MAX_TABLE)[:size]
+  if len(data) < size:
+    return f'{path} has {len(data)} bytes of {size} that the training wrote'
+  if hashlib.sha256(data).hexdigest() != digest:
+    return f'{path} is not what the training wrote'
+  return ''
 
 
 def _kept(path: pathlib.Path, run: base.Run) -> bytes:

@@ -16,6 +16,7 @@ import pytest
 
 from dopamine_jax import analysis
 from dopamine_jax import errors
+from dopamine_jax import identity
 from dopamine_jax.analysis import baselines
 from dopamine_jax.analysis import games
 from dopamine_jax.analysis import log_pickle
@@ -212,6 +213,35 @@ def test_a_run_whose_numbers_are_not_the_trainings_is_left_out(
   (folder / 'metrics.csv').write_text(text)
   (folder / 'run.json').unlink()
   assert all('the training' not in line for line in read(tmp_path)[1])
+
+
+@pytest.mark.parametrize(
+  ('old', 'new', 'is_same'),
+  [
+    ('n_step = 3', 'n_step = 1', False),
+    ('num_iterations = 9', 'num_iterations = 12', True),
+    ('# Parameters', '# Settings', True),
+  ],
+)
+def test_a_run_whose_settings_were_edited_is_left_out(
+  tmp_path, old, new, is_same
+):
+  make_run(tmp_path / 'good')
+  folder = make_run(tmp_path / 'changed')
+  facts = {'settings': identity.digest(CONFIG)}
+  (folder / 'run.json').write_text(json.dumps(facts))
+  assert not read(tmp_path)[1]
+  assert old in CONFIG
+  (folder / 'config.gin').write_text(CONFIG.replace(old, new))
+  said = read(tmp_path)[1]
+  if is_same:
+    assert not said
+    return
+  (line,) = said
+  assert 'has other settings than the run was trained with' in line
+  # The remedy that is named.
+  (folder / 'run.json').unlink()
+  assert not read(tmp_path)[1]
 
 
 def test_rows_behind_what_is_noted_are_of_a_training_that_goes_on(tmp_path):

@@ -379,7 +379,7 @@ def test_ale_missing_is_said(monkeypatch):
 def test_an_action_that_a_game_lacks_raises_and_does_not_hang(action):
   with make(2) as env:
     env.reset([0, 1])
-    with pytest.raises(ValueError, match='outside'):
+    with pytest.raises(errors.UserError, match='outside'):
       env.step(np.array([0, action]))
 
 

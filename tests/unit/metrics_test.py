@@ -287,7 +287,18 @@ class TestCSV:
     path.rename(tmp_path / 'moved.csv')
     if change == 'replaced':  # as editors do when they save
       path.write_bytes((tmp_path / 'moved.csv').read_bytes())
-    with pytest.raises(errors.UserError, match='removed or replaced'):
+    with pytest.raises(errors.UserError, match='removed, replaced or changed'):
+      collector.write([make_statistic(2, 2.0)])
+    collector.close()
+
+  @pytest.mark.parametrize('change', [b'', b'more', None])
+  def test_a_file_that_others_write_into_is_told(self, tmp_path, change):
+    collector, path = csv_file.CSV(), tmp_path / 'metrics.csv'
+    collector.open(make_run(tmp_path))
+    collector.write([make_statistic(1, 1.0)])
+    with open(path, 'ab' if change else 'wb') as stream:
+      stream.write(change or b'')
+    with pytest.raises(errors.UserError, match='replaced or changed'):
       collector.write([make_statistic(2, 2.0)])
     collector.close()
 

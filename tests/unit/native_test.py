@@ -390,7 +390,7 @@ def test_a_wrong_number_of_actions_or_seeds_raises():
 def test_an_action_that_does_not_exist_raises(action):
   vector = make(2)
   vector.reset([1, 2])
-  with pytest.raises(ValueError, match=r'outside Discrete\(5\)'):
+  with pytest.raises(errors.UserError, match=r'outside Discrete\(5\)'):
     vector.step(np.array([0, action]))
 
 

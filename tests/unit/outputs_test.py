@@ -252,6 +252,22 @@ def test_what_the_frameworks_own_agent_raises_is_no_users_mistake():
     exec("with outputs.telling(agent, 'update'):\n  1 / 0", names)
 
 
+class Targets(sac.SAC):
+  """Its critics are to say one number for a whole batch."""
+
+  def targets(self, params, target_params, batch, key):
+    return super().targets(params, target_params, batch, key)[0]
+
+
+def test_targets_that_would_be_broadcast_are_refused():
+  agent = Targets(observation_space=OBSERVATIONS, action_space=BOX)
+  loop = loop_lib.Loop(agent, agent.make_replay(1), None, 1, 2)
+  state = jax.eval_shape(loop.init, 0, jnp.zeros((2, 4)))
+  message = r'Targets.targets\(\) must be floats of shape \(256,\)'
+  with pytest.raises(errors.UserError, match=message):
+    jax.eval_shape(loop.learn, state)
+
+
 class Answering(dqn.DQN):
   """Its actions are no such actions."""
 

@@ -28,9 +28,9 @@ def write(folder, facts, config=CONFIG):
 
 
 def save(folder, iteration, previous=None, facts=FACTS, config=None):
-  run = {'facts': facts}
   if config is not None:
-    run['settings'] = identity.digest(config)
+    facts = {**facts, 'settings': identity.digest(config)}
+  run = {'facts': facts}
   checkpoints_lib.Checkpoints(folder).save(
     iteration, {'a': np.zeros(2, np.int32)}, previous=previous, run=run
   )

@@ -9,6 +9,8 @@ import threading
 
 import pytest
 
+from dopamine_jax import cli
+from dopamine_jax import config
 from dopamine_jax import errors
 from dopamine_jax import exits
 from dopamine_jax import plain_files
@@ -200,9 +202,50 @@ def test_each_end_has_its_status(command, status, words):
   assert bool(said) == bool(words)
 
 
+def of_the_framework(code):
+  """Returns a command that is not the user's own code."""
+  names = {'__name__': 'dopamine_jax.anything'}
+  exec(f'def command():\n  {code}', names)
+  return names['command']
+
+
+def test_what_is_no_mistake_is_shown_whole_through_the_command_line(
+  monkeypatch,
+):
+  monkeypatch.setattr(sys, 'argv', ['dopamine-jax', 'configs'])
+  monkeypatch.setattr(config, 'shipped', of_the_framework('1 / 0'))
+  with pytest.raises(ZeroDivisionError):  # though typer calls it
+    cli.main()
+
+
 def test_what_is_no_mistake_of_the_user_is_shown_whole():
   with pytest.raises(ZeroDivisionError):
-    exits.status_of(lambda: 1 / 0, print)
+    exits.status_of(of_the_framework('1 / 0'), print)
+
+
+@pytest.mark.parametrize(
+  ('error', 'words'),
+  [
+    (
+      ZeroDivisionError('by 0\nand more'),
+      'Error: ZeroDivisionError: by 0, raised',
+    ),
+    (SystemExit(0), 'Error: SystemExit: 0, raised by '),
+    (SystemExit(), 'Error: SystemExit: SystemExit, raised by '),
+  ],
+)
+def test_what_a_users_code_raises_is_told_with_its_place(
+  monkeypatch, error, words
+):
+  said = []
+  monkeypatch.delenv('DOPAMINE_JAX_TRACEBACK', raising=False)
+  assert exits.status_of(failing(error), said.append) == 1
+  assert words in said[0] and f'{__file__}, line' in said[0]
+  monkeypatch.setenv('DOPAMINE_JAX_TRACEBACK', '1')
+  with pytest.raises(type(error)):
+    exits.status_of(failing(error), said.append)
+  with pytest.raises(errors.UserError):
+    exits.status_of(failing(errors.UserError('no')), said.append)
 
 
 @contextlib.contextmanager
@@ -253,4 +296,4 @@ def test_where_nobody_reads_it_is_quiet_and_ends_as_by_sigpipe(
 
 def test_another_pipe_that_breaks_is_no_reader_of_ours():
   with pytest.raises(BrokenPipeError):
-    exits.status_of(failing(BrokenPipeError('of a worker')), print)
+    exits.status_of(of_the_framework('raise BrokenPipeError'), print)
