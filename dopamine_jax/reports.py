@@ -42,6 +42,7 @@ class Reports:
     self._folder = None
     self._failed: list[base.Collector] = []
     self._latest: dict[str, float] = {}
+    _schedules(engine.loop.agent, 0)  # which is seen before anything is trained
     self._next_progress = 0.0
 
   def add_histograms(self):
@@ -186,8 +187,8 @@ def _schedules(agent, steps):
   for name, value in found.items():
     if not abs(value) <= _LARGEST:  # NaN isn't, either
       raise errors.UserError(
-        f'{type(agent).__name__}.schedules gave {name} = {value!r}, which is '
-        'no finite number. Mend the agent.'
+        f'{type(agent).__name__}.schedules gave {name} = {value!r:.40}, which '
+        'is no finite number. Mend the agent.'
       )
   return found
 
