@@ -144,10 +144,12 @@ def look(agent, state, observation, key, count) -> agent_lib.Outlook | None:
   found = agent.outlook(state, observation, evaluation.step_key(key, count))
   if found is None:
     return None
-  given, shape = type(found).__name__, (len(observation),)
-  if isinstance(found, agent_lib.Outlook):
-    given = f'a value of shape {jnp.shape(found.value)}'
-  if given != f'a value of shape {shape}':
+  shape = (len(observation),)
+  is_outlook = isinstance(found, agent_lib.Outlook)
+  if not is_outlook or jnp.shape(found.value) != shape:
+    given = type(found).__name__
+    if is_outlook:
+      given = f'a value of shape {jnp.shape(found.value)}'
     raise errors.UserError(
       f'{type(agent).__name__}.outlook must return an agent.Outlook with a '
       f'value of shape {shape}, or None, and it gave {given}. Mend the agent, '

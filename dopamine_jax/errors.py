@@ -47,6 +47,13 @@ def place(error: BaseException) -> str:
   return where.get(False) or where.get(True, '')
 
 
+def told(error: BaseException) -> str:
+  """Returns an exception's type, its first line, and whose line raised it."""
+  where = place(error)
+  by = f', raised by {where}' if where else ''
+  return f'{type(error).__name__}: {first_line(error).rstrip(".:")}{by}'
+
+
 def first_line(error: BaseException) -> str:
   """Returns the first line of an exception's message, or else its type."""
   return next(iter(str(error).splitlines()), '') or type(error).__name__

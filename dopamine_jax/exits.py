@@ -62,12 +62,11 @@ def status_of(command: Callable[[], Any], say: Callable[[str], None]) -> int:
     if hasattr(error, 'show') and hasattr(error, 'exit_code'):
       error.show()
       return error.exit_code
-    if not (where := errors.place(error)) or os.environ.get(_TRACEBACK):
+    if not errors.place(error) or os.environ.get(_TRACEBACK):
       raise
-    said = f'{type(error).__name__}: {errors.first_line(error).rstrip(".:")}'
     say(
-      f'Error: {said}, raised by {where}. {_TRACEBACK}=1 before the command '
-      'shows how it came to that.'
+      f'Error: {errors.told(error)}. {_TRACEBACK}=1 before the command shows '
+      'how it came to that.'
     )
     return 1
   finally:

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 import difflib
 import hashlib
-import json
 import pathlib
 import re
 import shlex
@@ -21,6 +20,7 @@ _MAY_CHANGE = re.compile(
   r'|SAC\.log_temperature_loss = False)$',
   re.MULTILINE,
 )
+_MEGABYTES = 10  # at most in run.json
 _IMPORT = re.compile(r'(from \S+ )?import ')
 
 
@@ -85,15 +85,9 @@ def edited(file: pathlib.Path, config: str) -> str:
     file: where it lies; `run.json` beside it knows its digest.
     config: what it says.
   """
-  try:
-    facts = json.loads(safe_files.read_text(file.with_name('run.json'), 10))
-    known = facts['settings']
-  except (
-    *(OSError, ValueError, KeyError, TypeError, RecursionError),
-    errors.UserError,
-  ):
-    return ''
-  if known == digest(config):
+  run = file.with_name('run.json')
+  known = safe_files.read_noted(run, _MEGABYTES, 'settings')
+  if known in (None, digest(config)):
     return ''
   return f'{file} has other settings than the run was trained with'
 

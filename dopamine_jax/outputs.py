@@ -61,7 +61,7 @@ def init(module: nn.Module, rngs: Any, *inputs: jax.Array) -> Any:
     inputs = ' and '.join(f'{x.dtype} {x.shape}' for x in inputs)
     raise errors.UserError(
       f'the network {type(module).__name__} fails when it is first applied, to '
-      f'{inputs}: {_told(error)}'
+      f'{inputs}: {errors.told(error)}'
     ) from error
 
 
@@ -96,7 +96,7 @@ def require(
     raise
   except Exception as error:
     # Of a size that the agent can't take apart, unless its own code raised.
-    found, is_size = _told(error), not errors.place(error)
+    found, is_size = errors.told(error), not errors.place(error)
   expected = [_with_batch(shape) for shape in needs]
   if isinstance(found, str) or not _fit(found, expected):
     shown = found if isinstance(found, str) else _written(found)
@@ -152,7 +152,7 @@ def telling(agent: Any, method: str) -> Iterator[None]:
       if not errors.place(error):  # of a network or an optimizer, say
         raise
     raise errors.UserError(
-      f'{type(agent).__name__}.{method} fails: {_told(error)}.'
+      f'{type(agent).__name__}.{method} fails: {errors.told(error)}.'
     ) from error
 
 
@@ -265,13 +265,6 @@ def require_scalars(giver: str, metrics: Any) -> dict[str, Any]:
   return metrics
 
 
-def _told(error):
-  """Returns what an exception says, and where a user's code raised it."""
-  place = errors.place(error)
-  by = f', raised by {place}' if place else ''
-  return f'{type(error).__name__}: {errors.first_line(error).rstrip(".:")}{by}'
-
-
 def _is_array(value):
   return hasattr(value, 'dtype') and hasattr(value, 'shape')
 
@@ -295,7 +288,7 @@ def _several(value):
 
 def _type(value):
   """Returns what a value is, whatever its numbers are."""
-  if hasattr(value, 'shape') and hasattr(value, 'dtype'):
+  if _is_array(value):
     return f'{value.dtype} {tuple(value.shape)}'
   return 'None' if value is None else type(value).__name__
 

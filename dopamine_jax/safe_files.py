@@ -8,9 +8,11 @@ Elsewhere a link is the user's, and leads where the user says.
 
 from collections.abc import Iterator
 import contextlib
+import json
 import os
 import pathlib
 import secrets
+from typing import Any
 
 from dopamine_jax import errors
 from dopamine_jax import plain_files
@@ -70,6 +72,23 @@ def read_text(path: pathlib.Path, megabytes: int) -> str:
       'text has none.'
     )
   return text
+
+
+def read_noted(path: pathlib.Path, megabytes: int, *names: str) -> Any:
+  """Returns what a JSON file has under these names, one within the other.
+
+  None if it is not there, or can't be read: then nobody knows.
+  """
+  try:
+    found = json.loads(read_text(path, megabytes))
+    for name in names:
+      found = found[name]
+    return found
+  except (
+    *(OSError, ValueError, KeyError, TypeError, RecursionError),
+    errors.UserError,
+  ):
+    return None
 
 
 def write(path: pathlib.Path, data: bytes | str, *strange: pathlib.Path):

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 import csv
 import hashlib
 import io
-import json
 import os
 import pathlib
 from typing import Any
@@ -88,17 +87,14 @@ def altered(path: pathlib.Path) -> str:
   Raises:
     UserError: if it can't be read.
   """
-  try:
-    # Before the file itself, which a training makes longer first.
-    text = safe_files.read_text(path.with_name('run.json'), _MAX_TEXT)
-    written = json.loads(text)['progress']['written']['CSV']
-    size, digest = written['bytes'], written['sha256']
-  except (
-    *(OSError, ValueError, KeyError, TypeError, RecursionError),
-    errors.UserError,
-  ):
-    return ''
-  if type(size) is not int or size < 0:
+  # Before the file itself, which a training makes longer first.
+  run = path.with_name('run.json')
+  written = safe_files.read_noted(
+    run, _MAX_TEXT, 'progress', 'written', CSV.__name__
+  )
+  written = written if isinstance(written, dict) else {}
+  size, digest = written.get('bytes'), written.get('sha256')
+  if type(size) is not int or size < 0 or digest is None:
     return ''
   data = safe_files.read(path, _MAX_TABLE)[:size]
   if len(data) < size:
