@@ -15,6 +15,7 @@ import optax
 import rlax
 
 from dopamine_jax import optimization
+from dopamine_jax import values
 from dopamine_jax.agents import dqn
 
 
@@ -27,7 +28,9 @@ class C51(dqn.DQN):
     v_max: the highest of them. The others lie evenly between.
   """
 
-  optimizer: optimization.Optimizer = optax.adam(2.5e-4, eps=3.125e-4)
+  optimizer: optimization.Optimizer = values.call(
+    optax.adam, 2.5e-4, eps=3.125e-4
+  )
   num_atoms: int = 51
   v_min: float = -10.0
   v_max: float = 10.0

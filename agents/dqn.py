@@ -22,13 +22,13 @@ import optax
 import rlax
 
 from dopamine_jax import agent as agent_lib
-from dopamine_jax import config
 from dopamine_jax import exploration
 from dopamine_jax import modules
 from dopamine_jax import networks
 from dopamine_jax import off_policy
 from dopamine_jax import optimization
 from dopamine_jax import outputs as outputs_lib  # a method is called `outputs`
+from dopamine_jax import values
 
 
 class DQNState(struct.PyTreeNode):
@@ -55,10 +55,12 @@ class DQN(off_policy.OffPolicy):
   """
 
   network: modules.Maker = networks.NatureCNN
-  optimizer: optimization.Optimizer = optax.adam(6.25e-5, eps=1.5e-4)
+  optimizer: optimization.Optimizer = values.call(
+    optax.adam, 6.25e-5, eps=1.5e-4
+  )
   target_update_period: int = 8_000
-  epsilon: float | optax.Schedule = optax.linear_schedule(
-    1.0, 0.01, 250_000, transition_begin=20_000
+  epsilon: float | optax.Schedule = values.call(
+    optax.linear_schedule, 1.0, 0.01, 250_000, transition_begin=20_000
   )
   evaluation_epsilon: float = 0.001
   huber_delta: float | None = None
@@ -196,4 +198,4 @@ class DQN(off_policy.OffPolicy):
   @property
   def module(self):
     """The network, a Flax module."""
-    return config.make(self, 'network', num_outputs=self.num_outputs)
+    return self.make_part('network', num_outputs=self.num_outputs)

@@ -24,12 +24,14 @@ import jax
 import optax
 import rlax
 
-from dopamine_jax import config
 from dopamine_jax import heads
+from dopamine_jax import initializers
 from dopamine_jax import layers
 from dopamine_jax import modules
 from dopamine_jax import networks
 from dopamine_jax import optimization
+from dopamine_jax import settings
+from dopamine_jax import values
 from dopamine_jax.agents import c51
 from dopamine_jax.replay import base
 from dopamine_jax.replay import prioritized
@@ -49,14 +51,16 @@ class RainbowNetwork(modules.Module):
     kernel_init: initializer of the head's kernels if they are not noisy.
   """
 
-  num_outputs: int
+  given_later = ('num_outputs', 'num_atoms', 'noisy', 'dueling')
+
+  num_outputs: int | None = None
   num_atoms: int = 1
   noisy: bool = True
   dueling: bool = True
   torso: nn.Module = networks.NatureTorso()
   hidden: Sequence[int] = (512,)
   sigma0: float = 0.5
-  kernel_init: networks.Initializer = nn.initializers.xavier_uniform()
+  kernel_init: networks.Initializer = initializers.XAVIER_UNIFORM
 
   def __post_init__(self):
     super().__post_init__()
@@ -94,7 +98,9 @@ class FullRainbow(c51.C51):
 
   network: modules.Maker = RainbowNetwork
   replay: base.Maker = prioritized.PrioritizedReplay
-  optimizer: optimization.Optimizer = optax.adam(6.25e-5, eps=1.5e-4)
+  optimizer: optimization.Optimizer = values.call(
+    optax.adam, 6.25e-5, eps=1.5e-4
+  )
   n_step: int = 3
   noisy: bool = True
   dueling: bool = True
@@ -158,13 +164,16 @@ class FullRainbow(c51.C51):
   def module(self):
     """The network, a Flax module."""
     try:
-      return config.configured(self.network)(
+      return self.make_part(
+        'network',
         num_outputs=self.num_outputs,
         num_atoms=self._atoms_per_action,
         noisy=self.noisy,
         dueling=self.dueling,
       )
-    except TypeError:
+    except settings.SettingError as error:
+      if error.owner is not type(self):
+        raise
       self.refuse(
         'network',
         'must take num_outputs, num_atoms, noisy and dueling. Use '

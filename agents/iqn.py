@@ -22,6 +22,7 @@ from dopamine_jax import layers
 from dopamine_jax import modules
 from dopamine_jax import networks
 from dopamine_jax import optimization
+from dopamine_jax import values
 from dopamine_jax.agents import dqn
 from dopamine_jax.agents import quantile
 
@@ -38,11 +39,11 @@ class ImplicitQuantileNetwork(modules.Module):
       Dopamine's.
   """
 
-  num_outputs: int
+  num_outputs: int | None = None
   torso: nn.Module = networks.NatureTorso()
   hidden: Sequence[int] = (512,)
   num_cosines: int = 64
-  kernel_init: networks.Initializer = initializers.fan_in_uniform()
+  kernel_init: networks.Initializer = values.call(initializers.fan_in_uniform)
 
   @nn.compact
   def __call__(
@@ -82,7 +83,9 @@ class IQN(dqn.DQN):
   """
 
   network: modules.Maker = ImplicitQuantileNetwork
-  optimizer: optimization.Optimizer = optax.adam(5e-5, eps=3.125e-4)
+  optimizer: optimization.Optimizer = values.call(
+    optax.adam, 5e-5, eps=3.125e-4
+  )
   n_step: int = 3
   num_tau_samples: int = 64
   num_tau_prime_samples: int = 64

@@ -28,6 +28,7 @@ from dopamine_jax import on_policy
 from dopamine_jax import optimization
 from dopamine_jax import outputs
 from dopamine_jax import returns
+from dopamine_jax import values
 
 
 class Batch(struct.PyTreeNode):
@@ -61,8 +62,8 @@ class PPO(on_policy.OnPolicy):
   """
 
   network: modules.Maker = networks.ActorCritic
-  optimizer: optimization.Optimizer = optimization.clipped(
-    optax.adam(3e-4, eps=1e-5), max_norm=0.5
+  optimizer: optimization.Optimizer = values.call(
+    optimization.clipped, values.call(optax.adam, 3e-4, eps=1e-5), max_norm=0.5
   )
   update_period: int = 2_048
   num_epochs: int = 10

@@ -25,6 +25,7 @@ from dopamine_jax import on_policy
 from dopamine_jax import optimization
 from dopamine_jax import outputs
 from dopamine_jax import returns
+from dopamine_jax import values
 
 
 class Batch(struct.PyTreeNode):
@@ -51,14 +52,16 @@ class PQN(on_policy.OnPolicy):
   """
 
   network: modules.Maker = networks.NatureCNN
-  optimizer: optimization.Optimizer = optimization.clipped(
-    optax.radam(2.5e-4), max_norm=10.0
+  optimizer: optimization.Optimizer = values.call(
+    optimization.clipped, values.call(optax.radam, 2.5e-4), max_norm=10.0
   )
   update_period: int = 4_096
   num_epochs: int = 2
   num_minibatches: int = 32
   q_lambda: float = 0.65
-  epsilon: float | optax.Schedule = optax.linear_schedule(1.0, 0.001, 5_000_000)
+  epsilon: float | optax.Schedule = values.call(
+    optax.linear_schedule, 1.0, 0.001, 5_000_000
+  )
   evaluation_epsilon: float = 0.0
 
   over_agent_steps = ('epsilon',)

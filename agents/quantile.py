@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from dopamine_jax import optimization
+from dopamine_jax import values
 from dopamine_jax.agents import dqn
 from dopamine_jax.replay import base
 from dopamine_jax.replay import prioritized
@@ -28,7 +29,9 @@ class QuantileDQN(dqn.DQN):
   """
 
   replay: base.Maker = prioritized.PrioritizedReplay
-  optimizer: optimization.Optimizer = optax.adam(5e-5, eps=3.125e-4)
+  optimizer: optimization.Optimizer = values.call(
+    optax.adam, 5e-5, eps=3.125e-4
+  )
   n_step: int = 3
   num_quantiles: int = 200
   kappa: float = 1.0

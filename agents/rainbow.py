@@ -16,6 +16,7 @@ Differs from the paper:
 import optax
 
 from dopamine_jax import optimization
+from dopamine_jax import values
 from dopamine_jax.agents import c51
 from dopamine_jax.replay import base
 from dopamine_jax.replay import prioritized
@@ -28,5 +29,7 @@ class Rainbow(c51.C51):
   """
 
   replay: base.Maker = prioritized.PrioritizedReplay
-  optimizer: optimization.Optimizer = optax.adam(6.25e-5, eps=1.5e-4)
+  optimizer: optimization.Optimizer = values.call(
+    optax.adam, 6.25e-5, eps=1.5e-4
+  )
   n_step: int = 3

@@ -19,12 +19,12 @@ import optax
 
 from dopamine_jax import actor_critic
 from dopamine_jax import agent as agent_lib
-from dopamine_jax import config
 from dopamine_jax import distributions
 from dopamine_jax import modules
 from dopamine_jax import off_policy
 from dopamine_jax import optimization
 from dopamine_jax import outputs
+from dopamine_jax import values
 from dopamine_jax.replay import base
 from dopamine_jax.replay import uniform
 
@@ -52,9 +52,11 @@ class SAC(off_policy.OffPolicy):
   replay: base.Maker = functools.partial(
     uniform.UniformReplay, batch_size=256, min_history=10_000
   )
-  actor_optimizer: optimization.Optimizer = optax.adam(3e-4)
-  critic_optimizer: optimization.Optimizer = optax.adam(3e-4)
-  temperature_optimizer: optimization.Optimizer | None = optax.adam(3e-4)
+  actor_optimizer: optimization.Optimizer = values.call(optax.adam, 3e-4)
+  critic_optimizer: optimization.Optimizer = values.call(optax.adam, 3e-4)
+  temperature_optimizer: optimization.Optimizer | None = values.call(
+    optax.adam, 3e-4
+  )
   update_period: int = 1
   tau: float = 0.005
   temperature: float = 1.0
@@ -175,5 +177,5 @@ class SAC(off_policy.OffPolicy):
   def modules(self):
     """The networks of policy and values, Flax modules."""
     shape = self.action_space.shape
-    actor = config.make(self, 'actor', action_shape=shape)
-    return actor, config.make(self, 'critics')
+    actor = self.make_part('actor', action_shape=shape)
+    return actor, self.make_part('critics')

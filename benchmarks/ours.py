@@ -51,13 +51,12 @@ def measure(
       'runner.Runner.devices = @devices.Devices()',
       "devices.Devices.split = 'seeds'",
     ]
-  config.load(files, bindings)
   with (
     tempfile.TemporaryDirectory() as folder,
     contextlib.ExitStack() as closers,
   ):
     one = training.Training(
-      config.build(runner.Runner),
+      config.load(files, bindings).build(runner.Runner),
       pathlib.Path(folder),
       tuple(range(num_seeds)),
       lambda message: None,

@@ -130,13 +130,13 @@ def _train(
   from dopamine_jax import runner
   from dopamine_jax import training
 
-  config.load(*ours.configuration(job.hyperparameters, engine_name))
+  loaded = config.load(*ours.configuration(job.hyperparameters, engine_name))
   with (
     tempfile.TemporaryDirectory() as folder,
     contextlib.ExitStack() as closers,
   ):
     one = training.Training(
-      config.build(runner.Runner),
+      loaded.build(runner.Runner),
       pathlib.Path(folder),
       tuple(range(num_seeds)),
       lambda _: None,

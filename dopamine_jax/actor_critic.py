@@ -15,6 +15,7 @@ import optax
 
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import distributions
+from dopamine_jax import initializers
 from dopamine_jax import modules
 from dopamine_jax import networks
 from dopamine_jax import outputs
@@ -32,7 +33,7 @@ class Actor(modules.Module):
   """A policy whose standard deviations, too, depend on what is observed.
 
   Attributes:
-    action_shape: of one action.
+    action_shape: of one action (given by the agent).
     hidden: sizes of the dense layers.
     log_std_min: where logarithms of standard deviations are clipped.
     log_std_max: the same.
@@ -40,12 +41,14 @@ class Actor(modules.Module):
     kernel_init: initializer of all kernels; biases start at zero.
   """
 
-  action_shape: Sequence[int]
+  given_later = ('action_shape',)
+
+  action_shape: Sequence[int] | None = None
   hidden: Sequence[int] = (256, 256)
   log_std_min: float = -20.0
   log_std_max: float = 2.0
   activation: networks.Activation = nn.relu
-  kernel_init: networks.Initializer = nn.initializers.xavier_uniform()
+  kernel_init: networks.Initializer = initializers.XAVIER_UNIFORM
 
   def __post_init__(self):
     super().__post_init__()
@@ -86,7 +89,7 @@ class Critics(modules.Module):
   num_critics: int = 2
   hidden: Sequence[int] = (256, 256)
   activation: networks.Activation = nn.relu
-  kernel_init: networks.Initializer = nn.initializers.xavier_uniform()
+  kernel_init: networks.Initializer = initializers.XAVIER_UNIFORM
 
   @nn.compact
   def __call__(self, observation: jax.Array, action: jax.Array) -> jax.Array:

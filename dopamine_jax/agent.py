@@ -116,15 +116,17 @@ class Agent(settings.Settings):
   """What an engine needs of an agent. Subclasses are frozen dataclasses.
 
   Attributes:
-    observation_space: the space of one (stacked) observation, given by the
-      engine.
-    action_space: the space of one action, given by the engine; a Box is
-      [-1, 1] in each dimension, see `environments.base`.
+    observation_space: the space of one (stacked) observation; None until an
+      engine gives it, by `replace`.
+    action_space: the space of one action, likewise; a Box is [-1, 1] in each
+      dimension, see `environments.base`.
     update_period: agent steps from one update to the next.
   """
 
-  observation_space: gymnasium.Space
-  action_space: gymnasium.Space
+  given_later = ('observation_space', 'action_space')
+
+  observation_space: gymnasium.Space | None = None
+  action_space: gymnasium.Space | None = None
   update_period: int = 4
 
   # Settings whose schedules count agent steps; no setting: it has no type.
@@ -136,7 +138,7 @@ class Agent(settings.Settings):
 
   def require_discrete_actions(self):
     """Refuses action spaces but Discrete ones that start at 0."""
-    if not _is_discrete(self.action_space):
+    if not (self.action_space is None or _is_discrete(self.action_space)):
       self.refuse(
         'action_space',
         f'does not fit: {type(self).__name__} learns a value for each of a '
@@ -146,7 +148,7 @@ class Agent(settings.Settings):
 
   def require_box_actions(self):
     """Refuses action spaces but Boxes."""
-    if not isinstance(self.action_space, gymnasium.spaces.Box):
+    if not isinstance(self.action_space, (gymnasium.spaces.Box, type(None))):
       self.refuse(
         'action_space',
         f'does not fit: {type(self).__name__} takes continuous actions, a Box. '
@@ -155,7 +157,7 @@ class Agent(settings.Settings):
 
   def require_discrete_or_box_actions(self):
     """Refuses action spaces but Discrete ones from 0 on, and Boxes."""
-    is_box = isinstance(self.action_space, gymnasium.spaces.Box)
+    is_box = isinstance(self.action_space, (gymnasium.spaces.Box, type(None)))
     if not is_box and not _is_discrete(self.action_space):
       self.refuse(
         'action_space',

@@ -101,19 +101,22 @@ def train(
   startup.find_devices()
   quiet = quiet or not processes.is_writer()
   files = options.files(configs, gin_files)
-  config.load(files, gin_bindings)
+  loaded = config.load(files, gin_bindings)
+  runner = loaded.build(runner_lib.Runner)
+  loaded.refuse_unread(_say)
   base_dir = base_dir or options.new_folder(files[0])
-  runner = config.build(runner_lib.Runner)
-  statistics = runner.train(
-    base_dir,
-    seed=seed,
-    num_seeds=num_seeds,
-    resume=resume,
-    quiet=quiet,
-    profile=profile or 0,
-    with_replay=not without_replay,
-    say=_say,
-  )
+  with loaded.located():
+    statistics = runner.train(
+      base_dir,
+      seed=seed,
+      num_seeds=num_seeds,
+      resume=resume,
+      quiet=quiet,
+      profile=profile or 0,
+      with_replay=not without_replay,
+      title=loaded.title,
+      say=_say,
+    )
   if not quiet:
     _summarize(base_dir, statistics)
 
@@ -306,9 +309,11 @@ def doctor(
   from dopamine_jax import doctor as doctor_lib
   from dopamine_jax import runner as runner_lib
 
-  config.load(options.files(configs, gin_files), gin_bindings)
-  runner = config.build(runner_lib.Runner)
-  findings = doctor_lib.examine(runner, num_seeds, say=_say)
+  loaded = config.load(options.files(configs, gin_files), gin_bindings)
+  runner = loaded.build(runner_lib.Runner)
+  loaded.refuse_unread(_say)
+  with loaded.located():
+    findings = doctor_lib.examine(runner, num_seeds)
   doctor_lib.report(findings, num_seeds, typer.echo)
 
 

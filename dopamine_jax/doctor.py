@@ -15,7 +15,6 @@ import jax
 import numpy as np
 import psutil
 
-from dopamine_jax import config
 from dopamine_jax import python_engine
 from dopamine_jax import runner as runner_lib
 from dopamine_jax import streams
@@ -86,7 +85,6 @@ def examine(
   runner: runner_lib.Runner,
   num_seeds: int = 1,
   seconds: float = _SECONDS,
-  say: Callable[[str], None] = print,
 ) -> Findings:
   """Looks at what a training would take.
 
@@ -94,15 +92,14 @@ def examine(
     runner: its settings.
     num_seeds: that train side by side.
     seconds: of each timing, compilation aside.
-    say: prints what the user should know.
 
   Raises:
-    UserError: if the settings don't fit each other, or nothing reads one.
+    UserError: if the settings don't fit each other.
   """
   seeds = tuple(range(num_seeds))
   environments = runner.environment.make(num_seeds * runner.num_envs)
   try:
-    runner.make_collectors()  # as a training does, which reads their settings
+    runner.make_collectors()  # as a training does: they may refuse settings
     # What is learnt here means nothing, finite or not.
     engine = runner.make_engine(environments, seeds, check_finite=False)
     env_seeds = streams.env_seeds(
@@ -110,7 +107,6 @@ def examine(
     )
     engine.reset(env_seeds)
     findings = _memory(runner, engine)
-    config.refuse_unread(say)
     if not findings.fits:
       return findings
     engine.init()

@@ -100,6 +100,9 @@ class Engine:
     episodes: the episodes of all lanes.
   """
 
+  # What `Runner` gives; no user's to set.
+  given_later = ('loop', 'environments', 'seeds', 'check_finite', 'devices')
+
   def __init__(
     self,
     loop: loop_lib.Loop,

@@ -43,9 +43,7 @@ def status_of(command: Callable[[], Any], say: Callable[[str], None]) -> int:
   except errors.UserError as error:
     if os.environ.get(_TRACEBACK):
       raise
-    from dopamine_jax import config
-
-    say(f'Error: {config.describe(error)}')
+    say(f'Error: {error}')
     return error.status
   except typer.Abort:
     return 1

@@ -76,6 +76,11 @@ def require_same(
     )
 
 
+def are_same(one: str, other: str) -> bool:
+  """Whether two configurations have the same settings, line by line."""
+  return _comparable(one) == _comparable(other)
+
+
 def edited(file: pathlib.Path, config: str) -> str:
   """Returns how a config.gin differs from what was trained with, or ''.
 
@@ -86,7 +91,7 @@ def edited(file: pathlib.Path, config: str) -> str:
     config: what it says.
   """
   run = file.with_name('run.json')
-  known = safe_files.read_noted(run, _MEGABYTES, 'settings')
+  known = safe_files.read_noted(run, _MEGABYTES, 'record')
   if known in (None, digest(config)):
     return ''
   return f'{file} has other settings than the run was trained with'

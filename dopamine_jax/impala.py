@@ -10,6 +10,7 @@ from flax import linen as nn
 import jax
 
 from dopamine_jax import convolution
+from dopamine_jax import initializers
 from dopamine_jax import modules
 from dopamine_jax import networks
 
@@ -28,7 +29,7 @@ class ImpalaTorso(modules.Module):
   """
 
   width: int = 1
-  kernel_init: networks.Initializer = nn.initializers.xavier_uniform()
+  kernel_init: networks.Initializer = initializers.XAVIER_UNIFORM
 
   @nn.compact
   def __call__(self, observation: jax.Array) -> jax.Array:
@@ -69,10 +70,10 @@ class ImpalaCNN(modules.Module):
     kernel_init: initializer of all kernels; biases start at zero.
   """
 
-  num_outputs: int
+  num_outputs: int | None = None
   width: int = 1
   hidden: Sequence[int] = (512,)
-  kernel_init: networks.Initializer = nn.initializers.xavier_uniform()
+  kernel_init: networks.Initializer = initializers.XAVIER_UNIFORM
 
   @nn.compact
   def __call__(self, observation: jax.Array) -> jax.Array:

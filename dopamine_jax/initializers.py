@@ -4,6 +4,13 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from dopamine_jax import values
+
+# Glorot & Bengio (2010), as Dopamine has it nearly everywhere.
+XAVIER_UNIFORM: nn.initializers.Initializer = values.call(
+  nn.initializers.xavier_uniform
+)
+
 
 def orthogonal(scale: float = 1.0) -> nn.initializers.Initializer:
   """Returns `nn.initializers.orthogonal`, safe over several seeds on CPUs.

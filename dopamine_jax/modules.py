@@ -11,8 +11,8 @@ from dopamine_jax import settings
 
 _FLAX_FIELDS = ('parent', 'name')  # that every Flax module has
 
-# A setting that makes a network.
-Maker = Callable[..., nn.Module]
+# A setting that is a network, or makes one, of what is given it later.
+Maker = nn.Module | Callable[..., nn.Module]
 
 
 class Module(settings.Checked, nn.Module):
@@ -20,6 +20,8 @@ class Module(settings.Checked, nn.Module):
 
   Whole numbers are sizes of something, and so at least 1.
   """
+
+  given_later = ('num_outputs',)  # by the agent, where a module has it
 
   def __post_init__(self):
     self.check_types(ignored=_FLAX_FIELDS)
@@ -33,5 +35,5 @@ def _sizes(cls: type) -> list[str]:
   return [
     field.name
     for field in dataclasses.fields(cls)
-    if hints[field.name] in (int, Sequence[int])
+    if hints[field.name] in (int, int | None, Sequence[int])
   ]

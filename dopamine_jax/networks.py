@@ -20,12 +20,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dopamine_jax import config
 from dopamine_jax import convolution
 from dopamine_jax import errors
 from dopamine_jax import initializers
 from dopamine_jax import layers
 from dopamine_jax import modules
+from dopamine_jax import values
 
 # Not Flax's type of the same name, which any function fits.
 Initializer = jax.nn.initializers.Initializer
@@ -78,7 +78,7 @@ class NatureTorso(modules.Module):
   """
 
   padding: Padding = 'SAME'
-  kernel_init: Initializer = nn.initializers.xavier_uniform()
+  kernel_init: Initializer = initializers.XAVIER_UNIFORM
   activation: Activation = nn.relu
 
   @nn.compact
@@ -116,10 +116,10 @@ class NatureCNN(modules.Module):
     activation: applied after each layer but the last.
   """
 
-  num_outputs: int
+  num_outputs: int | None = None
   padding: Padding = 'SAME'
   hidden: Sequence[int] = (512,)
-  kernel_init: Initializer = nn.initializers.xavier_uniform()
+  kernel_init: Initializer = initializers.XAVIER_UNIFORM
   activation: Activation = nn.relu
 
   @nn.compact
@@ -143,7 +143,7 @@ class MinAtarTorso(modules.Module):
   """
 
   padding: Padding = 'VALID'
-  kernel_init: Initializer = nn.initializers.xavier_uniform()
+  kernel_init: Initializer = initializers.XAVIER_UNIFORM
   activation: Activation = nn.relu
 
   @nn.compact
@@ -177,10 +177,10 @@ class MinAtarCNN(modules.Module):
     activation: applied after each layer but the last.
   """
 
-  num_outputs: int
+  num_outputs: int | None = None
   padding: Padding = 'VALID'
   hidden: Sequence[int] = (128,)
-  kernel_init: Initializer = nn.initializers.xavier_uniform()
+  kernel_init: Initializer = initializers.XAVIER_UNIFORM
   activation: Activation = nn.relu
 
   @nn.compact
@@ -207,7 +207,7 @@ class MLPTorso(modules.Module):
   low: Bounds = None
   high: Bounds = None
   activation: Activation = nn.relu
-  kernel_init: Initializer = nn.initializers.xavier_uniform()
+  kernel_init: Initializer = initializers.XAVIER_UNIFORM
 
   @nn.compact
   def __call__(self, observation: jax.Array) -> jax.Array:
@@ -234,12 +234,12 @@ class MLP(modules.Module):
     kernel_init: initializer of all kernels; biases start at zero.
   """
 
-  num_outputs: int
+  num_outputs: int | None = None
   hidden: Sequence[int] = (512, 512)
   low: Bounds = None
   high: Bounds = None
   activation: Activation = nn.relu
-  kernel_init: Initializer = nn.initializers.xavier_uniform()
+  kernel_init: Initializer = initializers.XAVIER_UNIFORM
 
   @nn.compact
   def __call__(self, observation: jax.Array) -> jax.Array:
@@ -265,12 +265,12 @@ class ActorCritic(modules.Module):
     hidden: sizes of rectified dense layers on the torso.
   """
 
-  num_outputs: int
+  num_outputs: int | None = None
   torso: modules.Maker = functools.partial(
     MLPTorso,
     hidden=(64, 64),
     activation=nn.tanh,
-    kernel_init=initializers.orthogonal(np.sqrt(2)),
+    kernel_init=values.call(initializers.orthogonal, np.sqrt(2)),
   )
   shared: bool = False
   hidden: Sequence[int] = ()
@@ -280,7 +280,7 @@ class ActorCritic(modules.Module):
     """Returns outputs [B, num_outputs] and values [B]."""
 
     def features():
-      x = config.make(self, 'torso')(observation)
+      x = self.make_part('torso')(observation)
       for units in self.hidden:
         orthogonal = initializers.orthogonal(np.sqrt(2))
         x = nn.relu(layers.Dense(units, kernel_init=orthogonal)(x))
@@ -317,11 +317,11 @@ class FourierBasis(modules.Module):
     kernel_init: initializer of the kernel.
   """
 
-  num_outputs: int
+  num_outputs: int | None = None
   order: int = 3
   low: Bounds = None
   high: Bounds = None
-  kernel_init: Initializer = nn.initializers.xavier_uniform()
+  kernel_init: Initializer = initializers.XAVIER_UNIFORM
 
   @nn.compact
   def __call__(self, observation: jax.Array) -> jax.Array:

@@ -1,7 +1,6 @@
 """What agents share that learn from a replay, whoever acted then."""
 
 from dopamine_jax import agent as agent_lib
-from dopamine_jax import config
 from dopamine_jax.replay import base
 from dopamine_jax.replay import uniform
 
@@ -27,6 +26,6 @@ class OffPolicy(agent_lib.Agent):
 
   def make_replay(self, stack: int) -> base.Replay:
     """See base class."""
-    return config.make(
-      *(self, 'replay'), n_step=self.n_step, gamma=self.gamma, stack=stack
+    return self.make_part(
+      'replay', n_step=self.n_step, gamma=self.gamma, stack=stack
     )

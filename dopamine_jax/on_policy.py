@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import optax
 
 from dopamine_jax import agent as agent_lib
-from dopamine_jax import config
 from dopamine_jax import distributions
 from dopamine_jax import modules
 from dopamine_jax import normalization
@@ -180,4 +179,4 @@ class OnPolicy(agent_lib.Agent):
   def module(self):
     """The network, a Flax module."""
     outputs = distributions.num_outputs(self.action_space)
-    return config.make(self, 'network', num_outputs=outputs)
+    return self.make_part('network', num_outputs=outputs)

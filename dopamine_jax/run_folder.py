@@ -1,7 +1,7 @@
 """A run's folder: what lies in it, and whether a run there may go on.
 
-`config.gin` is the operative configuration: running it again reproduces the
-run. `run.json` holds its seeds, the libraries' versions, its progress, and its
+`config.gin` has all settings of the run: training from it repeats the run.
+`run.json` holds its seeds, the libraries' versions, its progress, and its
 events: when it was started, resumed and stopped, by which command and on what
 machine. Beside them lie `metrics.csv`, `tensorboard/` and `checkpoints/`, each
 of which knows its seeds and versions too. `signature` tells that this user
@@ -51,16 +51,19 @@ def look(
   facts: dict[str, Any],
   resume: bool,
   say: Callable[[str], None] = print,
+  written_today: Callable[[], str] | None = None,
 ) -> Found:
   """Checks that a run may start here, or that the one here may go on.
 
   Args:
     folder: the run's folder.
     checkpoints: its checkpoints.
-    config: the operative configuration of the run that wants to start.
+    config: the settings of the run that wants to start.
     facts: its `seeds`, `versions` and `title`, which may be empty.
     resume: whether it may go on.
     say: prints what the user should know.
+    written_today: returns the settings of the run here as this version writes
+      them; an older one, or a user by hand, wrote the same in other words.
 
   Raises:
     UserError: if another run lies here, this one under other settings, or
@@ -76,6 +79,9 @@ def look(
       )
     before = read_facts(folder, say)
     old_config = _old_config(folder, before) or config
+    if written_today and not identity.are_same(old_config, config):
+      with contextlib.suppress(errors.UserError):
+        old_config = written_today()
     identity.require_same(folder, old_config, before, config, facts, say)
     _check_progress(folder, before, iterations, say)
     require_own(checkpoints, facts['seeds'], config)
@@ -101,7 +107,7 @@ def claim(
 
   Args:
     folder: the run's folder.
-    config: the operative configuration.
+    config: the run's settings.
     facts: its `seeds`, `versions` and `title`, which may be empty.
     before: the facts that `look` has found.
     say: prints what the user should know.
@@ -133,7 +139,7 @@ def require_own(
   Args:
     checkpoints: of the run's folder.
     seeds: the run's.
-    config: its operative configuration; None if nobody knows it.
+    config: its settings, as in config.gin; None if nobody knows them.
 
   Raises:
     UserError: names the checkpoint, and what it has.
@@ -144,7 +150,7 @@ def require_own(
     theirs = facts.get('seeds', list(seeds))
     if theirs != list(seeds):
       problem = f'seeds {theirs}, not {list(seeds)}'
-    elif own and facts.get('settings', own) != own:
+    elif own and facts.get('record', own) != own:
       problem = 'settings other than those in config.gin'
     else:
       continue

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from dopamine_jax import agent as agent_lib
-from dopamine_jax import config
 from dopamine_jax import devices as devices_lib  # a field is called `devices`
 from dopamine_jax import engine as engine_lib  # and another `engine`
 from dopamine_jax import errors
@@ -35,7 +34,8 @@ class Runner(settings.Settings):
   """Trains an agent; everything that a gin file sets hangs off this.
 
   Attributes:
-    agent: makes the agent from `observation_space` and `action_space`.
+    agent: its settings, or what makes them from `observation_space` and
+      `action_space`.
     environment: settings of the environment to train and evaluate on.
     engine: what takes the steps: `python_engine.PythonEngine` for any
       environment, `compiled.CompiledEngine` for those written in JAX.
@@ -63,7 +63,7 @@ class Runner(settings.Settings):
     collectors: where statistics go; classes or functions that make one.
   """
 
-  agent: Callable[..., agent_lib.Agent]
+  agent: agent_lib.Agent | Callable[..., agent_lib.Agent]
   environment: base.Environment
   num_iterations: int
   training_steps: int
@@ -118,8 +118,8 @@ class Runner(settings.Settings):
 
   def make_agent(self, environments: base.VectorEnvironment) -> Any:
     """Returns the agent for these environments."""
-    return config.build(
-      self.agent,
+    return self.make_part(
+      'agent',
       observation_space=loop.stacked_space(
         environments.observation_space, self.environment.stack
       ),
@@ -128,7 +128,7 @@ class Runner(settings.Settings):
 
   def make_collectors(self) -> list[metrics_base.Collector]:
     """Returns the collectors, which are yet to be opened."""
-    made = [config.build(make) for make in self.collectors]
+    made = [make() for make in self.collectors]
     for collector in made:
       if not isinstance(collector, metrics_base.Collector):
         self.refuse(
@@ -156,8 +156,7 @@ class Runner(settings.Settings):
     steps = self.num_iterations * self.training_steps
     trials.check(agent, lambda name: agent.last_count(name, steps))
     trials.check(replay, lambda name: agent.last_count('', steps))
-    return config.make(
-      self,
+    return self.make_part(
       'engine',
       loop=loop.Loop(
         agent=agent,
@@ -182,6 +181,7 @@ class Runner(settings.Settings):
     quiet: bool = False,
     profile: int = 0,
     with_replay: bool = True,
+    title: str = '',
     say: Callable[[str], None] = print,
   ) -> dict[str, np.ndarray]:
     """Trains, or goes on where a run in `base_dir` was stopped.
@@ -194,6 +194,7 @@ class Runner(settings.Settings):
       quiet: whether the console shows nothing.
       profile: agent steps to trace, see `profiling.Profiler`; 0 for none.
       with_replay: whether a run that goes on takes the checkpoint's replay.
+      title: what the run is, in a line.
       say: prints what the user should know.
 
     Returns:
@@ -219,7 +220,7 @@ class Runner(settings.Settings):
     with contextlib.ExitStack() as stack:
       folder = stack.enter_context(folder_lock.open_for_training(base_dir, say))
       one = training.Training(
-        self, folder, tuple(range(seed, seed + num_seeds)), say, stack
+        self, folder, tuple(range(seed, seed + num_seeds)), say, stack, title
       )
       if not with_replay and not one.checkpoints.iterations():
         raise errors.UserError(

@@ -128,8 +128,8 @@ def test_it_trains(tmp_path):
     'runner.Runner.evaluation_episodes = 0',
     'uniform.UniformReplay.min_history = 100',
   ]
-  config.load([GIN], short)
-  statistics = config.build(runner.Runner).train(tmp_path / 'run', quiet=True)
+  experiment = config.load([GIN], short).build(runner.Runner)
+  statistics = experiment.train(tmp_path / 'run', quiet=True)
   assert np.isfinite(statistics['Train/Loss']).all()
   assert (statistics['Train/Updates'] > 90).all()
 ''')

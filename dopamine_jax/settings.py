@@ -15,6 +15,7 @@ import typing
 from typing import Any, Literal, Self
 
 from dopamine_jax import errors
+from dopamine_jax import values
 
 _SCALARS = (bool, int, float, str)
 
@@ -33,6 +34,80 @@ class SettingError(errors.UserError):
 
 class Checked:
   """Checks the fields of a dataclass: our settings, and our Flax modules."""
+
+  # Fields that are no user's to set: `make_part` gives them later. No
+  # setting itself: it has no type.
+  given_later = ()
+
+  def make_part(self, name: str, **given: Any) -> Any:
+    """Returns what a setting makes, such as a network or a replay.
+
+    Args:
+      name: the setting: a part, which gets what is given, or a class or
+        function, which is called with it.
+      **given: what its user doesn't choose.
+
+    Raises:
+      UserError: if it takes no such arguments, has them already, or makes
+        something else.
+    """
+    part = getattr(self, name)
+    if values.is_part(part):
+      made = self._complete(name, part, given)
+    else:
+      made = self._call(name, part, given)
+    hint = _hints(type(self))[name]
+    kinds = typing.get_args(hint) if is_union(hint) else (hint,)
+    kinds = [(typing.get_args(each) or (each,))[-1] for each in kinds]
+    kinds = tuple(kind for kind in kinds if isinstance(kind, type))
+    if kinds and not isinstance(made, kinds):
+      self.refuse(
+        name,
+        f'makes what is of type {type(made).__name__}; expected '
+        f'{full_name(kinds[-1])}',
+      )
+    return made
+
+  def _complete(self, name, part, given):
+    """Returns a part that also has what is given."""
+    fields = values.fields(part)
+    if lacking := [each for each in given if each not in fields]:
+      self.refuse(name, f'does not fit: it has no {" and ".join(lacking)}')
+    for each in given:
+      if getattr(part, each) != fields[each].default:
+        self._refuse_given(type(part), each, getattr(part, each))
+    return values.changed(part, **given)
+
+  def _call(self, name, maker, given):
+    """Returns what a class or function makes of what is given."""
+    try:
+      inspect.signature(maker).bind_partial(**given)
+      if isinstance(maker, functools.partial):
+        parameters = inspect.signature(maker.func).parameters
+        for each in given.keys() & maker.keywords.keys():
+          if maker.keywords[each] != parameters[each].default:
+            self._refuse_given(maker.func, each, maker.keywords[each])
+    except TypeError:
+      self.refuse(name, f'does not fit: it does not take {" and ".join(given)}')
+    except ValueError:
+      pass  # What has no signature may take anything.
+    try:
+      return maker(**given)
+    except errors.UserError:
+      raise
+    except (TypeError, ValueError) as error:
+      raise errors.UserError(
+        f'{full_name(type(self))}.{name} fails when it is made: '
+        f'{errors.told(error)}.'
+      ) from error
+
+  def _refuse_given(self, owner, name, value):
+    raise SettingError(
+      owner,
+      name,
+      f'{full_name(owner)}.{name} = {shown(value)} has no effect: '
+      f'{full_name(type(self))} gives it. Leave it out.',
+    )
 
   def check_types(self, ignored: tuple[str, ...] = ()):
     """Refuses each field that its annotation doesn't describe.

@@ -77,8 +77,8 @@ def load(
   folder = pathlib.Path(base_dir)
   seeds = tuple(run_folder.read_facts(folder, say)['seeds'])
   admitted = trust.admit(folder, trusted, say)
-  config.load([admitted.file], text=admitted.text)
-  runner = config.build(runner_lib.Runner)
+  loaded = config.load([admitted.file], text=admitted.text)
+  runner = loaded.build(runner_lib.Runner)
   admitted.check(runner.environment)
   environments = runner.environment.make(1)
   with contextlib.closing(environments):

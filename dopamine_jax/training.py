@@ -28,6 +28,7 @@ from dopamine_jax import provenance
 from dopamine_jax import reports
 from dopamine_jax import run_folder
 from dopamine_jax import streams
+from dopamine_jax import trust
 from dopamine_jax.environments import base
 from dopamine_jax.metrics import base as metrics_base
 
@@ -52,8 +53,10 @@ class Training:
     iteration: the last one that was begun; counted from 1.
   """
 
-  def __init__(self, runner, folder, seeds, say, closers):
+  def __init__(self, runner, folder, seeds, say, closers, title=''):
     self.runner = runner
+    self.config = config.write(runner, title)
+    self.title = title
     self.folder = folder
     self.seeds = seeds
     self.say = say
@@ -68,7 +71,6 @@ class Training:
     self.engine = runner.make_engine(
       environments, seeds, check_finite=runner.check_finite
     )
-    # Made now, so that the operative configuration holds their settings too.
     self.reports = reports.Reports(
       runner.make_collectors(), self.engine, self.closers
     )
@@ -107,18 +109,16 @@ class Training:
       self.monitor = health.Monitor(self.runner.health, self.engine)
     if self.runner.histograms:
       self.reports.add_histograms()
-    self.config = config.operative()
-    config.refuse_unread(self.say)
     self._warn_of_no_update()
     self.facts = {
       'seeds': list(self.seeds),
       'versions': provenance.versions() | self.engine.layout.versions(),
-      'title': config.title(),
-      'settings': identity.digest(self.config),
+      'title': self.title,
+      'record': identity.digest(self.config),
     }
     iterations, before = run_folder.look(
       *(self.folder, self.checkpoints, self.config, self.facts),
-      *(resume, self.say),
+      *(resume, self.say, self._written_today),
     )
     if iterations:
       self._restore(iterations[-1], template, with_replay)
@@ -137,6 +137,16 @@ class Training:
       damaged=[i for i in iterations if i > self.iteration],
       with_replay=with_replay,
     )
+
+  def _written_today(self):
+    """Returns the record of the run in the folder as this version writes it.
+
+    Raises:
+      UserError: if it can't be built from what lies there.
+    """
+    admitted = trust.admit(self.folder, (), self.say)
+    before = config.load([admitted.file], text=admitted.text)
+    return config.write(before.build(type(self.runner)))
 
   def _warn_of_no_update(self):
     steps = self.runner.num_iterations * self.runner.training_steps

@@ -19,6 +19,8 @@ class Replay(settings.Settings):
     warm_up: agent steps that are taken by random actions.
   """
 
+  given_later = ('gamma', 'stack')
+
   gamma: float = 0.99
   stack: int = 1
 
@@ -70,4 +72,4 @@ class Replay(settings.Settings):
 
 
 # A setting that makes a replay.
-Maker = Callable[..., Replay]
+Maker = Replay | Callable[..., Replay]

@@ -22,6 +22,8 @@ class Rollout(base.Replay):
     steps: agent steps of a rollout, T * N (the agent's `update_period`).
   """
 
+  given_later = ('steps', 'gamma', 'stack')
+
   steps: int
 
   def __post_init__(self):

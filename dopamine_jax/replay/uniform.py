@@ -23,6 +23,8 @@ class UniformReplay(base.Replay):
     n_step: steps over which rewards are summed (given by the agent).
   """
 
+  given_later = ('n_step', 'gamma', 'stack')
+
   capacity: int = 1_000_000
   batch_size: int = 32
   min_history: int = 20_000

@@ -5,20 +5,14 @@ when it is used, far from the line, or take nonsense without a word.
 """
 
 import collections.abc
-from collections.abc import Mapping
 import inspect
 import math
 import typing
 from typing import Any
 
-from gin import config as gin_config
-
 from dopamine_jax import errors
-from dopamine_jax import gin_messages
 from dopamine_jax import settings
-
-# Fields that every Flax module has; no settings.
-FLAX_FIELDS = ('parent', 'name')
+from dopamine_jax.config import statements
 
 # What takes no number, among the types that an annotation may name.
 _NO_NUMBERS = (
@@ -64,110 +58,33 @@ _OPTAX_BOUNDS = {
 }
 
 
-def refuse_misfits():
-  """Refuses values that functions and classes of others do not take.
+def refuse_misfit(binding: statements.Binding, value: Any):
+  """Refuses a value that a function or class of others does not take.
+
+  Args:
+    binding: where it is bound.
+    value: what its macros stand for.
 
   Raises:
-    UserError: that names the first one, with its line.
+    UserError: that names the setting and what it expects.
   """
-  for (_, selector), bindings in gin_config._CONFIG.items():
-    target = gin_config._REGISTRY[selector].wrapped
-    if _is_flax_module(target):
-      _refuse_flax_fields(target, bindings)
-    if inspect.isclass(target) and issubclass(target, settings.Checked):
-      continue
-    for name, value in bindings.items():
-      value = resolved(value)
-      if reason := _misfit(target, selector, name, value):
-        where = gin_messages.found_at(gin_messages.place_of([target], name))
-        raise errors.UserError(
-          f'{where}{short(selector)}.{name} = {settings.shown(value)} {reason}.'
-        )
+  target = binding.target
+  if inspect.isclass(target) and issubclass(target, settings.Checked):
+    return
+  if reason := _misfit(target, binding.name, value):
+    raise errors.UserError(f'{binding} = {settings.shown(value)} {reason}.')
 
 
-def refuse_gins_own():
-  """Refuses references to gin's own functions that mean nothing by themselves.
-
-  Raises:
-    UserError: that says what is written instead.
-  """
-  for reference in gin_config.iterate_references(gin_config._CONFIG):
-    name = reference.configurable.selector
-    if name in ('gin.macro', 'gin.constant'):
-      fine = reference.evaluate
-      how = 'is set by `NAME = value` and read by `%NAME`'
-    elif name == 'gin.singleton':
-      fine = reference.evaluate
-      how = (
-        'is written @NAME/gin.singleton(), with NAME/gin.singleton.constructor '
-        'as what makes it'
-      )
-    else:
-      continue
-    if not fine or not reference.scopes:
-      raise errors.UserError(f'@{name} is no value: a {name[4:]} {how}.')
-
-
-def short(selector: str) -> str:
-  """Returns a selector as gin files mostly write it: module and name."""
-  return '.'.join(selector.split('.')[-2:])
-
-
-def resolved(value: Any) -> Any:
-  """Returns the value that a macro stands for; any other as it is.
-
-  Raises:
-    UserError: if macros stand for each other in a circle.
-  """
-  seen = []
-  while isinstance(value, gin_config.ConfigurableReference):
-    scope, selector = value.config_key
-    if selector != 'gin.macro' or scope in seen:
-      if scope in seen:
-        circle = ' -> '.join(f'%{name}' for name in [*seen, scope])
-        raise errors.UserError(f'macros stand for each other: {circle}.')
-      return value
-    seen.append(scope)
-    bindings = gin_config._CONFIG.get((scope, 'gin.macro'), {})
-    if 'value' not in bindings:
-      return value
-    value = bindings['value']
-  return value
-
-
-def _is_flax_module(target) -> bool:
-  return inspect.isclass(target) and any(
-    base.__module__.startswith('flax.linen') and base.__name__ == 'Module'
-    for base in target.__mro__
-  )
-
-
-def _refuse_flax_fields(target, bindings):
-  for name in set(bindings) & set(FLAX_FIELDS):
-    if name == 'name' and bindings[name] is None:
-      continue  # Its default, which a run's own configuration holds.
-    names = [
-      each
-      for each in inspect.signature(target).parameters
-      if each not in FLAX_FIELDS
-    ]
-    where = gin_messages.found_at(gin_messages.place_of([target], name))
-    raise errors.UserError(
-      f"{where}{settings.full_name(target)}.{name} is Flax's own, and no "
-      f'setting. There are {", ".join(names)}.'
-    )
-
-
-def _misfit(target, selector, name, value) -> str | None:
+def _misfit(target, name, value) -> str | None:
   """Returns what is wrong with a value, if anything."""
   hint = _hints(target).get(name, Any)
-  if isinstance(value, gin_config.ConfigurableReference):
+  if isinstance(value, statements.Reference):
     if _may_refer(value, hint):
       return None
     return f'does not fit; expected {_expected(hint)}'
-  if holds_references(value):
+  if any(statements.references(value)) or any(statements.macros(value)):
     return None
-  parameter = parameters(target).get(name)
+  parameter = statements.parameters(target).get(name)
   default = parameter.default if parameter else None
   if not _fits(value, hint, default):
     return f'does not fit; expected {_expected(hint)}'
@@ -196,23 +113,6 @@ def _expected(hint) -> str:
   return ' or '.join(words)
 
 
-def holds_references(value: Any) -> bool:
-  """Whether a value is, or has in it, what is written @name or %name."""
-  if isinstance(value, gin_config.ConfigurableReference):
-    return True
-  if isinstance(value, dict):
-    return holds_references([*value.keys(), *value.values()])
-  return isinstance(value, (list, tuple)) and any(map(holds_references, value))
-
-
-def parameters(target: Any) -> Mapping[str, inspect.Parameter]:
-  """Returns what a class or function takes, as far as that can be known."""
-  try:
-    return inspect.signature(target).parameters
-  except (TypeError, ValueError):
-    return {}
-
-
 def _hints(target) -> dict[str, Any]:
   hints = {}
   for each in (getattr(target, '__init__', target), target):
@@ -225,8 +125,8 @@ def _hints(target) -> dict[str, Any]:
 
 def _may_refer(reference, hint) -> bool:
   """Whether what `reference` names, or makes, may fit an annotation."""
-  named = reference.configurable.wrapped
-  if not reference.evaluate:
+  named = reference.target
+  if not reference.called:
     return settings.fits(named, hint)
   kinds = typing.get_args(hint) if settings.is_union(hint) else (hint,)
   plain = {bool, int, float, str, type(None)}

@@ -1,66 +1,17 @@
-"""Gin files: where they lie, and their text, each read once.
+"""Gin files: where they lie, and their text.
 
 A file is looked for beside the one that includes it, then from the folder that
 the command runs in, then in its package.
 """
 
-from collections.abc import Iterator, Sequence
-import contextlib
 import difflib
 import importlib
-import importlib.util  # gin reads package paths with it but doesn't import it.
-import io
+import importlib.util
 import pathlib
-
-import gin
-from gin import config as gin_config
 
 from dopamine_jax import errors
 
 _PACKAGE_CONFIGS = 'dopamine_jax.configs'
-
-BINDINGS = '--gin_bindings'
-
-# What was read since `clear`, by name.
-sources: dict[str, str] = {}
-# Those that the user gave, in their order; the others were included.
-given: list[str] = []
-# Those that gin is parsing, each included by the one before.
-_parsing: list[pathlib.Path] = []
-
-
-def clear():
-  """Forgets what was read."""
-  sources.clear()
-  given.clear()
-  _parsing.clear()
-
-
-def parse(file: str | pathlib.Path):
-  """Has gin read a file that the user gave."""
-  path = find(file)
-  given.append(str(path))
-  gin.parse_config_file(str(path))
-
-
-def parse_text(file: str | pathlib.Path, text: str):
-  """Has gin read what a file says that was read before."""
-  given.append(str(file))
-  with _being_parsed(pathlib.Path(file), text) as stream:
-    gin.parse_config(stream)
-
-
-def parse_bindings(bindings: Sequence[str], imports: Sequence[str]):
-  """Has gin read bindings of the command line, after these imports."""
-  given.append(BINDINGS)
-  sources[BINDINGS] = '\n'.join(bindings)
-  gin.parse_config([*imports, *bindings])
-
-
-def title() -> str:
-  """Returns the comment that the first file begins with, or ''."""
-  text = next(iter(sources.values()), '')
-  return text.partition('\n')[0][1:].strip() if text.startswith('#') else ''
 
 
 def find(
@@ -143,40 +94,7 @@ def read(path: pathlib.Path) -> str:
     ) from error
 
 
-class _Text(io.StringIO):
-  """A file's text, with the name that gin's messages give."""
-
-  def __init__(self, text: str, name: str):
-    super().__init__(text, newline=None)
-    self.name = name
-
-
-def _including() -> pathlib.Path | None:
-  return _parsing[-1] if _parsing else None
-
-
-@contextlib.contextmanager
-def _open(name: str) -> Iterator[_Text]:
-  """What gin opens files with."""
-  path = find(name, _including())
-  if any(path.samefile(each) for each in _parsing):
-    circle = ' -> '.join(map(str, [*_parsing, path]))
-    raise errors.UserError(f'gin files include each other: {circle}.')
-  with _being_parsed(path, read(path)) as stream:
-    yield stream
-
-
-@contextlib.contextmanager
-def _being_parsed(path: pathlib.Path, text: str) -> Iterator[_Text]:
-  sources[str(path)] = text
-  _parsing.append(path)
-  try:
-    yield _Text(text, str(path))
-  finally:
-    _parsing.pop()
-
-
-# In place of gin's own, which knows nothing of the including file.
-gin_config._FILE_READERS[:] = [
-  (_open, lambda name: bool(find(name, _including())))
-]
+def title(text: str) -> str:
+  """Returns the comment that a gin file's text begins with, or ''."""
+  first = text.partition('\n')[0]
+  return first[1:].strip() if first.startswith('#') else ''

@@ -1,0 +1,20 @@
+"""Gin as a front end: files are read once, and give settings that are values.
+
+Read `build` first: `load` reads files and bindings into a `Config`, whose
+`build` makes the tree of settings below a class, as Python code would. Nothing
+looks a binding up afterwards. `write` is the way back: it walks such a tree,
+whoever built it, and returns the gin file that builds it again.
+
+The rest: `files` (where gin files lie), `statements` (what they say, with names
+resolved), `checks` (values for functions of other libraries), `unread`
+(bindings that nothing uses). Of gin, its parser alone is used.
+"""
+
+from dopamine_jax.config.build import Config
+from dopamine_jax.config.build import load
+from dopamine_jax.config.files import find
+from dopamine_jax.config.files import read
+from dopamine_jax.config.files import shipped
+from dopamine_jax.config.write import write
+
+__all__ = ['Config', 'find', 'load', 'read', 'shipped', 'write']

@@ -1,0 +1,321 @@
+"""Builds settings from what gin files say, all of them at once.
+
+A class gets the settings that are bound to it or to its ancestors, the nearest
+first: `dqn.DQN.gamma = 0.9` holds for DoubleDQN too, unless that has a gamma of
+its own. `@module.Class()` is built on the spot; `@module.Class` becomes the
+class, or a `functools.partial` that has its settings. What is a default of a
+setting, and not named in gin, has its bindings all the same.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+import contextlib
+import functools
+import inspect
+import pathlib
+from typing import Any
+
+from dopamine_jax import errors
+from dopamine_jax import settings
+from dopamine_jax import values
+from dopamine_jax.config import checks
+from dopamine_jax.config import statements as statements_lib
+from dopamine_jax.config import unread
+from dopamine_jax.config.statements import Binding
+from dopamine_jax.config.statements import Macro
+from dopamine_jax.config.statements import Place
+from dopamine_jax.config.statements import Reference
+
+_Scope = tuple[str, ...]
+
+
+def load(
+  gin_files: Sequence[str | pathlib.Path],
+  gin_bindings: Sequence[str] = (),
+  text: str | None = None,
+) -> 'Config':
+  """Reads these files, then these bindings.
+
+  Args:
+    gin_files: paths, of the file system or of a package, as in
+      `dopamine_jax/configs/dqn_cartpole.gin`; or names of shipped ones.
+    gin_bindings: lines of gin, which win over the files.
+    text: what the only file says, where it was read before.
+
+  Raises:
+    UserError: with the file, the line and the nearest right name.
+  """
+  read = statements_lib.Statements()
+  for file in gin_files:
+    read.read_file(file, text)
+  read.read_bindings(gin_bindings)
+  config = Config(read)
+  config.check()
+  return config
+
+
+class Config:
+  """What gin files and bindings say, ready to be built from.
+
+  Attributes:
+    title: the comment that the first file begins with, or ''.
+  """
+
+  def __init__(self, read: statements_lib.Statements):
+    self.title = read.title or ''
+    self._read = read
+    self._used: set[Binding] = set()
+    self._building: list[tuple[Any, _Scope]] = []
+    self._singletons: dict[_Scope, Any] = {}
+    self._by_target: dict[Any, list[Binding]] = {}
+    for binding in read.bindings.values():
+      self._by_target.setdefault(binding.target, []).append(binding)
+
+  def check(self):
+    """Refuses macros and values that can't be meant.
+
+    Raises:
+      UserError: that names the first one, with its line.
+    """
+    unread.refuse_macros(self._read)
+    for binding in self._read.bindings.values():
+      with self._at(binding.place):
+        checks.refuse_misfit(binding, self._resolved(binding.value))
+
+  def build(self, target: Any, **given: Any) -> Any:
+    """Returns `target(**settings, **given)`, and builds all that lies below.
+
+    Args:
+      target: a class or function.
+      **given: what gin doesn't say.
+
+    Raises:
+      UserError: if a setting is missing, misspelt or doesn't fit.
+    """
+    with self.located():
+      return self._call(target, (), given)
+
+  @contextlib.contextmanager
+  def located(self) -> Iterator[None]:
+    """Adds file and line to what is said of a setting inside.
+
+    To run a training in: some settings are refused when others are known.
+    """
+    try:
+      yield
+    except settings.SettingError as error:
+      for owner in error.owner.__mro__:
+        bound = self._by_target.get(owner, ())
+        for binding in reversed(bound):
+          if binding.name == error.name:
+            raise errors.UserError(f'{binding.place}: {error}') from error
+      raise
+
+  def unused(self) -> list[Binding]:
+    """Returns the bindings that nothing has used that was built so far."""
+    return [b for b in self._read.bindings.values() if b not in self._used]
+
+  def refuse_unread(self, say: Callable[[str], None]):
+    """Refuses bindings that nothing has used; see `unread`.
+
+    Args:
+      say: is told of those that may be meant, such as of an included file.
+    """
+    unread.report(self._read, self.unused(), say)
+
+  def _call(self, target, scope, given=()):
+    """Returns what a class or function makes of its settings."""
+    if (target, scope) in self._building:
+      raise errors.UserError('what is bound needs itself, in a circle.')
+    self._building.append((target, scope))
+    try:
+      kwargs = self._settings(target, scope)
+      if both := kwargs.keys() & dict(given):
+        raise settings.SettingError(
+          target,
+          (name := sorted(both)[0]),
+          f'{settings.full_name(target)}.{name} = '
+          f'{settings.shown(kwargs[name])} has no effect: it is given where '
+          'this is made. Leave it out.',
+        )
+      kwargs |= given
+      _require_complete(target, kwargs)
+      with self._explained(target, scope):
+        return values.call(target, **kwargs)
+    finally:
+      self._building.pop()
+
+  def _maker(self, target, scope):
+    """Returns what makes the same whenever it is called."""
+    kwargs = self._settings(target, scope)
+    if not kwargs:
+      return target
+    args, kwargs = values.positional(target, kwargs)
+    return functools.partial(target, *args, **kwargs)
+
+  def _settings(self, target, scope) -> dict[str, Any]:
+    """Returns what is bound to a class or function, or below its defaults."""
+    bound = self._bound(target, scope)
+    for binding in bound.values():
+      if binding.value == statements_lib.REQUIRED:
+        raise errors.UserError(
+          f'{binding.place}: {binding} is to be set, and nothing does.'
+        )
+    found = {
+      name: self._value(binding.value, scope) for name, binding in bound.items()
+    }
+    if not (inspect.isclass(target) and issubclass(target, settings.Checked)):
+      return found
+    for name, parameter in statements_lib.parameters(target).items():
+      default = parameter.default
+      if name not in found:
+        adopted = self._adopted(default, scope)
+        if adopted is not default:
+          found[name] = adopted
+      elif name in target.given_later and found[name] == default:
+        raise errors.UserError(
+          f'{bound[name].place}: {bound[name]} is no setting: what uses it '
+          'gives it. Leave this line out.'
+        )
+    return found
+
+  def _bound(self, target, scope) -> dict[str, Binding]:
+    """Returns the bindings that hold for something, by name."""
+    if not self._by_target:
+      return {}
+    found = {}
+    names = None
+    lineage = target.__mro__ if inspect.isclass(target) else (target,)
+    for depth in range(len(scope) + 1):
+      for owner in reversed(lineage):
+        for binding in self._by_target.get(owner, ()):
+          if binding.scope != scope[:depth]:
+            continue
+          if owner is not target:
+            names = names or statements_lib.parameters(target)
+            if binding.name not in names:
+              continue
+          found[binding.name] = binding
+          self._used.add(binding)
+    return found
+
+  def _value(self, value, scope):
+    """Returns what a value stands for."""
+    value = self._resolved(value)
+    if isinstance(value, Reference):
+      if value.target is statements_lib.singleton:
+        return self._singleton(value.scope)
+      inside = value.scope or scope
+      make = self._call if value.called else self._maker
+      return make(value.target, inside)
+    if isinstance(value, dict):
+      return {
+        self._value(k, scope): self._value(v, scope) for k, v in value.items()
+      }
+    if isinstance(value, (list, tuple)):
+      return type(value)(self._value(each, scope) for each in value)
+    return value
+
+  def _adopted(self, default, scope):
+    """Returns a default with what gin binds to it; as it is if that is none."""
+    if isinstance(default, (list, tuple)) and not hasattr(default, '_fields'):
+      each = [self._adopted(part, scope) for part in default]
+      same = all(a is b for a, b in zip(each, default, strict=True))
+      return default if same else type(default)(each)
+    if isinstance(default, functools.partial):
+      found = self._settings(default.func, scope)
+      kwargs = default.keywords | found
+      return functools.partial(default.func, **kwargs) if found else default
+    if made := values.origin(default):
+      found = self._settings(made.function, scope)
+      kwargs = made.keywords | found
+      return values.call(made.function, **kwargs) if found else default
+    if isinstance(default, type) or inspect.isroutine(default):
+      return self._maker(default, scope)
+    if values.is_part(default):
+      return self._adopted_part(default, scope)
+    return default
+
+  def _adopted_part(self, part, scope):
+    """Returns settings or a network, with what gin binds to it and below."""
+    bound = self._bound(type(part), scope)
+    changes = {k: self._value(b.value, scope) for k, b in bound.items()}
+    for name in values.fields(part):
+      value = getattr(part, name)
+      if name not in changes:
+        adopted = self._adopted(value, scope)
+        if adopted is not value:
+          changes[name] = adopted
+    return values.changed(part, **changes) if changes else part
+
+  def _singleton(self, scope):
+    if scope not in self._singletons:
+      bound = self._bound(statements_lib.singleton, scope)
+      name = '/'.join(scope)
+      if 'constructor' not in bound:
+        raise errors.UserError(
+          f'@{name}/gin.singleton() needs {name}/gin.singleton.constructor.'
+        )
+      self._singletons[scope] = self._value(bound['constructor'].value, ())()
+    return self._singletons[scope]
+
+  def _resolved(self, value):
+    """Returns what a macro stands for; any other value as it is."""
+    seen = []
+    while isinstance(value, Macro):
+      if value.name in seen:
+        circle = ' -> '.join(f'%{name}' for name in [*seen, value.name])
+        raise errors.UserError(f'macros stand for each other: {circle}.')
+      if value == statements_lib.REQUIRED:
+        return value
+      seen.append(value.name)
+      value, _ = self._read.macros[value.name]
+    return value
+
+  @contextlib.contextmanager
+  def _at(self, place: Place):
+    try:
+      yield
+    except errors.UserError as error:
+      raise errors.UserError(f'{place}: {error}') from error
+
+  @contextlib.contextmanager
+  def _explained(self, target, scope):
+    """Raises what a call raises as a UserError, in a user's terms."""
+    try:
+      yield
+    except errors.UserError:
+      raise
+    except RecursionError as error:
+      raise errors.UserError('what is bound needs itself, in a circle.') from (
+        error
+      )
+    except (TypeError, ValueError) as error:
+      reason = errors.first_line(error).rstrip('.')
+      if errors.place(error):
+        raise errors.UserError(f'{errors.told(error)}.') from error
+      for binding in self._bound(target, scope).values():
+        value = self._resolved(binding.value)
+        if isinstance(value, str) and repr(value) in reason:
+          raise errors.UserError(
+            f'{binding.place}: {binding} = {value!r}: {reason}.'
+          ) from error
+      raise errors.UserError(
+        f'{settings.full_name(target)} fails when it is made: {reason}.'
+      ) from error
+
+
+def _require_complete(target, kwargs):
+  """Refuses a call that lacks an argument, or has one that is not taken."""
+  missing = [
+    name
+    for name, parameter in statements_lib.parameters(target).items()
+    if parameter.default is inspect.Parameter.empty
+    and parameter.kind is not inspect.Parameter.VAR_POSITIONAL
+    and name not in kwargs
+  ]
+  if missing:
+    name = target.__name__
+    raise errors.UserError(
+      f'{name} needs {" and ".join(missing)}, which nothing sets. Set it in '
+      f'gin; or write @{name} without parentheses if it is only made later.'
+    )
