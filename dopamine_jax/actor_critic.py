@@ -57,6 +57,7 @@ class Actor(modules.Module):
         'log_std_min', f'is not below log_std_max = {self.log_std_max}'
       )
     self.require_at_most(20, 'log_std_max')  # exp of more is no std
+    self.require_at_least(1, 'action_shape')
 
   @nn.compact
   def __call__(self, observation: jax.Array) -> distributions.TanhGaussian:

@@ -102,11 +102,14 @@ class Checked:
       ) from error
 
   def _refuse_given(self, owner, name, value):
+    giver = full_name(type(self))
+    has_it = name in type(self).__dataclass_fields__
+    remedy = f'Set {giver}.{name} instead' if has_it else 'Leave it out'
     raise SettingError(
       owner,
       name,
-      f'{full_name(owner)}.{name} = {shown(value)} has no effect: '
-      f'{full_name(type(self))} gives it. Leave it out.',
+      f'{full_name(owner)}.{name} = {shown(value)} has no effect: {giver} '
+      f'gives it. {remedy}.',
     )
 
   def check_types(self, ignored: tuple[str, ...] = ()):

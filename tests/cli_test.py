@@ -760,7 +760,7 @@ def test_a_command_without_a_config_says_where_they_are_listed(run, command):
     ),
     (
       'uniform.UniformReplay.gamma = 0.5',
-      'nothing in this run uses it. Did you mean `dqn.DQN.gamma = 0.5`?',
+      'has no effect: dqn.DQN gives it. Set dqn.DQN.gamma instead.',
     ),
   ],
 )

@@ -92,8 +92,8 @@ every = pytest.mark.parametrize(
 @every
 def test_a_config_is_complete(path):
   skip_without_extras(path)
-  config.load([path])
-  made = config.build(runner.Runner)
+  loaded = config.load([path])
+  made = loaded.build(runner.Runner)
   environments = made.environment.make(1)  # a hundred games take long to make
   frames = environments.reset([0])
   environments.num_envs = made.num_envs
@@ -101,7 +101,7 @@ def test_a_config_is_complete(path):
   engine.first_frames = np.repeat(frames, made.num_envs, axis=0)
   assert engine.abstract_state().agent.params
   environments.close()
-  assert not list(config.unused())
+  assert not loaded.unused()
 
 
 @pytest.mark.parametrize('path', [*marked(config.shipped())])
@@ -116,9 +116,9 @@ def test_a_config_trains_and_resumes_exactly(path, tmp_path, monkeypatch):
       shutil.copytree(whole, stopped)
 
   def train(folder, files, bindings, says=()):
-    config.load(files, bindings)
+    made = config.load(files, bindings).build(runner.Runner)
     said = []
-    statistics = config.build(runner.Runner).train(folder, say=said.append)
+    statistics = made.train(folder, say=said.append)
     assert [message[:8] for message in said] == list(says)
     return statistics
 

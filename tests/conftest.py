@@ -86,7 +86,6 @@ def as_if_alone():
   (`threefry.write_out`) take programs with much noise three times as long to
   compile.
   """
-  import gin
   from jax._src.interpreters import mlir
   import jax.extend.random
 
@@ -94,4 +93,3 @@ def as_if_alone():
   original = lowerings[jax.extend.random.threefry2x32_p]
   yield
   lowerings[jax.extend.random.threefry2x32_p] = original
-  gin.clear_config()

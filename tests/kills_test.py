@@ -18,8 +18,7 @@ def test_runs_that_were_killed_a_hundred_times_end_the_same():
 def test_every_agent_is_trained_on_both_engines(agent, engine, tmp_path):
   file = tmp_path / 'small.gin'
   file.write_text(kills.config(agent, engine))
-  config.load([file], [])
-  small = config.build(runner.Runner)
+  small = config.load([file]).build(runner.Runner)
   assert small.num_iterations == kills.ITERATIONS
   environments = small.environment.make(small.num_envs)
   made = small.make_agent(environments)

@@ -9,7 +9,6 @@ say on the line of the setting what Dopamine has.
 import ast
 import re
 
-import gin
 import gymnasium
 import jax
 import numpy as np
@@ -17,6 +16,7 @@ import pytest
 
 from dopamine_jax import config
 from dopamine_jax import runner
+from dopamine_jax import values
 
 CLAIM = r"Dopamine's (protocol and )?numbers|numbers are Dopamine's"
 
@@ -280,14 +280,13 @@ SPACES = {
 
 def built(path):
   """Returns a config's runner, environment, agent, replay and networks."""
-  config.load([path])
-  run = config.build(runner.Runner)
+  run = config.load([path]).build(runner.Runner)
   shape, dtype, actions = SPACES[path.stem.split('_')[-1]]
   actions = gymnasium.spaces.Discrete(actions)
   if 'mujoco' in path.stem:
     actions = gymnasium.spaces.Box(-1, 1, (int(actions.n),))
-  agent = config.build(
-    run.agent,
+  agent = run.make_part(
+    'agent',
     observation_space=gymnasium.spaces.Box(0, 1, shape, dtype),
     action_space=actions,
   )
@@ -300,7 +299,8 @@ def ours(parts, setting):
   """Returns what a config has of a setting."""
   agent, modules = parts[2], parts[4:]
   if setting in ('learning_rate', 'eps'):
-    return gin.query_parameter(f'optax.adam.{setting}')
+    optimizer = getattr(agent, 'optimizer', None) or agent.actor_optimizer
+    return values.origin(optimizer).keywords[setting]
   if setting == 'kernel_init':
     found = {
       round(float(abs(x.kernel_init(jax.random.key(0), (300, 100))).max()), 3)

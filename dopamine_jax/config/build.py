@@ -124,25 +124,18 @@ class Config:
 
   def _call(self, target, scope, given=()):
     """Returns what a class or function makes of its settings."""
-    if (target, scope) in self._building:
-      raise errors.UserError('what is bound needs itself, in a circle.')
-    self._building.append((target, scope))
-    try:
-      kwargs = self._settings(target, scope)
-      if both := kwargs.keys() & dict(given):
-        raise settings.SettingError(
-          target,
-          (name := sorted(both)[0]),
-          f'{settings.full_name(target)}.{name} = '
-          f'{settings.shown(kwargs[name])} has no effect: it is given where '
-          'this is made. Leave it out.',
-        )
-      kwargs |= given
-      _require_complete(target, kwargs)
-      with self._explained(target, scope):
-        return values.call(target, **kwargs)
-    finally:
-      self._building.pop()
+    kwargs = self._settings(target, scope)
+    if both := kwargs.keys() & dict(given):
+      raise settings.SettingError(
+        target,
+        (name := sorted(both)[0]),
+        f'{settings.full_name(target)}.{name} = {settings.shown(kwargs[name])} '
+        'has no effect: it is given where this is made. Leave it out.',
+      )
+    kwargs |= given
+    _require_complete(target, kwargs)
+    with self._explained(target, scope):
+      return values.call(target, **kwargs)
 
   def _maker(self, target, scope):
     """Returns what makes the same whenever it is called."""
@@ -154,6 +147,15 @@ class Config:
 
   def _settings(self, target, scope) -> dict[str, Any]:
     """Returns what is bound to a class or function, or below its defaults."""
+    if (target, scope) in self._building:
+      raise errors.UserError('what is bound needs itself, in a circle.')
+    self._building.append((target, scope))
+    try:
+      return self._settings_once(target, scope)
+    finally:
+      self._building.pop()
+
+  def _settings_once(self, target, scope):
     bound = self._bound(target, scope)
     for binding in bound.values():
       if binding.value == statements_lib.REQUIRED:

@@ -288,7 +288,7 @@ def resolve(name: str, symbols: dict[str, Any]) -> Any:
   for each in rest:
     if not hasattr(found, each):
       raise errors.UserError(
-        f'{path} has no {each}.{did_you_mean(each, vars(found))}'
+        f'there is no {path}.{each}.{did_you_mean(each, vars(found))}'
       )
     found, path = getattr(found, each), f'{path}.{each}'
   if isinstance(found, types.ModuleType):

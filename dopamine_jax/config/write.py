@@ -101,6 +101,8 @@ class _Walk:
   def of_part(self, part) -> _Named:
     """Returns what is written of settings or a Flax module."""
     cls = type(part)
+    if not _place(cls):
+      raise _Unwritable(_why(cls))
     given = getattr(cls, 'given_later', ())
     found = []
     for name, field in values.fields(part).items():
@@ -298,11 +300,16 @@ def _place(target: Any) -> tuple[str, str] | None:
 def _why(value) -> str:
   """Returns why gin can't build a value, and what can be done."""
   name = getattr(value, '__qualname__', '')
+  if inspect.isclass(value):
+    return (
+      f'is of the class {name}, which can not be imported by that name from '
+      f'{value.__module__}. Define it at the top of a module.'
+    )
   if '<lambda>' in name or '<locals>' in name:
     what = 'a lambda' if '<lambda>' in name else f'the inner function {name}'
     return (
-      f'is {what}, which has no name to import it by. Write it as a function '
-      'at the top of a module. Or, if some function returned it, write '
+      f'is {what}, which has no name to import it by. Define it at the top of '
+      'a module. Or, if some function returned it, write '
       'dopamine_jax.call(that_function, ...) in place of that_function(...).'
     )
   kind = type(value)

@@ -6,7 +6,6 @@ down: the derivative of q[a] by the weights of action a is the observation.
 
 import functools
 
-import gin
 import gymnasium
 import jax
 import jax.numpy as jnp
@@ -396,16 +395,13 @@ from dopamine_jax.agents import dqn
 dqn.DQN.optimizer = @optax.adam
 optax.adam.learning_rate = 0.1
 """)
-  try:
-    config.load([file])
-    with pytest.raises(errors.UserError, match=r'(?s)line 5.*@name\(\)'):
-      config.build(
-        dqn.DQN,
-        observation_space=linear.OBSERVATION_SPACE,
-        action_space=gymnasium.spaces.Discrete(2),
-      )
-  finally:
-    gin.clear_config()
+  loaded = config.load([file])
+  with pytest.raises(errors.UserError, match=r'(?s)line 5.*@name\(\)'):
+    loaded.build(
+      dqn.DQN,
+      observation_space=linear.OBSERVATION_SPACE,
+      action_space=gymnasium.spaces.Discrete(2),
+    )
 
 
 def test_an_override_without_a_type_is_refused():

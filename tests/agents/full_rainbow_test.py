@@ -3,7 +3,6 @@
 import functools
 import warnings
 
-import gin
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -212,23 +211,20 @@ full_rainbow.RainbowNetwork:
 networks.MLPTorso.hidden = (6,)
 """)
   spaces = make()
-  try:
-    config.load([file], [f'full_rainbow.FullRainbow.{switch} = False'])
-    agent = config.build(
-      full_rainbow.FullRainbow,
-      observation_space=spaces.observation_space,
-      action_space=spaces.action_space,
-    )
-    found = {name: getattr(agent, name) for name in SWITCHES}
-    assert found == dict.fromkeys(SWITCHES, True) | {switch: False}
-    params = jax.eval_shape(agent.init, jax.random.key(0), OBSERVATION).params
-    assert params['torso']['Dense_0']['kernel'].shape == (2, 6)
-    batch = linear.random_problem(0, NUM_ACTIONS, 1)[2]
-    key = jax.random.key(0)
-    losses = jax.eval_shape(agent.losses, params, params, batch, key)
-    assert losses.shape == (linear.BATCH_SIZE,)
-  finally:
-    gin.clear_config()
+  off = f'full_rainbow.FullRainbow.{switch} = False'
+  agent = config.load([file], [off]).build(
+    full_rainbow.FullRainbow,
+    observation_space=spaces.observation_space,
+    action_space=spaces.action_space,
+  )
+  found = {name: getattr(agent, name) for name in SWITCHES}
+  assert found == dict.fromkeys(SWITCHES, True) | {switch: False}
+  params = jax.eval_shape(agent.init, jax.random.key(0), OBSERVATION).params
+  assert params['torso']['Dense_0']['kernel'].shape == (2, 6)
+  batch = linear.random_problem(0, NUM_ACTIONS, 1)[2]
+  key = jax.random.key(0)
+  losses = jax.eval_shape(agent.losses, params, params, batch, key)
+  assert losses.shape == (linear.BATCH_SIZE,)
 
 
 def test_a_network_without_switches_is_refused():

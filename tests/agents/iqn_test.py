@@ -1,7 +1,6 @@
 """IQN against Algorithm 1 and eq. 4, written as loops in NumPy."""
 
 from flax import linen as nn
-import gin
 import gymnasium
 import jax
 import jax.numpy as jnp
@@ -272,24 +271,21 @@ iqn.ImplicitQuantileNetwork.torso = @networks.MLPTorso()
 iqn.ImplicitQuantileNetwork.hidden = (5,)
 networks.MLPTorso.hidden = (7, 6)
 """)
-  try:
-    config.load([file])
-    agent = config.build(
-      iqn.IQN,
-      observation_space=gymnasium.spaces.Box(0, 1, (4,), np.float32),
-      action_space=gymnasium.spaces.Discrete(2),
-    )
-    params = agent.init(jax.random.key(0), jnp.zeros((1, 4))).params
-    actions = agent.act(
-      dqn.DQNState(params, params, (), 0),
-      jnp.zeros((3, 4)),
-      jnp.int32(0),
-      jax.random.key(0),
-      explore=False,
-    )
-    assert not config.unused()
-  finally:
-    gin.clear_config()
+  loaded = config.load([file])
+  agent = loaded.build(
+    iqn.IQN,
+    observation_space=gymnasium.spaces.Box(0, 1, (4,), np.float32),
+    action_space=gymnasium.spaces.Discrete(2),
+  )
+  params = agent.init(jax.random.key(0), jnp.zeros((1, 4))).params
+  actions = agent.act(
+    dqn.DQNState(params, params, (), 0),
+    jnp.zeros((3, 4)),
+    jnp.int32(0),
+    jax.random.key(0),
+    explore=False,
+  )
+  assert not loaded.unused()
   kernels = {p.shape for p in jax.tree.leaves(params) if p.ndim == 2}
   assert kernels == {(4, 7), (7, 6), (64, 6), (6, 5), (5, 2)}
   assert actions.shape == (3,)

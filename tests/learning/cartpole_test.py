@@ -1,6 +1,5 @@
 """The shipped configuration of DQN solves CartPole."""
 
-import gin
 import numpy as np
 import pytest
 
@@ -10,13 +9,8 @@ from dopamine_jax import runner
 
 @pytest.mark.slow
 def test_dqn_solves_cartpole(tmp_path):
-  config.load(['dopamine_jax/configs/dqn_cartpole.gin'])
-  try:
-    statistics = config.build(runner.Runner).train(
-      tmp_path, num_seeds=3, quiet=True
-    )
-  finally:
-    gin.clear_config()
+  solver = config.load(['dqn_cartpole']).build(runner.Runner)
+  statistics = solver.train(tmp_path, num_seeds=3, quiet=True)
   assert statistics['Eval/NumEpisodes'].tolist() == [100] * 3
   # CartPole-v1 counts as solved at a mean of 475 over 100 episodes. The median
   # of the seeds, as the last iteration of one may happen to be a bad one.

@@ -11,6 +11,7 @@ import pytest
 from dopamine_jax import actor_critic
 from dopamine_jax import heads
 from dopamine_jax import networks
+from dopamine_jax import values
 from dopamine_jax.agents import c51
 from dopamine_jax.agents import double_dqn
 from dopamine_jax.agents import dqn
@@ -81,7 +82,7 @@ def make_agent(name, n_step, num_envs):
     replay=functools.partial(
       cls.replay, capacity=512, batch_size=32, min_history=64
     ),
-    optimizer=optax.adam(1e-2),
+    optimizer=values.call(optax.adam, 1e-2),
     gamma=GAMMA,
     n_step=n_step,
     # One update a call of the engine: the fewest functions to compile.
@@ -148,7 +149,7 @@ def test_pqn_finds_the_values(name, tmp_path):
     network=functools.partial(
       networks.MLP, hidden=(32,), activation=networks.normalized_relu
     ),
-    optimizer=optax.adam(1e-2),
+    optimizer=values.call(optax.adam, 1e-2),
     num_epochs=4,
     q_lambda=0.5,
     epsilon=1.0,
@@ -164,7 +165,7 @@ def test_pqn_finds_the_values(name, tmp_path):
 
 
 small_ppo = functools.partial(
-  ppo.PPO, optimizer=optax.adam(1e-2), num_epochs=4, **ON_POLICY
+  ppo.PPO, optimizer=values.call(optax.adam, 1e-2), num_epochs=4, **ON_POLICY
 )
 
 
@@ -187,7 +188,7 @@ def test_ppo_finds_continuous_actions(normalized, tmp_path):
   agent = functools.partial(
     small_ppo,
     # Beyond [-1, 1] nothing depends on the action: no step may lead there.
-    optimizer=optax.adam(1e-3),
+    optimizer=values.call(optax.adam, 1e-3),
     update_period=128,
     normalize_observations=normalized,
     normalize_rewards=normalized,
@@ -215,8 +216,8 @@ def small_sac(num_envs, replay=sac.SAC.replay, **settings):
     replay=functools.partial(
       replay, capacity=2_048, batch_size=32, min_history=64
     ),
-    actor_optimizer=optax.adam(1e-2),
-    critic_optimizer=optax.adam(1e-2),
+    actor_optimizer=values.call(optax.adam, 1e-2),
+    critic_optimizer=values.call(optax.adam, 1e-2),
     tau=0.05,
     update_period=num_envs,
     **settings,
@@ -260,7 +261,10 @@ def test_sac_finds_the_values(name, n_step, num_envs, tmp_path):
 def test_sac_finds_continuous_actions_and_keeps_its_entropy(replay, tmp_path):
   agent, state, _ = probes.train(
     small_sac(
-      2, replay, temperature=0.1, temperature_optimizer=optax.adam(1e-2)
+      2,
+      replay,
+      temperature=0.1,
+      temperature_optimizer=values.call(optax.adam, 1e-2),
     ),
     'Probe/Target-v0',
     tmp_path,

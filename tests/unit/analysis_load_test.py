@@ -228,7 +228,7 @@ def test_a_run_whose_settings_were_edited_is_left_out(
 ):
   make_run(tmp_path / 'good')
   folder = make_run(tmp_path / 'changed')
-  facts = {'settings': identity.digest(CONFIG)}
+  facts = {'record': identity.digest(CONFIG)}
   (folder / 'run.json').write_text(json.dumps(facts))
   assert not read(tmp_path)[1]
   assert old in CONFIG

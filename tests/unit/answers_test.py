@@ -20,6 +20,7 @@ from dopamine_jax import fingerprint
 from dopamine_jax import networks
 from dopamine_jax import python_engine
 from dopamine_jax import runner as runner_lib
+from dopamine_jax import values
 from dopamine_jax.agents import dqn
 from dopamine_jax.agents import sac
 from dopamine_jax.environments import answers
@@ -353,7 +354,7 @@ def run(folder, environment, engine, num_iterations=3):
       replay=functools.partial(
         uniform.UniformReplay, capacity=200, batch_size=4, min_history=20
       ),
-      optimizer=optax.adam(1e-3),
+      optimizer=values.call(optax.adam, 1e-3),
       target_update_period=8,
     ),
     environment=environment,

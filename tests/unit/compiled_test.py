@@ -6,7 +6,6 @@ environment, whose own tests say what that must be.
 
 import functools
 
-import gin
 import hypothesis
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hypothesis_numpy
@@ -26,6 +25,7 @@ from dopamine_jax import streams
 from dopamine_jax.environments import base
 from dopamine_jax.metrics import base as metrics_base
 from dopamine_jax.replay import ring
+from tests import kept
 from tests import walk
 from tests.unit import engine_test
 
@@ -34,11 +34,6 @@ Spy, small_dqn = engine_test.Spy, engine_test.small_dqn
 updates_after = engine_test.updates_after
 SEEDS = (5, 6, 7)
 Spies = functools.partial(walk.Walk, num_actions=1_000)
-
-
-@pytest.fixture(autouse=True)
-def no_configuration():
-  gin.clear_config()
 
 
 def make_engine(
@@ -146,7 +141,7 @@ def test_both_engines_train_the_same(environment, agent, seeds, num_envs):
 def test_a_run_reports_the_same_on_both_engines(tmp_path):
   reported = []
   for engine in ENGINES:
-    recorder = engine_test.Recorder()
+    recorder = kept.keep(engine_test.Recorder())
     runner = runner_lib.Runner(
       agent=small_dqn,
       environment=walk.Walk(),
@@ -155,7 +150,7 @@ def test_a_run_reports_the_same_on_both_engines(tmp_path):
       training_steps=50,
       checkpoint_period=2,
       evaluation_episodes=3,
-      collectors=[lambda recorder=recorder: recorder],
+      collectors=[kept.newest],
     )
     folder = tmp_path / engine.__name__
     runner.train(folder, seed=5, num_seeds=3, quiet=True)

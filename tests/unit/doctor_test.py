@@ -98,8 +98,8 @@ def test_durations(seconds, text):
 
 
 def examine(name, num_seeds=1, bindings=()):
-  config.load([ROOT / 'configs' / name], bindings)
-  runner = config.build(runner_lib.Runner)
+  loaded = config.load([ROOT / 'configs' / name], bindings)
+  runner = loaded.build(runner_lib.Runner)
   return doctor.examine(runner, num_seeds, seconds=0.2)
 
 
@@ -172,7 +172,7 @@ def test_a_replay_that_does_not_fit_is_not_made(monkeypatch):
 
 
 def test_the_command_prints_it(monkeypatch):
-  monkeypatch.setattr(doctor.examine, '__defaults__', (1, 0.2, print))
+  monkeypatch.setattr(doctor.examine, '__defaults__', (1, 0.2))
   words = ['doctor', '--gin_files', str(ROOT / 'configs/dqn_cartpole.gin')]
   result = testing.CliRunner().invoke(cli.app, words)
   assert result.exit_code == 0, result.exception

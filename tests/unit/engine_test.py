@@ -9,7 +9,6 @@ import dataclasses
 import functools
 import types
 
-import gin
 import gymnasium
 import jax
 import jax.numpy as jnp
@@ -28,6 +27,7 @@ from dopamine_jax import networks
 from dopamine_jax import python_engine
 from dopamine_jax import runner as runner_lib
 from dopamine_jax import streams
+from dopamine_jax import values
 from dopamine_jax.agents import dqn
 from dopamine_jax.environments import base
 from dopamine_jax.metrics import base as metrics_base
@@ -35,15 +35,11 @@ from dopamine_jax.metrics import csv_file
 from dopamine_jax.replay import prioritized
 from dopamine_jax.replay import ring
 from dopamine_jax.replay import uniform
+from tests import kept
 from tests import walk
 from tests.unit import health_test
 
 EVALUATING = 999
-
-
-@pytest.fixture(autouse=True)
-def no_configuration():
-  gin.clear_config()
 
 
 class Scripted(base.Environment):
@@ -184,7 +180,7 @@ small_dqn = functools.partial(
   replay=functools.partial(
     uniform.UniformReplay, capacity=200, batch_size=4, min_history=20
   ),
-  optimizer=optax.sgd(1e-2, momentum=0.9),
+  optimizer=values.call(optax.sgd, 1e-2, momentum=0.9),
   target_update_period=8,
   epsilon=0.5,
 )
@@ -240,11 +236,11 @@ class Recorder(metrics_base.Collector):
 
 def train(base_dir, environment, agent=Spy, *, seed=0, num_seeds=1, **settings):
   """Returns the statistics by (name, iteration, seed)."""
-  recorder = Recorder()
+  recorder = kept.keep(Recorder())
   runner = runner_lib.Runner(
     agent=agent,
     environment=environment,
-    collectors=[lambda: recorder],
+    collectors=[kept.newest],
     **{'num_iterations': 1, 'training_steps': 40, **settings},
   )
   runner.train(base_dir, seed=seed, num_seeds=num_seeds, quiet=True)
@@ -759,7 +755,7 @@ def test_learning_copies_nothing_that_the_replay_holds(seeds, replay, period):
       replay=functools.partial(
         replay, capacity=capacity, batch_size=4, min_history=20
       ),
-      optimizer=optax.sgd(1e-2),
+      optimizer=values.call(optax.sgd, 1e-2),
       update_period=period,
       target_update_period=16,
       epsilon=0.5,

@@ -9,7 +9,6 @@ import math
 import re
 import sys
 
-import gin
 import gymnasium
 from hypothesis import given
 from hypothesis import strategies as st
@@ -579,8 +578,8 @@ def test_channels_first_is_told_and_mended_as_the_message_says(
   )
   for binding in bindings:
     # As a user gives it to --gin_bindings, or writes it below the imports.
-    config.load([file], [binding])
-    settings = config.configured(gym.Gym)(id=id, kwargs={'space': space})
+    loaded = config.load([file], [binding])
+    settings = loaded.build(gym.Gym, id=id, kwargs={'space': space})
     moves = settings.channels_first
     with contextlib.closing(settings.make(2)) as env:
       frame = np.moveaxis(expected, 0, -1) if moves else expected
@@ -588,7 +587,6 @@ def test_channels_first_is_told_and_mended_as_the_message_says(
       np.testing.assert_array_equal(env.reset([3, 4])[0], frame)
       step = env.step(np.zeros(2, np.int32))
       assert step.observation.shape == (2, *frame.shape)
-  gin.clear_config()
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ import dataclasses
 import functools
 
 from flax import linen as nn
-import gin
 import hypothesis
 from hypothesis import strategies as st
 import jax
@@ -29,6 +28,7 @@ from dopamine_jax import normalization
 from dopamine_jax import python_engine
 from dopamine_jax import runner as runner_lib
 from dopamine_jax import streams
+from dopamine_jax import values
 from dopamine_jax.agents import dqn
 from dopamine_jax.agents import full_rainbow
 from dopamine_jax.agents import iqn
@@ -59,25 +59,20 @@ NAMES = {
 NAMES_WITHOUT_TARGET = {name for name in NAMES if 'Drift' not in name}
 
 
-@pytest.fixture(autouse=True)
-def no_configuration():
-  gin.clear_config()
-
-
 def make_agent(agent=dqn.DQN, replay=uniform.UniformReplay, **settings):
   return agent(
     **{'network': MLP, **settings},
     replay=functools.partial(
       replay, capacity=200, batch_size=4, min_history=20
     ),
-    optimizer=optax.sgd(1e-2),
+    optimizer=values.call(optax.sgd, 1e-2),
     target_update_period=16,
     epsilon=0.5,
   )
 
 
 ON_POLICY = {
-  'optimizer': optax.sgd(1e-2),
+  'optimizer': values.call(optax.sgd, 1e-2),
   'update_period': 8,
   'num_epochs': 1,
   'num_minibatches': 2,
@@ -820,8 +815,8 @@ health.DormantNeurons.threshold = 0.1
 
 def test_gin_names_what_is_measured(tmp_path):
   (tmp_path / 'a.gin').write_text(GIN)
-  config.load([tmp_path / 'a.gin'])
-  assert list(config.build(runner_lib.Runner).health) == [
+  loaded = config.load([tmp_path / 'a.gin'])
+  assert list(loaded.build(runner_lib.Runner).health) == [
     health.DormantNeurons(threshold=0.1, num_transitions=2_048),
     health.EffectiveRank(num_transitions=2_048),
   ]
@@ -829,7 +824,7 @@ def test_gin_names_what_is_measured(tmp_path):
 
 def test_a_metric_that_is_not_made_is_refused(tmp_path):
   (tmp_path / 'a.gin').write_text(GIN.replace('Neurons()', 'Neurons'))
-  config.load([tmp_path / 'a.gin'])
+  loaded = config.load([tmp_path / 'a.gin'])
   message = 'a.gin, line 13: .*expected Sequence of Metric.*@name\\(\\) what'
   with pytest.raises(errors.UserError, match=message):
-    config.build(runner_lib.Runner)
+    loaded.build(runner_lib.Runner)

@@ -18,6 +18,7 @@ from dopamine_jax.environments import classic
 from dopamine_jax.metrics import base
 from dopamine_jax.metrics import csv_file
 from dopamine_jax.replay import uniform
+from tests import kept as kept_lib
 from tests import walk
 from tests.unit import health_test
 
@@ -56,13 +57,13 @@ class Kept(base.Collector):
 
 
 def train(folder, *, num_seeds=1, num_iterations=3, **settings):
-  kept = Kept()
+  kept = kept_lib.keep(Kept())
   runner = runner_lib.Runner(
     agent=make_agent,
     environment=walk.Walk(),
     num_iterations=num_iterations,
     training_steps=15,
-    collectors=[csv_file.CSV, lambda: kept],
+    collectors=[csv_file.CSV, kept_lib.newest],
     **settings,
   )
   runner.train(
@@ -136,22 +137,24 @@ def test_what_is_not_finite_has_no_histogram():
   assert [h.name for h in one.measure(1, 0.0)] == ['Parameters/b']
 
 
+class Hidden(dqn.DQN):
+  def init(self, key, observation):
+    return {'hidden': super().init(key, observation)}
+
+  def act(self, state, *arguments, **kwargs):
+    return super().act(state['hidden'], *arguments, **kwargs)
+
+
+def make_hidden(**spaces):
+  told = make_agent(**spaces)
+  return Hidden(
+    **spaces, network=told.network, replay=told.replay, optimizer=optax.sgd(1)
+  )
+
+
 def test_an_agent_without_params_is_told(tmp_path):
-  class Hidden(dqn.DQN):
-    def init(self, key, observation):
-      return {'hidden': super().init(key, observation)}
-
-    def act(self, state, *arguments, **kwargs):
-      return super().act(state['hidden'], *arguments, **kwargs)
-
-  def make(**spaces):
-    told = make_agent(**spaces)
-    return Hidden(
-      **spaces, network=told.network, replay=told.replay, optimizer=optax.sgd(1)
-    )
-
   runner = runner_lib.Runner(
-    agent=make,
+    agent=make_hidden,
     environment=walk.Walk(),
     num_iterations=1,
     training_steps=15,

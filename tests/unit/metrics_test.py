@@ -13,7 +13,6 @@ import sys
 import tempfile
 import types
 
-import gin
 import hypothesis
 from hypothesis import strategies as st
 import numpy as np
@@ -25,6 +24,7 @@ from tensorboard.backend.event_processing import plugin_event_accumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 
+from dopamine_jax import config
 from dopamine_jax import errors
 from dopamine_jax import metrics
 from dopamine_jax.analysis import curves
@@ -112,8 +112,9 @@ class TestBase:
     best.close()
     assert best.best == 3.0
 
-  def test_collectors_can_be_named_in_gin(self):
-    gin.parse_config(
+  def test_collectors_can_be_named_in_gin(self, tmp_path):
+    file = tmp_path / 'collectors.gin'
+    file.write_text(
       'from __gin__ import dynamic_registration\n'
       'import types\n'
       'from dopamine_jax.metrics import console\n'
@@ -122,10 +123,7 @@ class TestBase:
       'types.SimpleNamespace.collectors = '
       '[@console.Console(), @csv_file.CSV(), @tensorboard.TensorBoard()]\n'
     )
-    try:
-      collectors = gin.get_configurable(types.SimpleNamespace)().collectors
-    finally:
-      gin.clear_config()
+    collectors = config.load([file]).build(types.SimpleNamespace).collectors
     assert [type(collector) for collector in collectors] == [
       console.Console,
       csv_file.CSV,

@@ -18,6 +18,7 @@ import pytest
 from dopamine_jax import errors
 from dopamine_jax import networks
 from dopamine_jax import runner as runner_lib
+from dopamine_jax import values
 from dopamine_jax.agents import dqn
 from dopamine_jax.environments import base
 from dopamine_jax.environments import catch
@@ -417,7 +418,7 @@ def test_dqn_trains_on_environments_in_jax(tmp_path):
         replay=functools.partial(
           uniform.UniformReplay, capacity=200, batch_size=4, min_history=20
         ),
-        optimizer=optax.adam(1e-3),
+        optimizer=values.call(optax.adam, 1e-3),
         target_update_period=8,
         epsilon=0.5,
       ),

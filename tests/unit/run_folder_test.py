@@ -29,7 +29,7 @@ def write(folder, facts, config=CONFIG):
 
 def save(folder, iteration, previous=None, facts=FACTS, config=None):
   if config is not None:
-    facts = {**facts, 'settings': identity.digest(config)}
+    facts = {**facts, 'record': identity.digest(config)}
   run = {'facts': facts}
   checkpoints_lib.Checkpoints(folder).save(
     iteration, {'a': np.zeros(2, np.int32)}, previous=previous, run=run

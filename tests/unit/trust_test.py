@@ -11,7 +11,6 @@ import pytest
 
 from dopamine_jax import config
 from dopamine_jax import errors
-from dopamine_jax import gin_messages
 from dopamine_jax import kinds
 from dopamine_jax import runner as runner_lib
 from dopamine_jax import signature
@@ -129,9 +128,9 @@ ATTACKS = {
   ),
   'an import through another module': (
     with_agent(
-      'from dopamine_jax import gin_files\n'
-      "gin_files.importlib.import_module.name = 'mine'",
-      '@gin_files.importlib.import_module()',
+      'from dopamine_jax.config import files\n'
+      "files.importlib.import_module.name = 'mine'",
+      '@files.importlib.import_module()',
     ),
     'is defined in importlib',
   ),
@@ -224,7 +223,10 @@ ATTACKS = {
     'gin is none of',
   ),
   "gin's own functions, through config": (
-    with_agent('from dopamine_jax import config', '@config.gin.register()'),
+    with_agent(
+      'from dopamine_jax.config import statements',
+      '@statements.config_parser.ConfigParser()',
+    ),
     'is defined in gin',
   ),
   'a built-in': (
@@ -502,8 +504,8 @@ def sign(folder):
 
 def build(admitted):
   """Returns the agent of a configuration that was admitted."""
-  config.load([admitted.file], text=admitted.text)
-  runner = config.build(runner_lib.Runner)
+  loaded = config.load([admitted.file], text=admitted.text)
+  runner = loaded.build(runner_lib.Runner)
   admitted.check(runner.environment)
   return runner.make_agent(runner.environment.make(1))
 
@@ -591,7 +593,12 @@ def test_a_run_that_another_user_signed_is_a_strangers(
 def test_a_message_with_a_modules_name_does_not_import_it(stranger, error):
   stranger(SETTINGS)
   sys.path.append(str(stranger.marker.parent / 'run'))
-  gin_messages.explain(ValueError(f'padding = {error} is unknown'))
+
+  def fails():
+    raise ValueError(f'padding = {error} is unknown')
+
+  with pytest.raises(errors.UserError, match='is unknown'):
+    config.load([]).build(fails)
   assert not stranger.marker.exists()
   assert 'antigravity' not in sys.modules
 

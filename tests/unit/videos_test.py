@@ -18,6 +18,7 @@ from dopamine_jax import training as training_lib
 from dopamine_jax.environments import catch
 from dopamine_jax.metrics import base
 from dopamine_jax.metrics import csv_file
+from tests import kept as kept_lib
 from tests import walk
 from tests.unit import health_test
 from tests.unit import histograms_test
@@ -52,13 +53,13 @@ def train(
   said=None,
   **settings,
 ):
-  kept = Kept()
+  kept = kept_lib.keep(Kept())
   runner = runner_lib.Runner(
     agent=agent,
     environment=environment(),
     num_iterations=num_iterations,
     training_steps=15,
-    collectors=[csv_file.CSV, lambda: kept],
+    collectors=[csv_file.CSV, kept_lib.newest],
     **({'evaluation_episodes': 1} | settings),
   )
   runner.train(
@@ -148,14 +149,10 @@ def test_it_is_of_the_first_seed(tmp_path):
   [(0.2, 4, 5_000), (15, 9, 60), (16, 5, 120), (50, 3, 80)],
 )
 def test_a_video_is_no_longer_and_no_faster_than_told(
-  tmp_path, rate, shown, time
+  tmp_path, monkeypatch, rate, shown, time
 ):
-  class Paced(catch.Catch):
-    frames_per_second = rate
-
-  (video,) = train(
-    tmp_path, environment=Paced, num_iterations=1, videos=True
-  ).videos
+  monkeypatch.setattr(catch.Catch, 'frames_per_second', rate)
+  (video,) = train(tmp_path, num_iterations=1, videos=True).videos
   found, times = pictures(video.gif)
   assert (len(found), times) == (shown, [time] * shown)
 

@@ -1,0 +1,217 @@
+"""Training, loading and playing from Python, in a few lines.
+
+`dopamine_jax.train`, `load` and `Runner` are these. What the commands set up
+before JAX starts (a cache of compiled programs, memory that is kept) is set up
+here too, when the first of them is called.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+import functools
+import pathlib
+from typing import Any, overload
+
+import numpy as np
+
+from dopamine_jax import agent as agent_lib
+from dopamine_jax import config as config_lib
+from dopamine_jax import errors
+from dopamine_jax import player
+from dopamine_jax import runner as runner_lib
+from dopamine_jax import startup
+from dopamine_jax import texts
+from dopamine_jax import trained
+from dopamine_jax.environments import base
+
+_ITERATIONS = 10  # of a training whose length is given in agent steps
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """A training that has ended.
+
+  Attributes:
+    folder: where it lies.
+    seeds: S of them.
+    statistics: the last iteration's, [S] by name.
+  """
+
+  folder: pathlib.Path
+  seeds: tuple[int, ...]
+  statistics: dict[str, np.ndarray]
+
+  def load(self, seed: int | None = None) -> player.Player:
+    """Returns the agent of one seed, ready to act; see `load`."""
+    return load(self.folder, seed=seed)
+
+
+@overload
+def train(
+  what: str | pathlib.Path | Sequence[str | pathlib.Path],
+  base_dir: str | pathlib.Path,
+  /,
+  *,
+  bindings: Sequence[str] = (),
+  **options: Any,
+) -> Run: ...
+
+
+@overload
+def train(
+  what: runner_lib.Runner, base_dir: str | pathlib.Path, /, **options: Any
+) -> Run: ...
+
+
+@overload
+def train(
+  what: agent_lib.Agent,
+  environment: base.Environment,
+  base_dir: str | pathlib.Path,
+  /,
+  *,
+  agent_steps: int,
+  **settings_and_options: Any,
+) -> Run: ...
+
+
+def train(what, *where, **kwargs) -> Run:
+  """Trains, or goes on where a run in the folder was stopped.
+
+  Of a gin file, a Runner, or an agent and an environment:
+
+      train('dqn_cartpole', 'runs/a', num_seeds=3,
+            bindings=['dqn.DQN.n_step = 1'])
+      train(Runner(agent=..., environment=..., ...), 'runs/b')
+      train(dqn.DQN(n_step=1), gym.Gym(id='CartPole-v1'), 'runs/c',
+            agent_steps=25_000, num_envs=4)
+
+  Args:
+    what: the name of a shipped config or the path of a gin file, or several of
+      them; a Runner; or an agent.
+    *where: the run's folder; of an agent, its environment before it.
+    **kwargs: options of `Runner.train`: `seed`, `num_seeds`, `resume`, `quiet`
+      and so on. With gin files, `bindings`: lines of gin, which win. With an
+      agent, `agent_steps` of the whole training, and any settings of `Runner`;
+      `training_steps` is a tenth of it by default.
+
+  Raises:
+    UserError: if a setting, the folder or a checkpoint doesn't fit.
+  """
+  _prepare()
+  if isinstance(what, (agent_lib.Agent, functools.partial, type)):
+    environment, base_dir = _parts(where, 'an environment', 'a folder')
+    runner, kwargs = _runner(what, environment, **kwargs)
+    return _train(runner, base_dir, **kwargs)
+  (base_dir,) = _parts(where, 'a folder')
+  if isinstance(what, runner_lib.Runner):
+    return _train(what, base_dir, **kwargs)
+  files = [what] if isinstance(what, (str, pathlib.Path)) else what
+  if not isinstance(files, Sequence):
+    raise errors.UserError(
+      f'train({what!r}, ...): expected the name or path of a gin file, a '
+      'Runner, or an agent and an environment.'
+    )
+  loaded = config_lib.load(files, kwargs.pop('bindings', ()))
+  runner = loaded.build(runner_lib.Runner)
+  loaded.refuse_unread(kwargs.get('say', _say))
+  with loaded.located():
+    return _train(runner, base_dir, title=loaded.title, **kwargs)
+
+
+def load(
+  base_dir: str | pathlib.Path,
+  *,
+  seed: int | None = None,
+  trusted: Sequence[str] = (),
+) -> player.Player:
+  """Returns a run's newest agent, all exploration off, ready to act.
+
+  Several can be loaded at once, of whatever settings.
+
+  Args:
+    base_dir: the run's folder.
+    seed: which of the run's seeds; None: the first.
+    trusted: packages that a stranger's run may import and call as well.
+
+  Raises:
+    UserError: if the folder holds no run, or no checkpoint that can be read.
+  """
+  _prepare()
+  return player.Player(trained.load(base_dir, _say, trusted), seed)
+
+
+def _train(runner, base_dir, *, seed=0, num_seeds=1, **options) -> Run:
+  options.setdefault('say', _say)
+  _refuse_unknown(options)
+  statistics = runner.train(base_dir, seed=seed, num_seeds=num_seeds, **options)
+  seeds = tuple(range(seed, seed + num_seeds))
+  return Run(pathlib.Path(base_dir), seeds, statistics)
+
+
+def _runner(agent, environment, *, agent_steps=None, **kwargs):
+  """Returns a runner, and the options that are none of its settings."""
+  names = {field.name for field in dataclasses.fields(runner_lib.Runner)}
+  given = {k: kwargs.pop(k) for k in list(kwargs) if k in names}
+  if agent_steps is not None:
+    given |= _iterations(agent_steps, given)
+  elif not {'num_iterations', 'training_steps'} <= given.keys():
+    raise errors.UserError(
+      'train(agent, environment, folder) needs agent_steps: how long to train.'
+    )
+  return (
+    runner_lib.Runner(agent=agent, environment=environment, **given),
+    kwargs,
+  )
+
+
+def _iterations(agent_steps, given) -> dict[str, int]:
+  """Returns how many iterations, and how long, make so many agent steps."""
+  if type(agent_steps) is not int or agent_steps < 1:
+    raise errors.UserError(
+      f'agent_steps = {agent_steps!r}; expected a whole number, at least 1.'
+    )
+  if 'num_iterations' in given:
+    each, rest = divmod(agent_steps, given['num_iterations'])
+  else:
+    each = given.get('training_steps', max(1, agent_steps // _ITERATIONS))
+    rest = agent_steps % each
+  if rest:
+    raise errors.UserError(
+      f'agent_steps = {agent_steps} can not be parted into iterations of '
+      f'{each} agent steps. Give another number, or training_steps that '
+      'divides it.'
+    )
+  return {'num_iterations': agent_steps // each, 'training_steps': each}
+
+
+def _refuse_unknown(options):
+  import inspect
+
+  known = inspect.signature(runner_lib.Runner.train).parameters
+  for name in options:
+    if name not in known:
+      near = config_lib.did_you_mean(name, [*known, *_settings_names()])
+      raise errors.UserError(f'train takes no {name}.{near}')
+
+
+def _settings_names():
+  return [field.name for field in dataclasses.fields(runner_lib.Runner)]
+
+
+def _parts(where, *expected):
+  if len(where) != len(expected):
+    raise errors.UserError(
+      f'train takes {" and ".join(expected)} behind what to train, and '
+      f'{len(where)} were given.'
+    )
+  return where
+
+
+@functools.cache
+def _prepare():
+  startup.prepare(_say, users_code=False)
+  startup.find_devices()
+
+
+def _say(message: str):
+  print(texts.printable(message))
