@@ -299,7 +299,7 @@ def ours(parts, setting):
   """Returns what a config has of a setting."""
   agent, modules = parts[2], parts[4:]
   if setting in ('learning_rate', 'eps'):
-    optimizer = getattr(agent, 'optimizer', None) or agent.actor_optimizer
+    optimizer = getattr(agent, 'actor_optimizer', None) or agent.optimizer
     return values.origin(optimizer).keywords[setting]
   if setting == 'kernel_init':
     found = {

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 import sys
 
 import gymnasium
@@ -329,9 +330,10 @@ def test_a_vector_environment_of_ones_own_is_held_to_the_contract(
 class Drifts(native.Native):
   """Its observation or reward stops being finite at a step."""
 
-  at: int = 50
-  reward: str = '1'  # a number that is not finite would be no setting
-  noise: str = '1'
+  # No settings: a run that goes on must have the same.
+  at = 50
+  reward = 1.0
+  noise = 1.0
 
   observation_space = FLOATS
   action_space = gymnasium.spaces.Discrete(2)
@@ -341,8 +343,8 @@ class Drifts(native.Native):
 
   def step(self, state, action, key):
     is_bad = state + 1 == self.at
-    observation = jnp.where(is_bad, float(self.noise), 1.0) * jnp.ones(3)
-    reward = jnp.where(is_bad, float(self.reward), 1.0)
+    observation = jnp.where(is_bad, self.noise, 1.0) * jnp.ones(3)
+    reward = jnp.where(is_bad, self.reward, 1.0)
     return native.Outcome(state + 1, observation, reward, False)
 
 
@@ -368,23 +370,26 @@ def run(folder, environment, engine, num_iterations=3):
 @pytest.mark.parametrize(
   ('bad', 'at', 'quantity'),
   [
-    ({'reward': 'nan'}, 35, 'reward'),
-    ({'noise': '-inf'}, 35, 'observation'),
-    ({'noise': 'nan'}, 7, 'observation'),  # while actions are random
+    ({'reward': math.nan}, 35, 'reward'),
+    ({'noise': -math.inf}, 35, 'observation'),
+    ({'noise': math.nan}, 7, 'observation'),  # while actions are random
   ],
 )
 @pytest.mark.parametrize(
   'engine', [python_engine.PythonEngine, compiled.CompiledEngine]
 )
 def test_a_run_stops_at_what_is_not_finite_and_goes_on_when_it_is_mended(
-  tmp_path, engine, bad, at, quantity
+  tmp_path, monkeypatch, engine, bad, at, quantity
 ):
   if at == 35:  # what is kept is what was there before
     run(tmp_path / 'run', Drifts(), engine, num_iterations=1)
-  with pytest.raises(
-    errors.UserError, match=f'its {quantity} is not'
-  ) as caught:
-    run(tmp_path / 'run', Drifts(at=at, **bad), engine)
+  with monkeypatch.context() as patch:
+    for name, value in {'at': at, **bad}.items():
+      patch.setattr(Drifts, name, value)
+    with pytest.raises(
+      errors.UserError, match=f'its {quantity} is not'
+    ) as caught:
+      run(tmp_path / 'run', Drifts(), engine)
   assert f'step {at} since' in str(caught.value)
   assert 'learning rate' not in str(caught.value)
   if at == 35:

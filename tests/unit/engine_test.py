@@ -507,10 +507,12 @@ def test_the_seed_whose_metric_is_not_finite_is_named():
     run(engine, 40)
 
 
+def huge_after_40(lane, step):
+  return 1.0 if step <= 40 else 3e38
+
+
 def test_a_run_that_stops_for_a_nan_leaves_no_checkpoint_of_it(tmp_path):
-  environment = Scripted(
-    num_actions=4, reward=lambda lane, step: 1.0 if step <= 40 else 3e38
-  )
+  environment = Scripted(num_actions=4, reward=huge_after_40)
   with pytest.raises(
     errors.UserError, match=r'is not finite.*agent step.*check_finite = False'
   ):
