@@ -137,7 +137,7 @@ class DQN(off_policy.OffPolicy):
   def epsilon_at(self, step, *, explore: bool) -> float | jax.Array:
     """Returns how many of the actions are random after `step` agent steps."""
     schedule = self.epsilon if explore else self.evaluation_epsilon
-    return exploration.value_at(schedule, step)
+    return values.at(schedule, step)
 
   def update(self, state, sample, key):
     """Takes one gradient step; see base class."""

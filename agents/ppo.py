@@ -20,7 +20,6 @@ import rlax
 
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import distributions
-from dopamine_jax import exploration
 from dopamine_jax import modules
 from dopamine_jax import networks
 from dopamine_jax import normalization
@@ -144,7 +143,7 @@ class PPO(on_policy.OnPolicy):
 
   def loss(self, params, batch, updates):
     """Returns the negative of eq. 9 for a minibatch, and metrics."""
-    clip = exploration.value_at(self.clip, updates)
+    clip = values.at(self.clip, updates)
     policy, value = self.policy(params, batch.observation)
     log_ratio = policy.log_prob(batch.action) - batch.log_prob
     ratio = jnp.exp(log_ratio)

@@ -85,7 +85,7 @@ class PQN(on_policy.OnPolicy):
     q = self.q_values(state.params, state.observations.normalize(observation))
     epsilon = self.evaluation_epsilon
     if explore:
-      epsilon = exploration.value_at(self.epsilon, step)
+      epsilon = values.at(self.epsilon, step)
     return exploration.epsilon_greedy(q, epsilon, key)
 
   def outlook(self, state, observation, key) -> agent_lib.Outlook:
@@ -121,4 +121,4 @@ class PQN(on_policy.OnPolicy):
 
   def schedules(self, step: int) -> dict[str, float]:
     """See base class."""
-    return {'Epsilon': float(exploration.value_at(self.epsilon, step))}
+    return {'Epsilon': float(values.at(self.epsilon, step))}

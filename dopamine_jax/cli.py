@@ -141,7 +141,7 @@ def evaluate(
   _prepare(users_code=False)
   import numpy as np
 
-  from dopamine_jax import evaluation
+  from dopamine_jax import intervals
   from dopamine_jax import safe_files
   from dopamine_jax import trained
 
@@ -149,7 +149,7 @@ def evaluate(
   result = trained.play(agent, episodes, seed)
   for row, name in enumerate(agent.seeds):
     returns = result.returns[row]
-    low, high = evaluation.confidence_interval(returns)
+    _, low, high = intervals.of_mean(returns)
     over = f'95% interval [{low:.2f}, {high:.2f}] over {episodes} episodes'
     over = over if episodes > 1 else 'one episode, and so no interval'
     typer.echo(

@@ -10,7 +10,6 @@ import numpy as np
 
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import engine
-from dopamine_jax import intervals
 from dopamine_jax import loop
 from dopamine_jax import outputs
 from dopamine_jax import settings
@@ -204,13 +203,3 @@ class Evaluator:
   def _per_seed(self, number):
     number = np.int32(number)
     return number if self.num_seeds == 1 else np.full(self.num_seeds, number)
-
-
-def confidence_interval(values: np.ndarray) -> tuple[float, float]:
-  """Returns the 95% interval of a mean over episodes, as `intervals.of_mean`.
-
-  Args:
-    values: [E] float; of one episode both ends are NaN.
-  """
-  _, low, high = intervals.of_mean(values)
-  return float(low), float(high)

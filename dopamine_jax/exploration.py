@@ -1,8 +1,7 @@
-"""How agents that learn values explore, and what exploration decays by."""
+"""How agents that learn values explore."""
 
 import jax
 import jax.numpy as jnp
-import optax
 
 
 def epsilon_greedy(
@@ -23,10 +22,3 @@ def epsilon_greedy(
     (choice * num_actions).astype(jnp.int32),
     jnp.argmax(q, axis=-1),
   )
-
-
-def value_at(
-  schedule: float | optax.Schedule, count: int | jax.Array
-) -> float | jax.Array:
-  """Returns what `schedule` is after `count`, or the number that it is."""
-  return schedule(count) if callable(schedule) else schedule

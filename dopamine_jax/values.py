@@ -94,6 +94,16 @@ def named(
   return dict(bound)
 
 
+def at(schedule: Any, count: Any) -> Any:
+  """Returns what a schedule is after `count`, or the number that it is.
+
+  Args:
+    schedule: a number, or an optax schedule.
+    count: int, or an int32 scalar of JAX.
+  """
+  return schedule(count) if callable(schedule) else schedule
+
+
 def is_part(value: Any) -> bool:
   """Whether a value is an instance that has its settings as fields."""
   return dataclasses.is_dataclass(value) and not isinstance(value, type)

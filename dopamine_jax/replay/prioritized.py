@@ -18,7 +18,7 @@ import optax
 
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import errors
-from dopamine_jax import exploration
+from dopamine_jax import values
 from dopamine_jax.replay import ring as ring_lib
 from dopamine_jax.replay import sum_tree
 from dopamine_jax.replay import uniform
@@ -115,7 +115,7 @@ class PrioritizedReplay(uniform.UniformReplay):
     # N and the sum of all priorities fall out of the weights.
     relative = sum_tree.get(ring.tree, index)
     relative = jnp.min(relative) / relative
-    beta = exploration.value_at(self.beta, updates)
+    beta = values.at(self.beta, updates)
     return agent_lib.Sample(
       transition=self.transition_at(
         ring, lane, newest - (newest - slot) % ring.capacity

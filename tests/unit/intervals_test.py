@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from benchmarks import coverage
-from dopamine_jax import evaluation
 from dopamine_jax import intervals
 from dopamine_jax.analysis import curves
 
@@ -45,12 +44,6 @@ def test_leading_axes_are_points_of_their_own():
   for i in np.ndindex(2, 4):
     one = intervals.of_mean(values[i], lowest=-5.0)
     np.testing.assert_allclose([x[i] for x in whole], one)
-
-
-def test_episodes_have_the_same_interval():
-  values = np.array([3.0, 4, 8, 1])
-  _, *ends = intervals.of_mean(values)
-  assert evaluation.confidence_interval(values) == tuple(ends)
 
 
 def test_a_curve_knows_where_its_runs_were_before():
