@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import optax
 import rlax
 
-from dopamine_jax import optimization
 from dopamine_jax import values
 from dopamine_jax.agents import dqn
+from dopamine_jax.learning import optimization
 
 
 class C51(dqn.DQN):

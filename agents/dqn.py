@@ -22,13 +22,15 @@ import optax
 import rlax
 
 from dopamine_jax import agent as agent_lib
-from dopamine_jax import exploration
-from dopamine_jax import modules
 from dopamine_jax import networks
-from dopamine_jax import off_policy
-from dopamine_jax import optimization
-from dopamine_jax import outputs as outputs_lib  # a method is called `outputs`
 from dopamine_jax import values
+from dopamine_jax.learning import exploration
+from dopamine_jax.learning import off_policy
+from dopamine_jax.learning import optimization
+from dopamine_jax.learning import (
+  outputs as outputs_lib,  # a method is called `outputs`
+)
+from dopamine_jax.networks import modules
 
 
 class DQNState(struct.PyTreeNode):

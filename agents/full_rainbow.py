@@ -24,15 +24,15 @@ import jax
 import optax
 import rlax
 
-from dopamine_jax import heads
-from dopamine_jax import initializers
-from dopamine_jax import layers
-from dopamine_jax import modules
 from dopamine_jax import networks
-from dopamine_jax import optimization
 from dopamine_jax import settings
 from dopamine_jax import values
 from dopamine_jax.agents import c51
+from dopamine_jax.learning import optimization
+from dopamine_jax.networks import heads
+from dopamine_jax.networks import initializers
+from dopamine_jax.networks import layers
+from dopamine_jax.networks import modules
 from dopamine_jax.replay import base
 from dopamine_jax.replay import prioritized
 

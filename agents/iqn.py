@@ -17,14 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dopamine_jax import initializers
-from dopamine_jax import layers
-from dopamine_jax import modules
 from dopamine_jax import networks
-from dopamine_jax import optimization
 from dopamine_jax import values
 from dopamine_jax.agents import dqn
 from dopamine_jax.agents import quantile
+from dopamine_jax.learning import optimization
+from dopamine_jax.networks import initializers
+from dopamine_jax.networks import layers
+from dopamine_jax.networks import modules
 
 
 class ImplicitQuantileNetwork(modules.Module):

@@ -19,15 +19,15 @@ import optax
 import rlax
 
 from dopamine_jax import agent as agent_lib
-from dopamine_jax import distributions
-from dopamine_jax import modules
 from dopamine_jax import networks
-from dopamine_jax import normalization
-from dopamine_jax import on_policy
-from dopamine_jax import optimization
-from dopamine_jax import outputs
-from dopamine_jax import returns
 from dopamine_jax import values
+from dopamine_jax.learning import distributions
+from dopamine_jax.learning import normalization
+from dopamine_jax.learning import on_policy
+from dopamine_jax.learning import optimization
+from dopamine_jax.learning import outputs
+from dopamine_jax.learning import returns
+from dopamine_jax.networks import modules
 
 
 class Batch(struct.PyTreeNode):

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dopamine_jax import optimization
 from dopamine_jax import values
 from dopamine_jax.agents import dqn
+from dopamine_jax.learning import optimization
 from dopamine_jax.replay import base
 from dopamine_jax.replay import prioritized
 

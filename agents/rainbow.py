@@ -15,9 +15,9 @@ Differs from the paper:
 
 import optax
 
-from dopamine_jax import optimization
 from dopamine_jax import values
 from dopamine_jax.agents import c51
+from dopamine_jax.learning import optimization
 from dopamine_jax.replay import base
 from dopamine_jax.replay import prioritized
 

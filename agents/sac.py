@@ -17,14 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dopamine_jax import actor_critic
 from dopamine_jax import agent as agent_lib
-from dopamine_jax import distributions
-from dopamine_jax import modules
-from dopamine_jax import off_policy
-from dopamine_jax import optimization
-from dopamine_jax import outputs
 from dopamine_jax import values
+from dopamine_jax.learning import actor_critic
+from dopamine_jax.learning import distributions
+from dopamine_jax.learning import off_policy
+from dopamine_jax.learning import optimization
+from dopamine_jax.learning import outputs
+from dopamine_jax.networks import modules
 from dopamine_jax.replay import base
 from dopamine_jax.replay import uniform
 

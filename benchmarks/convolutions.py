@@ -54,12 +54,12 @@ def main():
 
 def measure(keep: bool) -> dict[str, float]:
   """Returns milliseconds by job, padding and convolution."""
-  from dopamine_jax import allocator
+  from dopamine_jax.engines import allocator
 
   if keep:
     allocator.keep_freed_memory()
   # Only now, for the settings must precede jax.
-  from dopamine_jax import convolution
+  from dopamine_jax.networks import convolution
 
   ours = convolution.convolve
   times = {}

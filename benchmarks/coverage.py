@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from dopamine_jax import intervals
 from dopamine_jax.analysis import chance
 from dopamine_jax.analysis import statistics
+from dopamine_jax.metrics import intervals
 
 SEEDS = (2, 3, 5, 10, 30)
 _DRAWS = 20_000

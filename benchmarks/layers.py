@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 
-from dopamine_jax import allocator
+from dopamine_jax.engines import allocator
 
 SEEDS = (1, 8, 32)
 BATCHES = (32, 256)
@@ -25,8 +25,8 @@ def main():
   allocator.keep_freed_memory()  # before jax is imported
   from flax import linen as nn
 
-  from dopamine_jax import dispatch
-  from dopamine_jax import layers
+  from dopamine_jax.engines import dispatch
+  from dopamine_jax.networks import layers
 
   dispatch.stay_in_this_thread()
   print('| layers | batch | seeds | nn.Dense | ours | ours / nn.Dense |')

@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks import algorithms
 from benchmarks import clock
 from benchmarks import jobs
-from dopamine_jax import allocator
+from dopamine_jax.engines import allocator
 
 PACKAGES = ('jax', 'jaxlib', 'gymnasium')
 
@@ -35,10 +35,10 @@ def measure(
   import jax
 
   from dopamine_jax import config
-  from dopamine_jax import dispatch
   from dopamine_jax import runner
-  from dopamine_jax import threefry
-  from dopamine_jax import training
+  from dopamine_jax.engines import dispatch
+  from dopamine_jax.engines import threefry
+  from dopamine_jax.training import training
 
   dispatch.stay_in_this_thread()
   threefry.write_out()
@@ -47,7 +47,7 @@ def measure(
   if devices > 1:
     jax.config.update('jax_num_cpu_devices', devices)
     bindings += [
-      'from dopamine_jax import devices',
+      'from dopamine_jax.engines import devices',
       'runner.Runner.devices = @devices.Devices()',
       "devices.Devices.split = 'seeds'",
     ]
@@ -97,7 +97,7 @@ def configuration(
     ]
   if engine == 'CompiledEngine':
     bindings = [
-      'from dopamine_jax import compiled',
+      'from dopamine_jax.engines import compiled',
       'from dopamine_jax.environments import classic',
       'runner.Runner.engine = @compiled.CompiledEngine',
       'runner.Runner.environment = @classic.CartPole()',

@@ -18,9 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import jobs
-from dopamine_jax import allocator
-from dopamine_jax import dispatch
-from dopamine_jax import threefry
+from dopamine_jax.engines import allocator
+from dopamine_jax.engines import dispatch
+from dopamine_jax.engines import threefry
 from dopamine_jax.replay import prioritized
 from dopamine_jax.replay import ring as ring_lib
 from dopamine_jax.replay import uniform

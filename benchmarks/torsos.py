@@ -3,8 +3,8 @@
 from flax import linen as nn
 import jax
 
-from dopamine_jax import heads
 from dopamine_jax import networks
+from dopamine_jax.networks import heads
 
 
 class NoisyNature(nn.Module):

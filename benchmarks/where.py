@@ -30,7 +30,7 @@ import numpy as np
 from benchmarks import algorithms
 from benchmarks import jobs
 from benchmarks import ours
-from dopamine_jax import allocator
+from dopamine_jax.engines import allocator
 
 # By name in the table: the job, the engine, and how many seeds it trains.
 ROWS = {
@@ -75,8 +75,8 @@ def main():
 
 def _row(name: str) -> str:
   allocator.keep_freed_memory()  # before jax is imported
-  from dopamine_jax import dispatch
-  from dopamine_jax import threefry
+  from dopamine_jax.engines import dispatch
+  from dopamine_jax.engines import threefry
 
   dispatch.stay_in_this_thread()
   threefry.write_out()
@@ -128,7 +128,7 @@ def _train(
 
   from dopamine_jax import config
   from dopamine_jax import runner
-  from dopamine_jax import training
+  from dopamine_jax.training import training
 
   loaded = config.load(*ours.configuration(job.hyperparameters, engine_name))
   with (

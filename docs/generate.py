@@ -15,7 +15,7 @@ from latex2mathml import converter
 import typer
 from typer import utils
 
-from dopamine_jax import cli
+from dopamine_jax.commands import cli
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SOURCE = 'https://github.com/dopamine-jax/dopamine-jax/blob/main'

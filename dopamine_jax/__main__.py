@@ -6,11 +6,11 @@ import sys
 
 def main() -> int:
   """Runs the command line; returns its exit status."""
-  from dopamine_jax import signals
+  from dopamine_jax.system import signals
 
   # The imports take a moment, in which Ctrl-C may come too.
   with signals.ending():
-    from dopamine_jax import cli
+    from dopamine_jax.commands import cli
 
     return cli.main()
 

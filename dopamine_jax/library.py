@@ -1,6 +1,6 @@
 """Training, loading and playing from Python, in a few lines.
 
-`dopamine_jax.train`, `load` and `Runner` are these. What the commands set up
+`dopamine_jax.train` and `load` are these. What the commands set up
 before JAX starts (a cache of compiled programs, memory that is kept) is set up
 here too, when the first of them is called.
 """
@@ -8,6 +8,7 @@ here too, when the first of them is called.
 from collections.abc import Sequence
 import dataclasses
 import functools
+import inspect
 import pathlib
 from typing import Any, overload
 
@@ -16,12 +17,13 @@ import numpy as np
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import config as config_lib
 from dopamine_jax import errors
-from dopamine_jax import player
 from dopamine_jax import runner as runner_lib
-from dopamine_jax import startup
-from dopamine_jax import texts
-from dopamine_jax import trained
+from dopamine_jax.config import names
+from dopamine_jax.engines import startup
 from dopamine_jax.environments import base
+from dopamine_jax.playing import player
+from dopamine_jax.playing import trained
+from dopamine_jax.system import texts
 
 _ITERATIONS = 10  # of a training whose length is given in agent steps
 
@@ -185,12 +187,10 @@ def _iterations(agent_steps, given) -> dict[str, int]:
 
 
 def _refuse_unknown(options):
-  import inspect
-
   known = inspect.signature(runner_lib.Runner.train).parameters
   for name in options:
     if name not in known:
-      near = config_lib.did_you_mean(name, [*known, *_settings_names()])
+      near = names.did_you_mean(name, [*known, *_settings_names()])
       raise errors.UserError(f'train takes no {name}.{near}')
 
 

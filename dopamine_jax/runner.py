@@ -12,22 +12,24 @@ from typing import Any
 import numpy as np
 
 from dopamine_jax import agent as agent_lib
-from dopamine_jax import devices as devices_lib  # a field is called `devices`
-from dopamine_jax import engine as engine_lib  # and another `engine`
 from dopamine_jax import errors
-from dopamine_jax import folder_lock
-from dopamine_jax import health as health_lib  # and one `health`
-from dopamine_jax import loop
-from dopamine_jax import python_engine
 from dopamine_jax import settings
-from dopamine_jax import signals
-from dopamine_jax import training
-from dopamine_jax import trials
+from dopamine_jax.engines import (
+  devices as devices_lib,  # a field is called `devices`
+)
+from dopamine_jax.engines import engine as engine_lib  # and another `engine`
+from dopamine_jax.engines import loop
+from dopamine_jax.engines import python_engine
 from dopamine_jax.environments import base
+from dopamine_jax.learning import trials
 from dopamine_jax.metrics import base as metrics_base
 from dopamine_jax.metrics import console
 from dopamine_jax.metrics import csv_file
+from dopamine_jax.metrics import health as health_lib  # and one `health`
 from dopamine_jax.metrics import tensorboard
+from dopamine_jax.system import signals
+from dopamine_jax.training import folder_lock
+from dopamine_jax.training import training
 
 
 class Runner(settings.Settings):

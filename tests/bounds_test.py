@@ -12,13 +12,13 @@ import gymnasium
 import optax
 import pytest
 
-from dopamine_jax import modules
 from dopamine_jax import networks
-from dopamine_jax import python_engine
 from dopamine_jax import runner
 from dopamine_jax import settings
 from dopamine_jax.agents import dqn
+from dopamine_jax.engines import python_engine
 from dopamine_jax.environments import catch
+from dopamine_jax.networks import modules
 
 # What an instance needs to be made, by the setting's name.
 GIVEN = {

@@ -24,9 +24,9 @@ import psutil
 import pytest
 import typer
 
-from dopamine_jax import cli
-from dopamine_jax import folder_lock
-from dopamine_jax import trials
+from dopamine_jax.commands import cli
+from dopamine_jax.learning import trials
+from dopamine_jax.training import folder_lock
 
 TINY = """
 from __gin__ import dynamic_registration
@@ -807,7 +807,7 @@ def test_a_base_dir_that_can_not_be_written_is_told(run):
 def test_a_disk_that_is_full_during_a_save_keeps_the_last_checkpoint(
   run, trained, monkeypatch
 ):
-  from dopamine_jax.replay import ring_files
+  from dopamine_jax.checkpoints import ring_files
 
   base_dir = trained('run')
   before = sorted(os.listdir(base_dir / 'checkpoints'))

@@ -6,10 +6,10 @@ import shutil
 import numpy as np
 import pytest
 
-from dopamine_jax import checkpoints
 from dopamine_jax import config
-from dopamine_jax import fingerprint
 from dopamine_jax import runner
+from dopamine_jax.checkpoints import checkpoints
+from dopamine_jax.training import fingerprint
 
 IMPORT = 'from __gin__ import dynamic_registration'
 # What an environment needs besides the default install.

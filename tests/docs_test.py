@@ -13,7 +13,7 @@ import urllib.parse
 import pytest
 from typer import testing
 
-from dopamine_jax import cli
+from dopamine_jax.commands import cli
 
 pytest.importorskip('mkdocs', reason='needs the extra docs')
 pytest.importorskip('mkdocstrings', reason='needs the extra docs')

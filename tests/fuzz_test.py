@@ -15,15 +15,10 @@ import numpy as np
 import optax
 import pytest
 
-from dopamine_jax import actor_critic
-from dopamine_jax import cli
 from dopamine_jax import config
-from dopamine_jax import doctor
 from dopamine_jax import errors
 from dopamine_jax import networks
-from dopamine_jax import optimization
 from dopamine_jax import runner as runner_lib
-from dopamine_jax import streams
 from dopamine_jax.agents import c51
 from dopamine_jax.agents import double_dqn
 from dopamine_jax.agents import dqn
@@ -35,19 +30,24 @@ from dopamine_jax.agents import pqn
 from dopamine_jax.agents import quantile
 from dopamine_jax.agents import rainbow
 from dopamine_jax.agents import sac
+from dopamine_jax.commands import cli
+from dopamine_jax.commands import doctor
+from dopamine_jax.engines import streams
 from dopamine_jax.environments import catch
 from dopamine_jax.environments import classic
 from dopamine_jax.environments import gym
+from dopamine_jax.learning import actor_critic
+from dopamine_jax.learning import optimization
 from dopamine_jax.replay import prioritized
 from dopamine_jax.replay import uniform
 
 IMPORTS = """
 from __gin__ import dynamic_registration
 import optax
-from dopamine_jax import actor_critic
-from dopamine_jax import compiled
+from dopamine_jax.learning import actor_critic
+from dopamine_jax.engines import compiled
 from dopamine_jax import networks
-from dopamine_jax import optimization
+from dopamine_jax.learning import optimization
 from dopamine_jax import runner
 from dopamine_jax.agents import c51
 from dopamine_jax.agents import double_dqn

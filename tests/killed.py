@@ -16,11 +16,11 @@ import pathlib
 import signal
 import sys
 
-from dopamine_jax import checkpoints
-from dopamine_jax import cli
-from dopamine_jax import compiled
-from dopamine_jax import evaluation
-from dopamine_jax import python_engine
+from dopamine_jax.checkpoints import checkpoints
+from dopamine_jax.commands import cli
+from dopamine_jax.engines import compiled
+from dopamine_jax.engines import evaluation
+from dopamine_jax.engines import python_engine
 from dopamine_jax.environments import gym_vector
 from dopamine_jax.environments import native
 from dopamine_jax.metrics import csv_file

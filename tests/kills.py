@@ -22,8 +22,8 @@ import sys
 import tempfile
 import time
 
-from dopamine_jax import checkpoints
-from dopamine_jax import fingerprint
+from dopamine_jax.checkpoints import checkpoints
+from dopamine_jax.training import fingerprint
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # Agents by the shipped configuration that they train from, made small.
@@ -110,7 +110,7 @@ def config(agent: str, engine: str) -> str:
   else:
     world = f'classic.{game}'
     modules = (
-      'from dopamine_jax import compiled\n'
+      'from dopamine_jax.engines import compiled\n'
       'from dopamine_jax.environments import classic\n'
     )
     chosen = 'runner.Runner.engine = @compiled.CompiledEngine\n'

@@ -14,21 +14,21 @@ import jax
 import numpy as np
 import optax
 
-from dopamine_jax import compiled as compiled_lib
-from dopamine_jax import devices
-from dopamine_jax import fingerprint
-from dopamine_jax import health
-from dopamine_jax import loop as loop_lib
 from dopamine_jax import networks
-from dopamine_jax import python_engine
 from dopamine_jax import runner as runner_lib
-from dopamine_jax import streams
 from dopamine_jax.agents import dqn
+from dopamine_jax.engines import compiled as compiled_lib
+from dopamine_jax.engines import devices
+from dopamine_jax.engines import loop as loop_lib
+from dopamine_jax.engines import python_engine
+from dopamine_jax.engines import streams
 from dopamine_jax.environments import base
 from dopamine_jax.environments import catch
 from dopamine_jax.metrics import csv_file
+from dopamine_jax.metrics import health
 from dopamine_jax.replay import prioritized
 from dopamine_jax.replay import uniform
+from dopamine_jax.training import fingerprint
 
 SMALL = {
   'CNN': functools.partial(networks.MinAtarCNN, hidden=(16,)),

@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dopamine_jax import checkpoints
-from dopamine_jax import loop
 from dopamine_jax import runner as runner_lib
+from dopamine_jax.checkpoints import checkpoints
+from dopamine_jax.engines import loop
 from dopamine_jax.environments import gym
 
 NUM_STATES = 4

@@ -18,17 +18,17 @@ import types
 
 import pytest
 
-from dopamine_jax import checkpoints as checkpoints_lib
-from dopamine_jax import cli
 from dopamine_jax import errors
-from dopamine_jax import evaluation
-from dopamine_jax import fingerprint as fingerprint_lib
-from dopamine_jax import run_folder
-from dopamine_jax import training
+from dopamine_jax.checkpoints import checkpoints as checkpoints_lib
+from dopamine_jax.checkpoints import ring_files
+from dopamine_jax.commands import cli
+from dopamine_jax.engines import evaluation
 from dopamine_jax.environments import gym_vector
 from dopamine_jax.metrics import base
 from dopamine_jax.metrics import csv_file
-from dopamine_jax.replay import ring_files
+from dopamine_jax.training import fingerprint as fingerprint_lib
+from dopamine_jax.training import run_folder
+from dopamine_jax.training import training
 
 # Small, but with all that a resume has to get right: a replay that wraps,
 # episodes that checkpoints cut, a target network, a decaying epsilon, metrics
@@ -85,7 +85,7 @@ ATARI = (
 COMPILED = (
   CARTPOLE.replace(
     'from dopamine_jax.environments import gym',
-    'from dopamine_jax import compiled\nfrom tests import walk',
+    'from dopamine_jax.engines import compiled\nfrom tests import walk',
   )
   .replace('@gym.Gym()', '@walk.Walk()\n  engine = @compiled.CompiledEngine')
   .replace("gym.Gym:\n  id = 'CartPole-v1'", 'walk.Walk:\n  length = 40')
@@ -140,7 +140,7 @@ optax.adam.learning_rate = 1e-3
 SAC = """
 from __gin__ import dynamic_registration
 import optax
-from dopamine_jax import actor_critic
+from dopamine_jax.learning import actor_critic
 from dopamine_jax import runner
 from dopamine_jax.agents import sac
 from dopamine_jax.environments import gym
@@ -185,11 +185,11 @@ import runpy
 import signal
 import sys
 
-from dopamine_jax import compiled
+from dopamine_jax.engines import compiled
 from dopamine_jax.environments import atari
 from dopamine_jax.environments import gym_vector
 from dopamine_jax.metrics import csv_file
-from dopamine_jax.replay import ring_files
+from dopamine_jax.checkpoints import ring_files
 
 compiled.LONGEST = 8  # So that many chunks make an iteration on any machine.
 PLACES = {

@@ -18,7 +18,7 @@ import sys
 
 import pytest
 
-from dopamine_jax import cli
+from dopamine_jax.commands import cli
 from tests import small
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent

@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dopamine_jax import intervals
 from dopamine_jax.analysis import statistics
+from dopamine_jax.metrics import intervals
 
 LEVEL = 0.05
 _PERMUTATIONS = 10_000

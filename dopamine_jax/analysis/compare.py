@@ -7,8 +7,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from dopamine_jax import safe_files
-from dopamine_jax import texts
 from dopamine_jax.analysis import baselines as baselines_lib
 from dopamine_jax.analysis import curves as curves_lib
 from dopamine_jax.analysis import games as games_lib
@@ -16,6 +14,8 @@ from dopamine_jax.analysis import groups as groups_lib
 from dopamine_jax.analysis import plots
 from dopamine_jax.analysis import statistics
 from dopamine_jax.analysis import verdicts
+from dopamine_jax.system import safe_files
+from dopamine_jax.system import texts
 
 # Points that make a score: training returns are noisy, and there are many; an
 # evaluation is of the agent as it is then.

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from dopamine_jax import errors
-from dopamine_jax import intervals
 from dopamine_jax.analysis import games as games_lib
 from dopamine_jax.analysis import groups as groups_lib
+from dopamine_jax.metrics import intervals
 
 # What is as large overflows where some are added up and squared.
 _LARGEST = 1e100

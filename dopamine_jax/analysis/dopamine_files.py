@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 
 from dopamine_jax import errors
-from dopamine_jax import safe_files
-from dopamine_jax import texts
 from dopamine_jax.analysis import games
 from dopamine_jax.analysis import log_pickle
+from dopamine_jax.system import safe_files
+from dopamine_jax.system import texts
 
 # Agent steps of an iteration, where a file doesn't say.
 _ATARI_STEPS, _MUJOCO_STEPS = 250_000, 1_000

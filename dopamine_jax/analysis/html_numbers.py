@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from dopamine_jax import intervals
 from dopamine_jax.analysis import html_parts as parts
 from dopamine_jax.analysis import markup
 from dopamine_jax.analysis import run_report
 from dopamine_jax.analysis import svg
+from dopamine_jax.metrics import intervals
 
 _LAST = 5  # training returns whose mean is a score, as in `compare`
 _MAX_SMALL = 24  # metrics beside the returns

@@ -11,11 +11,11 @@ import string
 
 import dopamine_jax
 from dopamine_jax import errors
-from dopamine_jax import safe_files
 from dopamine_jax.analysis import html_numbers as numbers
 from dopamine_jax.analysis import html_parts as parts
 from dopamine_jax.analysis import markup
 from dopamine_jax.analysis import run_report
+from dopamine_jax.system import safe_files
 
 _UNKNOWN = 'not recorded'
 _MAX_FILM = 500  # MB

@@ -2,7 +2,7 @@
 
 import html
 
-from dopamine_jax import texts
+from dopamine_jax.system import texts
 
 
 class Markup(str):

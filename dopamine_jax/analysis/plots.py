@@ -14,10 +14,10 @@ from matplotlib.backends import backend_agg
 import numpy as np
 import pandas as pd
 
-from dopamine_jax import safe_files
-from dopamine_jax import texts
 from dopamine_jax.analysis import curves as curves_lib
 from dopamine_jax.analysis import statistics
+from dopamine_jax.system import safe_files
+from dopamine_jax.system import texts
 
 # Okabe & Ito (2008), Color universal design; yellow is too faint for a line.
 _COLOURS = (

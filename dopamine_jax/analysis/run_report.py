@@ -18,14 +18,14 @@ import numpy as np
 import pandas as pd
 
 from dopamine_jax import errors
-from dopamine_jax import identity
-from dopamine_jax import safe_files
-from dopamine_jax import texts
 from dopamine_jax.analysis import curves as curves_lib
 from dopamine_jax.analysis import groups as groups_lib
 from dopamine_jax.analysis import runs as runs_lib
 from dopamine_jax.metrics import base
 from dopamine_jax.metrics import csv_file
+from dopamine_jax.system import safe_files
+from dopamine_jax.system import texts
+from dopamine_jax.training import identity
 
 RETURNS = ('Train/AverageReturns', 'Eval/AverageReturns')
 _KNOWN = ('dopamine_jax', '__gin__', 'gin', 'jax', 'flax', 'optax', 'rlax')

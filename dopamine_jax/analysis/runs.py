@@ -11,12 +11,12 @@ from typing import NamedTuple
 import pandas as pd
 
 from dopamine_jax import errors
-from dopamine_jax import identity
-from dopamine_jax import safe_files
-from dopamine_jax import texts
 from dopamine_jax.analysis import dopamine_files
 from dopamine_jax.metrics import base
 from dopamine_jax.metrics import csv_file
+from dopamine_jax.system import safe_files
+from dopamine_jax.system import texts
+from dopamine_jax.training import identity
 
 COLUMNS = [
   *('run', 'config', 'agent', 'game', 'seed', 'iteration', 'agent_steps'),

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dopamine_jax import intervals
+from dopamine_jax.metrics import intervals
 
 Statistic = Callable[[np.ndarray], np.ndarray]  # [..., R, G] -> [...]
 

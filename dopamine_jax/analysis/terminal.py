@@ -7,9 +7,9 @@ from rich import console as console_lib
 from rich import table as table_lib
 from rich import text
 
-from dopamine_jax import texts
 from dopamine_jax.analysis import compare as compare_lib
 from dopamine_jax.analysis import statistics
+from dopamine_jax.system import texts
 
 _MAX_ROWS = 40  # of the scores; scores.csv has them all
 _MAX_SENTENCES = 30

@@ -18,6 +18,7 @@ from dopamine_jax import errors
 from dopamine_jax import settings
 from dopamine_jax import values
 from dopamine_jax.config import checks
+from dopamine_jax.config import names as names_lib
 from dopamine_jax.config import statements as statements_lib
 from dopamine_jax.config import unread
 from dopamine_jax.config.statements import Binding
@@ -167,7 +168,7 @@ class Config:
     }
     if not (inspect.isclass(target) and issubclass(target, settings.Checked)):
       return found
-    for name, parameter in statements_lib.parameters(target).items():
+    for name, parameter in names_lib.parameters(target).items():
       default = parameter.default
       if name not in found:
         adopted = self._adopted(default, scope)
@@ -193,7 +194,7 @@ class Config:
           if binding.scope != scope[:depth]:
             continue
           if owner is not target:
-            names = names or statements_lib.parameters(target)
+            names = names or names_lib.parameters(target)
             if binding.name not in names:
               continue
           found[binding.name] = binding
@@ -204,7 +205,7 @@ class Config:
     """Returns what a value stands for."""
     value = self._resolved(value)
     if isinstance(value, Reference):
-      if value.target is statements_lib.singleton:
+      if value.target is names_lib.singleton:
         return self._singleton(value.scope)
       inside = value.scope or scope
       make = self._call if value.called else self._maker
@@ -251,7 +252,7 @@ class Config:
 
   def _singleton(self, scope):
     if scope not in self._singletons:
-      bound = self._bound(statements_lib.singleton, scope)
+      bound = self._bound(names_lib.singleton, scope)
       name = '/'.join(scope)
       if 'constructor' not in bound:
         raise errors.UserError(
@@ -310,7 +311,7 @@ def _require_complete(target, kwargs):
   """Refuses a call that lacks an argument, or has one that is not taken."""
   missing = [
     name
-    for name, parameter in statements_lib.parameters(target).items()
+    for name, parameter in names_lib.parameters(target).items()
     if parameter.default is inspect.Parameter.empty
     and parameter.kind is not inspect.Parameter.VAR_POSITIONAL
     and name not in kwargs

@@ -12,6 +12,7 @@ from typing import Any
 
 from dopamine_jax import errors
 from dopamine_jax import settings
+from dopamine_jax.config import names
 from dopamine_jax.config import statements
 
 # What takes no number, among the types that an annotation may name.
@@ -84,7 +85,7 @@ def _misfit(target, name, value) -> str | None:
     return f'does not fit; expected {_expected(hint)}'
   if any(statements.references(value)) or any(statements.macros(value)):
     return None
-  parameter = statements.parameters(target).get(name)
+  parameter = names.parameters(target).get(name)
   default = parameter.default if parameter else None
   if not _fits(value, hint, default):
     return f'does not fit; expected {_expected(hint)}'

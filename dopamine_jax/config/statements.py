@@ -1,28 +1,18 @@
-"""What gin files say: bindings and macros, each with its place, names resolved.
+"""What gin files say: bindings and macros, each with its place."""
 
-A file imports what it names, so that `dqn.DQN.gamma` means what Python would
-mean by it there. Gin's own registry has no part in this.
-"""
-
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 import contextlib
 import dataclasses
-import difflib
-import importlib
-import inspect
 import pathlib
-import pkgutil
 import re
 import tokenize
-import types
 from typing import Any, NamedTuple
 
 from gin import config_parser
 
 from dopamine_jax import errors
-from dopamine_jax import settings
-from dopamine_jax import values
 from dopamine_jax.config import files
+from dopamine_jax.config import names
 
 # What a binding of the command line is said to stand in.
 COMMAND_LINE = '--gin_bindings'
@@ -107,12 +97,7 @@ class Binding:
   place: Place
 
   def __str__(self):
-    return '/'.join((*self.scope, f'{short(self.owner)}.{self.name}'))
-
-
-def singleton(constructor):
-  """Stands for gin's own function of that name."""
-  raise NotImplementedError
+    return '/'.join((*self.scope, f'{names.short(self.owner)}.{self.name}'))
 
 
 class Statements:
@@ -169,19 +154,19 @@ class Statements:
   def _add(self, place, statement, symbols):
     if isinstance(statement, config_parser.ImportStatement):
       if statement.module != '__gin__.dynamic_registration':
-        symbols[statement.bound_name()] = _import(statement)
+        symbols[statement.bound_name()] = names.import_module(statement)
     elif isinstance(statement, config_parser.IncludeStatement):
       path = files.find(statement.filename, place.source)
       for name, module in self._read(path, None, given=False).items():
         symbols.setdefault(name, module)
     elif isinstance(statement, config_parser.BlockDeclaration):
-      resolve(statement.selector, symbols)
+      names.resolve(statement.selector, symbols)
     elif not statement.arg_name:
       name = '/'.join(filter(None, (statement.scope, statement.selector)))
       self.macros[name] = _resolved(statement.value, symbols), place
     else:
-      target = resolve(statement.selector, symbols)
-      _require_parameter(statement.selector, target, statement.arg_name)
+      target = names.resolve(statement.selector, symbols)
+      names.require_parameter(statement.selector, target, statement.arg_name)
       scope = _scopes(statement.scope)
       key = scope, target, statement.arg_name
       before = self.bindings.get(key)
@@ -228,80 +213,6 @@ def macros(value: Any) -> Iterator[str]:
       yield from macros(each)
 
 
-def short(name: str) -> str:
-  """Returns a name as gin files mostly write it: module and class."""
-  return '.'.join(name.split('.')[-2:])
-
-
-def parameters(target: Any) -> dict[str, inspect.Parameter]:
-  """Returns what a class or function can be given by name, as far as known.
-
-  What is caught by `*args` can be given in gin too, as a list of that name.
-  """
-  try:
-    found = inspect.signature(target).parameters
-  except (TypeError, ValueError):
-    return {}
-  is_flax = is_flax_module(target)
-  return {
-    name: parameter
-    for name, parameter in found.items()
-    if parameter.kind is not inspect.Parameter.VAR_KEYWORD
-    and not (is_flax and name in values.FLAX_FIELDS)
-  }
-
-
-def is_flax_module(target: Any) -> bool:
-  """Whether something is a class of Flax modules, without importing Flax."""
-  return inspect.isclass(target) and any(
-    base.__module__.startswith('flax.linen') and base.__name__ == 'Module'
-    for base in target.__mro__
-  )
-
-
-def did_you_mean(name: str, names: Iterable[str]) -> str:
-  """Returns ' Did you mean ...?', or '' if nothing is near."""
-  public = [each for each in names if not each.startswith('_')]
-  near = difflib.get_close_matches(name, public, n=2)
-  return f' Did you mean {" or ".join(near)}?' if near else ''
-
-
-def resolve(name: str, symbols: dict[str, Any]) -> Any:
-  """Returns the class or function that a dotted name stands for.
-
-  Args:
-    name: as a gin file writes it.
-    symbols: modules by the names under which they were imported.
-
-  Raises:
-    UserError: if it leads nowhere, or to a module.
-  """
-  if name in _GINS_OWN:
-    return _GINS_OWN[name]
-  first, *rest = name.split('.')
-  if first not in symbols:
-    raise errors.UserError(
-      f"'{first}' was not provided by an import. Add a line such as `from "
-      f'dopamine_jax... import {first}`.'
-    )
-  found, path = symbols[first], first
-  for each in rest:
-    if not hasattr(found, each):
-      raise errors.UserError(
-        f'there is no {path}.{each}.{did_you_mean(each, vars(found))}'
-      )
-    found, path = getattr(found, each), f'{path}.{each}'
-  if isinstance(found, types.ModuleType):
-    raise errors.UserError(
-      f'{name} names a module; expected a class or function of one.'
-    )
-  if not callable(found):
-    raise errors.UserError(
-      f'{name} is of type {type(found).__name__}; expected a class or function.'
-    )
-  return found
-
-
 class _Names(config_parser.ParserDelegate):
   """Leaves names as they are: what they mean is known one line later."""
 
@@ -313,28 +224,13 @@ class _Names(config_parser.ParserDelegate):
     return Macro(macro_name)
 
 
-def _own(name, how):
-  def refuse(*args, **kwargs):
-    raise errors.UserError(f'@gin.{name} is no value: a {name} {how}.')
-
-  return refuse
-
-
-_MACRO = 'is set by `NAME = value` and read by `%NAME`'
-_GINS_OWN = {
-  'gin.macro': _own('macro', _MACRO),
-  'gin.constant': _own('constant', _MACRO),
-  'gin.singleton': singleton,
-}
-
-
 def _resolved(value, symbols):
   """Returns a value whose references know what they name."""
   if isinstance(value, Reference):
-    target = resolve(value.name, symbols)
+    target = names.resolve(value.name, symbols)
     if value.name in ('gin.macro', 'gin.constant'):
       target()
-    if target is singleton and not (value.called and value.scope):
+    if target is names.singleton and not (value.called and value.scope):
       raise errors.UserError(
         '@gin.singleton is no value: a singleton is written '
         '@NAME/gin.singleton(), with NAME/gin.singleton.constructor as what '
@@ -350,26 +246,6 @@ def _resolved(value, symbols):
   if isinstance(value, (list, tuple)):
     return type(value)(_resolved(each, symbols) for each in value)
   return value
-
-
-def _require_parameter(owner, target, name):
-  """Refuses a binding of what a class or function does not take."""
-  try:
-    found = inspect.signature(target).parameters
-  except (TypeError, ValueError):
-    return  # What has no signature may take anything.
-  if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in found.values()):
-    return
-  names = parameters(target)
-  if is_flax_module(target) and name in values.FLAX_FIELDS:
-    raise errors.UserError(
-      f"{settings.full_name(target)}.{name} is Flax's own, and no setting. "
-      f'There are {", ".join(names)}.'
-    )
-  if name not in names:
-    raise errors.UserError(
-      f"{short(owner)} has no setting '{name}'.{did_you_mean(name, names)}"
-    )
 
 
 def _parsed(source, text, given) -> Iterator[tuple[Place, Any]]:
@@ -410,42 +286,6 @@ def _told(place: Place) -> Iterator[None]:
     raise
   except errors.UserError as error:
     raise _Placed(f'{place}: {error}') from error
-
-
-def _import(statement) -> types.ModuleType:
-  """Returns what the name that an import binds stands for."""
-  try:
-    module = importlib.import_module(statement.module)
-    if statement.is_from or statement.alias:
-      return module
-    return importlib.import_module(statement.module.partition('.')[0])
-  except ModuleNotFoundError as error:
-    if not f'{statement.module}.'.startswith(f'{error.name}.'):
-      raise _failed(error) from error
-    raise errors.UserError(
-      f"there is no module '{statement.module}'.{_nearest(statement.module)}"
-    ) from error
-  except (Exception, SystemExit) as error:  # of the module's own code
-    raise _failed(error) from error
-
-
-def _failed(error):
-  return errors.UserError(f'{errors.told(error)}.')
-
-
-def _nearest(name):
-  """Returns what may have been meant by a module that is not there."""
-  package, _, last = name.rpartition('.')
-  if not package:
-    return (
-      ' Install it, or run from the folder that holds it (or add that folder '
-      'to PYTHONPATH).'
-    )
-  try:
-    folders = getattr(importlib.import_module(package), '__path__', ())
-  except ImportError:
-    return ''
-  return did_you_mean(last, [m.name for m in pkgutil.iter_modules(folders)])
 
 
 def _scopes(text: str) -> tuple[str, ...]:

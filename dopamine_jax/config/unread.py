@@ -11,6 +11,7 @@ from typing import Any
 
 from dopamine_jax import errors
 from dopamine_jax import settings
+from dopamine_jax.config import names
 from dopamine_jax.config import statements
 from dopamine_jax.config.statements import Binding
 
@@ -96,9 +97,9 @@ def _say_replaced(binding, before, unused, say) -> list[Binding]:
     return []
   if not before.called or type(now) not in (int, float):
     return []
-  names = list(statements.parameters(before.target))
-  first = 'init_value' if 'init_value' in names else next(iter(names), None)
-  owner = '/'.join((*before.scope, statements.short(before.name)))
+  known = list(names.parameters(before.target))
+  first = 'init_value' if 'init_value' in known else next(iter(known), None)
+  owner = '/'.join((*before.scope, names.short(before.name)))
   remedy = f' To keep the schedule, set {owner}.{first} instead.'
   say(
     f'Warning: {binding} = {now} takes the place of {before}, so that it stays '
@@ -113,10 +114,10 @@ def _say_replaced(binding, before, unused, say) -> list[Binding]:
 
 def _instead(read, binding: Binding) -> str:
   """Returns ' Did you mean ...?' in place of a binding that nothing reads."""
-  owner = statements.short(binding.owner)
+  owner = names.short(binding.owner)
   value = settings.shown(binding.value)
   if binding.scope and any(
-    name == owner and binding.name in names for name, names in _in_use(read)
+    name == owner and binding.name in known for name, known in _in_use(read)
   ):
     scope = '/'.join(binding.scope)
     return (
@@ -129,9 +130,9 @@ def _instead(read, binding: Binding) -> str:
 def _nearest(read, name: str, value: str, besides: str = '') -> str:
   """Returns ' Did you mean ...?' with a setting of what this run uses."""
   found = {}
-  for owner, names in _in_use(read):
+  for owner, known in _in_use(read):
     if owner != besides:
-      for each in names:
+      for each in known:
         found.setdefault(each, f'{owner}.{each}')
   near = difflib.get_close_matches(name, found, n=1, cutoff=0.7)
   return f' Did you mean `{found[near[0]]} = {value}`?' if near else ''
@@ -140,7 +141,7 @@ def _nearest(read, name: str, value: str, besides: str = '') -> str:
 def _in_use(read) -> Iterator[tuple[str, list[str]]]:
   """Yields what the runner leads to, nearest first, and its settings' names."""
   waiting = [
-    (statements.short(binding.owner), binding.target)
+    (names.short(binding.owner), binding.target)
     for binding in read.bindings.values()
     if (binding.target.__module__, binding.target.__name__) == _ROOT
   ]
@@ -150,7 +151,7 @@ def _in_use(read) -> Iterator[tuple[str, list[str]]]:
     if target in seen:
       continue
     seen.append(target)
-    parameters = statements.parameters(target)
+    parameters = names.parameters(target)
     given = getattr(target, 'given_later', ())
     yield name, [each for each in parameters if each not in given]
     waiting += _parts(read, target, parameters)
@@ -164,7 +165,7 @@ def _parts(read, target, parameters) -> list[tuple[str, Any]]:
     if binding.target is target
   }
   found = [
-    (statements.short(reference.name), reference.target)
+    (names.short(reference.name), reference.target)
     for reference in statements.references(bound)
   ]
   for name, parameter in parameters.items():

@@ -19,7 +19,7 @@ import numpy as np
 from dopamine_jax import errors
 from dopamine_jax import settings
 from dopamine_jax import values
-from dopamine_jax.config import statements
+from dopamine_jax.config import names as names_lib
 
 DYNAMIC = 'from __gin__ import dynamic_registration'
 _WIDTH = 80
@@ -164,7 +164,7 @@ class _Walk:
     if not _place(target):
       raise _Unwritable(_why(target))
     found, given = [], getattr(target, 'given_later', ())
-    parameters = statements.parameters(target)
+    parameters = names_lib.parameters(target)
     for name in {**parameters, **keywords}:
       default = parameters[name].default if name in parameters else ...
       if name in keywords:

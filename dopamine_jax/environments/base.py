@@ -72,6 +72,23 @@ class VectorEnvironment:
   checks_answers: bool = False
   on_wait: Callable[[], None] = staticmethod(lambda: None)
 
+  @property
+  def given_shape(self) -> tuple[int, ...]:
+    """The shape of an observation as the environment itself gives it."""
+    return self.observation_space.shape
+
+  def as_seen(self, observations: np.ndarray) -> np.ndarray:
+    """Returns observations [N, ...] of the environment as agents see them.
+
+    Args:
+      observations: [N, *given_shape], of the environment's own type.
+    """
+    return observations.astype(self.observation_space.dtype)
+
+  def as_taken(self, actions: np.ndarray) -> np.ndarray:
+    """Returns agents' actions [N, ...] as the environment itself takes them."""
+    return actions
+
   def reset(self, seeds: Sequence[int]) -> np.ndarray:
     """Restarts every environment as if it had just been made.
 

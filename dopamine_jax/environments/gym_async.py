@@ -21,10 +21,10 @@ import gymnasium
 import numpy as np
 
 from dopamine_jax import errors
-from dopamine_jax import signals
 from dopamine_jax.environments import answers
 from dopamine_jax.environments import base
 from dopamine_jax.environments import gym_vector
+from dopamine_jax.system import signals
 
 PATIENCE = 30.0  # seconds without an answer, until that is said
 FAREWELL = 5.0  # seconds that environments have to close

@@ -74,6 +74,21 @@ class Vector(base.VectorEnvironment):
     self._shape = (self.num_envs, *self.observation_space.shape)
     self._dtype = self.observation_space.dtype
 
+  @property
+  def given_shape(self) -> tuple[int, ...]:
+    """See base class."""
+    shape = self.observation_space.shape
+    return (shape[-1], *shape[:-1]) if self._transposes else shape
+
+  def as_seen(self, observations: np.ndarray) -> np.ndarray:
+    """See base class."""
+    seen = observations.astype(self.observation_space.dtype)
+    return seen.transpose(0, 2, 3, 1) if self._transposes else seen
+
+  def as_taken(self, actions: np.ndarray) -> np.ndarray:
+    """See base class."""
+    return self._actions(actions)
+
   def _as_taken(self, actions: np.ndarray) -> Any:
     """Returns agents' actions as the environments take them, in turn."""
     actions = np.asarray(actions)

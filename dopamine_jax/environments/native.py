@@ -196,6 +196,10 @@ class NativeVector(base.VectorEnvironment):
     )
     self._lanes = None
 
+  def as_taken(self, actions: np.ndarray) -> np.ndarray:
+    """See base class."""
+    return base.as_environments_action(self.settings.action_space, actions)
+
   def reset(self, seeds: Sequence[int]) -> np.ndarray:
     """Begins every environment anew; see the base class."""
     seeds = base.check_seeds(seeds, self.num_envs)

@@ -9,9 +9,9 @@ import pathlib
 from typing import Any
 
 from dopamine_jax import errors
-from dopamine_jax import plain_files
-from dopamine_jax import safe_files
 from dopamine_jax.metrics import base
+from dopamine_jax.system import plain_files
+from dopamine_jax.system import safe_files
 
 _MAX_TEXT, _MAX_TABLE = 10, 1_000  # MB of run.json, and of a table
 _HEADER = list(base.Statistic._fields)

@@ -17,8 +17,8 @@ from tensorboardX.proto import event_pb2
 from tensorboardX.proto import summary_pb2
 from tensorboardX.proto import tensor_pb2
 
-from dopamine_jax import intervals
 from dopamine_jax.metrics import base
+from dopamine_jax.metrics import intervals
 
 # More runs than these can't be told apart on a page.
 _MAX_SEED_RUNS = 10

@@ -11,12 +11,12 @@ import rlax
 
 from dopamine_jax import config
 from dopamine_jax import errors
-from dopamine_jax import heads
 from dopamine_jax import networks
 from dopamine_jax.agents import c51
 from dopamine_jax.agents import double_dqn
 from dopamine_jax.agents import dqn
 from dopamine_jax.agents import full_rainbow
+from dopamine_jax.networks import heads
 from dopamine_jax.replay import prioritized
 from tests import linear
 from tests.agents import c51_test

@@ -10,10 +10,10 @@ import pytest
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import config
 from dopamine_jax import errors
-from dopamine_jax import inspection
 from dopamine_jax import networks
 from dopamine_jax.agents import dqn
 from dopamine_jax.agents import iqn
+from dopamine_jax.metrics import inspection
 from tests import linear
 
 NUM_ACTIONS = 3

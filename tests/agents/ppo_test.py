@@ -14,8 +14,8 @@ import scipy.stats
 
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import errors
-from dopamine_jax import normalization
 from dopamine_jax.agents import ppo
+from dopamine_jax.learning import normalization
 
 T, N, B = 4, 2, 8
 OBSERVATIONS = gymnasium.spaces.Box(-10, 10, (3,), np.float32)

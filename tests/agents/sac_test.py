@@ -15,11 +15,11 @@ import optax
 import pytest
 import scipy.stats
 
-from dopamine_jax import actor_critic
 from dopamine_jax import agent as agent_lib
-from dopamine_jax import distributions
 from dopamine_jax import errors
 from dopamine_jax.agents import sac
+from dopamine_jax.learning import actor_critic
+from dopamine_jax.learning import distributions
 from dopamine_jax.replay import prioritized
 
 F, A, B = 3, 2, 6

@@ -8,8 +8,6 @@ import numpy as np
 import optax
 import pytest
 
-from dopamine_jax import actor_critic
-from dopamine_jax import heads
 from dopamine_jax import networks
 from dopamine_jax import values
 from dopamine_jax.agents import c51
@@ -23,6 +21,8 @@ from dopamine_jax.agents import pqn
 from dopamine_jax.agents import quantile
 from dopamine_jax.agents import rainbow
 from dopamine_jax.agents import sac
+from dopamine_jax.learning import actor_critic
+from dopamine_jax.networks import heads
 from dopamine_jax.replay import prioritized
 from tests import probes
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dopamine_jax import actor_critic
+from dopamine_jax.learning import actor_critic
 
 OBSERVATION = jnp.array([[1.0, -2.0, 0.5], [0.0, 3.0, 1.0]])
 ACTION = jnp.array([[[0.5], [-1.0]], [[0.0], [0.25]]])  # of shape (2, 1)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from dopamine_jax import allocator
+from dopamine_jax.engines import allocator
 
 IS_GLIBC = sys.platform == 'linux' and hasattr(
   ctypes.CDLL(None), 'gnu_get_libc_version'
@@ -19,7 +19,7 @@ def run(code):
   program = f"""
 import resource
 import numpy as np
-from dopamine_jax import allocator
+from dopamine_jax.engines import allocator
 
 MIB = 1 << 20
 

@@ -10,13 +10,13 @@ import pytest
 from typer import testing
 
 from dopamine_jax import analysis
-from dopamine_jax import cli
 from dopamine_jax import errors
 from dopamine_jax.analysis import compare as compare_lib
 from dopamine_jax.analysis import curves as curves_lib
 from dopamine_jax.analysis import groups as groups_lib
 from dopamine_jax.analysis import plots
 from dopamine_jax.analysis import verdicts
+from dopamine_jax.commands import cli
 
 TRAIN, EVAL = 'Train/AverageReturns', 'Eval/AverageReturns'
 

@@ -16,11 +16,11 @@ import pytest
 
 from dopamine_jax import analysis
 from dopamine_jax import errors
-from dopamine_jax import identity
 from dopamine_jax.analysis import baselines
 from dopamine_jax.analysis import games
 from dopamine_jax.analysis import log_pickle
 from dopamine_jax.analysis import runs
+from dopamine_jax.training import identity
 
 CONFIG = """from __gin__ import dynamic_registration
 from dopamine_jax.agents import dqn

@@ -15,21 +15,21 @@ import numpy as np
 import optax
 import pytest
 
-from dopamine_jax import compiled
 from dopamine_jax import errors
-from dopamine_jax import fingerprint
 from dopamine_jax import networks
-from dopamine_jax import python_engine
 from dopamine_jax import runner as runner_lib
 from dopamine_jax import values
 from dopamine_jax.agents import dqn
 from dopamine_jax.agents import sac
+from dopamine_jax.engines import compiled
+from dopamine_jax.engines import python_engine
 from dopamine_jax.environments import answers
 from dopamine_jax.environments import base
 from dopamine_jax.environments import border
 from dopamine_jax.environments import gym
 from dopamine_jax.environments import native
 from dopamine_jax.replay import uniform
+from dopamine_jax.training import fingerprint
 
 FLOATS = Box(-1, 1, (3,), np.float32)
 BYTES = Box(0, 255, (3,), np.uint8)

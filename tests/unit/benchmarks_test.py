@@ -13,7 +13,7 @@ from benchmarks import jobs
 from benchmarks import ours
 from benchmarks import table
 from dopamine_jax import errors
-from dopamine_jax import optimization
+from dopamine_jax.learning import optimization
 
 A = jobs.JOBS['A']
 

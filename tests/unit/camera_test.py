@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from dopamine_jax import agent as agent_lib
-from dopamine_jax import camera as camera_lib
 from dopamine_jax import errors
-from dopamine_jax import evaluation
-from dopamine_jax import panel as panel_lib
+from dopamine_jax.engines import evaluation
 from dopamine_jax.environments import base
+from dopamine_jax.films import camera as camera_lib
+from dopamine_jax.films import panel as panel_lib
 
 KEY = jax.random.key(7)
 FRAME = (6, 5)

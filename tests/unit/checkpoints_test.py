@@ -17,11 +17,11 @@ import numpy as np
 import optax
 import pytest
 
-from dopamine_jax import array_files
-from dopamine_jax import checkpoints as checkpoints_lib
 from dopamine_jax import errors
-from dopamine_jax import manifests
-from dopamine_jax.replay import ring_files
+from dopamine_jax.checkpoints import array_files
+from dopamine_jax.checkpoints import checkpoints as checkpoints_lib
+from dopamine_jax.checkpoints import manifests
+from dopamine_jax.checkpoints import ring_files
 from tests import rings
 
 

@@ -14,14 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dopamine_jax import checkpoints
-from dopamine_jax import compiled
-from dopamine_jax import engine as engine_lib
 from dopamine_jax import errors
-from dopamine_jax import loop
-from dopamine_jax import python_engine
 from dopamine_jax import runner as runner_lib
-from dopamine_jax import streams
+from dopamine_jax.checkpoints import checkpoints
+from dopamine_jax.engines import compiled
+from dopamine_jax.engines import engine as engine_lib
+from dopamine_jax.engines import loop
+from dopamine_jax.engines import python_engine
+from dopamine_jax.engines import streams
 from dopamine_jax.environments import base
 from dopamine_jax.metrics import base as metrics_base
 from dopamine_jax.replay import ring

@@ -11,11 +11,11 @@ import jax
 import numpy as np
 import pytest
 
-from dopamine_jax import checkpoints
-from dopamine_jax import devices
 from dopamine_jax import errors
-from dopamine_jax import fingerprint
-from dopamine_jax import processes
+from dopamine_jax.checkpoints import checkpoints
+from dopamine_jax.engines import devices
+from dopamine_jax.system import processes
+from dopamine_jax.training import fingerprint
 from tests import many_devices
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -24,8 +24,8 @@ ROUNDING = 1e-5
 
 CONFIG = """
 from __gin__ import dynamic_registration
-from dopamine_jax import devices
-from dopamine_jax import health
+from dopamine_jax.engines import devices
+from dopamine_jax.metrics import health
 from dopamine_jax import runner
 from dopamine_jax.metrics import csv_file
 from tests import many_devices

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dopamine_jax import dispatch
+from dopamine_jax.engines import dispatch
 from dopamine_jax.environments import base
 
 DTYPES = ['uint8', 'bool', 'int8', 'int32', 'float16', 'float32']
@@ -143,7 +143,7 @@ def test_large_arrays_are_passed_as_they_are():
 
 def test_a_command_runs_programs_in_the_thread_that_calls_them():
   script = (
-    'from dopamine_jax import cli\n'
+    'from dopamine_jax.commands import cli\n'
     'cli._prepare()\n'
     'import jax\n'
     "assert not jax.config.read('jax_cpu_enable_async_dispatch')\n"

@@ -8,7 +8,7 @@ import pytest
 import scipy.special
 import scipy.stats
 
-from dopamine_jax import distributions
+from dopamine_jax.learning import distributions
 
 LOGITS = np.array([[0.0, 1.0, -2.0], [5.0, 5.0, 5.0]], np.float32)
 MEAN = np.array([[[0.5, -1.0]], [[2.0, 0.0]]], np.float32)  # actions of (1, 2)

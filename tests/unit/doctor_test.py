@@ -9,11 +9,11 @@ import psutil
 import pytest
 from typer import testing
 
-from dopamine_jax import cli
 from dopamine_jax import config
-from dopamine_jax import doctor
-from dopamine_jax import python_engine
 from dopamine_jax import runner as runner_lib
+from dopamine_jax.commands import cli
+from dopamine_jax.commands import doctor
+from dopamine_jax.engines import python_engine
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 

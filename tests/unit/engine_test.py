@@ -18,23 +18,23 @@ import psutil
 import pytest
 
 from dopamine_jax import agent as agent_lib
-from dopamine_jax import checkpoints
 from dopamine_jax import errors
-from dopamine_jax import evaluation
-from dopamine_jax import fingerprint
-from dopamine_jax import loop
 from dopamine_jax import networks
-from dopamine_jax import python_engine
 from dopamine_jax import runner as runner_lib
-from dopamine_jax import streams
 from dopamine_jax import values
 from dopamine_jax.agents import dqn
+from dopamine_jax.checkpoints import checkpoints
+from dopamine_jax.engines import evaluation
+from dopamine_jax.engines import loop
+from dopamine_jax.engines import python_engine
+from dopamine_jax.engines import streams
 from dopamine_jax.environments import base
 from dopamine_jax.metrics import base as metrics_base
 from dopamine_jax.metrics import csv_file
 from dopamine_jax.replay import prioritized
 from dopamine_jax.replay import ring
 from dopamine_jax.replay import uniform
+from dopamine_jax.training import fingerprint
 from tests import kept
 from tests import walk
 from tests.unit import health_test

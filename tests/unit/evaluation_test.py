@@ -2,7 +2,7 @@
 
 import pytest
 
-from dopamine_jax import evaluation
+from dopamine_jax.engines import evaluation
 from dopamine_jax.environments import catch
 from dopamine_jax.environments import gym
 

@@ -8,13 +8,13 @@ import sys
 
 import pytest
 
-from dopamine_jax import cli
+from dopamine_jax.commands import cli
 
 CONFIG = """
 from __gin__ import dynamic_registration
 import theirs
-from dopamine_jax import compiled
-from dopamine_jax import health
+from dopamine_jax.engines import compiled
+from dopamine_jax.metrics import health
 from dopamine_jax import networks
 from dopamine_jax import runner
 from dopamine_jax.agents import dqn
@@ -46,7 +46,7 @@ uniform.UniformReplay:
 
 THEIRS = """
 from dopamine_jax import agent as agent_lib
-from dopamine_jax import health
+from dopamine_jax.metrics import health
 from dopamine_jax.agents import dqn
 from dopamine_jax.agents import sac
 from dopamine_jax.environments import catch

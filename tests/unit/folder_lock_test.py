@@ -9,7 +9,7 @@ import shutil
 import pytest
 
 from dopamine_jax import errors
-from dopamine_jax import folder_lock
+from dopamine_jax.training import folder_lock
 
 
 def test_a_second_training_is_refused(tmp_path):

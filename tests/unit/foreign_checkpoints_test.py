@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 import tensorstore
 
-from dopamine_jax import checkpoints as checkpoints_lib
 from dopamine_jax import errors
-from dopamine_jax import fingerprint as fingerprint_lib
-from dopamine_jax import manifests
+from dopamine_jax.checkpoints import checkpoints as checkpoints_lib
+from dopamine_jax.checkpoints import manifests
+from dopamine_jax.training import fingerprint as fingerprint_lib
 from tests import rings
 
 OLD = pathlib.Path(__file__).resolve().parents[1] / 'data'

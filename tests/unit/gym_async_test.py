@@ -311,7 +311,7 @@ import sys
 
 import numpy as np
 
-from dopamine_jax import signals
+from dopamine_jax.system import signals
 from dopamine_jax.environments import gym
 
 if __name__ == '__main__':
@@ -329,7 +329,7 @@ if __name__ == '__main__':
 MAKING = f"""
 import sys
 
-from dopamine_jax import signals
+from dopamine_jax.system import signals
 from dopamine_jax.environments import gym
 
 if __name__ == '__main__':
@@ -344,7 +344,7 @@ import os
 import signal
 import sys
 
-from dopamine_jax import signals
+from dopamine_jax.system import signals
 from dopamine_jax.environments import gym
 
 if __name__ == '__main__':

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dopamine_jax import heads
+from dopamine_jax.networks import heads
 
 X = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
 PARAM_KEY, KEY, OTHER_KEY = (jax.random.key(i) for i in range(3))

@@ -13,21 +13,11 @@ import numpy as np
 import optax
 import pytest
 
-from dopamine_jax import actor_critic
 from dopamine_jax import agent as agent_lib
-from dopamine_jax import compiled
 from dopamine_jax import config
 from dopamine_jax import errors
-from dopamine_jax import fingerprint
-from dopamine_jax import health
-from dopamine_jax import impala
-from dopamine_jax import inspection
-from dopamine_jax import loop as loop_lib
 from dopamine_jax import networks
-from dopamine_jax import normalization
-from dopamine_jax import python_engine
 from dopamine_jax import runner as runner_lib
-from dopamine_jax import streams
 from dopamine_jax import values
 from dopamine_jax.agents import dqn
 from dopamine_jax.agents import full_rainbow
@@ -35,12 +25,22 @@ from dopamine_jax.agents import iqn
 from dopamine_jax.agents import ppo
 from dopamine_jax.agents import pqn
 from dopamine_jax.agents import sac
+from dopamine_jax.engines import compiled
+from dopamine_jax.engines import loop as loop_lib
+from dopamine_jax.engines import python_engine
+from dopamine_jax.engines import streams
 from dopamine_jax.environments import classic
+from dopamine_jax.learning import actor_critic
+from dopamine_jax.learning import normalization
 from dopamine_jax.metrics import csv_file
+from dopamine_jax.metrics import health
+from dopamine_jax.metrics import inspection
+from dopamine_jax.networks import impala
 from dopamine_jax.replay import prioritized
 from dopamine_jax.replay import ring as ring_lib
 from dopamine_jax.replay import sum_tree
 from dopamine_jax.replay import uniform
+from dopamine_jax.training import fingerprint
 from tests import walk
 
 ENGINES = (python_engine.PythonEngine, compiled.CompiledEngine)
@@ -796,7 +796,7 @@ def test_bad_settings_are_refused(metric, settings, message):
 
 GIN = """
 from __gin__ import dynamic_registration
-from dopamine_jax import health
+from dopamine_jax.metrics import health
 from dopamine_jax import runner
 from dopamine_jax.agents import dqn
 from dopamine_jax.environments import gym

@@ -6,18 +6,18 @@ import numpy as np
 import optax
 import pytest
 
-from dopamine_jax import compiled
 from dopamine_jax import errors
-from dopamine_jax import fingerprint
-from dopamine_jax import histograms
 from dopamine_jax import networks
-from dopamine_jax import python_engine
 from dopamine_jax import runner as runner_lib
 from dopamine_jax.agents import dqn
+from dopamine_jax.engines import compiled
+from dopamine_jax.engines import python_engine
 from dopamine_jax.environments import classic
 from dopamine_jax.metrics import base
 from dopamine_jax.metrics import csv_file
+from dopamine_jax.metrics import histograms
 from dopamine_jax.replay import uniform
+from dopamine_jax.training import fingerprint
 from tests import kept as kept_lib
 from tests import walk
 from tests.unit import health_test

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from typer import testing
 
-from dopamine_jax import cli
 from dopamine_jax import errors
 from dopamine_jax.analysis import html_report
 from dopamine_jax.analysis import markup
 from dopamine_jax.analysis import run_report
+from dopamine_jax.commands import cli
 from tests import browser
 
 TRAIN, EVAL = 'Train/AverageReturns', 'Eval/AverageReturns'

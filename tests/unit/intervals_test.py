@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from benchmarks import coverage
-from dopamine_jax import intervals
 from dopamine_jax.analysis import curves
+from dopamine_jax.metrics import intervals
 
 
 def test_runs_that_scatter_have_students_interval():

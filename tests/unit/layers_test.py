@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dopamine_jax import layers
+from dopamine_jax.networks import layers
 
 KEY = jax.random.key(0)
 SMALL, LARGE = (16, 8), (128, 512)  # below and above what is transposed

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from dopamine_jax import agent as agent_lib
-from dopamine_jax import loop as loop_lib
+from dopamine_jax.engines import loop as loop_lib
 from dopamine_jax.environments import base
 from dopamine_jax.replay import uniform
 

@@ -10,13 +10,13 @@ import numpy as np
 import optax
 import pytest
 
-from dopamine_jax import convolution
 from dopamine_jax import errors
-from dopamine_jax import heads
-from dopamine_jax import impala
-from dopamine_jax import initializers
 from dopamine_jax import networks
 from dopamine_jax import settings
+from dopamine_jax.networks import convolution
+from dopamine_jax.networks import heads
+from dopamine_jax.networks import impala
+from dopamine_jax.networks import initializers
 
 
 def shapes(module, observation):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dopamine_jax import agent as agent_lib
-from dopamine_jax import normalization
+from dopamine_jax.learning import normalization
 
 GAMMA = 0.9
 

@@ -8,10 +8,10 @@ import numpy as np
 import optax
 import pytest
 
-from dopamine_jax import compiled
 from dopamine_jax import networks
-from dopamine_jax import python_engine
 from dopamine_jax.agents import ppo
+from dopamine_jax.engines import compiled
+from dopamine_jax.engines import python_engine
 from tests import walk
 from tests.unit import compiled_test
 

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from dopamine_jax import optimization
+from dopamine_jax.learning import optimization
 
 # One number w; each row x has the loss w * x, and so the gradient x.
 DATA = jnp.arange(8.0)

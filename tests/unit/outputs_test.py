@@ -8,13 +8,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from dopamine_jax import actor_critic
 from dopamine_jax import errors
-from dopamine_jax import evaluation
-from dopamine_jax import loop as loop_lib
 from dopamine_jax import networks
-from dopamine_jax import outputs
-from dopamine_jax import python_engine
 from dopamine_jax.agents import c51
 from dopamine_jax.agents import double_dqn
 from dopamine_jax.agents import dqn
@@ -26,7 +21,12 @@ from dopamine_jax.agents import pqn
 from dopamine_jax.agents import quantile
 from dopamine_jax.agents import rainbow
 from dopamine_jax.agents import sac
+from dopamine_jax.engines import evaluation
+from dopamine_jax.engines import loop as loop_lib
+from dopamine_jax.engines import python_engine
 from dopamine_jax.environments import catch
+from dopamine_jax.learning import actor_critic
+from dopamine_jax.learning import outputs
 from dopamine_jax.replay import prioritized
 
 OBSERVATIONS = gymnasium.spaces.Box(-1, 1, (4,))
@@ -247,7 +247,11 @@ def test_an_agent_that_learns_from_nothing_sound_is_refused_at_the_start(
 
 def test_what_the_frameworks_own_agent_raises_is_no_users_mistake():
   agent = dqn.DQN(observation_space=OBSERVATIONS, action_space=TWO, network=MLP)
-  names = {'__name__': 'dopamine_jax.loop', 'agent': agent, 'outputs': outputs}
+  names = {
+    '__name__': 'dopamine_jax.engines.loop',
+    'agent': agent,
+    'outputs': outputs,
+  }
   with pytest.raises(ZeroDivisionError):
     exec("with outputs.telling(agent, 'update'):\n  1 / 0", names)
 

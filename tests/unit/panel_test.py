@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dopamine_jax import agent as agent_lib
-from dopamine_jax import panel as panel_lib
+from dopamine_jax.films import panel as panel_lib
 
 BAR, CHOSEN, CURVE = panel_lib._BAR, panel_lib._CHOSEN, panel_lib._VALUE
 

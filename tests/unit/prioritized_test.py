@@ -12,10 +12,10 @@ import numpy as np
 import optax
 import pytest
 
-from dopamine_jax import checkpoints
-from dopamine_jax import compiled as compiled_lib
 from dopamine_jax import errors
 from dopamine_jax.agents import dqn
+from dopamine_jax.checkpoints import checkpoints
+from dopamine_jax.engines import compiled as compiled_lib
 from dopamine_jax.environments import catch
 from dopamine_jax.replay import prioritized
 from dopamine_jax.replay import sum_tree

@@ -5,7 +5,7 @@ import types
 import jax
 import pytest
 
-from dopamine_jax import profiling
+from dopamine_jax.metrics import profiling
 
 
 @pytest.fixture

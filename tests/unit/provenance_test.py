@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from dopamine_jax import provenance
+from dopamine_jax.system import provenance
 
 
 def git(folder, *words):
@@ -27,7 +27,7 @@ def checkout(tmp_path, monkeypatch):
   git(folder, 'init', '-q')
   git(folder, 'add', '.')
   git(folder, 'commit', '-qm', 'all')
-  file = folder / 'dopamine_jax/provenance.py'
+  file = folder / 'dopamine_jax/system/provenance.py'
   monkeypatch.setattr(provenance, '__file__', str(file))
   monkeypatch.chdir(tmp_path)
   return folder

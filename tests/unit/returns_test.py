@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dopamine_jax import agent as agent_lib
-from dopamine_jax import returns
+from dopamine_jax.learning import returns
 
 T, N, GAMMA = 6, 3, 0.9
 RUNNING, TERMINATED, TRUNCATED = 0, 1, 2

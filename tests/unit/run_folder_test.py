@@ -7,10 +7,10 @@ import shutil
 import numpy as np
 import pytest
 
-from dopamine_jax import checkpoints as checkpoints_lib
 from dopamine_jax import errors
-from dopamine_jax import identity
-from dopamine_jax import run_folder
+from dopamine_jax.checkpoints import checkpoints as checkpoints_lib
+from dopamine_jax.training import identity
+from dopamine_jax.training import run_folder
 
 CONFIG = 'dqn.DQN.gamma = 0.99\nrunner.Runner.num_iterations = 3\n'
 FACTS = {'seeds': [0], 'versions': {'jax': '1'}, 'title': ''}

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from dopamine_jax import cli
+from dopamine_jax.commands import cli
 
 
 def new(monkeypatch, *words):

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dopamine_jax import checkpoints as checkpoints_lib
 from dopamine_jax import errors
-from dopamine_jax import plain_files
+from dopamine_jax.checkpoints import checkpoints as checkpoints_lib
+from dopamine_jax.system import plain_files
 from tests import rings
 
 

@@ -9,13 +9,13 @@ import threading
 
 import pytest
 
-from dopamine_jax import cli
 from dopamine_jax import config
 from dopamine_jax import errors
-from dopamine_jax import exits
-from dopamine_jax import plain_files
-from dopamine_jax import safe_files
-from dopamine_jax import signals
+from dopamine_jax.commands import cli
+from dopamine_jax.commands import exits
+from dopamine_jax.system import plain_files
+from dopamine_jax.system import safe_files
+from dopamine_jax.system import signals
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

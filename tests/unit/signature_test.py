@@ -6,7 +6,7 @@ import stat
 
 import pytest
 
-from dopamine_jax import signature
+from dopamine_jax.trust import signature
 
 CONFIG = 'runner.Runner.num_iterations = 3\n'
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import pytest
 
 from dopamine_jax import errors
-from dopamine_jax import startup
+from dopamine_jax.engines import startup
 
 VARIABLE = 'JAX_COMPILATION_CACHE_DIR'
 

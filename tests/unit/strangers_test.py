@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 from typer import testing
 
-from dopamine_jax import cli
 from dopamine_jax import errors
-from dopamine_jax import safe_files
-from dopamine_jax import texts
 from dopamine_jax.analysis import dopamine_files
 from dopamine_jax.analysis import html_report
 from dopamine_jax.analysis import plots
 from dopamine_jax.analysis import run_report
 from dopamine_jax.analysis import runs
+from dopamine_jax.commands import cli
+from dopamine_jax.system import safe_files
+from dopamine_jax.system import texts
 
 HEADER = 'seed,iteration,agent_steps,wall_time,name,value\n'
 TRAIN = 'Train/AverageReturns'

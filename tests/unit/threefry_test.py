@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dopamine_jax import threefry
+from dopamine_jax.engines import threefry
 
 # The known answers of 20 rounds that Random123, the paper's library, ships.
 KNOWN = [
@@ -33,7 +33,7 @@ PROGRAM = textwrap.dedent("""
   import hashlib, sys
   import jax
   import jax.numpy as jnp
-  from dopamine_jax import cli
+  from dopamine_jax.commands import cli
 
   if sys.argv[1] == 'as a command':
     cli._prepare()

@@ -10,13 +10,13 @@ import pytest
 
 from dopamine_jax import errors
 from dopamine_jax import networks
-from dopamine_jax import optimization
 from dopamine_jax import settings
-from dopamine_jax import trials
 from dopamine_jax.agents import dqn
 from dopamine_jax.agents import ppo
 from dopamine_jax.agents import pqn
 from dopamine_jax.agents import sac
+from dopamine_jax.learning import optimization
+from dopamine_jax.learning import trials
 from dopamine_jax.replay import prioritized
 
 OBSERVATIONS = gymnasium.spaces.Box(-1, 1, (3,))

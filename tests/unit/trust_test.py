@@ -11,11 +11,11 @@ import pytest
 
 from dopamine_jax import config
 from dopamine_jax import errors
-from dopamine_jax import kinds
 from dopamine_jax import runner as runner_lib
-from dopamine_jax import signature
-from dopamine_jax import trained
-from dopamine_jax import trust
+from dopamine_jax.playing import trained
+from dopamine_jax.trust import kinds
+from dopamine_jax.trust import signature
+from dopamine_jax.trust import strangers
 
 SETTINGS = """\
 from __gin__ import dynamic_registration
@@ -96,7 +96,7 @@ def with_binding(line):
 
 
 SYSTEM = """\
-from dopamine_jax import plain_files
+from dopamine_jax.system import plain_files
 plain_files.os.system.command = 'touch MARKER'
 """
 
@@ -143,11 +143,12 @@ ATTACKS = {
   ),
   'a file by run_folder': (
     with_agent(
-      "from dopamine_jax import run_folder\nrun_folder.write.file = 'MARKER'\n"
+      'from dopamine_jax.training import run_folder\n'
+      "run_folder.write.file = 'MARKER'\n"
       "run_folder.write.text = 'x'",
       '@run_folder.write()',
     ),
-    '--trust dopamine_jax.run_folder',
+    '--trust dopamine_jax.training.run_folder',
   ),
   'a training within': (
     with_agent("Runner.train.base_dir = 'MARKER'", '@runner.Runner.train()'),
@@ -238,7 +239,7 @@ ATTACKS = {
     '--trust functools',
   ),
   'an instance that is called': (
-    with_agent('from dopamine_jax import cli', '@cli.app()'),
+    with_agent('from dopamine_jax.commands import cli', '@cli.app()'),
     'is defined in typer',
   ),
   'a file that is included': (
@@ -273,7 +274,8 @@ ATTACKS = {
     SETTINGS.replace(
       "'CartPole-v1'", "'CartPole-v1'\n  kwargs = {@plain_files.os.abort(): 1}"
     ).replace(
-      'import optax', 'import optax\nfrom dopamine_jax import plain_files'
+      'import optax',
+      'import optax\nfrom dopamine_jax.system import plain_files',
     ),
     '@plain_files.os.abort() is defined in posix',
   ),
@@ -283,7 +285,8 @@ ATTACKS = {
   ),
   'a scope and a macro': (
     with_agent(
-      'from dopamine_jax import plain_files\nevil = @a/plain_files.os.abort()',
+      'from dopamine_jax.system import plain_files\n'
+      'evil = @a/plain_files.os.abort()',
       '%evil',
     ),
     '@plain_files.os.abort() is defined in posix',
@@ -369,14 +372,14 @@ def test_all_that_is_refused_is_named_at_once_with_its_flags(stranger):
   ],
 )
 def test_what_the_framework_is_made_of_needs_no_trust(stranger, text):
-  admitted = trust.admit(stranger(text), (), silent)
+  admitted = strangers.admit(stranger(text), (), silent)
   assert admitted.stranger
   build(admitted)
 
 
 @pytest.mark.parametrize('file', sorted(config.shipped()), ids=lambda f: f.stem)
 def test_every_shipped_configuration_needs_no_trust(stranger, file):
-  trust.admit(stranger(file.read_text()), (), silent)
+  strangers.admit(stranger(file.read_text()), (), silent)
 
 
 @pytest.mark.parametrize(
@@ -407,9 +410,9 @@ def test_every_shipped_configuration_needs_no_trust(stranger, file):
 def test_the_flags_that_are_printed_allow_it(stranger, text, flags):
   folder = stranger(text)
   with pytest.raises(errors.UserError) as raised:
-    trust.admit(folder, (), silent)
+    strangers.admit(folder, (), silent)
   assert str(raised.value).endswith(' '.join(f'--trust {f}' for f in flags))
-  admitted = trust.admit(folder, flags, silent)
+  admitted = strangers.admit(folder, flags, silent)
   if flags == ['posix']:
     with pytest.raises(errors.UserError):  # a number is no optimizer
       build(admitted)
@@ -424,7 +427,7 @@ def test_a_package_that_is_trusted_vouches_for_its_own_code_only(
 ):
   text = with_agent('import mine', f'@mine.{name}()')
   with pytest.raises(errors.UserError, match='is defined in posix'):
-    trust.admit(stranger(text), ['mine'], silent)
+    strangers.admit(stranger(text), ['mine'], silent)
 
 
 @pytest.mark.parametrize(
@@ -462,7 +465,7 @@ def test_a_file_that_would_take_long_is_refused(stranger, data, said):
   folder = stranger('')
   (folder / 'config.gin').write_bytes(data)
   with pytest.raises(errors.UserError, match=said):
-    trust.admit(folder, (), silent)
+    strangers.admit(folder, (), silent)
 
 
 def test_only_a_regular_file_is_read(stranger, tmp_path):
@@ -470,18 +473,18 @@ def test_only_a_regular_file_is_read(stranger, tmp_path):
   file = folder / 'config.gin'
   file.rename(tmp_path / 'elsewhere.gin')
   with pytest.raises(errors.UserError, match='no config'):
-    trust.admit(folder, (), silent)
+    strangers.admit(folder, (), silent)
   file.symlink_to(tmp_path / 'elsewhere.gin')
   with pytest.raises(errors.UserError, match='is a link'):
-    trust.admit(folder, (), silent)
+    strangers.admit(folder, (), silent)
   file.unlink()
   os.mkfifo(file)
   with pytest.raises(errors.UserError, match='expected a regular file'):
-    trust.admit(folder, (), silent)
+    strangers.admit(folder, (), silent)
   file.unlink()
   file.mkdir()
   with pytest.raises(errors.UserError, match='is a folder'):
-    trust.admit(folder, (), silent)
+    strangers.admit(folder, (), silent)
 
 
 @pytest.fixture
@@ -511,14 +514,14 @@ def build(admitted):
 
 
 def test_a_run_of_ones_own_goes_on_as_it_was(own, stranger):
-  agent = build(trust.admit(own, (), silent))
+  agent = build(strangers.admit(own, (), silent))
   assert 'Mine' in [each.__name__ for each in type(agent).__mro__]
   assert stranger.marker.exists()
 
 
 def test_a_copy_of_ones_own_run_is_ones_own(own, tmp_path):
   shutil.copytree(own, tmp_path / 'copy')
-  assert not trust.admit(tmp_path / 'copy', (), silent).stranger
+  assert not strangers.admit(tmp_path / 'copy', (), silent).stranger
 
 
 def test_packages_come_from_the_folder_that_one_trained_in(
@@ -529,10 +532,10 @@ def test_packages_come_from_the_folder_that_one_trained_in(
   shutil.copytree(own, elsewhere)
   monkeypatch.chdir(elsewhere)
   with pytest.raises(errors.UserError, match='another working folder') as e:
-    trust.admit(elsewhere, (), silent)
+    strangers.admit(elsewhere, (), silent)
   assert str(e.value).endswith('--trust mine')
   assert not stranger.marker.exists()
-  build(trust.admit(elsewhere, ['mine'], silent))
+  build(strangers.admit(elsewhere, ['mine'], silent))
   assert stranger.marker.exists()
 
 
@@ -542,14 +545,14 @@ def test_a_run_that_was_edited_is_a_strangers(own, stranger, line):
     file.write(f'\n{line}\n')
   said = []
   with pytest.raises(errors.UserError, match='edited since') as raised:
-    trust.admit(own, (), said.append)
+    strangers.admit(own, (), said.append)
   assert str(raised.value).endswith('--trust mine')
   assert said == [
     f'Warning: {own}/config.gin was edited since you trained with it, so it is '
     "treated as a stranger's."
   ]
   assert not stranger.marker.exists()
-  build(trust.admit(own, ['mine'], said.append))
+  build(strangers.admit(own, ['mine'], said.append))
 
 
 @pytest.mark.parametrize(
@@ -561,7 +564,7 @@ def test_a_run_without_a_signature_is_a_strangers(own, stranger, signed):
   if signed is not None:
     file.write_text(signed)
   with pytest.raises(errors.UserError) as raised:
-    trust.admit(own, (), silent)
+    strangers.admit(own, (), silent)
   assert 'no signature' in str(raised.value) or 'another key' in str(
     raised.value
   )
@@ -574,11 +577,11 @@ def test_a_run_that_another_user_signed_is_a_strangers(
 ):
   monkeypatch.setenv('XDG_CONFIG_HOME', str(tmp_path / 'other'))
   with pytest.raises(errors.UserError, match='trained none on this machine'):
-    trust.admit(own, (), silent)
+    strangers.admit(own, (), silent)
   (tmp_path / 'first').mkdir()
   signature.of(tmp_path / 'first', SETTINGS, silent)  # makes the key
   with pytest.raises(errors.UserError, match=r'another key; .*signing_key'):
-    trust.admit(own, (), silent)
+    strangers.admit(own, (), silent)
   assert not stranger.marker.exists()
 
 

@@ -8,16 +8,16 @@ from PIL import Image
 from PIL import ImageSequence
 import pytest
 
-from dopamine_jax import camera
-from dopamine_jax import compiled
 from dopamine_jax import errors
-from dopamine_jax import fingerprint
-from dopamine_jax import python_engine
 from dopamine_jax import runner as runner_lib
-from dopamine_jax import training as training_lib
+from dopamine_jax.engines import compiled
+from dopamine_jax.engines import python_engine
 from dopamine_jax.environments import catch
+from dopamine_jax.films import camera
 from dopamine_jax.metrics import base
 from dopamine_jax.metrics import csv_file
+from dopamine_jax.training import fingerprint
+from dopamine_jax.training import training as training_lib
 from tests import kept as kept_lib
 from tests import walk
 from tests.unit import health_test

@@ -1,0 +1,105 @@
+"""A training's state as named arrays, and such arrays as a state.
+
+The slots of rings are left out: `checkpoints/ring_files.py` writes those.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from dopamine_jax import errors
+from dopamine_jax.replay import ring as ring_lib
+from dopamine_jax.system import processes
+
+
+def split(state: Any) -> tuple[dict[str, np.ndarray], dict[str, ring_lib.Ring]]:
+  """Returns all arrays but the rings' slots, and the rings, both by name.
+
+  All processes must call this.
+  """
+  leaves, _ = jax.tree_util.tree_flatten_with_path(
+    state, is_leaf=ring_lib.is_ring
+  )
+  rings = {
+    path_name(path): leaf for path, leaf in leaves if ring_lib.is_ring(leaf)
+  }
+  arrays = {
+    name: processes.fetch(processes.plain(leaf))
+    for name, leaf in named(without_slots(state)).items()
+    if leaf.size  # there is nothing to save of an empty array
+  }
+  return arrays, rings
+
+
+def named(tree: Any) -> dict[str, Any]:
+  """Returns a tree's leaves by name."""
+  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+  return {path_name(path): leaf for path, leaf in leaves}
+
+
+def path_name(path: Any) -> str:
+  """Returns what a leaf is called, given its key path."""
+  return jax.tree_util.keystr(path, simple=True, separator='.') or 'state'
+
+
+def without_slots(tree: Any) -> Any:
+  """Returns a tree whose rings have no slots."""
+  return jax.tree.map(
+    lambda leaf: leaf.replace(slots=None) if ring_lib.is_ring(leaf) else leaf,
+    tree,
+    is_leaf=ring_lib.is_ring,
+  )
+
+
+def refuse_misfits(
+  saved: dict[str, jax.ShapeDtypeStruct], template: Any, with_rings: bool
+):
+  """Refuses saved arrays that are not those of a template, before any is read.
+
+  Args:
+    saved: what was saved, by name.
+    template: some of the top-level parts of a state.
+    with_rings: whether what was saved of rings is to fit as well.
+
+  Raises:
+    UserError: names the first that doesn't fit.
+  """
+  expected = named(without_slots(template))
+  parts = {name.split('.')[0] for name in expected}
+  for name in saved:
+    if name not in expected and name.split('.')[0] in parts:
+      raise errors.UserError(
+        f'the checkpoint has {name}, which this run does not have: it is of '
+        'another agent or network.'
+      )
+  if not with_rings:
+    expected = named(
+      jax.tree.map(
+        lambda leaf: None if ring_lib.is_ring(leaf) else leaf,
+        template,
+        is_leaf=ring_lib.is_ring,
+      )
+    )
+  for name, leaf in expected.items():
+    like = jax.eval_shape(processes.plain, leaf)
+    if not like.size:
+      continue
+    if name not in saved:
+      raise errors.UserError(
+        f'the checkpoint has no {name}: it is of another agent or network.'
+      )
+    array = saved[name]
+    if array.shape != like.shape or array.dtype != like.dtype:
+      raise errors.UserError(
+        f'{name} was saved with shape {array.shape} of {array.dtype}; this run '
+        f'has {like.shape} of {like.dtype}.'
+      )
+
+
+def put(arrays: dict[str, np.ndarray], name: str, leaf: Any) -> jax.Array:
+  """Returns what was saved of a leaf, in its place; empty if it is empty."""
+  if name not in arrays:
+    return processes.zeros(leaf)
+  # A copy: JAX may go on to use the memory that it is given, and change it.
+  return processes.put(np.array(arrays[name]), leaf)

@@ -1,0 +1,1 @@
+"""The command line: read `cli` first. `doctor` and `scaffold` are commands."""

@@ -1,0 +1,396 @@
+"""The command line. Each command imports what it needs when it runs."""
+
+import contextlib
+import csv
+import io
+import math
+import os
+import pathlib
+import shlex
+import sys
+from typing import Annotated
+
+import rich.console
+import rich.table
+import typer
+
+from dopamine_jax.commands import exits
+from dopamine_jax.commands import options
+from dopamine_jax.commands import scaffold
+
+app = typer.Typer(
+  name='dopamine-jax',
+  help='Reinforcement-learning research in JAX: train, evaluate and compare '
+  'agents from gin files.',
+  no_args_is_help=True,
+  pretty_exceptions_enable=False,
+)
+app.add_typer(scaffold.app)
+
+
+@app.callback()
+def common(
+  version: Annotated[
+    bool,
+    typer.Option(
+      '--version',
+      callback=options.show_version,
+      is_eager=True,
+      help='Print the version.',
+    ),
+  ] = False,
+):
+  """Train, evaluate and compare agents of reinforcement learning in JAX."""
+
+
+@app.command()
+def train(
+  configs: options.Configs = (),
+  base_dir: Annotated[
+    pathlib.Path | None,
+    options.path(
+      '--base_dir',
+      help='Where the run lies: config, metrics, checkpoints.',
+      show_default='a new folder in runs/CONFIG',
+    ),
+  ] = None,
+  gin_files: options.GinFiles = (),
+  gin_bindings: options.GinBindings = (),
+  seed: Annotated[
+    int,
+    typer.Option(
+      min=0,
+      max=options.MAX_SEED,
+      help='All randomness of the first seed; the others follow it.',
+    ),
+  ] = 0,
+  num_seeds: options.NumSeeds = 1,
+  resume: Annotated[
+    bool, typer.Option(help='Go on with the run that lies in --base_dir.')
+  ] = True,
+  without_replay: Annotated[
+    bool,
+    typer.Option(
+      '--without-replay',
+      help='Go on with the newest agent whose own arrays are whole, where the '
+      'replay beside it is damaged; it is filled anew before learning goes on.',
+    ),
+  ] = False,
+  quiet: Annotated[
+    bool, typer.Option('--quiet', help='No progress, no summary.')
+  ] = False,
+  profile: Annotated[
+    int | None,
+    typer.Option(
+      min=1,
+      help='Trace that many agent steps, and a whole update, once learning is '
+      "under way. TensorBoard's page Profile shows it, with 'dopamine-jax"
+      "\\[profile]', or https://ui.perfetto.dev the perfetto_trace.json.gz.",
+      show_default='none',
+    ),
+  ] = None,
+):
+  """Train an agent, or go on with a training that was stopped."""
+  _prepare(finds_devices=False)  # other processes may have some of them
+  from dopamine_jax import config
+  from dopamine_jax import runner as runner_lib
+  from dopamine_jax.engines import startup
+  from dopamine_jax.system import processes
+
+  processes.join()
+  startup.find_devices()
+  quiet = quiet or not processes.is_writer()
+  files = options.files(configs, gin_files)
+  loaded = config.load(files, gin_bindings)
+  runner = loaded.build(runner_lib.Runner)
+  loaded.refuse_unread(_say)
+  base_dir = base_dir or options.new_folder(files[0])
+  with loaded.located():
+    statistics = runner.train(
+      base_dir,
+      seed=seed,
+      num_seeds=num_seeds,
+      resume=resume,
+      quiet=quiet,
+      profile=profile or 0,
+      with_replay=not without_replay,
+      title=loaded.title,
+      say=_say,
+    )
+  if not quiet:
+    _summarize(base_dir, statistics)
+
+
+@app.command()
+def evaluate(
+  base_dir: options.BaseDir,
+  episodes: Annotated[
+    int, typer.Option(min=1, help='Whole episodes, for each seed.')
+  ] = 100,
+  seed: options.Seed = 0,
+  output: Annotated[
+    pathlib.Path | None,
+    options.path(
+      help='Returns as CSV.',
+      show_default='BASE_DIR/evaluation.csv',
+    ),
+  ] = None,
+  trust: options.Trust = (),
+):
+  """Play episodes with a training's newest checkpoint, exploration off."""
+  _prepare(users_code=False)
+  import numpy as np
+
+  from dopamine_jax.metrics import intervals
+  from dopamine_jax.playing import trained
+  from dopamine_jax.system import safe_files
+
+  agent = trained.load(base_dir, say=_say, trusted=trust)
+  result = trained.play(agent, episodes, seed)
+  for row, name in enumerate(agent.seeds):
+    returns = result.returns[row]
+    _, low, high = intervals.of_mean(returns)
+    over = f'95% interval [{low:.2f}, {high:.2f}] over {episodes} episodes'
+    over = over if episodes > 1 else 'one episode, and so no interval'
+    typer.echo(
+      f'seed {name}: mean return {np.mean(returns):.2f}, {over}, after '
+      f'iteration {agent.iteration}'
+    )
+  # Now, so that a disk that is full costs the file and not the score.
+  output = output or base_dir / 'evaluation.csv'
+  rows = [
+    [name, i, float(result.returns[row, i]), int(result.lengths[row, i])]
+    for row, name in enumerate(agent.seeds)
+    for i in range(episodes)
+  ]
+  stream = io.StringIO()
+  writer = csv.writer(stream, lineterminator='\n')
+  writer.writerows([['seed', 'episode', 'return', 'length'], *rows])
+  safe_files.write(output, stream.getvalue(), base_dir)
+  typer.echo(f'Returns of each episode: {output}')
+
+
+@app.command()
+def record(
+  base_dir: options.BaseDir,
+  output: Annotated[
+    pathlib.Path | None,
+    options.path(
+      help='An mp4 file.',
+      show_default='BASE_DIR/video.mp4',
+    ),
+  ] = None,
+  episodes: Annotated[int, typer.Option(min=1, help='Whole episodes.')] = 1,
+  seed: options.Seed = 0,
+  panel: Annotated[
+    bool,
+    typer.Option(
+      help='Beside the frames: action values or policy, distribution of the '
+      'return, value over time.'
+    ),
+  ] = True,
+  saliency: Annotated[
+    bool,
+    typer.Option(
+      '--saliency',
+      help='Over the frames: the pixels on which the value depends, |d value / '
+      'd pixel|; for agents that see images.',
+    ),
+  ] = False,
+  trust: options.Trust = (),
+):
+  """Film a training's agent (its first seed) playing, exploration off."""
+  _prepare(users_code=False)
+  from dopamine_jax.playing import trained
+
+  output = output or base_dir / 'video.mp4'
+  agent = trained.load(base_dir, say=_say, trusted=trust)
+  result = trained.film(
+    *(agent, episodes, seed, output),
+    panel=panel,
+    saliency=saliency,
+    say=_say,
+  )
+  typer.echo(f'{output}: returns {", ".join(f"{r:g}" for r in result)}')
+
+
+@app.command()
+def compare(
+  runs: Annotated[
+    list[str],
+    typer.Argument(
+      parser=options.parse_run,
+      metavar='RUN...',
+      help='Folders of runs, or above several; NAME=PATH gives a name.',
+    ),
+  ],
+  metric: Annotated[
+    str,
+    typer.Option(help="A tag, as 'Eval/AverageReturns'."),
+  ] = 'Train/AverageReturns',
+  baseline: Annotated[
+    list[str],
+    typer.Option(
+      help="Published curves, 'dopamine:DQN:cnn' or 'dopamine:SAC'; repeatable."
+    ),
+  ] = (),
+  last: Annotated[
+    int | None,
+    typer.Option(
+      min=1,
+      help="Points whose mean is a run's score.",
+      show_default='5 of training returns, else 1',
+    ),
+  ] = None,
+  out: Annotated[
+    pathlib.Path,
+    options.path(help='Folder for figures and tables.'),
+  ] = pathlib.Path('comparison'),
+):
+  """Compare runs: learning curves, scores with 95% intervals, and in words."""
+  from dopamine_jax.analysis import compare as compare_lib
+  from dopamine_jax.analysis import terminal
+
+  comparison = compare_lib.compare(runs, metric, baseline, last, _say)
+  files = compare_lib.write(comparison, out)
+  width = None if sys.stdout.isatty() else 200
+  console = rich.console.Console(width=width, highlight=False, emoji=False)
+  terminal.show(comparison, console)
+  _print(f'Written: {", ".join(str(file) for file in files)}')
+
+
+@app.command()
+def report(
+  base_dir: options.BaseDir,
+  out: Annotated[
+    pathlib.Path | None,
+    options.path(
+      help='An HTML file.',
+      show_default='BASE_DIR/report.html',
+    ),
+  ] = None,
+  video: Annotated[
+    bool,
+    typer.Option(
+      '--video',
+      help="Film the agent to BASE_DIR/video.mp4 first; safe as 'dopamine-jax "
+      "record' is.",
+    ),
+  ] = False,
+  trust: options.Trust = (),
+):
+  """Write a training as one HTML page that opens without a network."""
+  from dopamine_jax.analysis import html_report
+
+  film = base_dir / 'video.mp4'
+  if video:
+    _prepare(users_code=False)
+    from dopamine_jax.playing import trained
+
+    agent = trained.load(base_dir, say=_say, trusted=trust)
+    trained.film(agent, 1, 0, film, say=_say)
+  out = out or base_dir / 'report.html'
+  shown = film if os.path.lexists(film) else None
+  for warning in html_report.write(base_dir, out, shown):
+    _say(f'Warning: {warning}')
+  _print(f'Written: {out}')
+
+
+@app.command()
+def doctor(
+  configs: options.Configs = (),
+  gin_files: options.GinFiles = (),
+  gin_bindings: options.GinBindings = (),
+  num_seeds: options.NumSeeds = 1,
+):
+  """Say what a training will take here, in time and memory, and why."""
+  _prepare()
+  from dopamine_jax import config
+  from dopamine_jax import runner as runner_lib
+  from dopamine_jax.commands import doctor as doctor_lib
+
+  loaded = config.load(options.files(configs, gin_files), gin_bindings)
+  runner = loaded.build(runner_lib.Runner)
+  loaded.refuse_unread(_say)
+  with loaded.located():
+    findings = doctor_lib.examine(runner, num_seeds)
+  doctor_lib.report(findings, num_seeds, typer.echo)
+
+
+@app.command()
+def configs(
+  name: Annotated[
+    pathlib.Path | None,
+    typer.Argument(
+      metavar='CONFIG',
+      parser=options.parse_path,
+      autocompletion=options.complete_config,
+      show_default=False,
+      help='Print this one.',
+    ),
+  ] = None,
+):
+  """List the gin files that come with the framework, or print one."""
+  from dopamine_jax import config
+
+  if name:
+    _print(config.read(config.find(name)).rstrip())
+    return
+  table = rich.table.Table(box=None, pad_edge=False)
+  table.add_column('CONFIG', no_wrap=True)
+  table.add_column('what it is')
+  for path in config.shipped():
+    header = path.read_text().splitlines()[0].lstrip('# ')
+    table.add_row(path.stem, header)
+  width = None if sys.stdout.isatty() else 200
+  rich.console.Console(width=width, highlight=False).print(table)
+
+
+@app.command()
+def fingerprint(base_dir: options.BaseDir):
+  """Print digests of the newest checkpoint: equal ones mean equal runs."""
+  _prepare(users_code=False)
+  from dopamine_jax.training import fingerprint as fingerprint_lib
+
+  for part, value in fingerprint_lib.fingerprint(base_dir, _say).items():
+    typer.echo(f'{part:<10} {value}')
+
+
+def main() -> int:
+  """Runs the command line; returns its exit status, see `exits`."""
+  return exits.status_of(lambda: app(standalone_mode=False), _say)
+
+
+def _prepare(*, users_code: bool = True, finds_devices: bool = True):
+  from dopamine_jax.engines import startup
+
+  startup.prepare(_say, users_code=users_code)
+  if finds_devices:
+    startup.find_devices()
+
+
+def _say(message: str):
+  with contextlib.suppress(OSError):  # a terminal that is gone
+    _print(message, err=True)
+
+
+def _print(message: str, err: bool = False):
+  """Prints what may hold a stranger's words, which a terminal could obey."""
+  from dopamine_jax.system import texts
+
+  typer.echo(texts.printable(message), err=err)
+
+
+def _summarize(base_dir, statistics):
+  """Says what was reached, where the run lies and how to look at it."""
+  for phase, words in (('Eval', 'evaluation'), ('Train', 'training')):
+    returns = statistics.get(f'{phase}/AverageReturns')
+    if returns is not None:
+      values = ', '.join(
+        'none (no episode ended)' if math.isnan(value) else f'{value:.1f}'
+        for value in returns
+      )
+      typer.echo(f'Mean {words} return in the last iteration: {values}')
+  typer.echo(f'The run lies in {base_dir}. To look at it:')
+  typer.echo(f'  tensorboard --logdir {shlex.quote(str(base_dir))}')
+  typer.echo(f'  dopamine-jax evaluate {shlex.quote(str(base_dir))}')

@@ -1,0 +1,352 @@
+"""The compiled engine: environments in JAX, stepped inside an XLA program.
+
+One call takes a chunk of steps, each in the papers' order, while Python only
+says how many. The program knows that number as an argument, so that it is
+compiled once, and a run is the same however it is cut into chunks.
+"""
+
+from collections.abc import Sequence
+import functools
+import time
+from typing import Any
+
+from flax import struct
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dopamine_jax import errors
+from dopamine_jax.engines import engine
+from dopamine_jax.engines import loop as loop_lib
+from dopamine_jax.environments import base
+from dopamine_jax.environments import border
+from dopamine_jax.environments import native
+from dopamine_jax.system import processes
+
+# Steps of the longest chunk; what each of them answered is kept until its end.
+LONGEST = 4096
+
+# What may be wrong with an environment's step.
+_OBSERVATION, _ACTION, _NO_ACTION = 1, 2, 3
+
+
+class Pace:
+  """How many steps a chunk has, so that it takes about 0.3 seconds.
+
+  With several processes always the same: they must agree, and clocks don't.
+
+  Attributes:
+    length: of the next chunk, at most LONGEST.
+  """
+
+  def __init__(self):
+    self._is_alone = jax.process_count() == 1
+    self.length = 1 if self._is_alone else 256
+    self._started = 0.0
+
+  def start(self):
+    """Begins to measure a chunk."""
+    self._started = time.perf_counter()
+
+  def stop(self, num_steps: int):
+    """Ends it; one that was shorter than it might have been tells nothing."""
+    seconds = time.perf_counter() - self._started
+    if self._is_alone and num_steps == self.length:
+      if seconds < 0.2:
+        self.length = min(2 * self.length, LONGEST)
+      elif seconds > 0.5:
+        self.length = max(self.length // 2, 1)
+
+
+class Log(struct.PyTreeNode):
+  """What the environments answered in a chunk.
+
+  Attributes:
+    reward: float32 [LONGEST, ..., N], raw.
+    done: bool, likewise; whether an episode ended by itself.
+    flaw: uint8, likewise; 0, or what was not sound: see `_flaws`.
+  """
+
+  reward: jax.Array
+  done: jax.Array
+  flaw: jax.Array
+
+  @classmethod
+  def empty(cls, shape: Sequence[int]) -> 'Log':
+    """Returns a log for lanes of this shape."""
+    return cls(
+      reward=jnp.zeros((LONGEST, *shape)),
+      done=jnp.zeros((LONGEST, *shape), bool),
+      flaw=jnp.zeros((LONGEST, *shape), jnp.uint8),
+    )
+
+  def write(self, i: jax.Array, step: base.TimeStep, flaw: jax.Array) -> 'Log':
+    """Returns the log with step `i` in it."""
+    return Log(
+      reward=self.reward.at[i].set(step.reward),
+      done=self.done.at[i].set(step.terminated | step.truncated),
+      flaw=self.flaw.at[i].set(flaw),
+    )
+
+  def steps(self, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns rewards, ends and flaws [count, lanes] of the first steps."""
+    return tuple(
+      processes.fetch(leaf)[:count].reshape(count, -1)
+      for leaf in (self.reward, self.done, self.flaw)
+    )
+
+
+class Carry(struct.PyTreeNode):
+  """What a step changes; leading axis [S] if S > 1.
+
+  Attributes:
+    state: the training state.
+    metrics: sums of the updates' metrics.
+    lanes: [N], the environments.
+  """
+
+  state: loop_lib.TrainingState
+  metrics: loop_lib.Metrics
+  lanes: native.Lane
+
+
+class Plan(struct.PyTreeNode):
+  """What Python decides of a chunk.
+
+  Attributes:
+    num_steps: int32 scalar, steps of every environment.
+    updates_due: int32 [LONGEST], updates that belong after each step.
+    cut_at: int32 scalar, the step after which episodes are cut; none has the
+      number -1.
+    first: lanes and first frames that follow a cut, leading axis [S] if S > 1.
+  """
+
+  num_steps: jax.Array
+  updates_due: jax.Array
+  cut_at: jax.Array
+  first: tuple[native.Lane, jax.Array]
+
+
+class CompiledEngine(engine.Engine):
+  """XLA steps the environments: those that are written in JAX."""
+
+  def __init__(self, *args: Any, **kwargs: Any):
+    super().__init__(*args, **kwargs)
+    if not isinstance(self.environments, native.NativeVector):
+      raise errors.UserError(
+        'compiled.CompiledEngine steps environments that are written in JAX '
+        f'(subclasses of native.Native), and was given a '
+        f'{type(self.environments).__name__}. Bind one, as in '
+        'runner.Runner.environment = @classic.CartPole(), or leave '
+        'runner.Runner.engine at python_engine.PythonEngine, which takes any.'
+      )
+    environment = self.environments.settings
+    self._begin = jax.jit(
+      self._vectorize(jax.vmap(functools.partial(native.begin, environment)))
+    )
+    self._advance = jax.vmap(functools.partial(native.advance, environment))
+    self._chunk = {
+      behaviour: jax.jit(
+        functools.partial(self._take_steps, behaviour), donate_argnums=0
+      )
+      for behaviour in loop_lib.Behaviour
+    }
+    self._pace = {behaviour: Pace() for behaviour in loop_lib.Behaviour}
+
+  def reset(self, env_seeds):
+    """See base class."""
+    self.episodes.cut()
+    self._since_reset = 0
+    self._first = self._lanes_of(env_seeds)
+    lanes, frames = self._first
+    # A copy, since a chunk donates it.
+    self._lanes = jax.tree.map(jnp.copy, lanes)
+    shape = self.environments.observation_space.shape
+    frames = processes.fetch(frames).reshape(-1, *shape)
+    self.first_frames = self._border.checked_first(frames)
+    return self.first_frames
+
+  def run(self, num_steps, *, cut_with, on_step):
+    """See base class; `on_step` is called before each chunk."""
+    metrics = self._zero_metrics(self.state)
+    first = self._first if cut_with is None else self._lanes_of(cut_with)
+    num_envs = self.loop.num_envs
+    left = num_steps // num_envs
+    ahead = np.arange(1, LONGEST + 1, dtype=np.int32) * num_envs
+    while left:
+      on_step()
+      behaviour = self._behaviour_at(self.steps + num_envs)
+      length = min(left, self._longest(behaviour))
+      plan = Plan(
+        num_steps=np.int32(length),
+        updates_due=self._updates_due_at(self.steps + ahead),
+        cut_at=np.int32(-1 if cut_with is None else left - 1),
+        first=first,
+      )
+      metrics, finite = self._run_chunk(behaviour, metrics, plan)
+      if not finite.all():
+        self._stop_at(list(metrics.total), finite)
+      left -= length
+    if cut_with is not None:
+      self.reset(cut_with)
+    return self._means(metrics)
+
+  def _run_chunk(self, behaviour, metrics, plan):
+    """Takes a chunk of steps, or those up to a metric that isn't finite."""
+    pace = self._pace[behaviour]
+    pace.start()
+    carry = Carry(state=self.state, metrics=metrics, lanes=self._lanes)
+    carry, log, count, finite = self._chunk[behaviour](carry, plan)
+    self.state, self._lanes = carry.state, carry.lanes
+    count = int(processes.fetch(count))
+    pace.stop(count)
+    self.steps += count * self.loop.num_envs
+    reward, done, flaw = log.steps(count)
+    self._require_sound(reward, flaw)
+    self._since_reset += count
+    self.episodes.record_all(reward, done)
+    return carry.metrics, processes.fetch(finite)
+
+  def _require_sound(self, reward, flaw):
+    """Drops the state and raises UserError if a step was not sound.
+
+    The chunk went on with what it was, so that the state holds it: nobody is to
+    save or read it. A metric that is not finite may have come of it.
+    """
+    bad = (flaw > 0) | ~np.isfinite(reward)
+    if not bad.any():
+      return
+    self.state = None
+    step, lane = np.argwhere(bad)[0]
+    if flaw[step, lane] == _ACTION:
+      raise base.action_not_finite()
+    if flaw[step, lane] == _NO_ACTION:
+      raise base.action_outside(self.environments.action_space)
+    quantity = 'observation' if flaw[step, lane] == _OBSERVATION else 'reward'
+    raise border.not_finite(
+      self.environments, int(lane), self._since_reset + int(step) + 1, quantity
+    )
+
+  def _lanes_of(self, env_seeds):
+    """Returns lanes and first frames, [N, ...] or [S, N, ...]."""
+    seeds = base.check_seeds(env_seeds, self.environments.num_envs)
+    return self._begin(
+      engine.by_seed(np.asarray(seeds, np.int32), len(self.seeds))
+    )
+
+  def _longest(self, behaviour):
+    """Returns the steps that a chunk may have now, all of one behaviour."""
+    length = self._pace[behaviour].length
+    if behaviour is loop_lib.Behaviour.RANDOM:
+      warm_up = self.loop.replay.warm_up - 1 - self.steps
+      length = min(length, warm_up // self.loop.num_envs)
+    return length
+
+  # What follows is traced.
+
+  def _take_steps(self, behaviour, carry, plan):
+    """Returns the carry, the log, the steps taken, and which metrics are fine.
+
+    The steps end after the first whose update has a metric that isn't finite.
+    """
+    seeds = carry.metrics.count.shape
+    finite = jnp.ones((*seeds, len(carry.metrics.total)), bool)
+    log = Log.empty(carry.lanes.age.shape)
+
+    def goes_on(loop_state):
+      i, _, _, finite = loop_state
+      return (i < plan.num_steps) & jnp.all(finite)
+
+    def body(loop_state):
+      i, carry, log, finite = loop_state
+      action = carry.state.experience.action
+      carry, step = self._remember(carry, plan.first, i == plan.cut_at)
+      log = log.write(i, step, self._flaws(action, step))
+      state, metrics = carry.state, carry.metrics
+      if behaviour is loop_lib.Behaviour.AGENT:
+        due = plan.updates_due[i]
+        # A loop alone would do, but XLA takes out of it what stays the same,
+        # the sorting of a rollout too, and does that at every step.
+        state, metrics, finite = jax.lax.cond(
+          due > 0,
+          lambda *changing: jax.lax.fori_loop(
+            0, due, lambda _, changing: self._learn(*changing), changing
+          ),
+          lambda *changing: changing,
+          state,
+          metrics,
+          finite,
+        )
+      act = self._vectorize(
+        functools.partial(self.loop.act, behaviour=behaviour)
+      )
+      experience = act(state.agent, state.experience)
+      carry = carry.replace(
+        state=state.replace(experience=experience), metrics=metrics
+      )
+      return i + 1, carry, log, finite
+
+    start = (jnp.zeros((), jnp.int32), carry, log, finite)
+    count, carry, log, finite = jax.lax.while_loop(goes_on, body, start)
+    return carry, log, count, finite
+
+  def _remember(self, carry, first, cut):
+    """Steps the environments; returns their answer as it was without a cut."""
+
+    def remember(experience, lanes, first):
+      lanes, step = self._advance(lanes, experience.action)
+      lanes, observation = jax.tree.map(
+        lambda new, old: jnp.where(cut, new, old),
+        first,
+        (lanes, step.observation),
+      )
+      experience = self.loop.remember(
+        experience,
+        step._replace(
+          observation=observation,
+          truncated=step.truncated | (cut & ~step.terminated),
+        ),
+      )
+      return experience, lanes, step
+
+    experience, lanes, step = self._vectorize(remember)(
+      carry.state.experience, carry.lanes, first
+    )
+    state = carry.state.replace(experience=experience)
+    return carry.replace(state=state, lanes=lanes), step
+
+  def _flaws(self, action, step):
+    """Returns what is not sound in a step of each lane; uint8 [..., N]."""
+    shape = step.reward.shape
+    flaw = jnp.zeros(shape, jnp.uint8)
+    if jnp.issubdtype(step.observation.dtype, jnp.floating):
+      sound = _is_finite(step.observation, shape)
+      sound &= _is_finite(step.next_observation, shape)
+      flaw = jnp.where(sound, flaw, jnp.uint8(_OBSERVATION))
+    space = self.environments.action_space
+    if isinstance(space, gymnasium.spaces.Box):
+      sound = _is_finite(action, shape)
+      flaw = jnp.where(sound, flaw, jnp.uint8(_ACTION))
+    else:
+      sound = (action >= 0) & (action < space.n)
+      flaw = jnp.where(sound, flaw, jnp.uint8(_NO_ACTION))
+    return flaw
+
+  def _learn(self, state, metrics, finite):
+    """Updates once; `finite` [..., M] turns false where a metric isn't."""
+    state, values = self._vectorize(self.loop.learn)(state)
+    metrics = loop_lib.Metrics(
+      total={k: metrics.total[k] + values[k] for k in values},
+      count=metrics.count + 1,
+    )
+    if self.check_finite:
+      finite &= jnp.stack(
+        [jnp.isfinite(values[k]) for k in sorted(values)], axis=-1
+      )
+    return state, metrics, finite
+
+
+def _is_finite(array, shape):
+  """Whether all numbers of each lane are finite; bool, of this shape."""
+  return jnp.isfinite(array).reshape(*shape, -1).all(axis=-1)

@@ -1,0 +1,302 @@
+"""Where a training lies: over which devices and processes, in which memory.
+
+Data are placed once, and the programs of an engine follow them (`jax.jit` over
+a mesh): no other code knows how many devices there are.
+
+- `split = 'seeds'`: every array's leading seed axis is split. No device waits
+  for another.
+- `split = 'batch'`: networks and optimizer lie on every device, and so does all
+  of the replay but the frames, of which each device has a share of the slots.
+  Each computes its part of the batch, and XLA adds up the gradients. At an
+  update the devices exchange the frames that were sampled and one gradient.
+
+Several processes are the same over more devices; see `processes.py`.
+"""
+
+from collections.abc import Callable
+import functools
+import math
+from typing import Any
+
+import jax
+import numpy as np
+import psutil
+
+from dopamine_jax import errors
+from dopamine_jax import settings
+from dopamine_jax.replay import ring as ring_lib
+from dopamine_jax.system import processes
+
+_AXIS = 'devices'
+_P = jax.sharding.PartitionSpec
+
+
+class Devices(settings.Settings):
+  """Which devices train, what is split over them, where the replay lies.
+
+  Sums over a split batch are ordered differently, so that a run equals one on
+  another number of devices to rounding only. On the same devices it is exact.
+
+  Attributes:
+    split: 'none': all on one device; 'seeds': each device trains a share of
+      the seeds; 'batch': each computes a share of every batch.
+    num_devices: how many to split over; None for all that JAX sees.
+    replay_memory: 'device', or 'pinned_host' for GPUs that are too small for
+      the replay: its frames then lie in the machine's memory, each row copied
+      to the device when it is sampled. Tested for its numbers on CPUs; not yet
+      measured on a GPU or TPU.
+  """
+
+  split: str = 'none'
+  num_devices: int | None = None
+  replay_memory: str = 'device'
+
+  def __post_init__(self):
+    super().__post_init__()
+    self.require_at_least(1, 'num_devices')
+    for name, choices in (
+      ('split', ('none', 'seeds', 'batch')),
+      ('replay_memory', ('device', 'pinned_host')),
+    ):
+      if getattr(self, name) not in choices:
+        self.refuse(name, f'is unknown; choose one of {", ".join(choices)}')
+    if self.split == 'none' and (self.num_devices or 1) > 1:
+      self.refuse('num_devices', "needs split = 'seeds' or 'batch'")
+    if self.split != 'none' and self.replay_memory != 'device':
+      self.refuse(
+        'replay_memory',
+        f"does not go with split = {self.split!r}: choose 'device', since each "
+        "device then holds only a share of the replay, or split = 'none'",
+      )
+
+  def count(self) -> int:
+    """Returns how many devices train.
+
+    Raises:
+      SettingError: if there are fewer, or processes that have none.
+    """
+    present, group = jax.device_count(), jax.process_count()
+    if self.split == 'none':
+      if group > 1:
+        self.refuse(
+          'split',
+          f'would have {group} processes train the same on devices of '
+          "their own; choose 'seeds' or 'batch', or start one process",
+        )
+      return 1
+    count = self.num_devices or present
+    if count > present:
+      self.refuse(
+        'num_devices',
+        f'is more than the {present} that JAX sees here (a trial on a CPU can '
+        'have as many as you like: '
+        f'XLA_FLAGS=--xla_force_host_platform_device_count={count})',
+      )
+    if group > 1 and count < present:
+      self.refuse(
+        'num_devices',
+        f'leaves out some of the {present} devices of {group} processes; '
+        'leave it unset to use all',
+      )
+    return count
+
+
+ONE_DEVICE = Devices()
+
+
+class Layout:
+  """Where one run's arrays lie, and which device computes what.
+
+  Attributes:
+    settings: Devices.
+    num_seeds: S.
+    count: how many devices train.
+  """
+
+  def __init__(self, devices: Devices, num_seeds: int):
+    self.settings = devices
+    self.num_seeds = num_seeds
+    self.count = devices.count()
+    if devices.split != 'none':
+      members = np.array(jax.devices()[: self.count])
+      self._mesh = jax.sharding.Mesh(members, (_AXIS,))
+    if devices.split == 'seeds' and (num_seeds < 2 or num_seeds % self.count):
+      devices.refuse(
+        'split',
+        f'needs --num_seeds to be at least 2 and a multiple of the devices; '
+        f'it is {num_seeds}, and there are {self.count} devices (fewer by '
+        'devices.Devices.num_devices)',
+      )
+    self._on_host = devices.replay_memory == 'pinned_host'
+    if self._on_host:
+      memories = [m.kind for m in jax.local_devices()[0].addressable_memories()]
+      if 'pinned_host' not in memories:
+        devices.refuse(
+          'replay_memory',
+          f'is a memory that {jax.local_devices()[0]} does not have; it has '
+          f'{", ".join(memories)}',
+        )
+
+  @property
+  def is_simple(self) -> bool:
+    """Whether all arrays lie on one device, in its own memory."""
+    return self.settings.split == 'none' and not self._on_host
+
+  def spread(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns `function` as each device computes its part.
+
+    Args:
+      function: over the seeds, if there are several: all its arguments and
+        results then have a leading axis [S].
+    """
+    if self.settings.split == 'seeds':
+      # Nothing is the same on two devices, so that there is nothing to check.
+      return jax.shard_map(
+        function,
+        mesh=self._mesh,
+        in_specs=_P(_AXIS),
+        out_specs=_P(_AXIS),
+        check_vma=False,
+      )
+    if self.settings.split == 'batch':
+      # XLA would lay out results as it likes, and then compile for that anew.
+      return functools.partial(self._in_place, function)
+    return function
+
+  def _in_place(self, function, *args):
+    return self._map(jax.lax.with_sharding_constraint, function(*args))
+
+  def split_batch(self, sample: Any) -> Any:
+    """Returns a sample [B, ...], a share of it on each device."""
+    if self.settings.split != 'batch':
+      return sample
+    share = jax.sharding.NamedSharding(self._mesh, _P(_AXIS))
+    return jax.lax.with_sharding_constraint(sample, share)
+
+  def place(self, template: Any) -> Any:
+    """Returns ShapeDtypeStructs whose `sharding` says where each array lies.
+
+    Raises:
+      UserError: if a ring's slots can't be split evenly.
+    """
+    return self._map(
+      lambda leaf, sharding: jax.ShapeDtypeStruct(
+        leaf.shape, leaf.dtype, sharding=sharding
+      ),
+      template,
+    )
+
+  def init(self, function: Callable[..., Any], *args: Any) -> Any:
+    """Returns the state that a function makes, each array in its place."""
+    if not self._on_host:
+      return jax.jit(function)(*args)
+    # Frames in the host's memory may be too many for the device to make.
+    template = self.place(jax.eval_shape(function, *args))
+
+    def without_frames(*args):
+      return jax.tree.map(
+        lambda leaf: (
+          _with_frame(leaf, None) if ring_lib.is_ring(leaf) else leaf
+        ),
+        function(*args),
+        is_leaf=ring_lib.is_ring,
+      )
+
+    return jax.tree.map(
+      lambda leaf, made: (
+        processes.zeros(leaf)
+        if made is None
+        else jax.device_put(made, leaf.sharding)
+      ),
+      template,
+      jax.jit(without_frames)(*args),
+    )
+
+  def check(self, replay: Any, template: Any):
+    """Refuses batches that can't be split evenly, and what can't fit.
+
+    Args:
+      replay: the replay's settings.
+      template: what `place` returned for the training state.
+
+    Raises:
+      UserError: if a batch or the memory is too small.
+    """
+    if self.settings.split == 'batch':
+      replay.check_split(self.count)
+    on_device, on_host = 0, 0
+    for leaf in jax.tree.leaves(template):
+      kind, shape = None, leaf.shape
+      if leaf.sharding is not None:
+        kind = leaf.sharding.memory_kind
+        shape = leaf.sharding.shard_shape(leaf.shape)
+      size = math.prod(shape) * leaf.dtype.itemsize
+      if kind == 'pinned_host':
+        on_host += size
+      else:
+        on_device += size
+    available = psutil.virtual_memory().available
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if 'bytes_limit' in stats:
+      _refuse_above(stats['bytes_limit'], on_device, 'a device')
+    else:  # A CPU, whose devices share the machine's memory.
+      on_host += on_device * (self.count // jax.process_count())
+    _refuse_above(available, on_host, 'this machine')
+
+  def versions(self) -> dict[str, str]:
+    """Returns what a bit-exact resume depends on, beside the libraries."""
+    if self.settings.split == 'none':
+      return {}
+    return {'devices': f'{self.count} {jax.devices()[0].device_kind}'}
+
+  def _map(self, function, tree):
+    """Applies function(array, its sharding) to all arrays of a state."""
+
+    def each(leaf):
+      if not ring_lib.is_ring(leaf):
+        return function(leaf, self._sharding())
+      frame = leaf.slots.frame
+      frame = function(frame, self._frame_sharding(frame, leaf.head.ndim))
+      rest = jax.tree.map(each, _with_frame(leaf, None))
+      return _with_frame(rest, frame)
+
+    return jax.tree.map(each, tree, is_leaf=ring_lib.is_ring)
+
+  def _sharding(self):
+    """Where all arrays lie but the rings' frames; None: where JAX likes."""
+    if self._on_host:
+      # Said of all: beside frames that have their place, JAX gives one to all
+      # results, and would compile anew for them.
+      return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    if self.settings.split == 'none':
+      return None
+    spec = _P(_AXIS) if self.settings.split == 'seeds' else _P()
+    return jax.sharding.NamedSharding(self._mesh, spec)
+
+  def _frame_sharding(self, frame, slots_axis):
+    if self._on_host:
+      return self._sharding().with_memory_kind('pinned_host')
+    if self.settings.split != 'batch':
+      return self._sharding()
+    slots = frame.shape[slots_axis]
+    if slots % self.count:
+      raise errors.UserError(
+        f'the replay has {slots} slots for each environment, which is not a '
+        f'multiple of the {self.count} devices that share them '
+        "(devices.Devices.split = 'batch'). Change the replay's capacity."
+      )
+    spec = _P(*[None] * slots_axis, _AXIS)
+    return jax.sharding.NamedSharding(self._mesh, spec)
+
+
+def _with_frame(ring, frame):
+  return ring.replace(slots=ring.slots.replace(frame=frame))
+
+
+def _refuse_above(available, needed, where):
+  if needed > available:
+    raise errors.UserError(
+      f'this run needs {needed / 1e9:.1f} GB for replay, networks and '
+      f'optimizer on {where}; {available / 1e9:.1f} GB are available. Lower '
+      "the replay's capacity, or num_seeds."
+    )

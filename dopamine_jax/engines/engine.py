@@ -1,0 +1,288 @@
+"""What both engines share: seeds in lockstep, metrics, when updates are due."""
+
+from collections.abc import Callable, Sequence
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dopamine_jax import errors
+from dopamine_jax.engines import devices as devices_lib
+from dopamine_jax.engines import loop as loop_lib
+from dopamine_jax.environments import base
+from dopamine_jax.environments import border
+from dopamine_jax.learning import outputs
+from dopamine_jax.system import processes
+
+# Steps that are noted before they are counted.
+_NOTED = 512
+
+
+class Episodes:
+  """Follows running episodes and keeps those that ended by themselves.
+
+  Steps are only noted, and counted many at a time: between XLA's calls a few
+  operations of NumPy on a few numbers take as long as a small network does.
+  """
+
+  def __init__(self, lanes: int):
+    self._returns = np.zeros(lanes)
+    self._lengths = np.zeros(lanes, int)
+    self._finished: list[tuple[int, float, int]] = []
+    self._noted = 0  # of the arrays' rows
+    self._reward = np.zeros((_NOTED, lanes), np.float32)
+    self._terminated = np.zeros((_NOTED, lanes), bool)
+    self._truncated = np.zeros((_NOTED, lanes), bool)
+
+  @property
+  def finished(self) -> list[tuple[int, float, int]]:
+    """(lane, return, length) of each, in order of their ends."""
+    self._settle()
+    return self._finished
+
+  def record(self, step: base.TimeStep):
+    """Takes note of one step of every lane."""
+    i = self._noted
+    self._reward[i] = step.reward
+    self._terminated[i] = step.terminated
+    self._truncated[i] = step.truncated
+    self._noted = i + 1
+    if self._noted == _NOTED:
+      self._settle()
+
+  def _settle(self):
+    """Counts what was noted."""
+    count, self._noted = self._noted, 0
+    done = self._terminated[:count] | self._truncated[:count]
+    self.record_all(self._reward[:count], done)
+
+  def record_all(self, reward: np.ndarray, done: np.ndarray):
+    """Counts steps [T, lanes], to the bit as if they were added in turn."""
+    begin = 0
+    for end in (*(np.flatnonzero(done.any(axis=1)) + 1), len(done)):
+      # Unlike a sum, which may add in pairs, this adds in order.
+      running = np.concatenate([self._returns[None], reward[begin:end]])
+      self._returns = np.add.accumulate(running, axis=0)[-1]
+      self._lengths += end - begin
+      if end > begin:
+        self._end(done[end - 1])
+      begin = end
+
+  def _end(self, done):
+    for lane in np.flatnonzero(done):
+      self._finished.append(
+        (int(lane), float(self._returns[lane]), int(self._lengths[lane]))
+      )
+    self._returns[done] = 0
+    self._lengths[done] = 0
+
+  def cut(self):
+    """Forgets the running episodes: their returns are not to be counted."""
+    self._settle()
+    self._returns[:] = 0
+    self._lengths[:] = 0
+
+
+class Engine:
+  """Trains S seeds in lockstep on S * N environments.
+
+  Attributes:
+    loop: the functions of one step.
+    environments: S * N of them; seed s has lanes s * N to s * N + N.
+    seeds: S of them.
+    check_finite: stop when a metric of an update is NaN or infinite.
+    layout: where arrays lie, and which device computes what.
+    state: the training state, with a leading axis [S] if S > 1.
+    steps: agent steps done by each seed.
+    episodes: the episodes of all lanes.
+  """
+
+  # What `Runner` gives; no user's to set.
+  given_later = ('loop', 'environments', 'seeds', 'check_finite', 'devices')
+
+  def __init__(
+    self,
+    loop: loop_lib.Loop,
+    environments: base.VectorEnvironment,
+    seeds: Sequence[int],
+    *,
+    check_finite: bool = True,
+    devices: devices_lib.Devices = devices_lib.ONE_DEVICE,
+  ):
+    self.layout = devices_lib.Layout(devices, len(seeds))
+    self.loop = dataclasses.replace(loop, split_batch=self.layout.split_batch)
+    self.environments = environments
+    self._border = border.Border(environments)
+    self.seeds = tuple(seeds)
+    self.check_finite = check_finite
+    self.episodes = Episodes(len(seeds) * loop.num_envs)
+    self.state: loop_lib.TrainingState | None = None
+    self.steps = 0
+    # Where the replay that is held now began; above 0 after a restore without.
+    self.replay_began = 0
+    self._metric_shapes = None
+    self._init = self._vectorize(self._first_state)
+
+  def abstract_state(self) -> loop_lib.TrainingState:
+    """Returns the state's shapes, dtypes and places, without making it.
+
+    Raises:
+      UserError: if a network's outputs or the agent's actions don't fit, which
+        would otherwise be seen when the warm-up ends.
+    """
+    shapes = jax.eval_shape(self._init, *self._init_arguments())
+    act = functools.partial(self.loop.act, behaviour=loop_lib.Behaviour.AGENT)
+    jax.eval_shape(self._vectorize(act), shapes.agent, shapes.experience)
+    return self.layout.place(shapes)
+
+  def _first_state(self, seed, frame):
+    state = self.loop.init(seed, frame)
+    outputs.require_state(self.loop.agent, state.agent)
+    return state
+
+  def init(self):
+    """Makes the state before the first step."""
+    self.state = self.layout.init(self._init, *self._init_arguments())
+    self.steps = self.replay_began = 0
+
+  def restore(self, state: loop_lib.TrainingState, steps: int, began: int):
+    """Goes on from a checkpoint's state."""
+    self.state, self.steps, self.replay_began = state, steps, began
+
+  def reset(self, env_seeds: Sequence[int]) -> np.ndarray:
+    """Starts new episodes; returns their first frames [S * N, ...]."""
+    self.episodes.cut()
+    self.first_frames = self._border.reset(env_seeds)
+    return self.first_frames
+
+  def run(
+    self,
+    num_steps: int,
+    *,
+    cut_with: Sequence[int] | None,
+    on_step: Callable[[], None],
+  ) -> dict[str, np.ndarray]:
+    """Takes exactly `num_steps` agent steps with each seed.
+
+    Args:
+      num_steps: a multiple of N.
+      cut_with: environment seeds [S * N] with which new episodes start after
+        the last step, the running ones being cut as truncations; or None, and
+        they run on.
+      on_step: called before each step or chunk of steps; may raise to stop.
+
+    Returns:
+      The updates' metrics, their means over these steps: [S] by name; empty
+      if there was no update.
+
+    Raises:
+      UserError: if a metric is not finite and `check_finite` is set, or if the
+        environments answer what they must not.
+    """
+    raise NotImplementedError
+
+  def _vectorize(self, function):
+    """Returns `function` over the seeds, as the devices share the work."""
+    return self.layout.spread(over_seeds(function, len(self.seeds)))
+
+  def _init_arguments(self):
+    seeds = np.asarray(self.seeds, np.int32)
+    frames = by_seed(self.first_frames, len(seeds))
+    return (seeds if len(seeds) > 1 else seeds[0]), frames
+
+  def _behaviour_at(self, steps: int) -> loop_lib.Behaviour:
+    """How the action after the first `steps` agent steps is chosen."""
+    warming_up = steps < self.loop.replay.warm_up
+    behaviour = loop_lib.Behaviour
+    return behaviour.RANDOM if warming_up else behaviour.AGENT
+
+  def _updates_due_at(self, steps: int | np.ndarray) -> int | np.ndarray:
+    """How many updates belong after the N steps that made it `steps`."""
+    period = self.loop.agent.update_period
+    due = steps // period - (steps - self.loop.num_envs) // period
+    return due * (steps - self.replay_began >= self.loop.replay.min_history)
+
+  def _zero_metrics(self, state: loop_lib.TrainingState) -> loop_lib.Metrics:
+    """Returns sums of nothing, shaped like the metrics of an update."""
+    if self._metric_shapes is None:  # Tracing an update takes a tenth second.
+      learn = self._vectorize(self.loop.learn)
+      self._metric_shapes = jax.eval_shape(learn, state)[1]
+    sums = jax.tree.map(
+      lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32),
+      loop_lib.Metrics(total=self._metric_shapes, count=state.updates),
+    )
+    return processes.zeros(self.layout.place(sums))
+
+  def _means(self, metrics: loop_lib.Metrics) -> dict[str, np.ndarray]:
+    """Returns the metrics' means [S] by name; none if there was no update."""
+    if not processes.fetch(metrics.count).any():
+      return {}
+    return {
+      name: processes.fetch(total / metrics.count).reshape(len(self.seeds))
+      for name, total in metrics.total.items()
+    }
+
+  def _stop_at(self, names: Sequence[str], finite: np.ndarray):
+    """Raises: UserError that names the first metric that is not finite."""
+    seed, metric = np.argwhere(~finite.reshape(len(self.seeds), -1))[0]
+    raise errors.UserError(
+      f'{sorted(names)[metric]} is not finite (NaN or infinity) after the '
+      f'update at agent step {self.steps} of seed {self.seeds[seed]}. Training '
+      'stopped there; the last checkpoint is from before. Try a lower learning '
+      'rate, or a reward_clip; `runner.Runner.check_finite = False` turns this '
+      'check off.'
+    )
+
+
+def over_seeds(function: Callable[..., Any], num_seeds: int):
+  """Returns `function` over a leading seed axis, if there is one.
+
+  One seed has no such axis: a batch of one would be slower, and its sums
+  could be ordered differently.
+  """
+  return jax.vmap(function) if num_seeds > 1 else function
+
+
+def by_seed(tree: Any, num_seeds: int) -> Any:
+  """Returns arrays [S * N, ...] as [S, N, ...], or as they are if S = 1."""
+  if num_seeds == 1:
+    return tree
+  return jax.tree.map(lambda x: x.reshape(num_seeds, -1, *x.shape[1:]), tree)
+
+
+def flat(actions: jax.Array, num_seeds: int) -> np.ndarray:
+  """Returns actions [S, N, ...] as NumPy's [S * N, ...], copied.
+
+  A view of the device's memory would keep it from being donated.
+  """
+  actions = processes.fetch(actions)
+  return actions if num_seeds == 1 else actions.reshape(-1, *actions.shape[2:])
+
+
+def learn_and_act(loop, num_updates, agent, experience, updates, metrics):
+  """Updates `num_updates` times, then acts; all of it for one seed.
+
+  Returns:
+    The agent's state, the experience, the count of updates, the metrics' sums,
+    and which metrics were finite, in the order of their names.
+  """
+  state = loop_lib.TrainingState(
+    agent=agent, experience=experience, updates=updates
+  )
+  if num_updates == 1:
+    state, values = loop.learn(state)
+    values = jax.tree.map(lambda x: x[None], values)
+  else:
+    state, values = jax.lax.scan(
+      lambda state, _: loop.learn(state), state, length=num_updates
+    )
+  metrics = loop_lib.Metrics(
+    total={k: metrics.total[k] + jnp.sum(values[k]) for k in values},
+    count=metrics.count + num_updates,
+  )
+  finite = jnp.stack([jnp.isfinite(values[k]).all() for k in sorted(values)])
+  experience = loop.act(state.agent, state.experience, loop_lib.Behaviour.AGENT)
+  return state.agent, experience, state.updates, metrics, finite

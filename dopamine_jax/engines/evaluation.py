@@ -1,0 +1,205 @@
+"""Whole episodes with a trained agent: for the runner, `evaluate`, `record`."""
+
+from collections.abc import Callable, Sequence
+import functools
+import time
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from dopamine_jax import agent as agent_lib
+from dopamine_jax import settings
+from dopamine_jax.engines import engine
+from dopamine_jax.engines import loop
+from dopamine_jax.environments import base
+from dopamine_jax.environments import border
+from dopamine_jax.learning import outputs
+
+# Environments that evaluate side by side, a seed.
+_MAX_ENVS = 32
+_PATIENCE = 30.0  # seconds without the end of an episode
+
+
+class Evaluation(NamedTuple):
+  """What the episodes of S seeds reached.
+
+  Attributes:
+    returns: [S, E] float, raw episode returns.
+    lengths: [S, E] int, agent steps.
+  """
+
+  returns: np.ndarray
+  lengths: np.ndarray
+
+
+class Moment(NamedTuple):
+  """An evaluation just before its environments step.
+
+  Attributes:
+    observation: what the agents act on, [N, *observation_shape], with a leading
+      axis [S] if S > 1; donated when the step is over.
+    actions: what they do, [S * N, *action_shape].
+    count: steps before this one; with it `step_key` gives the key they act by.
+    answer: what the environments gave in the step before; None at first.
+    left: episodes that are still to end.
+  """
+
+  observation: jax.Array
+  actions: np.ndarray
+  count: int
+  answer: base.TimeStep | None
+  left: int
+
+
+class Patience:
+  """Says what an evaluation waits for when no episode ends for long.
+
+  Args:
+    what: begins the sentence.
+    environment: settings of what is played.
+    say: prints it: after 30 s, and again when that time has doubled.
+  """
+
+  def __init__(
+    self, what: str, environment: base.Environment, say: Callable[[str], None]
+  ):
+    self._what = what
+    self._kind = settings.full_name(type(environment))
+    self._say = say
+    self._since = time.monotonic()
+    self._limit = _PATIENCE
+    self._left = None
+
+  def __call__(self, moment: Moment) -> None:
+    """Looks at a step."""
+    now = time.monotonic()
+    # Lanes that have played their share go on, and their ends don't count.
+    one_ended = self._left is not None and moment.left < self._left
+    self._left = moment.left
+    if one_ended:
+      self._since, self._limit = now, _PATIENCE
+    elif now - self._since >= self._limit:
+      self._limit *= 2
+      self._say(
+        f'{self._what} waits for an episode to end: none has for '
+        f'{now - self._since:.0f} s, {moment.count} steps are done. An agent '
+        'that never ends one needs a limit from the start of its training: '
+        f'{self._kind}.max_steps_per_episode.'
+      )
+
+
+def step_key(key: jax.Array, count: int | jax.Array) -> jax.Array:
+  """Returns the key by which one seed's agent acts in a step."""
+  return jax.random.fold_in(key, count)
+
+
+class Evaluator:
+  """Plays whole episodes; compiles once, and makes its environments once.
+
+  Attributes:
+    agent: the settings.
+    num_seeds: S.
+    episodes: E, episodes a seed.
+    num_envs: environments side by side, a seed. Each plays a fixed share of
+      the episodes, since taking the first E to end would favour short ones.
+  """
+
+  def __init__(
+    self,
+    agent: agent_lib.Agent,
+    environment: base.Environment,
+    num_seeds: int,
+    episodes: int,
+    render: bool = False,
+  ):
+    self.agent = agent
+    self.num_seeds = num_seeds
+    self.episodes = episodes
+    self.num_envs = 1 if render else min(episodes, _MAX_ENVS)
+    self._stack = environment.stack
+    self.environments = environment.make(
+      num_seeds * self.num_envs, render=render
+    )
+    vectorize = functools.partial(engine.over_seeds, num_seeds=num_seeds)
+    self._first = jax.jit(
+      vectorize(functools.partial(loop.first_observation, stack=self._stack))
+    )
+    self._next = jax.jit(
+      vectorize(functools.partial(loop.next_observation, stack=self._stack)),
+      donate_argnums=0,
+    )
+    self._act = jax.jit(vectorize(self._choose))
+
+  def _choose(self, state, observation, step, key, count):
+    with outputs.telling(self.agent, 'act'):
+      actions = self.agent.act(
+        state, observation, step, step_key(key, count), explore=False
+      )
+    space = self.agent.action_space
+    return outputs.require_actions(self.agent, actions, space, self.num_envs)
+
+  def run(
+    self,
+    state: Any,
+    keys: jax.Array,
+    env_seeds: Sequence[int],
+    step: int,
+    on_step: Callable[[Moment], None] = lambda moment: None,
+    on_wait: Callable[[], None] = lambda: None,
+  ) -> Evaluation:
+    """Plays E episodes with each seed.
+
+    Args:
+      state: the agents' state, leading axis [S] if S > 1.
+      keys: PRNG key, leading axis [S] if S > 1.
+      env_seeds: [S * N] environment seeds.
+      step: agent steps of training so far.
+      on_step: called before each step.
+      on_wait: called now and then while a step takes long; may raise to stop.
+    """
+    lanes = self.num_seeds * self.num_envs
+    # The first lanes of a seed play one more where E is no multiple of N.
+    share = self.episodes // self.num_envs + (
+      np.arange(self.num_envs) < self.episodes % self.num_envs
+    )
+    share = np.tile(share, self.num_seeds)
+    played = np.zeros(lanes, int)
+    episodes = engine.Episodes(lanes)
+    self.environments.on_wait = on_wait
+    watched = border.Border(self.environments)
+    frames = watched.reset(env_seeds)
+    observation = self._first(engine.by_seed(frames, self.num_seeds))
+    steps = self._per_seed(step)
+    count, answer = 0, None
+    while (played < share).any():
+      actions = self._act(
+        state, observation, steps, keys, self._per_seed(count)
+      )
+      actions = engine.flat(actions, self.num_seeds)
+      left = int((share - played).clip(min=0).sum())
+      on_step(Moment(observation, actions, count, answer, left))
+      answer = watched.step(actions)
+      episodes.record(answer)
+      done = answer.terminated | answer.truncated
+      played += done
+      seen = engine.by_seed((answer.observation, done), self.num_seeds)
+      observation = self._next(observation, *seen)
+      count += 1
+    return self._collect(episodes, share)
+
+  def _collect(self, episodes, share):
+    """Takes each lane's share, in the order of lanes."""
+    by_lane = [[] for _ in share]
+    for lane, value, length in episodes.finished:
+      if len(by_lane[lane]) < share[lane]:
+        by_lane[lane].append((value, length))
+    results = np.array([pair for lane in by_lane for pair in lane])
+    results = results.reshape(self.num_seeds, self.episodes, 2)
+    return Evaluation(
+      returns=results[..., 0], lengths=results[..., 1].astype(int)
+    )
+
+  def _per_seed(self, number):
+    number = np.int32(number)
+    return number if self.num_seeds == 1 else np.full(self.num_seeds, number)

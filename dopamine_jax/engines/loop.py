@@ -1,0 +1,260 @@
+"""What happens at one step, as pure functions over one training state.
+
+`remember` puts a step into the replay, `learn` samples and updates, `act`
+chooses the next actions, in the order of the papers. Engines differ in who
+steps the environment between them. A seed axis is vmapped over all of it.
+"""
+
+from collections.abc import Callable
+import dataclasses
+import enum
+from typing import Any
+
+from flax import struct
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dopamine_jax import agent as agent_lib
+from dopamine_jax.environments import base
+from dopamine_jax.learning import outputs
+from dopamine_jax.replay import ring
+
+
+class Keys(struct.PyTreeNode):
+  """One PRNG key a purpose; a step's own key is `fold_in(key, counter)`."""
+
+  act: jax.Array
+  replay: jax.Array
+  update: jax.Array
+  evaluate: jax.Array
+
+
+class Experience(struct.PyTreeNode):
+  """What acting reads and changes besides the agent itself.
+
+  Attributes:
+    replay: the replay's state.
+    observation: [N, *observation_shape], stacked, what the agent acts on.
+    action: [N, *action_shape], what it answered, not yet taken.
+    agent_steps: int32 scalar, steps taken over all N environments.
+    keys: Keys, constant through a run.
+  """
+
+  replay: Any
+  observation: jax.Array
+  action: jax.Array
+  agent_steps: jax.Array
+  keys: Keys
+
+
+class Metrics(struct.PyTreeNode):
+  """Sums of the updates' metrics since the last log."""
+
+  total: dict[str, jax.Array]
+  count: jax.Array
+
+
+class TrainingState(struct.PyTreeNode):
+  """All that training changes; what a checkpoint holds."""
+
+  agent: Any
+  experience: Experience
+  updates: jax.Array  # int32 scalar
+
+
+class Behaviour(enum.Enum):
+  """How training actions are chosen."""
+
+  RANDOM = 'random'  # uniform: the warm-up, without a forward pass
+  AGENT = 'agent'
+
+
+@dataclasses.dataclass(frozen=True)
+class Loop:
+  """The functions of one step, for one agent, replay and kind of environment.
+
+  Attributes:
+    agent: Agent.
+    replay: the settings that `agent.make_replay` made.
+    reward_clip: bound of what learning sees of a reward, or None.
+    stack: frames in an observation.
+    num_envs: N.
+    split_batch: lays a sample out over the devices that learn from it.
+  """
+
+  agent: agent_lib.Agent
+  replay: Any
+  reward_clip: float | None
+  stack: int
+  num_envs: int
+  split_batch: Callable[[agent_lib.Sample], agent_lib.Sample] = lambda s: s
+
+  def init(self, seed: jax.Array, frame: jax.Array) -> TrainingState:
+    """Returns the state before the first step.
+
+    Args:
+      seed: int32 scalar; all randomness but the environments' comes from it.
+      frame: [N, *frame_shape], the first observations.
+    """
+    init_key, *keys = jax.random.split(jax.random.key(seed), 5)
+    keys = Keys(*keys)
+    observation = first_observation(frame, self.stack)
+    action = self._random_actions(jax.random.fold_in(keys.act, 0))
+    example = ring.Step(
+      observation=frame,
+      action=action,
+      reward=jnp.zeros(self.num_envs),
+      terminated=jnp.zeros(self.num_envs, bool),
+      truncated=jnp.zeros(self.num_envs, bool),
+      next_observation=frame,
+    )
+    experience = Experience(
+      replay=self.replay.init(example),
+      observation=observation,
+      action=action,
+      agent_steps=jnp.zeros((), jnp.int32),
+      keys=keys,
+    )
+    with outputs.telling(self.agent, 'init'):
+      agent = self.agent.init(init_key, observation)
+    # What the environments are first stepped with is part of the warm-up.
+    if not self.replay.warm_up:
+      experience = self.act(agent, experience, Behaviour.AGENT)
+    return TrainingState(
+      agent=agent,
+      experience=experience,
+      updates=jnp.zeros((), jnp.int32),
+    )
+
+  def remember(self, experience: Experience, step: base.TimeStep) -> Experience:
+    """Adds what the environments answered to `experience.action`."""
+    reward = step.reward
+    if self.reward_clip is not None:
+      reward = jnp.clip(reward, -self.reward_clip, self.reward_clip)
+    replay = self.replay.add(
+      experience.replay,
+      ring.Step(
+        observation=newest_frame(experience.observation, self.stack),
+        action=experience.action,
+        reward=reward,
+        terminated=step.terminated,
+        truncated=step.truncated,
+        next_observation=step.next_observation,
+      ),
+    )
+    return self.see(experience.replace(replay=replay), step)
+
+  def see(self, experience: Experience, step: base.TimeStep) -> Experience:
+    """Takes in what the environments show, without remembering it."""
+    done = step.terminated | step.truncated
+    return experience.replace(
+      observation=next_observation(
+        experience.observation, step.observation, done, self.stack
+      ),
+      agent_steps=experience.agent_steps + self.num_envs,
+    )
+
+  def act(
+    self, agent: Any, experience: Experience, behaviour: Behaviour
+  ) -> Experience:
+    """Chooses the next actions."""
+    key = jax.random.fold_in(experience.keys.act, experience.agent_steps)
+    if behaviour is Behaviour.RANDOM:
+      action = self._random_actions(key)
+    else:
+      with outputs.telling(self.agent, 'act'):
+        action = self.agent.act(
+          agent,
+          experience.observation,
+          experience.agent_steps,
+          key,
+          explore=True,
+        )
+      action = outputs.require_actions(
+        self.agent, action, self.agent.action_space, self.num_envs
+      )
+    return experience.replace(action=action)
+
+  def learn(
+    self, state: TrainingState
+  ) -> tuple[TrainingState, dict[str, jax.Array]]:
+    """Samples once and updates once; returns the update's metrics too."""
+    replay, keys = state.experience.replay, state.experience.keys
+    sample = self.replay.sample(
+      replay, jax.random.fold_in(keys.replay, state.updates), state.updates
+    )
+    with outputs.telling(self.agent, 'update'):
+      answer = self.agent.update(
+        state.agent,
+        self.split_batch(sample),
+        jax.random.fold_in(keys.update, state.updates),
+      )
+    agent, metrics, priorities = outputs.require_update(
+      self.agent, state.agent, answer
+    )
+    replay = self.replay.reprioritize(replay, sample.index, priorities)
+    state = TrainingState(
+      agent=agent,
+      experience=state.experience.replace(replay=replay),
+      updates=state.updates + 1,
+    )
+    return state, metrics
+
+  def _random_actions(self, key):
+    return random_actions(self.agent.action_space, key, self.num_envs)
+
+
+def random_actions(
+  space: gymnasium.Space, key: jax.Array, num_envs: int
+) -> jax.Array:
+  """Returns actions [N, *action_shape], uniform over the space.
+
+  Raises:
+    TypeError: if the space is neither Discrete nor a Box.
+  """
+  if isinstance(space, gymnasium.spaces.Discrete):
+    return jax.random.randint(key, (num_envs,), 0, int(space.n))
+  if isinstance(space, gymnasium.spaces.Box):
+    low, high = jnp.asarray(space.low), jnp.asarray(space.high)
+    unit = jax.random.uniform(key, (num_envs, *space.shape))
+    return low[None] + unit * (high - low)[None]
+  raise TypeError(f'no random actions for the action space {space}')
+
+
+def stacked_space(
+  space: gymnasium.spaces.Box, stack: int
+) -> gymnasium.spaces.Box:
+  """Returns the space of an agent's observation, given that of one frame."""
+  if stack == 1:
+    return space
+  return gymnasium.spaces.Box(
+    np.repeat(space.low[..., None], stack, axis=-1),
+    np.repeat(space.high[..., None], stack, axis=-1),
+    dtype=space.dtype,
+  )
+
+
+def first_observation(frame: jax.Array, stack: int) -> jax.Array:
+  """Returns [N, *frame_shape(, stack)]: `frame` after zeros."""
+  if stack == 1:
+    return frame
+  zeros = jnp.zeros((*frame.shape, stack - 1), frame.dtype)
+  return jnp.concatenate([zeros, frame[..., None]], axis=-1)
+
+
+def next_observation(
+  observation: jax.Array, frame: jax.Array, done: jax.Array, stack: int
+) -> jax.Array:
+  """Returns the stack with `frame` [N, ...] appended, fresh where `done`."""
+  if stack == 1:
+    return frame
+  shifted = jnp.concatenate([observation[..., 1:], frame[..., None]], axis=-1)
+  done = done.reshape(-1, *(1,) * frame.ndim)
+  return jnp.where(done, first_observation(frame, stack), shifted)
+
+
+def newest_frame(observation: jax.Array, stack: int) -> jax.Array:
+  """Returns the last of the stacked frames, [N, *frame_shape]."""
+  return observation if stack == 1 else observation[..., -1]

@@ -1,0 +1,335 @@
+"""The Python engine: Python steps Gymnasium environments, XLA does the rest.
+
+In the papers' order, but lazily: acting needs nothing of the replay, which
+therefore hears of several steps at once, before the next update samples.
+"""
+
+from collections.abc import Callable, Sequence
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dopamine_jax.engines import dispatch
+from dopamine_jax.engines import engine
+from dopamine_jax.engines import loop as loop_lib
+from dopamine_jax.system import processes
+
+# Time steps whose random actions are drawn by one call.
+_DRAWN = 64
+# Bytes of the largest arrays that are passed joined: to copy them takes less.
+_SMALL = 2**14
+
+
+class Parts(NamedTuple):
+  """What is passed to programs by itself, of one seed or of all.
+
+  Attributes:
+    learner: the agent's state, the count of updates, the metrics' sums.
+    replay: the replay's state.
+    seen: what the agent acts on, and the count of agent steps.
+    keys: of all draws, as plain arrays: typed ones are slow to pass.
+  """
+
+  learner: Any
+  replay: Any
+  seen: Any
+  keys: Any
+
+
+class PythonEngine(engine.Engine):
+  """Python steps the environments: any that Gymnasium can make.
+
+  With a small network, calling XLA takes longer than what it computes, and a
+  call costs by the array. So the state's small arrays are passed joined, a time
+  step as one array of bytes, and acting only what it reads: nothing of the
+  replay, which is told of the steps since the last update when the next is due,
+  before it samples, or else every `_longest` steps.
+  """
+
+  def __init__(self, *args: Any, **kwargs: Any):
+    super().__init__(*args, **kwargs)
+    period = self.loop.agent.update_period // self.loop.num_envs
+    self._longest = min(max(period, 1), 8)
+    self._bundles = None
+    self._draw = self._remember = self._act_program = None
+    self._learn_programs = {}
+
+  def run(self, num_steps, *, cut_with, on_step):
+    """See base class."""
+    num_seeds, num_envs = len(self.seeds), self.loop.num_envs
+    self.environments.on_wait = on_step
+    self._begin()
+    for i in range(num_steps // num_envs):
+      on_step()
+      step = self._border.step(self._actions)
+      self.episodes.record(step)
+      self.steps += num_envs
+      if cut_with is not None and i == num_steps // num_envs - 1:
+        step = step._replace(
+          observation=self.reset(cut_with),
+          truncated=step.truncated | ~step.terminated,
+        )
+      self._backlog.append((self._actions, dispatch.pack(step, num_seeds)))
+      due = self._updates_due_at(self.steps)
+      if due:
+        self._learn(due)
+      elif self._behaviour_at(self.steps) is loop_lib.Behaviour.RANDOM:
+        self._act_randomly()
+      else:
+        self._act()
+      if len(self._backlog) == self._longest:
+        self._catch_up(self._longest)
+    return self._end()
+
+  def _begin(self):
+    """Takes the state apart, into what is passed to which program."""
+    state = self.state
+    experience = state.experience
+    parts = Parts(
+      learner=(state.agent, state.updates, self._zero_metrics(state)),
+      replay=experience.replay,
+      seen=(experience.observation, experience.agent_steps),
+      keys=jax.tree.map(jax.random.key_data, experience.keys),
+    )
+    if self._bundles is None:
+      self._prepare(parts)
+    tied = Parts(*(b.tie(x) for b, x in zip(self._bundles, parts, strict=True)))
+    self._learner, self._replay, self._known, self._keys = tied
+    # The newest that was seen; `_known` is what the replay knows of. None while
+    # actions are random.
+    self._seen = None
+    self._action = experience.action
+    self._read = None  # of the learner, what acting reads
+    self._actions = engine.flat(experience.action, len(self.seeds))
+    # Actions and what was answered, of which the replay does not know yet.
+    self._backlog: list[tuple[np.ndarray, np.ndarray]] = []
+    self._drawn: list[np.ndarray] = []
+
+  def _prepare(self, parts):
+    """Decides what is passed how; makes the programs that need no example."""
+    # With devices or memories to choose from, each array has its place.
+    largest = _SMALL if self.layout.is_simple else -1
+    self._bundles = Parts(*(dispatch.Bundle(x, largest) for x in parts))
+    _, replay, seen, keys = self._bundles
+    self._draw = jax.jit(self._tied('draw', self._random_actions, [keys], []))
+    self._remember = jax.jit(
+      self._tied(
+        'remember', self._remember_steps, [replay, seen, keys], [replay, seen]
+      ),
+      donate_argnums=(0, 1),
+      compiler_options=dispatch.one_by_one(),
+    )
+
+  def _end(self):
+    """Puts the state together again; returns the metrics' means."""
+    self._catch_up(len(self._backlog))
+    if self._seen is None:
+      actions = engine.by_seed(self._actions, len(self.seeds))
+      self._action = processes.put(actions, like=self._action)
+    agent, updates, metrics = self._bundles.learner.untie(self._learner)
+    observation, agent_steps = self._bundles.seen.untie(self._known)
+    self.state = loop_lib.TrainingState(
+      agent=agent,
+      experience=loop_lib.Experience(
+        replay=self._bundles.replay.untie(self._replay),
+        observation=observation,
+        action=self._action,
+        agent_steps=agent_steps,
+        keys=self.state.experience.keys,
+      ),
+      updates=updates,
+    )
+    return self._means(metrics)
+
+  def _catch_up(self, count):
+    """Tells the replay of the oldest `count` steps of the backlog."""
+    while count:
+      size = self._longest if count >= self._longest else 1
+      self._replay, self._known = self._remember(
+        self._replay, self._known, self._keys, *self._take(size)
+      )
+      count -= size
+
+  def _take(self, count):
+    """Returns the backlog's oldest steps, arrays [(S,) count, ...]."""
+    num_seeds = len(self.seeds)
+    actions, packed = zip(*self._backlog[:count], strict=True)
+    del self._backlog[:count]
+    actions = [engine.by_seed(each, num_seeds) for each in actions]
+    axis = 0 if num_seeds == 1 else 1
+    # As `np.stack(each, axis)`, which takes five times as long.
+    return tuple(np.array(each).swapaxes(0, axis) for each in (actions, packed))
+
+  def _act_randomly(self):
+    if not self._drawn:
+      steps = np.full(len(self.seeds), self.steps, np.int32)
+      (drawn,) = self._draw(
+        self._keys, steps if len(self.seeds) > 1 else steps[0]
+      )
+      drawn = processes.fetch(drawn)
+      axis = 0 if len(self.seeds) == 1 else 1
+      self._drawn = [
+        each.reshape(-1, *drawn.shape[axis + 2 :])
+        for each in np.moveaxis(drawn, axis, 0)
+      ]
+    self._actions = self._drawn.pop(0)
+
+  def _act(self):
+    """Chooses the next actions, without an update."""
+    if self._seen is None:
+      self._catch_up(len(self._backlog) - 1)
+      self._seen = self._known
+    packed = self._backlog[-1][1]
+    if self._act_program is None:
+      self._act_program = self._compile_act(
+        self._learner, self._seen, self._keys, packed
+      )
+    program, reads = self._act_program
+    if self._read is None:
+      self._read = [self._learner[i] for i in reads]
+    self._seen, self._action = program(
+      self._read, self._seen, self._keys, packed
+    )
+    self._actions = engine.flat(self._action, len(self.seeds))
+
+  def _learn(self, num_updates):
+    """Updates and chooses the next actions."""
+    if len(self._backlog) != self._longest:
+      self._catch_up(len(self._backlog) - 1)
+    if num_updates not in self._learn_programs:
+      self._learn_programs[num_updates] = self._compile_learn(num_updates)
+    self._learner, self._replay, self._known, self._action, finite = (
+      self._learn_programs[num_updates](
+        self._learner,
+        self._replay,
+        self._known,
+        self._keys,
+        *self._take(len(self._backlog)),
+      )
+    )
+    if self.check_finite:
+      finite = processes.fetch(finite)
+      if not finite.all():
+        self._stop_at(list(self._metric_shapes), finite)
+    self._read, self._seen = None, self._known
+    self._actions = engine.flat(self._action, len(self.seeds))
+
+  def _compile_act(self, *arguments):
+    """Returns a step without an update, and the learner's arrays it reads."""
+    learner, _, seen, keys = self._bundles
+    step = self._tied(
+      'act', self._step_without_updates, [learner, seen, keys], [seen]
+    )
+    step, reads = dispatch.reading_less(step, *arguments)
+    # Nothing is donated: the backlog begins with what was seen then.
+    return jax.jit(step, compiler_options=dispatch.one_by_one()), reads
+
+  def _compile_learn(self, num_updates):
+    """Returns the program that remembers, updates and acts."""
+    step = functools.partial(self._step_with_updates, num_updates)
+    bundles = list(self._bundles)
+    return jax.jit(
+      self._tied('learn', step, bundles, bundles[:-1]),
+      donate_argnums=(0, 1, 2),
+    )
+
+  def _tied(
+    self,
+    name: str,
+    function: Callable[..., Any],
+    takes: Sequence[dispatch.Bundle],
+    gives: Sequence[dispatch.Bundle],
+  ) -> Callable[..., Any]:
+    """Returns one seed's `function` over all seeds and over tied arguments.
+
+    Args:
+      name: of the program, in a profile.
+      function: gives a tuple.
+      takes: what ties its first arguments; those that follow are not.
+      gives: the same of its results.
+    """
+    function = self._vectorize(function)
+
+    def program(*arguments):
+      untied = [b.untie(x) for b, x in zip(takes, arguments, strict=False)]
+      results = function(*untied, *arguments[len(takes) :])
+      tied = [b.tie(x) for b, x in zip(gives, results, strict=False)]
+      return *tied, *results[len(gives) :]
+
+    program.__name__ = name
+    return program
+
+  # What follows is traced, for one seed.
+
+  def _step_with_updates(self, num_updates, learner, replay, seen, keys, *new):
+    """Returns the new parts, the actions, and which metrics are finite."""
+    agent, updates, metrics = learner
+    replay, seen = self._remember_steps(replay, seen, keys, *new)
+    agent, experience, updates, metrics, finite = engine.learn_and_act(
+      self.loop,
+      num_updates,
+      agent,
+      _experience(replay, seen, keys),
+      updates,
+      metrics,
+    )
+    learner = agent, updates, metrics
+    seen = experience.observation, experience.agent_steps
+    return learner, experience.replay, seen, experience.action, finite
+
+  def _step_without_updates(self, learner, seen, keys, packed):
+    """Returns what was seen, and the actions; the replay is not told."""
+    agent, _, _ = learner
+    experience = self.loop.see(
+      _experience(None, seen, keys), self._unpack(packed)
+    )
+    experience = self.loop.act(agent, experience, loop_lib.Behaviour.AGENT)
+    seen = experience.observation, experience.agent_steps
+    return seen, experience.action
+
+  def _remember_steps(self, replay, seen, keys, actions, packed):
+    """Remembers steps, arrays with a leading axis, one after another."""
+
+    def remember(i, experience):
+      return self.loop.remember(
+        experience.replace(action=actions[i]), self._unpack(packed[i])
+      )
+
+    # XLA writes to a loop's carry in place. Steps that are written out would
+    # have it copy whole arrays of the replay, and so would a loop of one turn
+    # if it knew of that: a count that it can't see through keeps it a loop. All
+    # seeds have the same one, or each turn would copy the replay after all.
+    count = jax.lax.optimization_barrier(jnp.int32(len(packed)))
+    experience = _experience(replay, seen, keys).replace(action=actions[0])
+    experience = jax.lax.fori_loop(0, count, remember, experience)
+    seen = experience.observation, experience.agent_steps
+    return experience.replay, seen
+
+  def _random_actions(self, keys, steps):
+    """Returns the actions [K, N, ...] after `steps` agent steps and on."""
+
+    def act(steps):
+      experience = _experience(None, (None, steps), keys)
+      random = loop_lib.Behaviour.RANDOM
+      return self.loop.act(None, experience, random).action
+
+    ahead = jnp.arange(_DRAWN) * self.loop.num_envs
+    return (jax.vmap(act)(steps + ahead),)
+
+  def _unpack(self, packed):
+    space = self.environments.observation_space
+    return dispatch.unpack(packed, space, self.loop.num_envs)
+
+
+def _experience(replay, seen, keys):
+  observation, agent_steps = seen
+  return loop_lib.Experience(
+    replay=replay,
+    observation=observation,
+    action=None,
+    agent_steps=agent_steps,
+    keys=jax.tree.map(jax.random.wrap_key_data, keys),
+  )

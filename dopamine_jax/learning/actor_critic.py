@@ -1,0 +1,172 @@
+"""What agents of continuous actions share: a policy, its critics, their state.
+
+The networks are Flax modules, and show their activations and features as those
+of `networks` do.
+"""
+
+from collections.abc import Sequence
+
+from flax import linen as nn
+from flax import struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from dopamine_jax import agent as agent_lib
+from dopamine_jax import networks
+from dopamine_jax.learning import distributions
+from dopamine_jax.learning import outputs
+from dopamine_jax.networks import initializers
+from dopamine_jax.networks import modules
+
+
+class State(struct.PyTreeNode):
+  """What learning changes."""
+
+  params: dict[str, optax.Params]  # of `actor`, `critics` and what else learns
+  target_params: optax.Params  # of the critics
+  optimizer_state: optax.OptState
+
+
+class Actor(modules.Module):
+  """A policy whose standard deviations, too, depend on what is observed.
+
+  Attributes:
+    action_shape: of one action (given by the agent).
+    hidden: sizes of the dense layers.
+    log_std_min: where logarithms of standard deviations are clipped.
+    log_std_max: the same.
+    activation: applied after each hidden layer.
+    kernel_init: initializer of all kernels; biases start at zero.
+  """
+
+  given_later = ('action_shape',)
+
+  action_shape: Sequence[int] | None = None
+  hidden: Sequence[int] = (256, 256)
+  log_std_min: float = -20.0
+  log_std_max: float = 2.0
+  activation: networks.Activation = nn.relu
+  kernel_init: networks.Initializer = initializers.XAVIER_UNIFORM
+
+  def __post_init__(self):
+    super().__post_init__()
+    if not self.log_std_min < self.log_std_max:
+      self.refuse(
+        'log_std_min', f'is not below log_std_max = {self.log_std_max}'
+      )
+    self.require_at_most(20, 'log_std_max')  # exp of more is no std
+    self.require_at_least(1, 'action_shape')
+
+  @nn.compact
+  def __call__(self, observation: jax.Array) -> distributions.TanhGaussian:
+    """Returns distributions of actions for [B, *observation_shape]."""
+    outputs = networks.MLP(
+      2 * int(np.prod(self.action_shape)),
+      hidden=self.hidden,
+      activation=self.activation,
+      kernel_init=self.kernel_init,
+    )(observation)
+    shape = (-1, *self.action_shape)
+    mean, log_std = (x.reshape(shape) for x in jnp.split(outputs, 2, axis=1))
+    log_std = jnp.clip(log_std, self.log_std_min, self.log_std_max)
+    return distributions.TanhGaussian(mean, log_std)
+
+
+class Critics(modules.Module):
+  """Values of actions by networks that differ in their first parameters.
+
+  Each has kernels of its own, rather than a share of larger ones: a product of
+  batches of matrices is slower on CPUs.
+
+  Attributes:
+    num_critics: K.
+    hidden: sizes of the dense layers of each.
+    activation: applied after each hidden layer.
+    kernel_init: initializer of all kernels; biases start at zero.
+  """
+
+  num_critics: int = 2
+  hidden: Sequence[int] = (256, 256)
+  activation: networks.Activation = nn.relu
+  kernel_init: networks.Initializer = initializers.XAVIER_UNIFORM
+
+  @nn.compact
+  def __call__(self, observation: jax.Array, action: jax.Array) -> jax.Array:
+    """Returns values [K, B] of actions [B, *action_shape]."""
+    both = (observation, action)
+    flat = [x.reshape(len(x), -1).astype(jnp.float32) for x in both]
+    x = jnp.concatenate(flat, axis=1)
+    critics = [
+      networks.MLP(
+        1,
+        hidden=self.hidden,
+        activation=self.activation,
+        kernel_init=self.kernel_init,
+      )
+      for _ in range(self.num_critics)
+    ]
+    return jnp.stack([critic(x)[:, 0] for critic in critics])
+
+
+def first_params(
+  actor: nn.Module,
+  critics: nn.Module,
+  key: jax.Array,
+  observation: jax.Array,
+  action: jax.Array,
+) -> dict[str, optax.Params]:
+  """Returns the first parameters of both, by name, once their outputs fit.
+
+  Args:
+    actor: maps observations to distributions of actions.
+    critics: maps observations and actions to values.
+    key: a PRNG key.
+    observation: [B, *observation_shape], an example.
+    action: [B, *action_shape], likewise.
+
+  Raises:
+    UserError: if an output doesn't fit.
+  """
+  actor_key, key = jax.random.split(key)
+  params = actor.init(actor_key, observation)['params']
+
+  def mode(params, observation):
+    return actor.apply({'params': params}, observation).mode()
+
+  outputs.require(actor, mode, params, observation, needs=[action.shape[1:]])
+  needs = [(None,)]  # of any number of critics, each a value [B]
+  return {
+    'actor': params,
+    'critics': outputs.first_params(
+      critics, key, observation, action, needs=needs
+    ),
+  }
+
+
+def anatomy(
+  actor: nn.Module, critics: nn.Module, state: State
+) -> dict[str, agent_lib.Anatomy]:
+  """Returns what `health` looks into, see `Agent.anatomy`.
+
+  Args:
+    actor: maps observations to distributions of actions.
+    critics: maps observations and actions to values [K, B].
+    state: holds their parameters.
+  """
+
+  def values(params, observation, action, key):
+    del key
+    return critics.apply({'params': params}, observation, action).T
+
+  return {
+    'Actor': agent_lib.Anatomy(actor, state.params['actor']),
+    'Critics': agent_lib.Anatomy(
+      critics,
+      state.params['critics'],
+      state.target_params,
+      inputs=lambda batch: (batch.observation, batch.action),
+      values=values,
+    ),
+  }

@@ -1,0 +1,182 @@
+"""What agents share that learn from what they have just done, and once.
+
+An update gets a rollout, and makes of it a batch whose targets are fixed. Then
+it passes over the batch some times, in shuffled minibatches: one XLA program.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from flax import struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from dopamine_jax import agent as agent_lib
+from dopamine_jax.learning import distributions
+from dopamine_jax.learning import normalization
+from dopamine_jax.learning import optimization
+from dopamine_jax.learning import outputs
+from dopamine_jax.learning import returns
+from dopamine_jax.networks import modules
+from dopamine_jax.replay import rollout
+
+
+class State(struct.PyTreeNode):
+  """What learning changes."""
+
+  params: optax.Params
+  optimizer_state: optax.OptState
+  updates: jax.Array  # int32 scalar
+  observations: normalization.Statistics | normalization.Identity
+  rewards: normalization.RewardScale | normalization.Identity
+
+
+class OnPolicy(agent_lib.Agent):
+  """Learns from each rollout once; subclasses say what.
+
+  The statistics of observations change after an update, not at every step, so
+  that an update can tell what the policy that acted saw.
+
+  Attributes:
+    network: makes the Flax module from `num_outputs`, one for each action, or
+      for each number of a continuous one.
+    optimizer: an optax transformation; its schedules count gradient steps,
+      `num_epochs * num_minibatches` an update.
+    update_period: agent steps of a rollout, T * N.
+    num_epochs: passes over a rollout.
+    num_minibatches: gradient steps of a pass.
+    gamma: discount of one agent step.
+    normalize_observations: by running mean and variance.
+    normalize_rewards: by the running variance of discounted returns.
+  """
+
+  network: modules.Maker
+  optimizer: optimization.Optimizer
+  update_period: int
+  num_epochs: int
+  num_minibatches: int
+  gamma: float = 0.99
+  normalize_observations: bool = False
+  normalize_rewards: bool = False
+
+  def __post_init__(self):
+    super().__post_init__()
+    self.require_fraction('gamma')
+    self.require_at_least(1, 'num_epochs', 'num_minibatches')
+    self.require_multiple('update_period', 'num_minibatches')
+
+  def init_params(self, key: jax.Array, observation: jax.Array) -> optax.Params:
+    """Returns the first parameters; see `init`."""
+    raise NotImplementedError
+
+  def batch(
+    self, params: optax.Params, trajectory: agent_lib.Trajectory
+  ) -> Any:
+    """Returns what to learn of each step: a pytree of arrays [T, N, ...].
+
+    Args:
+      params: those that acted.
+      trajectory: [T, N], normalized.
+    """
+    raise NotImplementedError
+
+  def loss(
+    self, params: optax.Params, batch: Any, updates: jax.Array
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Returns the loss of a minibatch, and metrics.
+
+    Args:
+      params: those that learn.
+      batch: some rows of what `batch` returned, arrays [B, ...].
+      updates: int32 scalar, updates so far.
+    """
+    raise NotImplementedError
+
+  def last_count(self, name, agent_steps):
+    """See base class; an update takes many gradient steps."""
+    updates = super().last_count(name, agent_steps)
+    each = self.num_epochs * self.num_minibatches
+    return updates * each if name == 'optimizer' else updates
+
+  def stop(self) -> Callable[[dict[str, jax.Array]], jax.Array] | None:
+    """Returns what ends an update early, see `optimization.descend`."""
+    return None
+
+  def make_replay(self, stack: int) -> rollout.Rollout:
+    """See base class."""
+    return rollout.Rollout(
+      steps=self.update_period, gamma=self.gamma, stack=stack
+    )
+
+  def init(self, key, observation) -> State:
+    """See base class."""
+    params = self.init_params(key, observation)
+    observations = rewards = normalization.Identity()
+    if self.normalize_observations:
+      observations = normalization.Statistics.empty(observation.shape[1:])
+    if self.normalize_rewards:
+      rewards = normalization.RewardScale.empty(len(observation))
+    return State(
+      params=params,
+      optimizer_state=self.optimizer.init(params),
+      updates=jnp.zeros((), jnp.int32),
+      observations=observations,
+      rewards=rewards,
+    )
+
+  def update(self, state, sample, key):
+    """Learns from a rollout [T, N]; see base class."""
+    seen = sample.transition
+    rewards = state.rewards.add(seen, self.gamma)
+    see = state.observations.normalize
+    batch = self.batch(
+      state.params,
+      seen.replace(
+        observation=see(seen.observation),
+        next_observation=see(seen.next_observation),
+        reward=rewards.normalize(seen.reward),
+      ),
+    )
+
+    def loss_fn(params, batch):
+      loss, metrics = self.loss(params, batch, state.updates)
+      outputs.require_floats(self, 'loss()[0]', loss, ())
+      name = f'{type(self).__name__}.loss'
+      return loss, outputs.require_scalars(name, metrics)
+
+    params, optimizer_state, metrics = optimization.descend(
+      loss_fn,
+      self.optimizer,
+      state.params,
+      state.optimizer_state,
+      jax.tree.map(returns.flat, batch),
+      optimization.shuffled(
+        key, self.update_period, self.num_epochs, self.num_minibatches
+      ),
+      self.stop(),
+    )
+    state = State(
+      params=params,
+      optimizer_state=optimizer_state,
+      updates=state.updates + 1,
+      observations=state.observations.add(seen.observation),
+      rewards=rewards,
+    )
+    return state, metrics, sample.weight
+
+  def anatomy(self, state) -> dict[str, agent_lib.Anatomy]:
+    """See base class; all of the parameters are the network's."""
+    see = state.observations.normalize
+    network = agent_lib.Anatomy(
+      self.module,
+      state.params,
+      inputs=lambda trajectory: (see(trajectory.observation),),
+    )
+    return {'': network}
+
+  @property
+  def module(self):
+    """The network, a Flax module."""
+    outputs = distributions.num_outputs(self.action_space)
+    return self.make_part('network', num_outputs=outputs)

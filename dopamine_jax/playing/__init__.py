@@ -1,0 +1,1 @@
+"""Trained agents: `trained` loads one from its run, `player` has it act."""

@@ -1,0 +1,237 @@
+"""A trained agent that acts: NumPy in, NumPy out."""
+
+from collections.abc import Sequence
+import contextlib
+import json
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from dopamine_jax import agent as agent_lib
+from dopamine_jax import errors
+from dopamine_jax.engines import evaluation
+from dopamine_jax.playing import trained as trained_lib
+from dopamine_jax.system import provenance
+
+_POLICY, _PARAMETERS = 'policy.jax', 'parameters.safetensors'
+
+
+class Player:
+  """One seed of a training, which acts on what an environment gives.
+
+  Observations are those of the environment itself, one or a batch [N, ...]:
+  of Gymnasium's as they come, of Atari the single frames that
+  `environments.atari` makes. Frames are stacked here, so tell where an episode
+  begins. Actions are the environment's too.
+
+  Attributes:
+    folder: the run's.
+    seed: which one of its seeds.
+    agent: the settings, all exploration off.
+    state: the agent's state.
+    environment: settings of what it was trained on.
+    iteration: of the checkpoint.
+    agent_steps: of training, until then.
+  """
+
+  def __init__(self, trained: trained_lib.Trained, seed: int | None = None):
+    seed = trained.seeds[0] if seed is None else seed
+    if seed not in trained.seeds:
+      raise errors.UserError(
+        f'{trained.folder} has no seed {seed}; its seeds are '
+        f'{", ".join(map(str, trained.seeds))}.'
+      )
+    self.folder, self.seed = trained.folder, seed
+    self.agent, self.environment = trained.agent, trained.environment
+    self.iteration, self.agent_steps = trained.iteration, trained.steps
+    self.state = trained.state
+    if len(trained.seeds) > 1:
+      row = trained.seeds.index(seed)
+      self.state = jax.tree.map(lambda leaf: leaf[row], trained.state)
+    with contextlib.closing(self.environment.make(1)) as environments:
+      self._environments = environments
+    self._key = jax.random.key(seed)
+    self._count = 0
+    self._stacked: np.ndarray | None = None  # [N, *observation_shape]
+    self._act = jax.jit(self._choose)
+    self._look = jax.jit(self._outlook)
+
+  def act(
+    self, observation: Any, first: bool | Sequence[bool] = False
+  ) -> np.ndarray:
+    """Returns the action for an observation, or the actions for a batch.
+
+    Args:
+      observation: what the environment gives, [*shape], or [N, *shape].
+      first: whether an episode begins with it, [N] of a batch. It matters to
+        agents that see stacks of frames; the first of all needs no word.
+
+    Raises:
+      UserError: if the observation has another shape or type.
+    """
+    frames, is_one = self._frames(observation)
+    self._stacked = self._stack(frames, first)
+    actions = self._act(self.state, self._stacked, self._count)
+    self._count += 1
+    actions = self._environments.as_taken(np.asarray(actions))
+    return actions[0] if is_one else actions
+
+  def reset(self):
+    """Forgets the frames that were seen; the next ones begin episodes."""
+    self._stacked = None
+
+  def outlook(self, observation: Any) -> agent_lib.Outlook:
+    """Returns what the agent expects and means to do, see `agent.Outlook`.
+
+    Of what it sees if the next observation is this one; nothing is remembered.
+
+    Raises:
+      UserError: if the agent tells nothing.
+    """
+    frames, is_one = self._frames(observation)
+    found = self._look(self.state, self._stack(frames, False), self._count)
+    if found is None:
+      raise errors.UserError(
+        f'{type(self.agent).__name__} tells nothing: it has no method outlook.'
+      )
+    return jax.tree.map(
+      lambda leaf: np.asarray(leaf)[0] if is_one else np.asarray(leaf), found
+    )
+
+  def values(self, observation: Any) -> np.ndarray:
+    """Returns the value of each action [A], or [N, A] of a batch.
+
+    Raises:
+      UserError: if the agent has no values of actions.
+    """
+    values = self.outlook(observation).values
+    if values is None:
+      raise errors.UserError(
+        f'{type(self.agent).__name__} has no values of actions; `outlook` '
+        'returns what it has.'
+      )
+    return values
+
+  def export(self, folder: str | pathlib.Path) -> pathlib.Path:
+    """Writes the agent for use without this framework; returns the folder.
+
+    `parameters.safetensors` has the networks' parameters, by their paths;
+    `policy.jax` what `jax.export.deserialize` reads: a function of observations
+    [N, ...] as the agent sees them, stacked, that returns its actions [N, ...];
+    `card.json` what they are.
+
+    Raises:
+      UserError: if the folder has such files already, or an extra is missing.
+    """
+    try:
+      from safetensors import numpy as safetensors
+    except ImportError as error:
+      raise errors.UserError(
+        "safetensors is not installed: pip install 'dopamine-jax[export]'"
+      ) from error
+    folder = pathlib.Path(folder)
+    for name in (_POLICY, _PARAMETERS, 'card.json'):
+      if (folder / name).exists():
+        raise errors.UserError(
+          f'{folder / name} is there already. Choose another folder.'
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    params = getattr(self.state, 'params', self.state)
+    arrays = {
+      '/'.join(
+        str(getattr(k, 'key', getattr(k, 'name', k))) for k in path
+      ): leaf
+      for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+    }
+    safetensors.save_file(
+      {name: np.array(leaf) for name, leaf in arrays.items()},
+      folder / _PARAMETERS,
+    )
+    exported = self._exported()
+    (folder / _POLICY).write_bytes(exported.serialize())
+    card = self._card(arrays, exported)
+    (folder / 'card.json').write_text(json.dumps(card, indent=1) + '\n')
+    return folder
+
+  def _exported(self):
+    """Returns the policy as a program, for any number of observations."""
+    space = self.agent.observation_space
+    policy = jax.jit(lambda seen: self._choose(self.state, seen, 0))
+    (number,) = jax.export.symbolic_shape('n')
+    try:
+      return jax.export.export(policy)(
+        jax.ShapeDtypeStruct((number, *space.shape), space.dtype)
+      )
+    except Exception:  # Whatever a network does that needs to know how many.
+      return jax.export.export(policy)(
+        jax.ShapeDtypeStruct((1, *space.shape), space.dtype)
+      )
+
+  def _card(self, arrays, exported):
+    kind = type(self.agent)
+    observation, action = self.agent.observation_space, self.agent.action_space
+    return {
+      'agent': f'{kind.__module__}.{kind.__qualname__}',
+      'seed': self.seed,
+      'iteration': self.iteration,
+      'agent_steps': self.agent_steps,
+      'observation_space': str(observation),
+      'action_space': str(action),
+      'policy': {
+        'input': str(exported.in_avals[0]),
+        'output': str(exported.out_avals[0]),
+        'platforms': list(exported.platforms),
+        'actions': "in [-1, 1] of a Box; the environment's are stretched",
+      },
+      'parameters': {name: list(leaf.shape) for name, leaf in arrays.items()},
+      'versions': provenance.versions(),
+      'settings': (self.folder / 'config.gin').read_text(),
+    }
+
+  def _frames(self, observation):
+    """Returns frames [N, ...] as agents see them, and whether it was one."""
+    frames = np.asarray(observation)
+    shape = self._environments.given_shape
+    is_one = frames.shape == shape
+    if not is_one and frames.shape[1:] != shape:
+      raise errors.UserError(
+        f'an observation of shape {frames.shape}; expected {shape}, or several '
+        f'of them, {("N", *shape)}.'
+      )
+    frames = self._environments.as_seen(frames[None] if is_one else frames)
+    return frames, is_one
+
+  def _stack(self, frames, first):
+    """Returns the stacks [N, ...] that an agent sees, with these as newest."""
+    size = self.environment.stack
+    if size == 1:
+      return frames
+    fresh = np.zeros((*frames.shape, size), frames.dtype)
+    before = fresh if self._stacked is None else self._stacked
+    if before.shape != fresh.shape:
+      raise errors.UserError(
+        f'{len(frames)} observations, and there were {len(before)} before. '
+        'Call reset() where others begin.'
+      )
+    begins = np.broadcast_to(first, len(frames)).reshape(
+      -1, *(1,) * frames.ndim
+    )
+    shifted = np.where(begins, 0, before)
+    return np.concatenate(
+      [shifted[..., 1:], frames[..., None]], axis=-1
+    ).astype(frames.dtype)
+
+  def _choose(self, state, observation, count):
+    return self.agent.act(
+      state,
+      observation,
+      np.int32(self.agent_steps),
+      evaluation.step_key(self._key, count),
+      explore=False,
+    )
+
+  def _outlook(self, state, observation, count):
+    key = evaluation.step_key(self._key, count)
+    return self.agent.outlook(state, observation, key)

@@ -1,0 +1,256 @@
+"""A training's newest agent, loaded from its folder to play."""
+
+from collections.abc import Callable, Sequence
+import contextlib
+import functools
+import os
+import pathlib
+import shutil
+import sys
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dopamine_jax import agent as agent_lib
+from dopamine_jax import config
+from dopamine_jax import errors
+from dopamine_jax import runner as runner_lib
+from dopamine_jax import settings
+from dopamine_jax.checkpoints import checkpoints as checkpoints_lib
+from dopamine_jax.engines import engine
+from dopamine_jax.engines import evaluation
+from dopamine_jax.engines import loop
+from dopamine_jax.engines import streams
+from dopamine_jax.environments import base
+from dopamine_jax.films import camera as camera_lib
+from dopamine_jax.system import safe_files
+from dopamine_jax.training import run_folder
+from dopamine_jax.trust import strangers
+
+# Bytes: ffmpeg writes more at once than a full disk may have left.
+_FULL = 1 << 17
+
+
+class Trained(NamedTuple):
+  """An agent as its checkpoint holds it, all exploration off.
+
+  Attributes:
+    folder: the run's.
+    agent: the settings.
+    state: the agent's state, leading axis [S] if S > 1.
+    environment: settings of what it was trained on.
+    seeds: the run's seeds, S of them.
+    iteration: of the checkpoint.
+    steps: agent steps of training.
+  """
+
+  folder: pathlib.Path
+  agent: agent_lib.Agent
+  state: Any
+  environment: base.Environment
+  seeds: tuple[int, ...]
+  iteration: int
+  steps: int
+
+
+def load(
+  base_dir: str | pathlib.Path,
+  say: Callable[[str], None] = print,
+  trusted: Sequence[str] = (),
+) -> Trained:
+  """Loads the newest good checkpoint, by the run's own configuration.
+
+  The configuration names Python code, which is imported. What it may name, if
+  it is of a run that this user didn't train, `trust` says.
+
+  Args:
+    base_dir: the run's folder.
+    say: prints what the user should know.
+    trusted: packages whose code such a run may import and call as well.
+
+  Raises:
+    UserError: if the folder holds no run, no checkpoint that can be read,
+      another run's, or a configuration that names what it may not.
+  """
+  folder = pathlib.Path(base_dir)
+  seeds = tuple(run_folder.read_facts(folder, say)['seeds'])
+  admitted = strangers.admit(folder, trusted, say)
+  loaded = config.load([admitted.file], text=admitted.text)
+  runner = loaded.build(runner_lib.Runner)
+  admitted.check(runner.environment)
+  environments = runner.environment.make(1)
+  with contextlib.closing(environments):
+    agent = runner.make_agent(environments)
+    frames = environments.reset([0])
+
+  def init(key):
+    # Only its shapes are looked at, so that `num_envs` takes no memory here.
+    observation = loop.first_observation(
+      jnp.repeat(jnp.asarray(frames), runner.num_envs, axis=0),
+      runner.environment.stack,
+    )
+    return agent.init(key, observation)
+
+  keys = jax.random.split(jax.random.key(0), len(seeds))
+  template = jax.eval_shape(
+    engine.over_seeds(init, len(seeds)), keys if len(seeds) > 1 else keys[0]
+  )
+  checkpoints = checkpoints_lib.Checkpoints(folder, say=say)
+  run_folder.require_own(checkpoints, seeds, admitted.text)
+  found = checkpoints.restore_newest({'agent': template})
+  if found is None:
+    raise errors.UserError(f'{folder} has no checkpoint that can be read yet.')
+  iteration, state = found
+  greedy = agent.greedy()
+  if not isinstance(greedy, type(agent)):
+    raise errors.UserError(
+      f'{type(agent).__name__}.greedy must return an agent like itself, and it '
+      f'gave {settings.shown(greedy)}. Mend the agent.'
+    )
+  return Trained(
+    folder=folder,
+    agent=greedy,
+    state=state['agent'],
+    environment=runner.environment,
+    seeds=seeds,
+    iteration=iteration,
+    steps=iteration * runner.training_steps,
+  )
+
+
+def play(trained: Trained, episodes: int, seed: int) -> evaluation.Evaluation:
+  """Plays whole episodes with each seed of a training.
+
+  Args:
+    trained: the agent.
+    episodes: E, for each seed.
+    seed: of the episodes; each run seed adds its own.
+  """
+  evaluator = evaluation.Evaluator(
+    trained.agent, trained.environment, len(trained.seeds), episodes
+  )
+  try:
+    return _run(evaluator, trained, seed)
+  finally:
+    evaluator.environments.close()
+
+
+def film(
+  trained: Trained,
+  episodes: int,
+  seed: int,
+  output: pathlib.Path,
+  *,
+  panel: bool = True,
+  saliency: bool = False,
+  say: Callable[[str], None] = print,
+) -> np.ndarray:
+  """Writes an mp4 of a training's first seed; returns the episodes' returns.
+
+  Args:
+    trained: the agent.
+    episodes: how many.
+    seed: of the episodes; the same ones are played whatever is drawn.
+    output: the file.
+    panel: whether to draw what the agent expects and means to do, beside.
+    saliency: whether to draw what its value depends on, over the frames.
+    say: prints what the user should know.
+
+  Raises:
+    UserError: if the file can't be written, or there is no saliency to draw.
+  """
+  import imageio
+  import imageio_ffmpeg
+
+  if output.suffix != '.mp4':
+    raise errors.UserError(f'{output}: a film is an .mp4 file.')
+  state = trained.state
+  if len(trained.seeds) > 1:
+    state = jax.tree.map(lambda leaf: leaf[0], state)
+  trained = trained._replace(seeds=trained.seeds[:1], state=state)
+  evaluator = evaluation.Evaluator(
+    trained.agent, trained.environment, 1, episodes, render=True
+  )
+  environments = evaluator.environments
+  # Else ffmpeg is started by a fork, which may hang beside JAX's threads.
+  os.environ.setdefault('IMAGEIO_FFMPEG_NO_PREVENT_SIGINT', '1')
+  try:
+    camera = camera_lib.Camera(
+      *(trained.agent, environments, trained.environment.stack),
+      *(panel, saliency, say),
+    )
+    camera.begin(state, _keys(trained, seed))
+    with safe_files.making(output, trained.folder) as beside:
+      with _writing(beside, output):
+        video = imageio.get_writer(
+          beside,
+          fps=environments.frames_per_second,
+          macro_block_size=2,
+          ffmpeg_log_level='quiet',
+        )
+
+      def add(moment):
+        picture = camera.shoot(moment)
+        with _writing(beside, output):
+          video.append_data(picture)
+
+      try:
+        result = _run(evaluator, trained, seed, on_step=add)
+      finally:
+        with _writing(beside, output):
+          video.close()
+      with _writing(beside, output):
+        # imageio doesn't say what ffmpeg could not end.
+        imageio_ffmpeg.count_frames_and_secs(str(beside))
+  finally:
+    environments.close()
+  return result.returns[0]
+
+
+@contextlib.contextmanager
+def _writing(beside, output):
+  """Tells why a film could not be written; ffmpeg just ends."""
+  try:
+    yield
+  except (OSError, RuntimeError) as error:
+    is_full = shutil.disk_usage(beside.parent).free < _FULL
+    why = 'no space is left on its disk' if is_full else 'ffmpeg ended'
+    raise errors.UserError(
+      f'could not write {output} to its end: {why}. Choose another place, or '
+      'film fewer --episodes.'
+    ) from error
+
+
+def _keys(trained, seed):
+  """Returns PRNG keys, with a leading axis [S] if S > 1."""
+  if seed + max(trained.seeds) >= 2**31:
+    raise errors.UserError(
+      f'--seed {seed} is too large: each seed of the training is added to it, '
+      f'here {max(trained.seeds)}, and {2**31 - 1} is the largest.'
+    )
+  keys = jnp.stack([jax.random.key(seed + s) for s in trained.seeds])
+  return keys if len(trained.seeds) > 1 else keys[0]
+
+
+def _run(evaluator, trained, seed, on_step=lambda moment: None):
+  env_seeds = streams.env_seeds(
+    [seed + s for s in trained.seeds],
+    streams.Stream.COMMAND,
+    0,
+    evaluator.num_envs,
+  )
+  patience = evaluation.Patience(
+    'The evaluation',
+    trained.environment,
+    functools.partial(print, file=sys.stderr),
+  )
+
+  def look(moment):
+    patience(moment)
+    on_step(moment)
+
+  return evaluator.run(
+    trained.state, _keys(trained, seed), env_seeds, trained.steps, look
+  )

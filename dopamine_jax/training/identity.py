@@ -1,0 +1,113 @@
+"""What makes a run the same: its settings and its seeds."""
+
+from collections.abc import Callable
+import difflib
+import hashlib
+import pathlib
+import re
+import shlex
+from typing import Any
+
+from dopamine_jax import errors
+from dopamine_jax.system import safe_files
+
+# A run may be made longer. It then equals one that was as long from its start,
+# but for a checkpoint and an evaluation at its old end. Histograms and videos
+# only look. What older versions had no setting for changes nothing by default.
+_MAY_CHANGE = re.compile(
+  r'^\S*(Runner\.(num_iterations|histograms|videos) = .*'
+  r'|Gym\.channels_first = None|SAC\.reward_scale = 1\.0'
+  r'|SAC\.log_temperature_loss = False)$',
+  re.MULTILINE,
+)
+_MEGABYTES = 10  # at most in run.json
+_IMPORT = re.compile(r'(from \S+ )?import ')
+
+
+def require_same(
+  folder: pathlib.Path,
+  old_config: str,
+  before: dict[str, Any],
+  config: str,
+  facts: dict[str, Any],
+  say: Callable[[str], None],
+):
+  """Refuses to go on under other settings or seeds.
+
+  Args:
+    folder: the run's folder.
+    old_config: the configuration that it was begun with.
+    before: its facts then.
+    config: the one that it is to go on with.
+    facts: its facts now.
+    say: is told of other versions of libraries.
+
+  Raises:
+    UserError: shows what differs.
+  """
+  changes = [
+    line
+    for line in difflib.unified_diff(
+      _comparable(old_config), _comparable(config), n=0, lineterm=''
+    )
+    if not line.startswith(('---', '+++', '@@'))
+  ]
+  if changes:
+    raise errors.UserError(
+      f'the run in {folder} was made with another configuration (- was, + '
+      'is):\n  ' + '\n  '.join(changes) + '\nGo on with the old one: '
+      f'--gin_files {shlex.quote(f"{folder}/config.gin")} (if that was edited '
+      'since, undo it first). Or train into another --base_dir.'
+    )
+  if before['seeds'] != facts['seeds']:
+    raise errors.UserError(
+      f'the run in {folder} has seeds {before["seeds"]}, not {facts["seeds"]}. '
+      'Give the same --seed and --num_seeds, or another --base_dir.'
+    )
+  changed = [
+    f'{name} {before["versions"].get(name)} -> {version}'
+    for name, version in facts['versions'].items()
+    if before['versions'].get(name) != version
+  ]
+  if changed:
+    say(
+      f'Warning: since this run began, {", ".join(changed)} changed. It goes '
+      'on, but need not equal a run that was never stopped, bit for bit.'
+    )
+
+
+def are_same(one: str, other: str) -> bool:
+  """Whether two configurations have the same settings, line by line."""
+  return _comparable(one) == _comparable(other)
+
+
+def edited(file: pathlib.Path, config: str) -> str:
+  """Returns how a config.gin differs from what was trained with, or ''.
+
+  Of older versions' runs, and of a file alone, nobody knows.
+
+  Args:
+    file: where it lies; `run.json` beside it knows its digest.
+    config: what it says.
+  """
+  run = file.with_name('run.json')
+  known = safe_files.read_noted(run, _MEGABYTES, 'record')
+  if known in (None, digest(config)):
+    return ''
+  return f'{file} has other settings than the run was trained with'
+
+
+def digest(config: str) -> str:
+  """Returns a checksum of the settings that decide a run's results.
+
+  Without the imports: a module may move.
+  """
+  lines = [x for x in _comparable(config) if not _IMPORT.match(x)]
+  return hashlib.sha256('\n'.join(lines).encode()).hexdigest()
+
+
+def _comparable(config):
+  """Returns the lines of a configuration that decide a run's results."""
+  text = '\n'.join(config.splitlines())  # whatever ends them
+  lines = _MAY_CHANGE.sub('', text).splitlines()
+  return [line for line in lines if line and not line.startswith('#')]

@@ -1,0 +1,400 @@
+"""One training: prepare or restore, iterate, checkpoint, evaluate, log.
+
+A checkpoint comes before the evaluation, whose episodes might not end. So it
+holds the iteration's `statistics` so far, the `facts` of the run, and what
+collectors have `written` of the iterations before. A run that goes on from it
+evaluates and reports that iteration first, unless `run.json` says that this was
+done.
+"""
+
+import contextlib
+import shlex
+import time
+
+import jax
+import numpy as np
+
+from dopamine_jax import config
+from dopamine_jax import errors
+from dopamine_jax.checkpoints import checkpoints as checkpoints_lib
+from dopamine_jax.engines import engine as engine_lib
+from dopamine_jax.engines import evaluation
+from dopamine_jax.engines import streams
+from dopamine_jax.environments import base
+from dopamine_jax.metrics import base as metrics_base
+from dopamine_jax.metrics import health
+from dopamine_jax.metrics import profiling
+from dopamine_jax.system import processes
+from dopamine_jax.system import provenance
+from dopamine_jax.training import folder_lock
+from dopamine_jax.training import identity
+from dopamine_jax.training import reports
+from dopamine_jax.training import run_folder
+from dopamine_jax.trust import strangers
+
+
+class Stopped(errors.UserError):
+  """The user asked to stop; the run can go on later."""
+
+  def __init__(self, message: str, status: int = 1):
+    super().__init__(message)
+    self.status = status
+
+
+class Training:
+  """One call of `Runner.train`.
+
+  Attributes:
+    runner: the settings.
+    folder: the run's.
+    seeds: S of them.
+    closers: closes environments and collectors, an `ExitStack`.
+    engine: what takes the steps.
+    iteration: the last one that was begun; counted from 1.
+  """
+
+  def __init__(self, runner, folder, seeds, say, closers, title=''):
+    self.runner = runner
+    self.config = config.write(runner, title)
+    self.title = title
+    self.folder = folder
+    self.seeds = seeds
+    self.say = say
+    self.checkpoints = checkpoints_lib.Checkpoints(
+      folder, runner.max_to_keep, say
+    )
+    self.iteration = 0
+    self.newest_checkpoint = None  # that this process restored or saved
+    self.closers = closers
+    environments = runner.environment.make(len(seeds) * runner.num_envs)
+    self.closers.callback(environments.close)
+    self.engine = runner.make_engine(
+      environments, seeds, check_finite=runner.check_finite
+    )
+    self.reports = reports.Reports(
+      runner.make_collectors(), self.engine, self.closers
+    )
+    self.monitor = self.profiler = self.evaluator = None
+    if runner.evaluation_episodes:
+      self.evaluator = evaluation.Evaluator(
+        self.engine.loop.agent,
+        runner.environment,
+        len(seeds),
+        runner.evaluation_episodes,
+      )
+      self.closers.callback(self.evaluator.environments.close)
+    self.videos = None
+    if runner.videos and processes.is_writer():
+      # Now, since it brings libraries for drawing that few runs need.
+      from dopamine_jax.films import videos
+
+      self.videos = videos.Videos(self.engine, runner.environment, say)
+      self.closers.callback(self.videos.close)
+    self.place = None  # of the folder
+    # Of a checkpoint's iteration that collectors don't have all of.
+    self.unreported = None
+    self.written = {}  # by the collectors, of what was reported
+
+  def prepare(self, resume: bool, with_replay: bool = True):
+    """Makes the first state, or restores the newest good checkpoint."""
+    self.resume, self.with_replay = resume, with_replay
+    self.engine.reset(
+      self._env_seeds(streams.Stream.TRAIN, 0, self.runner.num_envs)
+    )
+    template = self.engine.abstract_state()
+    self.engine.layout.check(self.engine.loop.replay, template)
+    if self.runner.health:
+      self.monitor = health.Monitor(self.runner.health, self.engine)
+    if self.runner.histograms:
+      self.reports.add_histograms()
+    self._warn_of_no_update()
+    self.facts = {
+      'seeds': list(self.seeds),
+      'versions': provenance.versions() | self.engine.layout.versions(),
+      'title': self.title,
+      'record': identity.digest(self.config),
+    }
+    iterations, before = run_folder.look(
+      *(self.folder, self.checkpoints, self.config, self.facts),
+      *(resume, self.say, self._written_today),
+    )
+    if iterations:
+      self._restore(iterations[-1], template, with_replay)
+      self._find_unreported(before.get('progress', {}))
+    else:
+      self.engine.init()
+    self.place = folder_lock.Place(self.folder)
+    self.closers.callback(self.place.close)
+    run_folder.claim(self.folder, self.config, self.facts, before, self.say)
+    self._note(
+      'resumed' if iterations else 'started',
+      command=provenance.command(),
+      machine=provenance.machine(),
+      commits=provenance.commits(),
+      versions=self.facts['versions'],
+      damaged=[i for i in iterations if i > self.iteration],
+      with_replay=with_replay,
+    )
+
+  def _written_today(self):
+    """Returns the record of the run in the folder as this version writes it.
+
+    Raises:
+      UserError: if it can't be built from what lies there.
+    """
+    admitted = strangers.admit(self.folder, (), self.say)
+    before = config.load([admitted.file], text=admitted.text)
+    return config.write(before.build(type(self.runner)))
+
+  def _warn_of_no_update(self):
+    steps = self.runner.num_iterations * self.runner.training_steps
+    loop = self.engine.loop
+    first = max(loop.replay.min_history, loop.agent.update_period)
+    if first > steps:
+      self.say(
+        f'Warning: nothing is learnt in this run. Its {steps:,} agent steps '
+        f'end before the first update, which is due after {first:,} (the '
+        "larger of the replay's min_history and the agent's update_period)."
+      )
+
+  def _note(self, event, **details):
+    self.place.require_same()
+    run_folder.add_event(
+      self.folder, event, iteration=self.iteration, **details
+    )
+
+  def _restore(self, newest, template, with_replay):
+    found = self.checkpoints.restore_newest(template, with_replay)
+    if found is None:
+      raise errors.UserError(
+        f'no checkpoint in {self.checkpoints.folder} can be read. Nothing was '
+        'changed. Train into another --base_dir, or move this folder away.'
+      )
+    iteration, state = found
+    steps = iteration * self.runner.training_steps
+    manifest = self.checkpoints.manifest(iteration)
+    began = (manifest.get('run') or {}).get('replay_began', 0)
+    if not with_replay or not manifest['rings']:
+      began = steps
+      why = 'checkpoint_replay = False' if with_replay else '--without-replay'
+      self.say(
+        f'The run goes on without its replay ({why}): that is filled anew '
+        'before learning goes on. It no longer equals one never stopped.'
+      )
+    if iteration == newest:
+      # A run that was killed after a save may have left old ones behind.
+      self.checkpoints.collect_garbage()
+    self.engine.restore(state, steps, began)
+    self.iteration = self.newest_checkpoint = iteration
+    self.engine.reset(
+      self._env_seeds(streams.Stream.TRAIN, iteration, self.runner.num_envs)
+    )
+    if iteration < self.runner.num_iterations:
+      self.say(f'Going on after iteration {iteration} in {self.folder}.')
+
+  def _find_unreported(self, progress):
+    """Looks for what a run that was stopped after its save has left to do."""
+    saved = self.checkpoints.manifest(self.iteration).get('run')
+    if progress.get('reported') == self.iteration:
+      self.written = progress.get('written', {})
+    elif saved:  # Older versions reported before they saved.
+      try:
+        self.written = dict(saved['written'])
+        self.unreported = {
+          name: np.array(values, float).reshape(len(self.seeds))
+          for name, values in saved['statistics'].items()
+        }
+      except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise errors.UserError(
+          f'the checkpoint of iteration {self.iteration} has no statistics '
+          f'that can be read: {error!r}. Bring back the one that was saved, or '
+          'train into another --base_dir.'
+        ) from error
+
+  def open_collectors(self, quiet: bool):
+    """Tells the collectors of the run."""
+    iteration = self.iteration - (self.unreported is not None)
+    if iteration:
+      # Before the collectors take back what goes beyond: `altered` reads this.
+      run_folder.set_progress(
+        self.folder, reported=iteration, written=self.written
+      )
+    self.reports.open(
+      metrics_base.Run(
+        base_dir=self.folder,
+        seeds=self.seeds,
+        iteration=iteration,
+        agent_steps=iteration * self.runner.training_steps,
+        total_agent_steps=(
+          self.runner.num_iterations * self.runner.training_steps
+        ),
+        config=self.config,
+        quiet=quiet,
+      ),
+      self.written,
+    )
+
+  def profile(self, num_steps: int):
+    """Traces that many agent steps, once learning is under way."""
+    if processes.is_writer():
+      folder = self.folder / 'tensorboard'
+      self.profiler = profiling.Profiler(
+        self.engine, num_steps, folder, self.say
+      )
+      self.closers.callback(self.profiler.close)
+
+  def run(self, stop) -> dict[str, np.ndarray]:
+    """Runs the iterations that are left; returns the last one's statistics."""
+    self.stop, statistics = stop, {}
+    try:
+      if self.unreported is not None:
+        statistics = self._report(self.unreported)
+      while self.iteration < self.runner.num_iterations:
+        self.iteration += 1
+        statistics = self._iterate()
+      processes.wait_for_all('the last checkpoint is written')
+      self._note('finished')
+    except BaseException as error:
+      # Else whoever read what is printed has left.
+      why = str(error) if isinstance(error, Exception) else repr(error)
+      # A full disk and a folder that is gone say it once.
+      with contextlib.suppress(errors.UserError):
+        self._note('stopped', agent_step=self.engine.steps, why=why)
+      raise
+    return statistics
+
+  def _on_step(self):
+    if self.stop.is_set:
+      raise Stopped(self._how_to_go_on(self.stop.name), self.stop.status)
+    self.reports.progress()
+
+  def _on_training_step(self):
+    self._on_step()
+    if self.profiler:
+      self.profiler.on_step()
+
+  def _iterate(self):
+    runner, iteration = self.runner, self.iteration
+    is_checkpoint = self._is_last() or iteration % runner.checkpoint_period == 0
+    started = time.perf_counter()
+    cut_with = None
+    if is_checkpoint:
+      cut_with = self._env_seeds(
+        streams.Stream.TRAIN, iteration, runner.num_envs
+      )
+    metrics = self.engine.run(
+      runner.training_steps, cut_with=cut_with, on_step=self._on_training_step
+    )
+    jax.block_until_ready(self.engine.state)
+    seconds = time.perf_counter() - started
+    if self.profiler:
+      self.profiler.end()
+    rate = len(self.seeds) * runner.training_steps / seconds
+    statistics = reports.of_training(self.engine, metrics, rate)
+    if self.monitor:
+      statistics |= self.monitor.measure()
+    if is_checkpoint:
+      self._save(statistics)
+    return self._report(statistics)
+
+  def _is_last(self):
+    return self.iteration == self.runner.num_iterations
+
+  def _report(self, statistics):
+    """Evaluates, if that is due, and hands on the iteration's statistics."""
+    if self.evaluator and (
+      self._is_last() or self.iteration % self.runner.evaluation_period == 0
+    ):
+      statistics |= self._evaluate()
+      if self.videos:
+        env_seeds = self._env_seeds(streams.Stream.FILM, self.iteration, 1)
+        self.reports.write_video(
+          self.videos.film(self.iteration, env_seeds[:1], self._on_step)
+        )
+    self.place.require_same()
+    self.reports.write(self.iteration, statistics)
+    if self.iteration == self.newest_checkpoint:
+      run_folder.set_progress(
+        self.folder,
+        reported=self.iteration,
+        written=self.reports.written(),
+      )
+    return statistics
+
+  def _save(self, statistics):
+    self.place.require_same()
+    action = processes.fetch(self.engine.state.experience.action)
+    base.check_actions(self.engine.environments.action_space, action)
+    try:
+      self.checkpoints.save(
+        self.iteration,
+        self.engine.state,
+        previous=self.newest_checkpoint,
+        with_replay=self.runner.checkpoint_replay,
+        run={
+          'facts': self.facts,
+          'statistics': {
+            name: [float(value) for value in values]
+            for name, values in statistics.items()
+          },
+          'written': self.reports.written(),
+          'replay_began': self.engine.replay_began,
+        },
+      )
+    except errors.UserError:
+      self.place.require_same()  # which says better what happened
+      raise
+    self.newest_checkpoint = self.iteration
+    run_folder.set_progress(self.folder, checkpoint=self.iteration)
+
+  def _evaluate(self):
+    started = time.perf_counter()
+    state = self.engine.state
+    patience = evaluation.Patience(
+      f'The evaluation of iteration {self.iteration}',
+      self.runner.environment,
+      self.say,
+    )
+
+    def on_step(moment):
+      self._on_step()
+      patience(moment)
+
+    result = self.evaluator.run(
+      processes.local(state.agent),
+      self._evaluation_keys(processes.local(state.experience.keys.evaluate)),
+      self._env_seeds(
+        streams.Stream.EVALUATE, self.iteration, self.evaluator.num_envs
+      ),
+      self.engine.steps,
+      on_step,
+      self._on_step,
+    )
+    rate = result.lengths.sum() / (time.perf_counter() - started)
+    statistics = reports.summarize('Eval', result.returns, result.lengths)
+    statistics['Eval/AverageStepsPerSecond'] = np.full(len(self.seeds), rate)
+    return statistics
+
+  def _evaluation_keys(self, keys):
+    fold = engine_lib.over_seeds(
+      lambda key: jax.random.fold_in(key, self.iteration), len(self.seeds)
+    )
+    return fold(keys)
+
+  def _how_to_go_on(self, signal_name):
+    newest = self.newest_checkpoint
+    where = f'after iteration {newest}' if newest else 'from the start'
+    promise = ''
+    if self.with_replay and (self.runner.checkpoint_replay or not newest):
+      promise = ', and ends as if it had never been stopped'
+    flags = [] if self.resume else ['--no-resume']
+    flags += [] if self.with_replay else ['--without-replay']
+    without = f' and without {" and ".join(flags)}' if flags else ''
+    return (
+      f'Stopped by {signal_name} at agent step {self.engine.steps}, in '
+      f'iteration {self.iteration}. The same command with --base_dir '
+      f'{shlex.quote(str(self.folder))}{without} goes on {where}{promise}.'
+    )
+
+  def _env_seeds(self, stream, iteration, num_envs):
+    return streams.env_seeds(self.seeds, stream, iteration, num_envs)
