@@ -47,6 +47,8 @@ EXTRAS_REQUIRE = {
   # Exactly this one: beside newer packages than it allows, pip would take 0.0.9
   # without a word, whose steps are others. It imports six and doesn't say so.
   'gymnax': ['gymnax==1.0.1', 'six>=1.16'],
+  # An agent as safetensors, and as a program that JAX alone can run.
+  'export': ['flatbuffers>=24.3', 'safetensors>=0.6'],
   'docs': DOCS_REQUIRE,
   # TensorBoard's page of profiles; 300 MB, of which none is TensorFlow.
   'profile': ['xprof>=2.24'],

@@ -16,6 +16,7 @@ import rlax
 
 from dopamine_jax import values
 from dopamine_jax.agents import dqn
+from dopamine_jax.learning import action_values
 from dopamine_jax.learning import optimization
 
 
@@ -55,18 +56,22 @@ class C51(dqn.DQN):
     return mean(self.atoms, self.logits(params, observation, key))
 
   def distribution(self, params, observation, key):
-    """See base class."""
+    """Returns the atoms and their probabilities, for films."""
     probabilities = jax.nn.softmax(self.logits(params, observation, key))
     return jnp.broadcast_to(self.atoms, probabilities.shape), probabilities
 
-  def losses(self, params, target_params, batch, key) -> jax.Array:
-    """Returns the cross-entropies [B] of Algorithm 1; see base class."""
+  def losses(self, params, target_params, batch, key):
+    """Returns the cross-entropies [B] of Algorithm 1, and metrics.
+
+    See `DQN.losses`.
+    """
     logits = self.logits(params, batch.observation, key)
     target_key = jax.random.fold_in(key, 1)
     next_logits = self.logits(target_params, batch.next_observation, target_key)
-    return self.categorical_losses(
+    losses = self.categorical_losses(
       logits, batch, next_logits, mean(self.atoms, next_logits)
     )
+    return losses, action_values.metrics(mean(self.atoms, logits))
 
   def categorical_losses(self, logits, batch, next_logits, q_select):
     """Returns `categorical_loss` [B]; `q_select` [B, A] chooses the action."""

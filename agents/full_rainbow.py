@@ -25,9 +25,9 @@ import optax
 import rlax
 
 from dopamine_jax import networks
-from dopamine_jax import settings
 from dopamine_jax import values
 from dopamine_jax.agents import c51
+from dopamine_jax.learning import action_values
 from dopamine_jax.learning import optimization
 from dopamine_jax.networks import heads
 from dopamine_jax.networks import initializers
@@ -86,8 +86,8 @@ class FullRainbow(c51.C51):
   """C51 with double Q-learning, dueling and noisy networks, n = 3, priorities.
 
   Attributes:
-    network: makes the Flax module from `num_outputs`, `num_atoms`, `noisy` and
-      `dueling`, as `RainbowNetwork` does.
+    network: a Flax module that has `num_outputs`, `num_atoms`, `noisy` and
+      `dueling`, such as `RainbowNetwork` with another torso.
     noisy: whether noise of the weights explores, instead of `epsilon`, which
       then is 0; `evaluation_epsilon` holds for both.
     dueling: whether values and advantages have streams of their own.
@@ -119,8 +119,8 @@ class FullRainbow(c51.C51):
       return super().distribution(params, observation, key)
     return None
 
-  def losses(self, params, target_params, batch, key) -> jax.Array:
-    """See base class. Each pass through a network has noise of its own."""
+  def losses(self, params, target_params, batch, key):
+    """Returns losses [B] and metrics; each pass has noise of its own."""
     target_key, select_key = (jax.random.fold_in(key, i) for i in (1, 2))
     read = self.logits if self.distributional else self.outputs
     learnt = read(params, batch.observation, key)
@@ -132,11 +132,12 @@ class FullRainbow(c51.C51):
     else:
       q_select = following
     if self.distributional:
-      return self.categorical_losses(learnt, batch, following, q_select)
+      losses = self.categorical_losses(learnt, batch, following, q_select)
+      return losses, action_values.metrics(c51.mean(self.atoms, learnt))
     td_error = jax.vmap(rlax.double_q_learning)(
       learnt, batch.action, batch.reward, batch.discount, following, q_select
     )
-    return self.td_losses(td_error)
+    return self.td_losses(td_error), action_values.metrics(learnt)
 
   def act(self, state, observation, step, key, *, explore):
     """See base class."""
@@ -163,23 +164,11 @@ class FullRainbow(c51.C51):
   @property
   def module(self):
     """The network, a Flax module."""
-    try:
-      return self.make_part(
-        'network',
-        num_outputs=self.num_outputs,
-        num_atoms=self._atoms_per_action,
-        noisy=self.noisy,
-        dueling=self.dueling,
-      )
-    except settings.SettingError as error:
-      if error.owner is not type(self):
-        raise
-      self.refuse(
-        'network',
-        'must take num_outputs, num_atoms, noisy and dueling. Use '
-        'full_rainbow.RainbowNetwork with another torso, as in '
-        '`full_rainbow.RainbowNetwork.torso = @impala.ImpalaTorso()`',
-      )
+    switches = {'noisy': self.noisy, 'dueling': self.dueling}
+    atoms = self._atoms_per_action
+    return self.make_part(
+      'network', num_outputs=self.num_outputs, num_atoms=atoms, **switches
+    )
 
   @property
   def _atoms_per_action(self):

@@ -20,8 +20,9 @@ import optax
 from dopamine_jax import networks
 from dopamine_jax import values
 from dopamine_jax.agents import dqn
-from dopamine_jax.agents import quantile
+from dopamine_jax.learning import action_values
 from dopamine_jax.learning import optimization
+from dopamine_jax.learning import quantiles as quantiles_lib  # also a method
 from dopamine_jax.networks import initializers
 from dopamine_jax.networks import layers
 from dopamine_jax.networks import modules
@@ -115,11 +116,6 @@ class IQN(dqn.DQN):
     num = self.num_quantile_samples
     return jnp.mean(self.quantiles(params, observation, key, num)[1], axis=1)
 
-  def batch_q_values(self, params, observation, key) -> jax.Array:
-    """Returns means over the N samples that `losses` draws [B, A]."""
-    num = self.num_tau_samples
-    return jnp.mean(self.quantiles(params, observation, key, num)[1], axis=1)
-
   def distribution(self, params, observation, key):
     """Returns N evenly spaced quantiles, drawn by nothing; see base class."""
     num = self.num_tau_samples
@@ -130,8 +126,8 @@ class IQN(dqn.DQN):
     returns = jnp.sort(quantiles, axis=-1)
     return returns, jnp.full_like(returns, 1 / num)
 
-  def losses(self, params, target_params, batch, key) -> jax.Array:
-    """Returns the losses [B] of Algorithm 1; see base class.
+  def losses(self, params, target_params, batch, key):
+    """Returns the losses [B] of Algorithm 1 and metrics; see `DQN.losses`.
 
     Summed over the N quantiles that are learnt, averaged over the target's N'.
     """
@@ -141,7 +137,7 @@ class IQN(dqn.DQN):
     select, target = self.next_quantiles(
       params, target_params, batch.next_observation, key
     )
-    loss = jax.vmap(quantile.quantile_regression, (0, 0, 0, 0, 0, 0, 0, None))
+    loss = jax.vmap(quantiles_lib.regression, (0, 0, 0, 0, 0, 0, 0, None))
     losses = loss(
       quantiles,
       tau,
@@ -152,7 +148,8 @@ class IQN(dqn.DQN):
       target,
       self.kappa,
     )
-    return losses / (self.kappa or 1.0)  # L_kappa / kappa in this paper
+    losses /= self.kappa or 1.0  # L_kappa / kappa in this paper
+    return losses, action_values.metrics(jnp.mean(quantiles, axis=1))
 
   def next_quantiles(self, params, target_params, observation, key):
     """Returns what chooses the next action [B, K, A] and rates it [B, N', A].

@@ -13,6 +13,7 @@ import rlax
 
 from dopamine_jax.agents import dqn
 from dopamine_jax.agents import iqn
+from dopamine_jax.learning import action_values
 
 
 class MunchausenDQN(dqn.DQN):
@@ -34,7 +35,7 @@ class MunchausenDQN(dqn.DQN):
     check(self)
 
   def losses(self, params, target_params, batch, key):
-    """See base class."""
+    """Returns losses [B] and metrics; see `DQN.losses`."""
     q = self.q_values(params, batch.observation, key)
     next_key, now_key = (jax.random.fold_in(key, i) for i in (1, 2))
     q_next = self.q_values(target_params, batch.next_observation, next_key)
@@ -44,9 +45,10 @@ class MunchausenDQN(dqn.DQN):
       q_now, batch.action, self.tau, self.alpha, self.log_policy_min
     )
     target = batch.reward + bonus + batch.discount * value_next
-    return self.td_losses(
-      jax.lax.stop_gradient(target) - rlax.batched_index(q, batch.action)
+    td_error = jax.lax.stop_gradient(target) - rlax.batched_index(
+      q, batch.action
     )
+    return self.td_losses(td_error), action_values.metrics(q)
 
 
 class MunchausenIQN(iqn.IQN):
@@ -73,7 +75,7 @@ class MunchausenIQN(iqn.IQN):
       self.refuse('double', 'does not fit: no next action is chosen')
 
   def losses(self, params, target_params, batch, key):
-    """See base class."""
+    """Returns losses [B] and metrics; see `IQN.losses`."""
     q_now = self.q_values(
       target_params, batch.observation, jax.random.fold_in(key, 2)
     )

@@ -3,8 +3,8 @@
 Gallici et al. (2024), Simplifying Deep Temporal Difference Learning.
 https://arxiv.org/abs/2407.04811
 
-The network is to normalize its layers, which keeps the learning stable:
-`networks.normalized_relu` as its activation.
+The network normalizes its layers, which keeps the learning stable: a network
+that you choose is to have `networks.normalized_relu` as its activation.
 
 Differs from the paper:
 1. A truncated episode goes on in the value of its last observation; the
@@ -20,6 +20,7 @@ import rlax
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import networks
 from dopamine_jax import values
+from dopamine_jax.learning import action_values
 from dopamine_jax.learning import exploration
 from dopamine_jax.learning import on_policy
 from dopamine_jax.learning import optimization
@@ -40,7 +41,7 @@ class PQN(on_policy.OnPolicy):
   """Parallelized Q-network: Q(lambda) from each rollout.
 
   Attributes:
-    network: see base class.
+    network: see base class; None: `networks.fitting`, with normalized layers.
     optimizer: see base class.
     update_period: see base class.
     num_epochs: see base class.
@@ -51,7 +52,7 @@ class PQN(on_policy.OnPolicy):
     evaluation_epsilon: the same when not training.
   """
 
-  network: modules.Maker = networks.NatureCNN
+  network: modules.Maker | None = None
   optimizer: optimization.Optimizer = values.call(
     optimization.clipped, values.call(optax.radam, 2.5e-4), max_norm=10.0
   )
@@ -113,7 +114,7 @@ class PQN(on_policy.OnPolicy):
     q = self.q_values(params, batch.observation)
     chosen = rlax.batched_index(q, batch.action)
     loss = jnp.mean(jnp.square(chosen - batch.target)) / 2
-    return loss, {'QMean': jnp.mean(q), 'QMax': jnp.max(q)}
+    return loss, action_values.metrics(q)
 
   def greedy(self) -> 'PQN':
     """See base class."""
@@ -122,3 +123,12 @@ class PQN(on_policy.OnPolicy):
   def schedules(self, step: int) -> dict[str, float]:
     """See base class."""
     return {'Epsilon': float(values.at(self.epsilon, step))}
+
+  @property
+  def module(self):
+    """The network, a Flax module."""
+    if self.network is not None:
+      return super().module
+    return networks.fitting(self.observation_space)(
+      num_outputs=int(self.action_space.n), activation=networks.normalized_relu
+    )

@@ -19,6 +19,7 @@ import optax
 
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import values
+from dopamine_jax.learning import action_values
 from dopamine_jax.learning import actor_critic
 from dopamine_jax.learning import distributions
 from dopamine_jax.learning import off_policy
@@ -35,11 +36,9 @@ class SAC(off_policy.OffPolicy):
   Attributes:
     actor: makes the policy's Flax module from `action_shape`.
     critics: makes that of the values; see `actor_critic`.
-    replay: see base class.
     actor_optimizer: an optax transformation; its schedules count updates.
     critic_optimizer: the same.
     temperature_optimizer: the same, of its logarithm; None leaves it.
-    update_period: see base class.
     tau: how far the target critics move to the critics at each update.
     temperature: what entropy is worth at first, the paper's alpha.
     log_temperature_loss: whether its loss is linear in its logarithm instead.
@@ -105,8 +104,8 @@ class SAC(off_policy.OffPolicy):
     """See base class."""
     policy = self.policy(state.params['actor'], observation)
     q = self.q_values(state.params['critics'], observation, policy.mode())
-    value, interval = jnp.min(q, axis=0), policy.interval()
-    return agent_lib.Outlook(value, mean=policy.mode(), interval=interval)
+    mean, interval = policy.mode(), policy.interval()
+    return agent_lib.Outlook(jnp.min(q, axis=0), mean=mean, interval=interval)
 
   def targets(self, params, target_params, batch, key) -> jax.Array:
     """Returns what the critics are to say [B] (eq. 3 and 5)."""
@@ -137,7 +136,7 @@ class SAC(off_policy.OffPolicy):
       surplus = -log_prob - self.target_entropy * np.prod(action.shape[1:])
       factor = log_temperature if self.log_temperature_loss else temperature
       losses['TemperatureLoss'] = factor * jax.lax.stop_gradient(surplus)
-    metrics = {'QMean': jnp.mean(q), 'QMax': jnp.max(q)}
+    metrics = action_values.metrics(q)
     metrics |= {'Entropy': -jnp.mean(log_prob), 'Temperature': temperature}
     return losses, td_error, metrics
 
@@ -176,6 +175,5 @@ class SAC(off_policy.OffPolicy):
   @property
   def modules(self):
     """The networks of policy and values, Flax modules."""
-    shape = self.action_space.shape
-    actor = self.make_part('actor', action_shape=shape)
+    actor = self.make_part('actor', action_shape=self.action_space.shape)
     return actor, self.make_part('critics')

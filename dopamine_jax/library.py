@@ -40,7 +40,7 @@ class Run:
 
   folder: pathlib.Path
   seeds: tuple[int, ...]
-  statistics: dict[str, np.ndarray]
+  statistics: dict[str, np.ndarray] = dataclasses.field(repr=False)
 
   def load(self, seed: int | None = None) -> player.Player:
     """Returns the agent of one seed, ready to act; see `load`."""

@@ -72,7 +72,8 @@ class Checked:
     """Returns a part that also has what is given."""
     fields = values.fields(part)
     if lacking := [each for each in given if each not in fields]:
-      self.refuse(name, f'does not fit: it has no {" and ".join(lacking)}')
+      lacking = ' and '.join(lacking)
+      self.refuse(name, f'does not fit: it has no {lacking}{self._like(name)}')
     for each in given:
       if getattr(part, each) != fields[each].default:
         self._refuse_given(type(part), each, getattr(part, each))
@@ -88,7 +89,10 @@ class Checked:
           if maker.keywords[each] != parameters[each].default:
             self._refuse_given(maker.func, each, maker.keywords[each])
     except TypeError:
-      self.refuse(name, f'does not fit: it does not take {" and ".join(given)}')
+      taken = ' and '.join(given)
+      self.refuse(
+        name, f'does not fit: it does not take {taken}{self._like(name)}'
+      )
     except ValueError:
       pass  # What has no signature may take anything.
     try:
@@ -100,6 +104,12 @@ class Checked:
         f'{full_name(type(self))}.{name} fails when it is made: '
         f'{errors.told(error)}.'
       ) from error
+
+  def _like(self, name):
+    """Returns ', as the default does', if the default is a class."""
+    default = type(self).__dataclass_fields__[name].default
+    is_class = inspect.isclass(default) and default is not dataclasses.MISSING
+    return f', as {full_name(default)} does' if is_class else ''
 
   def _refuse_given(self, owner, name, value):
     giver = full_name(type(self))

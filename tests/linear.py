@@ -92,7 +92,7 @@ def losses(agent, kernel, target_kernel, batch, key=0):
   return np.asarray(
     jax.jit(agent.losses)(
       params_of(kernel), params_of(target_kernel), batch, jax.random.key(key)
-    )
+    )[0]
   )
 
 

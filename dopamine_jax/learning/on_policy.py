@@ -51,7 +51,7 @@ class OnPolicy(agent_lib.Agent):
     normalize_rewards: by the running variance of discounted returns.
   """
 
-  network: modules.Maker
+  network: modules.Maker | None
   optimizer: optimization.Optimizer
   update_period: int
   num_epochs: int

@@ -178,6 +178,31 @@ def require_floats(
   return given
 
 
+def require_losses(
+  agent: Any, answer: Any, example: jax.Array
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+  """Returns the losses and metrics that a method `losses` gave.
+
+  Args:
+    agent: whose method it is.
+    answer: what it gave.
+    example: has the shape of the losses, [B].
+
+  Raises:
+    UserError: if they are not losses [B] and scalars by name.
+  """
+  if not isinstance(answer, tuple) or len(answer) != 2:
+    raise errors.UserError(
+      f'{type(agent).__name__}.losses() must return losses {example.shape} and '
+      f'a dict of metrics, and it gave {_kind(answer)}. Mend the agent: '
+      '`return losses, {}`.'
+    )
+  losses, metrics = answer
+  require_floats(agent, 'losses()[0]', losses, example.shape)
+  name = f'{type(agent).__name__}.losses'
+  return losses, require_scalars(name, metrics)
+
+
 def require_state(agent: Any, state: Any) -> Any:
   """Returns a state, once it is made of arrays; may be traced.
 

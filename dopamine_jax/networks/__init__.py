@@ -5,11 +5,13 @@ checks fields; `heads` has noisy layers and dueling, `impala` a residual torso.
 `layers` and `convolution` are forms that are fast on CPUs.
 """
 
+from dopamine_jax.networks import fourier
 from dopamine_jax.networks import standard
+from dopamine_jax.networks.fourier import FourierBasis
+from dopamine_jax.networks.fourier import fourier_features
 from dopamine_jax.networks.standard import MLP
 from dopamine_jax.networks.standard import Activation
 from dopamine_jax.networks.standard import ActorCritic
-from dopamine_jax.networks.standard import FourierBasis
 from dopamine_jax.networks.standard import Initializer
 from dopamine_jax.networks.standard import MinAtarCNN
 from dopamine_jax.networks.standard import MinAtarTorso
@@ -17,7 +19,7 @@ from dopamine_jax.networks.standard import MLPTorso
 from dopamine_jax.networks.standard import NatureCNN
 from dopamine_jax.networks.standard import NatureTorso
 from dopamine_jax.networks.standard import as_images
-from dopamine_jax.networks.standard import fourier_features
+from dopamine_jax.networks.standard import fitting
 from dopamine_jax.networks.standard import hidden_layers
 from dopamine_jax.networks.standard import normalized_relu
 from dopamine_jax.networks.standard import output_layer
@@ -34,6 +36,7 @@ __all__ = [
   'NatureCNN',
   'NatureTorso',
   'as_images',
+  'fitting',
   'fourier_features',
   'hidden_layers',
   'normalized_relu',
@@ -41,5 +44,8 @@ __all__ = [
 ]
 # The name that gin files and messages have.
 for _name in __all__:
-  if getattr(vars()[_name], '__module__', '') == standard.__name__:
+  if getattr(vars()[_name], '__module__', '') in (
+    fourier.__name__,
+    standard.__name__,
+  ):
     vars()[_name].__module__ = __name__

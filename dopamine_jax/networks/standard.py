@@ -12,10 +12,10 @@ program is changed by it.
 
 from collections.abc import Callable, Sequence
 import functools
-import itertools
 from typing import Literal
 
 from flax import linen as nn
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -216,9 +216,9 @@ class MLPTorso(modules.Module):
     Raises:
       UserError: if `low` and `high` don't fit each other or the observation.
     """
-    x = _flatten(observation)
+    x = flatten(observation)
     if self.low is not None or self.high is not None:
-      x = 2.0 * _to_unit_interval(x, self.low, self.high, 'networks.MLP') - 1.0
+      x = 2.0 * to_unit_interval(x, self.low, self.high, 'networks.MLP') - 1.0
     return hidden_layers(self, x, self.activation)
 
 
@@ -297,66 +297,21 @@ class ActorCritic(modules.Module):
     return outputs, value[:, 0]
 
 
-class FourierBasis(modules.Module):
-  """Linear in the Fourier basis: Konidaris, Osentoski & Thomas (2011).
+def fitting(space: gymnasium.Space) -> type[modules.Module]:
+  """Returns the network that is taken where an agent names none.
 
-  Value Function Approximation in Reinforcement Learning using the Fourier
-  Basis. https://doi.org/10.1609/aaai.v25i1.7903
-
-  With an observation x of d numbers, scaled to [0, 1], the features are
-  cos(pi c.x) for each c in {0, ..., order}^d: (order + 1)^d of them. The layer
-  on top has no bias, for the feature of c = 0 is constant. Dopamine leaves that
-  feature out, and so can't represent a constant.
-
-  Attributes:
-    num_outputs: size of the linear layer.
-    order: the highest frequency in each dimension.
-    low: the lower bound of each of the observation's numbers; what lies outside
-      is mirrored back in by the cosines.
-    high: the upper bounds.
-    kernel_init: initializer of the kernel.
-  """
-
-  num_outputs: int | None = None
-  order: int = 3
-  low: Bounds = None
-  high: Bounds = None
-  kernel_init: Initializer = initializers.XAVIER_UNIFORM
-
-  @nn.compact
-  def __call__(self, observation: jax.Array) -> jax.Array:
-    """Returns the outputs [B, num_outputs] for [B, *observation_shape].
-
-    Raises:
-      UserError: if `low` and `high` are missing, or don't fit each other or
-        the observation.
-    """
-    x = _flatten(observation)
-    x = _to_unit_interval(x, self.low, self.high, 'networks.FourierBasis')
-    if (self.order + 1) ** x.shape[-1] > 1_000_000:
-      self.refuse('order', f'makes too many features of {x.shape[-1]} numbers')
-    features = fourier_features(x, self.order)
-    self.sow('intermediates', 'features', features)
-    return layers.Dense(
-      self.num_outputs, use_bias=False, kernel_init=self.kernel_init
-    )(features)
-
-
-def fourier_features(x: jax.Array, order: int) -> jax.Array:
-  """Returns cos(pi c.x) for each c in {0, ..., order}^d, the last fastest.
+  `NatureCNN` for frames of bytes, `MinAtarCNN` for other images, `MLP` for
+  anything else.
 
   Args:
-    x: [B, d] in [0, 1].
-    order: the highest frequency in each dimension.
-
-  Returns:
-    [B, (order + 1)**d].
+    space: of the agent's observations.
   """
-  frequencies = itertools.product(range(order + 1), repeat=x.shape[-1])
-  return jnp.cos(np.pi * (x @ np.array(list(frequencies), np.float32).T))
+  if len(space.shape) not in (2, 3):
+    return MLP
+  return NatureCNN if space.dtype == np.uint8 else MinAtarCNN
 
 
-def _flatten(observation):
+def flatten(observation):
   """Returns [B, size of an observation] float32."""
   return observation.reshape(observation.shape[0], -1).astype(jnp.float32)
 
@@ -374,7 +329,7 @@ def as_images(observation):
   return observation
 
 
-def _to_unit_interval(x, low, high, name):
+def to_unit_interval(x, low, high, name):
   """Maps [low, high] to [0, 1] in each dimension of x [B, d]."""
   for field, bounds in (('low', low), ('high', high)):
     if bounds is None:

@@ -126,10 +126,11 @@ class Player:
       UserError: if the folder has such files already, or an extra is missing.
     """
     try:
+      import flatbuffers  # noqa: F401  which jax.export needs
       from safetensors import numpy as safetensors
     except ImportError as error:
       raise errors.UserError(
-        "safetensors is not installed: pip install 'dopamine-jax[export]'"
+        f"{error.name} is not installed: pip install 'dopamine-jax[export]'"
       ) from error
     folder = pathlib.Path(folder)
     for name in (_POLICY, _PARAMETERS, 'card.json'):
@@ -139,19 +140,15 @@ class Player:
         )
     folder.mkdir(parents=True, exist_ok=True)
     params = getattr(self.state, 'params', self.state)
-    arrays = {
-      '/'.join(
-        str(getattr(k, 'key', getattr(k, 'name', k))) for k in path
-      ): leaf
-      for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-    }
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    arrays = {_name(path): leaf for path, leaf in leaves}
+    exported = self._exported()
+    card = self._card(arrays, exported)
     safetensors.save_file(
       {name: np.array(leaf) for name, leaf in arrays.items()},
       folder / _PARAMETERS,
     )
-    exported = self._exported()
     (folder / _POLICY).write_bytes(exported.serialize())
-    card = self._card(arrays, exported)
     (folder / 'card.json').write_text(json.dumps(card, indent=1) + '\n')
     return folder
 
@@ -235,3 +232,8 @@ class Player:
   def _outlook(self, state, observation, count):
     key = evaluation.step_key(self._key, count)
     return self.agent.outlook(state, observation, key)
+
+
+def _name(path):
+  """Returns a leaf's path in a pytree, as 'Dense_0/kernel'."""
+  return '/'.join(str(getattr(k, 'key', getattr(k, 'name', k))) for k in path)

@@ -166,7 +166,7 @@ def test_with_the_rest_off_it_is(cls, on):
   batch = linear.random_problem(0, NUM_ACTIONS, 1)[2]
   other = jax.tree.map(lambda leaf: leaf + 0.1, states[0].params)
   losses = [
-    jax.jit(agent.losses)(states[0].params, other, batch, jax.random.key(1))
+    jax.jit(agent.losses)(states[0].params, other, batch, jax.random.key(1))[0]
     for agent in (ours, theirs)
   ]
   np.testing.assert_allclose(*losses, rtol=1e-6)
@@ -223,7 +223,7 @@ networks.MLPTorso.hidden = (6,)
   assert params['torso']['Dense_0']['kernel'].shape == (2, 6)
   batch = linear.random_problem(0, NUM_ACTIONS, 1)[2]
   key = jax.random.key(0)
-  losses = jax.eval_shape(agent.losses, params, params, batch, key)
+  losses, _ = jax.eval_shape(agent.losses, params, params, batch, key)
   assert losses.shape == (linear.BATCH_SIZE,)
 
 
@@ -259,11 +259,12 @@ def test_the_size_of_the_noise_is_learnt():
   agent = make()
   state = init(agent)
   batch = linear.random_problem(0, NUM_ACTIONS, 1)[2]
-  gradient = jax.jit(
-    jax.grad(
-      lambda p: agent.losses(p, state.params, batch, jax.random.key(1)).mean()
-    )
-  )(state.params)
+
+  def mean_loss(params):
+    losses, _ = agent.losses(params, state.params, batch, jax.random.key(1))
+    return losses.mean()
+
+  gradient = jax.jit(jax.grad(mean_loss))(state.params)
   for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
     if path[-1].key.endswith('sigma'):
       assert np.any(np.asarray(leaf) != 0), path

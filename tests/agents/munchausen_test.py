@@ -131,7 +131,7 @@ def test_no_gradient_flows_through_the_policy():
   batch = batch.replace(action=jnp.zeros_like(batch.action))
   params = linear.params_of(KERNEL)
   gradient = jax.grad(
-    lambda p: agent.losses(p, p, batch, jax.random.key(0)).sum()
+    lambda p: agent.losses(p, p, batch, jax.random.key(0))[0].sum()
   )(params)['kernel']
   assert np.all(np.asarray(gradient[:, 0]) != 0)
   np.testing.assert_array_equal(gradient[:, 1:], 0)

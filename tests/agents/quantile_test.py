@@ -8,6 +8,7 @@ import rlax
 
 from dopamine_jax import errors
 from dopamine_jax.agents import quantile
+from dopamine_jax.learning import quantiles
 from dopamine_jax.replay import prioritized
 from tests import linear
 
@@ -82,7 +83,7 @@ def test_the_loss_and_its_gradient_are_those_of_rlax(kappa):
     each = jax.value_and_grad(lambda *problem: loss(*problem, kappa))
     return jax.jit(jax.vmap(each))(*problems)
 
-  ours = both(quantile.quantile_regression)
+  ours = both(quantiles.regression)
   theirs = both(rlax.quantile_q_learning)
   for one, other in zip(ours, theirs, strict=True):
     np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)

@@ -172,7 +172,7 @@ class Learning(dqn.DQN):
   kind: str = ''
 
   def losses(self, params, target_params, batch, key):
-    losses = super().losses(params, target_params, batch, key)
+    losses, metrics = super().losses(params, target_params, batch, key)
     answers = {
       'three': losses[:3],
       'mean': jnp.mean(losses),
@@ -183,7 +183,9 @@ class Learning(dqn.DQN):
     }
     if self.kind == 'raises':
       raise RuntimeError('boom')
-    return answers.get(self.kind, losses)
+    if self.kind == 'alone':
+      return losses
+    return answers.get(self.kind, losses), metrics
 
   def update(self, state, sample, key):
     after, metrics, priorities = super().update(state, sample, key)
@@ -208,8 +210,9 @@ class Learning(dqn.DQN):
   [
     (
       'three',
-      r'losses\(\) must be floats of shape \(32,\), .* float32 \(3,\)',
+      r'losses\(\)\[0\] must be floats of shape \(32,\), .* float32 \(3,\)',
     ),
+    ('alone', r'must return losses \(32,\) and a dict .* `return losses, {}`'),
     ('mean', r'is float32 \(\)\. Mend the agent'),
     ('column', r'is float32 \(32, 1\)'),
     ('integers', r'is int32 \(32,\)'),
