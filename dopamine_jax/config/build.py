@@ -225,11 +225,12 @@ class Config:
       same = all(a is b for a, b in zip(each, default, strict=True))
       return default if same else type(default)(each)
     if isinstance(default, functools.partial):
-      found = self._settings(default.func, scope)
-      kwargs = default.keywords | found
+      kwargs = values.named(default.func, default.args, default.keywords)
+      found = self._below(default.func, kwargs, scope)
+      kwargs |= found
       return functools.partial(default.func, **kwargs) if found else default
     if made := values.origin(default):
-      found = self._settings(made.function, scope)
+      found = self._below(made.function, made.keywords, scope)
       kwargs = made.keywords | found
       return values.call(made.function, **kwargs) if found else default
     if isinstance(default, type) or inspect.isroutine(default):
@@ -237,6 +238,16 @@ class Config:
     if values.is_part(default):
       return self._adopted_part(default, scope)
     return default
+
+  def _below(self, function, keywords, scope):
+    """Returns what gin binds to a function, and to what it is given."""
+    found = self._settings(function, scope)
+    for name, value in keywords.items():
+      if name not in found:
+        adopted = self._adopted(value, scope)
+        if adopted is not value:
+          found[name] = adopted
+    return found
 
   def _adopted_part(self, part, scope):
     """Returns settings or a network, with what gin binds to it and below."""

@@ -1,0 +1,340 @@
+"""The framework from Python: settings are values, and a run is a few lines."""
+
+import functools
+import subprocess
+import sys
+
+import gymnasium
+import jax
+import numpy as np
+import optax
+import pytest
+
+import dopamine_jax as dj
+from dopamine_jax import config
+from dopamine_jax import errors
+from dopamine_jax import networks
+from dopamine_jax.agents import dqn
+from dopamine_jax.agents import ppo
+from dopamine_jax.agents import sac
+from dopamine_jax.environments import catch
+from dopamine_jax.environments import classic
+from dopamine_jax.environments import gym
+from dopamine_jax.playing import trained
+from dopamine_jax.replay import uniform
+from dopamine_jax.training import fingerprint
+
+BINDINGS = [
+  'from dopamine_jax.replay import uniform',
+  'runner.Runner.num_iterations = 2',
+  'runner.Runner.training_steps = 60',
+  'runner.Runner.checkpoint_period = 1',
+  'runner.Runner.evaluation_episodes = 0',
+  'networks.MLP.hidden = (8,)',
+  'uniform.UniformReplay.min_history = 20',
+  'uniform.UniformReplay.batch_size = 8',
+]
+OTHER = [
+  *BINDINGS,
+  'dqn.DQN.gamma = 0.5',
+  'dqn.DQN.n_step = 1',
+  'networks.MLP.low = (-9.0, -9.0, -9.0, -9.0)',
+]
+AGENT = dqn.DQN(
+  network=networks.MLP(hidden=(8,)),
+  replay=uniform.UniformReplay(capacity=300, batch_size=8, min_history=20),
+  optimizer=dj.call(optax.adam, 1e-3),
+  target_update_period=20,
+)
+
+
+def quiet(message):
+  pass
+
+
+def runner(bindings=BINDINGS):
+  return config.load(['dqn_cartpole'], bindings).build(dj.Runner)
+
+
+def train(folder, agent=AGENT, environment=None, agent_steps=120, **options):
+  environment = environment or catch.Catch()
+  options = {'num_iterations': 2, 'quiet': True, 'say': quiet, **options}
+  return dj.train(
+    agent, environment, folder, agent_steps=agent_steps, **options
+  )
+
+
+# Two configurations in one process.
+
+
+@pytest.fixture(scope='module')
+def solo(tmp_path_factory):
+  """Returns the digests of two runs, each trained by a process of its own."""
+  found = []
+  for name, bindings in (('one', BINDINGS), ('two', OTHER)):
+    folder = tmp_path_factory.mktemp('solo') / name
+    command = [sys.executable, '-m', 'dopamine_jax', 'train', 'dqn_cartpole']
+    command += [word for line in bindings for word in ('-b', line)]
+    command += ['--base_dir', folder, '--quiet']
+    subprocess.run(command, check=True)
+    found.append(fingerprint.fingerprint(folder))
+  assert found[0] != found[1]
+  return found
+
+
+def test_configurations_that_take_turns_train_as_if_each_were_alone(
+  tmp_path, solo
+):
+  built = [runner(BINDINGS), runner(OTHER)]
+  config.load(['ppo_cartpole'])  # Nobody asks for what was loaded last.
+  for iterations in (1, 2):
+    for number, each in enumerate(built):
+      each.replace(num_iterations=iterations).train(
+        tmp_path / str(number), quiet=True, say=quiet
+      )
+  found = [fingerprint.fingerprint(tmp_path / str(i)) for i in (0, 1)]
+  assert found == solo
+
+
+def test_a_runner_is_not_changed_by_what_is_loaded_later(tmp_path, solo):
+  first = runner(BINDINGS)
+  second = runner(OTHER)
+  first.train(tmp_path / 'one', quiet=True)
+  second.train(tmp_path / 'two', quiet=True)
+  found = [fingerprint.fingerprint(tmp_path / name) for name in ('one', 'two')]
+  assert found == solo
+  one = (tmp_path / 'one/config.gin').read_text()
+  assert 'dqn.DQN.gamma = 0.98' in one
+  assert '-9.0' not in one
+
+
+def test_agents_that_are_loaded_at_once_play_as_alone(tmp_path):
+  runner(BINDINGS).train(tmp_path / 'one', quiet=True)
+  runner(OTHER).train(tmp_path / 'two', quiet=True)
+  alone = trained.play(trained.load(tmp_path / 'one'), 3, 0).returns
+  first = trained.load(tmp_path / 'one')
+  trained.load(tmp_path / 'two')
+  np.testing.assert_array_equal(trained.play(first, 3, 0).returns, alone)
+  observation = np.array([0.02, 0.3, -0.01, 0.2], np.float32)
+  players = [dj.load(tmp_path / name) for name in ('one', 'two', 'one')]
+  values = [each.values(observation) for each in players]
+  np.testing.assert_array_equal(values[0], values[2])
+  assert (values[0] != values[1]).all()
+
+
+# What Python made is recorded.
+
+
+def test_a_config_written_from_python_trains_to_the_same(tmp_path):
+  train(tmp_path / 'python', num_seeds=2)
+  again = dj.train(
+    tmp_path / 'python/config.gin', tmp_path / 'gin', num_seeds=2, quiet=True
+  )
+  assert again.seeds == (0, 1)
+  found = [fingerprint.fingerprint(tmp_path / x) for x in ('python', 'gin')]
+  assert found[0] == found[1]
+
+
+def test_another_setting_from_python_is_refused_on_going_on(tmp_path):
+  train(tmp_path)
+  with pytest.raises(errors.UserError, match=r'(?s)-dqn.DQN.gamma = 0.99.*0.5'):
+    train(tmp_path, AGENT.replace(gamma=0.5))
+  with pytest.raises(errors.UserError, match=r'catch\.Catch\.rows'):
+    train(tmp_path, environment=catch.Catch(rows=6))
+  # And the same ones go on.
+  assert train(tmp_path, agent_steps=120).folder == tmp_path
+
+
+def test_what_replace_changed_is_recorded(tmp_path):
+  changed = runner().replace(check_finite=False)
+  changed.train(tmp_path, quiet=True)
+  text = (tmp_path / 'config.gin').read_text()
+  assert 'runner.Runner.check_finite = False' in text
+  with pytest.raises(errors.UserError, match='check_finite'):
+    runner().train(tmp_path, quiet=True)
+
+
+def test_makers_and_instances_train_alike(tmp_path):
+  maker = functools.partial(
+    dqn.DQN,
+    network=functools.partial(networks.MLP, hidden=(8,)),
+    replay=functools.partial(
+      uniform.UniformReplay, capacity=300, batch_size=8, min_history=20
+    ),
+    optimizer=dj.call(optax.adam, 1e-3),
+    target_update_period=20,
+  )
+  train(tmp_path / 'instance')
+  train(tmp_path / 'maker', maker)
+  found = [fingerprint.fingerprint(tmp_path / x) for x in ('instance', 'maker')]
+  assert found[0] == found[1]
+
+
+def test_a_training_is_one_line(tmp_path):
+  run = dj.train('dqn_cartpole', tmp_path / 'a', bindings=BINDINGS, quiet=True)
+  assert run.statistics['Train/Updates'].shape == (1,)
+  assert run.load().act(np.zeros(4, np.float32)) in (0, 1)
+  assert dj.train(runner(), tmp_path / 'b', quiet=True).seeds == (0,)
+
+
+def test_an_agent_without_a_network_chooses_one_that_fits(tmp_path):
+  agent = dqn.DQN(
+    n_step=1, replay=uniform.UniformReplay(batch_size=4, min_history=20)
+  )
+  run = train(tmp_path, agent, gym.Gym(id='CartPole-v1'), agent_steps=40)
+  assert set(run.load().state.params) == {'MLPTorso_0', 'Dense_0'}
+
+
+# Acting.
+
+
+def test_one_observation_and_a_batch_have_the_same_answers(tmp_path):
+  player = train(tmp_path, num_seeds=2).load(seed=1)
+  space = catch.Catch().observation_space
+  rng = np.random.default_rng(0)
+  batch = rng.integers(0, 2, (5, *space.shape)).astype(space.dtype)
+  actions = player.act(batch)
+  assert actions.shape == (5,)
+  assert isinstance(actions, np.ndarray)
+  values = player.values(batch)
+  np.testing.assert_array_equal(actions, values.argmax(axis=1))
+  for one, value, action in zip(batch, values, actions, strict=True):
+    assert player.act(one) == action
+    np.testing.assert_allclose(player.values(one), value, rtol=1e-5)
+    assert player.outlook(one).value == pytest.approx(value.max(), rel=1e-4)
+  # The other seed is another agent.
+  assert (dj.load(tmp_path).values(batch) != values).any()
+  with pytest.raises(errors.UserError, match=r'no seed 7; .* 0, 1'):
+    dj.load(tmp_path, seed=7)
+
+
+def test_actions_are_the_environments_own(tmp_path):
+  agent = sac.SAC(
+    replay=uniform.UniformReplay(capacity=200, batch_size=4, min_history=20)
+  )
+  player = train(tmp_path, agent, gym.Gym(id='Pendulum-v1'), 40).load()
+  environment = gymnasium.make('Pendulum-v1')
+  observation, _ = environment.reset(seed=0)
+  inside = player.outlook(observation).mean
+  action = player.act(observation)
+  assert environment.action_space.contains(action)
+  np.testing.assert_allclose(action, 2 * inside, rtol=1e-5)
+  with pytest.raises(errors.UserError, match='SAC has no values of actions'):
+    player.values(observation)
+  native = train(tmp_path / 'native', agent, classic.Pendulum(), 40).load()
+  assert np.abs(native.act(np.ones((9, 3), np.float32))).max() <= 2
+
+
+def test_frames_are_stacked_as_in_training(tmp_path):
+  player = train(tmp_path, environment=catch.Catch(stack=3)).load()
+  shape = catch.Catch().observation_space.shape
+  frames = [
+    np.full(shape, i, catch.Catch().observation_space.dtype) for i in (1, 2, 3)
+  ]
+  seen = []
+  player._act = lambda state, observation, count: (
+    seen.append(observation) or np.zeros(len(observation), np.int32)
+  )
+  for frame in frames:
+    player.act(frame)
+  player.act(frames[0], first=True)
+  player.reset()
+  player.act(np.stack(frames))
+  player.act(np.stack(frames), first=[False, True, False])
+  newest = [each[..., -1].max() for each in seen[:4]]
+  oldest = [each[..., 0].max() for each in seen[:4]]
+  assert newest == [1, 2, 3, 1]
+  assert oldest == [0, 0, 1, 0]
+  np.testing.assert_array_equal(seen[5][:, 0, 0, 1], [1, 0, 3])
+  with pytest.raises(errors.UserError, match=r'2 observations.* 3 .*reset\(\)'):
+    player.act(np.stack(frames[:2]))
+
+
+def test_an_observation_of_another_shape_is_refused(tmp_path):
+  player = train(tmp_path).load()
+  with pytest.raises(errors.UserError, match=r'shape \(4,\); expected \(10, 5'):
+    player.act(np.zeros(4))
+
+
+def test_what_is_exported_acts_the_same_without_the_framework(tmp_path):
+  pytest.importorskip('safetensors')
+  pytest.importorskip('flatbuffers')
+  from safetensors import numpy as safetensors
+
+  player = train(tmp_path / 'run').load()
+  folder = player.export(tmp_path / 'out')
+  space = player.agent.observation_space
+  batch = np.random.default_rng(0).integers(0, 2, (7, *space.shape))
+  batch = batch.astype(space.dtype)
+  exported = jax.export.deserialize(
+    bytearray((folder / 'policy.jax').read_bytes())
+  )
+  np.testing.assert_array_equal(exported.call(batch), player.act(batch))
+  arrays = safetensors.load_file(folder / 'parameters.safetensors')
+  kernel = player.state.params['Dense_0']['kernel']
+  np.testing.assert_array_equal(arrays['Dense_0/kernel'], kernel)
+  card = (folder / 'card.json').read_text()
+  for word in ('dqn.DQN', 'Discrete(3)', '"agent_steps": 120', 'Dense_0/bias'):
+    assert word in card
+  with pytest.raises(errors.UserError, match=r'policy\.jax is there already'):
+    player.export(folder)
+
+
+# Mistakes.
+
+
+@pytest.mark.parametrize(
+  ('what', 'where', 'options', 'words'),
+  [
+    (['dqn_cartpol'], ['a'], {}, 'Did you mean dqn_cartpole'),
+    ('dqn_cartpole', ['a'], {'seeds': 3}, 'no seeds. Did you mean seed'),
+    ('dqn_cartpole', ['a'], {'bindings': ['dqn.DQN.gama = 1']}, 'mean gamma'),
+    ('dqn_cartpole', [], {}, 'a folder behind what to train, and 0'),
+    (3, ['a'], {}, r'train\(3, ...\): expected the name'),
+    (AGENT, ['a'], {'agent_steps': 10}, 'an environment and a folder'),
+    (AGENT, [catch.Catch(), 'a'], {}, 'needs agent_steps'),
+    (AGENT, [catch.Catch(), 'a'], {'agent_steps': 0.5}, 'agent_steps = 0.5'),
+    (AGENT, [catch.Catch(), 'a'], {'agent_steps': 101}, 'can not be parted'),
+    (
+      AGENT,
+      [catch.Catch(), 'a'],
+      {'agent_steps': 100, 'num_env': 2},
+      'no num_env. Did you mean num_envs',
+    ),
+    (AGENT, ['CartPole-v1', 'a'], {'agent_steps': 100}, 'expected Environment'),
+    (
+      ppo.PPO(update_period=64, num_minibatches=2),
+      [catch.Catch(), 'a'],
+      {'agent_steps': 100, 'num_envs': 3},
+      'not a multiple of num_envs',
+    ),
+  ],
+)
+def test_a_mistake_is_told_in_a_sentence(
+  tmp_path, monkeypatch, what, where, options, words
+):
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(errors.UserError, match=words):
+    dj.train(what, *where, **options)
+  assert not list(tmp_path.glob('a/*'))
+
+
+def test_a_folder_without_a_run_is_told(tmp_path):
+  with pytest.raises(errors.UserError, match='holds no run'):
+    dj.load(tmp_path)
+
+
+def test_the_package_alone_imports_no_jax_and_offers_what_it_says():
+  code = """
+import sys
+import dopamine_jax as dj
+assert 'jax' not in sys.modules
+assert {'train', 'load', 'Runner', 'call'} <= set(dir(dj))
+try:
+  dj.nothing
+except AttributeError as error:
+  assert 'nothing' in str(error)
+dj.Runner, dj.train, dj.load, dj.call
+assert 'jax' in sys.modules
+"""
+  subprocess.run([sys.executable, '-c', code], check=True)

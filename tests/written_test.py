@@ -1,0 +1,345 @@
+"""A tree of settings as the gin file that builds it again."""
+
+import functools
+import re
+
+from flax import linen as nn
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+import numpy as np
+import optax
+import pytest
+
+from dopamine_jax import config
+from dopamine_jax import errors
+from dopamine_jax import networks
+from dopamine_jax import runner as runner_lib
+from dopamine_jax import settings
+from dopamine_jax import values
+from dopamine_jax.agents import dqn
+from dopamine_jax.agents import full_rainbow
+from dopamine_jax.agents import ppo
+from dopamine_jax.agents import sac
+from dopamine_jax.environments import catch
+from dopamine_jax.environments import gym
+from dopamine_jax.networks import impala
+from dopamine_jax.replay import uniform
+
+
+class Holder(settings.Settings):
+  """Holds anything."""
+
+  value: object = None
+  other: object = None
+
+
+def twice(x):
+  return 2 * x
+
+
+def again(text, target):
+  loaded = config.load(['written.gin'], text=text)
+  built = loaded.build(target)
+  assert loaded.unused() == []
+  return built
+
+
+def runner(agent, **changes):
+  return runner_lib.Runner(
+    **{
+      'agent': agent,
+      'environment': catch.Catch(),
+      'num_iterations': 1,
+      'training_steps': 10,
+      **changes,
+    }
+  )
+
+
+@pytest.mark.parametrize('path', config.shipped(), ids=lambda path: path.stem)
+def test_a_shipped_config_is_written_as_what_builds_the_same(path):
+  built = config.load([path]).build(runner_lib.Runner)
+  text = config.write(built)
+  assert config.write(again(text, runner_lib.Runner)) == text
+  # All settings of the agent are there, those at their default too.
+  maker = built.agent
+  agent = getattr(maker, 'func', maker)
+  name = settings.full_name(agent)
+  for field in values.fields(agent()):
+    if field not in agent.given_later:
+      assert f'\n{name}.{field} = ' in text
+
+
+@pytest.mark.parametrize(
+  'agent',
+  [
+    dqn.DQN(n_step=3, network=networks.MLP(hidden=(64, 64))),
+    functools.partial(dqn.DQN, gamma=0.5),
+    dqn.DQN,
+    dqn.DQN(network=functools.partial(networks.MLP, activation=nn.tanh)),
+    dqn.DQN(epsilon=values.call(optax.linear_schedule, 1.0, 0.1, 10)),
+    sac.SAC(
+      actor_optimizer=values.call(optax.adam, 1e-3),
+      critic_optimizer=values.call(optax.adam, 1e-4),
+    ),
+    ppo.PPO(network=networks.ActorCritic(shared=True)),
+    full_rainbow.FullRainbow(
+      network=full_rainbow.RainbowNetwork(torso=impala.ImpalaTorso())
+    ),
+    dqn.DQN(
+      optimizer=values.call(
+        optax.chain,
+        values.call(optax.clip, 1.0),
+        values.call(optax.sgd, values.call(optax.linear_schedule, 1.0, 0.0, 9)),
+      )
+    ),
+  ],
+  ids=str,
+)
+def test_what_python_made_is_built_again(agent):
+  text = config.write(runner(agent))
+  assert config.write(again(text, runner_lib.Runner)) == text
+
+
+plain = st.recursive(
+  st.none()
+  | st.booleans()
+  | st.integers(-(2**31), 2**31)
+  | st.floats(-1e38, 1e38)
+  | st.text(),
+  lambda inner: (
+    st.lists(inner, max_size=3)
+    | st.lists(inner, max_size=3).map(tuple)
+    | st.dictionaries(st.text(), inner, max_size=3)
+  ),
+  max_leaves=6,
+)
+
+
+@hypothesis_settings(max_examples=200, deadline=None)
+@given(plain, plain)
+def test_plain_values_come_back_as_they_were(value, other):
+  # Not as fields of a run: those are checked, as numbers of 32 bits.
+  holder = object.__new__(Holder)
+  object.__setattr__(holder, 'value', value)
+  object.__setattr__(holder, 'other', Holder(value='x'))
+  object.__setattr__(holder, 'other', other)
+  text = config.write(holder)
+  found = config.load(['written.gin'], text=text)
+  kept = {b.name: b.value for b in found.unused()}
+  assert kept == {'value': value, 'other': other}
+  assert type(kept['value']) is type(value)
+
+
+def test_arrays_and_numbers_of_numpy_are_numbers():
+  text = config.write(Holder(value=np.array([1.5, 2]), other=np.float32(0.5)))
+  assert 'Holder.value = [1.5, 2.0]\n' in text
+  assert 'Holder.other = 0.5\n' in text
+
+
+def test_two_of_one_name_have_scopes_and_one_has_none():
+  slow, fast = (values.call(optax.sgd, rate) for rate in (0.1, 0.2))
+  text = config.write(Holder(value=slow, other=fast))
+  assert 'Holder.value = @value/optax.sgd()\n' in text
+  assert 'value/optax.sgd.learning_rate = 0.1\n' in text
+  assert 'other/optax.sgd.learning_rate = 0.2\n' in text
+  same = values.call(optax.sgd, 0.1)
+  text = config.write(Holder(value=slow, other=same))
+  assert 'Holder.value = @optax.sgd()\n' in text
+  assert text.count('learning_rate') == 1
+
+
+def test_scopes_that_would_have_one_name_differ():
+  inner = [Holder(value=values.call(optax.sgd, i / 10)) for i in range(1, 4)]
+  text = config.write(Holder(value=inner[0], other=inner[1:]))
+  assert config.write(again(text, Holder)) == text
+  rates = re.findall(r'(\w*)/optax.sgd.learning_rate = (\S+)', text)
+  assert len({scope for scope, _ in rates}) == len(rates) == 3
+
+
+def test_what_is_at_its_default_is_not_changed_by_what_is_written_beside_it():
+  # The second keeps its default torso, though another MLPTorso is written.
+  held = Holder(
+    value=networks.MLPTorso(hidden=(5,)), other=networks.ActorCritic()
+  )
+  built = again(config.write(held), Holder)
+  assert built.value.hidden == (5,)
+  assert built.other.torso.keywords['hidden'] == (64, 64)
+
+
+def test_modules_of_one_name_are_imported_under_two():
+  from dopamine_jax.metrics import base as metrics_base
+  from dopamine_jax.replay import base as replay_base
+
+  held = Holder(value=metrics_base.Collector, other=replay_base.Replay)
+  text = config.write(held)
+  assert 'from dopamine_jax.replay import base as base2' in text
+  assert again(text, Holder) == held
+
+
+def test_a_title_is_the_first_line_and_comes_back():
+  text = config.write(Holder(), 'A title')
+  assert text.startswith('# A title\nfrom __gin__')
+  assert config.load(['written.gin'], text=text).title == 'A title'
+
+
+def test_a_change_in_python_is_in_the_record():
+  built = config.load(['dqn_cartpole']).build(runner_lib.Runner)
+  changed = built.replace(environment=gym.Gym(id='Acrobot-v1'), num_envs=2)
+  text = config.write(changed)
+  assert "gym.Gym.id = 'Acrobot-v1'" in text
+  assert 'runner.Runner.num_envs = 2' in text
+
+
+def local():
+  class Inside(dqn.DQN):
+    pass
+
+  return Inside
+
+
+@pytest.mark.parametrize(
+  ('agent', 'words'),
+  [
+    (dqn.DQN(epsilon=lambda step: 0.1), 'dqn.DQN.epsilon is a lambda'),
+    (dqn.DQN(optimizer=optax.adam(1e-3)), r'call\(optax.adam, 1e-3\)'),
+    (
+      dqn.DQN(network=networks.MLP(activation=lambda x: x)),
+      'networks.MLP.activation is a lambda',
+    ),
+    (local(), r'Runner.agent is of the class local.<locals>.Inside'),
+    (local()(), r'Runner.agent is of the class local.<locals>.Inside'),
+    (
+      dqn.DQN(network=functools.partial(networks.MLP, hidden=(3,), low=local)),
+      None,
+    ),
+    (
+      functools.partial(dqn.DQN, optimizer=optax.sgd(0.1)),
+      'dqn.DQN.optimizer holds something of type optax',
+    ),
+  ],
+)
+def test_what_gin_could_not_build_is_refused_with_the_way_out(agent, words):
+  if words is None:
+    assert '@written_test.local' in config.write(runner(agent))
+    return
+  with pytest.raises(errors.UserError, match=words) as raised:
+    config.write(runner(agent))
+  assert 'config.gin' in str(raised.value)
+
+
+def test_the_ways_out_that_are_named_work():
+  wrong = dqn.DQN(optimizer=optax.adam(1e-3))
+  right = wrong.replace(optimizer=values.call(optax.adam, 1e-3))
+  assert 'learning_rate = 0.001' in config.write(runner(right))
+  assert 'twice' in config.write(
+    runner(dqn.DQN(network=networks.MLP(activation=twice)))
+  )
+
+
+# Defaults that gin does not name.
+
+
+@pytest.mark.parametrize(
+  ('name', 'line', 'found'),
+  [
+    (
+      'sac_pendulum',
+      'uniform.UniformReplay.capacity = 5_000',
+      lambda agent: agent.make_replay(1).capacity == 5_000,
+    ),
+    (
+      'ppo_cartpole',
+      'networks.MLPTorso.hidden = (7,)',
+      lambda agent: agent.network().torso.keywords['hidden'] == (7,),
+    ),
+  ],
+)
+def test_a_default_can_be_bound(name, line, found):
+  lines = [line]
+  if 'MLPTorso' in line:
+    lines = ['from dopamine_jax import networks', line]
+  if 'Uniform' in line:
+    lines = ['from dopamine_jax.replay import uniform', line]
+  if 'optax' in line:
+    lines = ['import optax', line]
+  loaded = config.load([name], lines)
+  built = loaded.build(runner_lib.Runner)
+  loaded.refuse_unread(lambda message: None)
+  assert found(built.agent())
+
+
+def test_a_default_inside_a_default_can_be_bound():
+  text = """
+import optax
+from dopamine_jax.agents import ppo
+optax.adam.b2 = 0.5
+"""
+  loaded = config.load(['a.gin'], text=text)
+  clipped = values.origin(loaded.build(ppo.PPO).optimizer).keywords
+  adam = values.origin(clipped['optimizer']).keywords
+  assert clipped['max_norm'] == 0.5
+  assert adam == {'learning_rate': 3e-4, 'eps': 1e-5, 'b2': 0.5}
+  assert loaded.unused() == []
+
+
+def test_a_default_that_is_a_partial_has_its_bindings():
+  # 300 steps learnt nothing, since the binding was taken and not used.
+  text = """
+from dopamine_jax.agents import sac
+from dopamine_jax.replay import uniform
+uniform.UniformReplay.min_history = 100
+uniform.UniformReplay.batch_size = 8
+"""
+  loaded = config.load(['a.gin'], text=text)
+  replay = loaded.build(sac.SAC).make_replay(1)
+  assert (replay.min_history, replay.batch_size) == (100, 8)
+  assert loaded.unused() == []
+
+
+# What is given by others.
+
+
+@pytest.mark.parametrize(
+  ('line', 'words'),
+  [
+    ('uniform.UniformReplay.n_step = 1', 'is no setting'),
+    ('uniform.UniformReplay.n_step = 5', r'Set dqn.DQN.n_step instead'),
+    ('uniform.UniformReplay.stack = 2', 'has no effect: dqn.DQN gives it'),
+    ('networks.MLP.num_outputs = 7', 'has no effect: dqn.DQN gives it'),
+    ('networks.MLP.num_outputs = None', 'is no setting'),
+    ('dqn.DQN.action_space = 3', 'action_space = 3'),
+  ],
+)
+def test_what_others_give_can_not_be_bound(line, words):
+  lines = ['from dopamine_jax.replay import uniform', line]
+  with pytest.raises(errors.UserError, match=words):
+    loaded = config.load(['dqn_cartpole'], lines)
+    with loaded.located():
+      built = loaded.build(runner_lib.Runner)
+      environments = built.environment.make(1)
+      engine = built.make_engine(environments, [0], check_finite=True)
+      engine.reset([0])
+      engine.abstract_state()
+
+
+@pytest.mark.parametrize(
+  ('agent', 'words'),
+  [
+    (dqn.DQN(replay=uniform.UniformReplay(n_step=5)), 'Set dqn.DQN.n_step'),
+    (
+      dqn.DQN(replay=functools.partial(uniform.UniformReplay, gamma=0.5)),
+      'Set dqn.DQN.gamma',
+    ),
+    (dqn.DQN(network=networks.MLP(num_outputs=9)), 'num_outputs = 9'),
+    (dqn.DQN(network=nn.Dense(3)), 'has no num_outputs'),
+  ],
+)
+def test_what_others_give_can_not_be_set_in_python(agent, words):
+  built = runner(agent, training_steps=30)
+  environments = built.environment.make(1)
+  with pytest.raises(errors.UserError, match=words):
+    engine = built.make_engine(environments, [0], check_finite=True)
+    engine.reset([0])
+    engine.abstract_state()
