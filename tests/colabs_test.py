@@ -35,8 +35,9 @@ def sources(notebook, kind):
   return [cell.source for cell in notebook.cells if cell.cell_type == kind]
 
 
-def test_there_are_the_five_notebooks():
+def test_there_are_the_six_notebooks():
   assert {path.stem for path in NOTEBOOKS} == {
+    'library',
     'quickstart',
     'write_your_own_agent',
     'load_and_compare_results',

@@ -29,6 +29,7 @@ import jax
 import jax.numpy as jnp
 
 from dopamine_jax.agents import dqn
+from dopamine_jax.learning import action_values
 
 
 class $name(dqn.DQN):
@@ -45,10 +46,10 @@ class $name(dqn.DQN):
     super().__post_init__()
     self.require_fraction('alpha')
 
-  def losses(self, params, target_params, batch, key) -> jax.Array:
-    """Returns the loss of each transition [B]; `batch`: see `agent.Transition`.
+  def losses(self, params, target_params, batch, key):
+    """Returns the loss of each transition [B], and metrics by name.
 
-    A function without side effects: it is differentiated and compiled.
+    `batch` is an `agent.Transition`. A function without side effects: it is differentiated and compiled.
     """
     q = self.q_values(params, batch.observation, key)  # [B, A]
     keys = jax.random.split(key)  # of noisy networks, which this one is not
@@ -57,7 +58,8 @@ class $name(dqn.DQN):
     target = batch.reward + batch.discount * jnp.max(q_next, axis=-1)
     gap = jnp.max(q_now, axis=-1) - _of_actions(q_now, batch.action)
     target = jax.lax.stop_gradient(target - self.alpha * gap)
-    return self.td_losses(target - _of_actions(q, batch.action))
+    losses = self.td_losses(target - _of_actions(q, batch.action))
+    return losses, action_values.metrics(q) | {'ActionGap': jnp.mean(gap)}
 
 
 def _of_actions(q, actions):
@@ -81,7 +83,6 @@ $module.$name.alpha = 0.1
 _TEST = string.Template('''\
 """$name: by numbers worked out by hand, and by a short training."""
 
-import functools
 import pathlib
 
 import gymnasium
@@ -89,10 +90,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import dopamine_jax as dj
 from dopamine_jax import agent as agent_lib
-from dopamine_jax import config
 from dopamine_jax import networks
-from dopamine_jax import runner
 import $module
 
 GIN = pathlib.Path(__file__).with_name('$module.gin')
@@ -102,7 +102,7 @@ def test_the_loss_is_that_of_the_paper():
   agent = $module.$name(
     observation_space=gymnasium.spaces.Box(0, 1, (2,)),
     action_space=gymnasium.spaces.Discrete(2),
-    network=functools.partial(networks.MLP, hidden=()),  # linear
+    network=networks.MLP(hidden=()),  # linear
     alpha=0.5,
   )
   # Observations (1, 0) and (0, 1) have the rows as their Q-values.
@@ -116,7 +116,7 @@ def test_the_loss_is_that_of_the_paper():
     discount=jnp.array([0.5]),
     next_observation=jnp.array([[0.0, 1.0]]),
   )
-  losses = agent.losses(params, target, batch, jax.random.key(0))
+  losses, _ = agent.losses(params, target, batch, jax.random.key(0))
   # Of 10 + 0.5 * 4 - 0.5 * (3 - 1) = 11, Q is 0: an error of 11.
   np.testing.assert_allclose(losses, [11.0**2])
 
@@ -128,8 +128,8 @@ def test_it_trains(tmp_path):
     'runner.Runner.evaluation_episodes = 0',
     'uniform.UniformReplay.min_history = 100',
   ]
-  experiment = config.load([GIN], short).build(runner.Runner)
-  statistics = experiment.train(tmp_path / 'run', quiet=True)
+  run = dj.train(GIN, tmp_path / 'run', bindings=short, quiet=True)
+  statistics = run.statistics
   assert np.isfinite(statistics['Train/Loss']).all()
   assert (statistics['Train/Updates'] > 90).all()
 ''')
