@@ -55,21 +55,6 @@ def _links(text):
   return text.replace('](repo:', f']({SOURCE}/')
 
 
-def _readme(*words):
-  """Returns a section of the README, without its heading."""
-  title = ' '.join(words)
-  text = (ROOT / 'README.md').read_text('utf-8')
-  match = re.search(
-    rf'^(#+) {re.escape(title)}\n(.*?)(?=^#|\Z)',
-    _CODE.sub(lambda m: m[0].replace('\n#', '\n\0'), text),
-    re.MULTILINE | re.DOTALL,
-  )
-  section = match[2].replace('\0', '#').strip()
-  # Anchors are the README's own, as are files beside it.
-  section = re.sub(r'\]\(#', f']({SOURCE}/README.md#', section)
-  return re.sub(r'\]\((?!https?:)', f']({SOURCE}/', section)
-
-
 def _metrics():
   """Returns what the package of the metrics says of each."""
   return _docstring(ROOT / 'dopamine_jax/metrics/__init__.py').split('\n', 2)[2]
@@ -328,6 +313,5 @@ _GENERATORS = {
   'metrics': _metrics,
   'modules': _modules,
   'notebooks': _notebooks,
-  'readme': _readme,
   'settings': _settings,
 }
