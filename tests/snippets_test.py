@@ -34,7 +34,6 @@ AFTER = {'README.md': ['dopamine_jax/analysis/__init__.py']}
 NOT_RUN = {
   'make ': 'installs, or is this very test',
   'pip install': 'installs',
-  '.venv/bin/python -m pytest': 'is this very test',
   'python -m benchmarks': 'takes minutes',
   'tensorboard --logdir': 'serves until it is stopped',
   'runner.Runner.collectors = [@console.Console': 'names a class of yours',

@@ -155,16 +155,15 @@ class Player:
   def _exported(self):
     """Returns the policy as a program, for any number of observations."""
     space = self.agent.observation_space
-    policy = jax.jit(lambda seen: self._choose(self.state, seen, 0))
+
+    def act(observation):
+      # One by one: a network may choose a form by how many it is given.
+      return self._choose(self.state, observation[None], 0)[0]
+
     (number,) = jax.export.symbolic_shape('n')
-    try:
-      return jax.export.export(policy)(
-        jax.ShapeDtypeStruct((number, *space.shape), space.dtype)
-      )
-    except Exception:  # Whatever a network does that needs to know how many.
-      return jax.export.export(policy)(
-        jax.ShapeDtypeStruct((1, *space.shape), space.dtype)
-      )
+    shape = (number, *space.shape)
+    policy = jax.jit(jax.vmap(act))
+    return jax.export.export(policy)(jax.ShapeDtypeStruct(shape, space.dtype))
 
   def _card(self, arrays, exported):
     kind = type(self.agent)

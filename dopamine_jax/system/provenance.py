@@ -44,7 +44,7 @@ def commits() -> dict[str, str]:
   where files differ from it. Of the working folder the commit alone: to compare
   its files would run what the folder's own settings of git name.
   """
-  package = pathlib.Path(__file__).parent
+  package = pathlib.Path(__file__).parent.parent
   found = {}
   # Not of a repository that only holds the environment where it is installed.
   if _git(package, 'ls-files', '--error-unmatch', '__init__.py'):

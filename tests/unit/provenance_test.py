@@ -47,7 +47,9 @@ def test_an_installation_within_a_repository_is_none_of_it(
   package = checkout / '.venv/dopamine_jax'
   package.mkdir(parents=True)
   (package / '__init__.py').write_text('')
-  monkeypatch.setattr(provenance, '__file__', str(package / 'provenance.py'))
+  monkeypatch.setattr(
+    provenance, '__file__', str(package / 'system/provenance.py')
+  )
   monkeypatch.chdir(checkout)
   commit = git(checkout, 'rev-parse', 'HEAD')
   assert provenance.commits() == {'working folder': commit}
