@@ -49,7 +49,8 @@ class $name(dqn.DQN):
   def losses(self, params, target_params, batch, key):
     """Returns the loss of each transition [B], and metrics by name.
 
-    `batch` is an `agent.Transition`. A function without side effects: it is differentiated and compiled.
+    `batch` is an `agent.Transition`. A function without side effects: it is
+    differentiated and compiled.
     """
     q = self.q_values(params, batch.observation, key)  # [B, A]
     keys = jax.random.split(key)  # of noisy networks, which this one is not

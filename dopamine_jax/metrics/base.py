@@ -51,7 +51,7 @@ class Run(NamedTuple):
   iteration: int  # the last one done before this start; 0 in a new run
   agent_steps: int  # done before this start, by each seed
   total_agent_steps: int  # of the whole training, by each seed
-  config: str  # the operative gin config
+  config: str  # the run's settings, as config.gin has them
   quiet: bool  # print nothing
   # What this collector's `written` returned when `iteration` was reported;
   # None if nothing is known of it.
@@ -97,6 +97,9 @@ class Collector:
       statistics: The latest values by name, each the mean over the seeds; they
         may be empty, and change until the iteration ends.
     """
+
+  def evaluating(self) -> None:
+    """An evaluation begins; the iteration's `write` comes after it."""
 
   def write(self, statistics: Sequence[Statistic]) -> None:
     """Takes an iteration's statistics of all seeds; called once an iteration.

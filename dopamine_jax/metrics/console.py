@@ -1,6 +1,7 @@
 """What a person sees while a run trains."""
 
 from collections.abc import Iterable, Mapping, Sequence
+import io
 import math
 import time
 
@@ -14,10 +15,13 @@ from dopamine_jax.metrics import base
 
 _RETURNS = {'train': 'Train/AverageReturns', 'eval': 'Eval/AverageReturns'}
 _WIDTH = 80
+_CELL_PERIOD = 0.5  # seconds
 
 
 class Console(base.Collector):
-  """Shows progress: a bar on a terminal, else one plain line an iteration.
+  """Shows progress: a bar on a terminal or in a notebook, else plain lines.
+
+  A plain line comes once an iteration.
 
   Returns are means over the seeds. The speed is that of all seeds together
   since this start, evaluations included, and the time left follows from it.
@@ -32,14 +36,17 @@ class Console(base.Collector):
     self._returns: dict[str, float] = {}
     self._opened = time.monotonic()
     self._first: tuple[float, int] | None = None
-    self._live = None
+    self._live: live.Live | _Cell | None = None
+    self._evaluating = False
     self._console = rich_console.Console(
       quiet=run.quiet, highlight=False, emoji=False
     )
     self._print(_headline(run))
     # Rich alone takes FORCE_COLOR, common in CI, for a terminal.
     on_screen = self._console.is_interactive and self._console.file.isatty()
-    if on_screen and not run.quiet:
+    if self._console.is_jupyter and not run.quiet:
+      self._live = _Cell(self._bar())
+    elif on_screen and not run.quiet:
       # Redrawn by hand: a thread for it would slow the step loop.
       self._live = live.Live(
         self._bar(), console=self._console, auto_refresh=False
@@ -50,8 +57,15 @@ class Console(base.Collector):
     """Moves the bar."""
     self._advance(agent_steps, statistics)
 
+  def evaluating(self) -> None:
+    """Says so in the bar, which stands still meanwhile."""
+    self._evaluating = True
+    if self._live:
+      self._live.update(self._bar(), refresh=True)
+
   def write(self, statistics: Sequence[base.Statistic]) -> None:
     """Moves the bar, or prints the iteration's plain line."""
+    self._evaluating = False
     if not statistics:
       return
     self._iteration = statistics[-1].iteration
@@ -102,7 +116,8 @@ class Console(base.Collector):
     total = self._run.total_agent_steps
     running = 1 if self._agent_steps < total else 0
     iteration = f'iteration {self._iteration + running}'
-    part = f'{100 * self._agent_steps // max(total, 1):3}%  {self._time()}'
+    time_left = 'evaluating' if self._evaluating else self._time()
+    part = f'{100 * self._agent_steps // max(total, 1):3}%  {time_left}'
     width = min(self._console.width, _WIDTH) - len(iteration) - len(part) - 3
     bar = progress_bar.ProgressBar(total, self._agent_steps, max(width, 4))
     first = table.Table.grid(padding=(0, 1, 0, 0))
@@ -117,6 +132,42 @@ class Console(base.Collector):
 
   def _print(self, line: str) -> None:
     self._console.print(line, markup=False, soft_wrap=True)
+
+
+class _Cell:
+  """A bar in a notebook, drawn anew in its place; has what `Live` has."""
+
+  def __init__(self, bar: rich_console.RenderableType):
+    import IPython.display
+
+    self._show = IPython.display.Pretty
+    self._place = IPython.display.display(
+      self._show(_plain(bar)), display_id=True
+    )
+    self._next = 0.0
+
+  def update(self, bar: rich_console.RenderableType, refresh: bool) -> None:
+    """Draws the bar, twice a second at most."""
+    del refresh
+    self._last = bar
+    if time.monotonic() >= self._next:
+      self._next = time.monotonic() + _CELL_PERIOD
+      self._place.update(self._show(_plain(bar)))
+
+  def stop(self) -> None:
+    """Draws what came last."""
+    if hasattr(self, '_last'):
+      self._place.update(self._show(_plain(self._last)))
+
+
+def _plain(bar: rich_console.RenderableType) -> str:
+  """Returns a bar as text without colours."""
+  stream = io.StringIO()
+  plain = rich_console.Console(
+    file=stream, width=_WIDTH, force_jupyter=False, color_system=None
+  )
+  plain.print(bar)
+  return stream.getvalue()
 
 
 def _headline(run: base.Run) -> str:

@@ -112,6 +112,12 @@ class Reports:
     for each in self.collectors:
       each.progress(self._engine.steps, statistics)
 
+  def evaluating(self):
+    """Tells that an evaluation begins, during which nothing else comes."""
+    for each in self.collectors:
+      with self._naming(each):
+        each.evaluating()
+
   def _close(self, collector):
     # A disk that is full is full again, which was said.
     with contextlib.suppress(OSError if collector in self._failed else ()):

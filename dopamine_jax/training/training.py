@@ -349,6 +349,7 @@ class Training:
 
   def _evaluate(self):
     started = time.perf_counter()
+    self.reports.evaluating()
     state = self.engine.state
     patience = evaluation.Patience(
       f'The evaluation of iteration {self.iteration}',

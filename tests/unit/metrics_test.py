@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 import pytest
+from rich import console as rich_console
 from tensorboard.backend.event_processing import event_accumulator
 from tensorboard.backend.event_processing import plugin_event_accumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
@@ -803,6 +804,14 @@ def play(clock, run, iterations, seconds=10.0, value=float, collector=None):
   collector.close()
 
 
+class InANotebook(rich_console.Console):
+  """What rich finds there, but for what is made for a text."""
+
+  def __init__(self, **settings):
+    super().__init__(**{'quiet': True, **settings})
+    self.is_jupyter = 'file' not in settings
+
+
 class TestConsole:
   def test_a_pipe_gets_one_plain_line_an_iteration(
     self, clock, capsys, monkeypatch
@@ -884,6 +893,42 @@ class TestConsole:
     assert 'iteration 2 ' in (shown := read_screen(capsys))
     assert 'train  30.00' in shown
     collector.close()
+
+  def test_the_bar_says_that_it_evaluates(self, clock, capsys, monkeypatch):
+    make_screen(monkeypatch)
+    collector = console.Console()
+    collector.open(make_run('runs/x'))
+    collector.progress(50, {})
+    assert 'evaluating' not in read_screen(capsys)
+    collector.evaluating()
+    assert '  5%  evaluating' in read_screen(capsys)
+    collector.write([make_statistic(1, 30.0)])
+    assert 'evaluating' not in read_screen(capsys)
+
+  def test_a_notebook_gets_one_bar_drawn_in_place(self, clock, monkeypatch):
+    shown = []
+    place = types.SimpleNamespace(update=shown.append)
+
+    def show(text, display_id=False, **headline):
+      if display_id:
+        shown.append(text)
+      return place
+
+    display = types.SimpleNamespace(Pretty=str, display=show)
+    monkeypatch.setitem(sys.modules, 'IPython.display', display)
+    monkeypatch.setitem(
+      sys.modules, 'IPython', types.SimpleNamespace(display=display)
+    )
+    monkeypatch.setattr(console.rich_console, 'Console', InANotebook)
+    collector = console.Console()
+    collector.open(make_run('runs/x', total=200))
+    for steps in range(0, 200, 2):
+      clock.now += 0.1
+      collector.progress(steps, {RETURN: 3.5})
+    collector.close()
+    assert 20 <= len(shown) <= 23  # twice a second, in 10 s
+    assert '99%' in shown[-1] and 'train   3.50' in shown[-1]
+    assert '\x1b' not in ''.join(shown)
 
   @pytest.mark.parametrize('screen', [False, True])
   def test_quiet_prints_nothing(self, clock, capsys, screen, monkeypatch):
