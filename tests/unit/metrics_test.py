@@ -808,7 +808,7 @@ class InANotebook(rich_console.Console):
   """What rich finds there, but for what is made for a text."""
 
   def __init__(self, **settings):
-    super().__init__(**{'quiet': True, **settings})
+    super().__init__(**settings)
     self.is_jupyter = 'file' not in settings
 
 
