@@ -235,11 +235,13 @@ class Settings(Checked):
     return dataclasses.replace(self, **changes)
 
 
-def full_name(owner: type) -> str:
-  """Returns a class as a gin file names it, as in 'dqn.DQN'."""
-  module = owner.__module__.rpartition('.')[2]
-  name = owner.__name__
-  return name if module == '__main__' else f'{module}.{name}'
+def full_name(owner: Any) -> str:
+  """Returns a class or function as a gin file names it, as in 'dqn.DQN'."""
+  while isinstance(owner, functools.partial):
+    owner = owner.func
+  module = (getattr(owner, '__module__', '') or '').rpartition('.')[2]
+  name = getattr(owner, '__name__', type(owner).__name__)
+  return name if module in ('', '__main__') else f'{module}.{name}'
 
 
 def shown(value: Any) -> str:

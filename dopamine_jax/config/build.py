@@ -328,7 +328,7 @@ def _require_complete(target, kwargs):
     and name not in kwargs
   ]
   if missing:
-    name = target.__name__
+    name = settings.full_name(target).rpartition('.')[2]
     raise errors.UserError(
       f'{name} needs {" and ".join(missing)}, which nothing sets. Set it in '
       f'gin; or write @{name} without parentheses if it is only made later.'

@@ -16,7 +16,7 @@ from dopamine_jax.config import statements
 from dopamine_jax.config.statements import Binding
 
 # What a user sets to choose the parts of a run; the search begins there.
-_ROOT = 'dopamine_jax.runner', 'Runner'
+_ROOT = 'runner.Runner'
 
 
 def refuse_macros(read: statements.Statements):
@@ -143,7 +143,7 @@ def _in_use(read) -> Iterator[tuple[str, list[str]]]:
   waiting = [
     (names.short(binding.owner), binding.target)
     for binding in read.bindings.values()
-    if (binding.target.__module__, binding.target.__name__) == _ROOT
+    if settings.full_name(binding.target) == _ROOT
   ]
   seen = []
   while waiting:
