@@ -1,5 +1,8 @@
 """The one exception that a user's mistake raises, and what others tell."""
 
+import pathlib
+import shlex
+import shutil
 import sys
 import traceback
 
@@ -24,6 +27,31 @@ class UserError(Exception):
   """
 
   status = 1
+
+
+def install(extra: str) -> str:
+  """Returns the command that installs an extra, wherever one stands.
+
+  Args:
+    extra: its name, such as 'atari'.
+  """
+  checkout = pathlib.Path(__file__).resolve().parent.parent
+  package = checkout if (checkout / 'setup.py').is_file() else 'dopamine-jax'
+  python = shlex.quote(program('python'))
+  return f"{python} -m pip install '{package}[{extra}]'"
+
+
+def program(name: str) -> str:
+  """Returns how a program of this environment is called from the shell.
+
+  By its name, if that is the one that the shell finds; else by its path.
+  """
+  own = pathlib.Path(sys.executable).with_name(name)
+  found = shutil.which(name)
+  if not own.exists() or (found and pathlib.Path(found).samefile(own)):
+    return name
+  here = pathlib.Path.cwd()
+  return str(own.relative_to(here) if own.is_relative_to(here) else own)
 
 
 def described(error: BaseException) -> str:

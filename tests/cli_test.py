@@ -24,6 +24,7 @@ import psutil
 import pytest
 import typer
 
+from dopamine_jax import errors
 from dopamine_jax.commands import cli
 from dopamine_jax.learning import trials
 from dopamine_jax.training import folder_lock
@@ -333,8 +334,8 @@ def test_train_says_what_was_reached_and_what_to_do_next(run):
   text = run(*train('runner.Runner.evaluation_episodes = 2'))
   assert re.search(r'Mean evaluation return in the last iteration: \d', text)
   assert re.search(r'Mean training return in the last iteration: \d', text)
-  assert 'tensorboard --logdir run' in text
-  assert 'dopamine-jax evaluate run' in text
+  assert f'{errors.program("tensorboard")} --logdir run' in text
+  assert f'{errors.program("dopamine-jax")} evaluate run' in text
   assert {'config.gin', 'metrics.csv', 'run.json', 'checkpoints'} <= set(
     os.listdir('run')
   )
@@ -790,7 +791,7 @@ def test_an_extra_that_is_missing_is_named_with_what_installs_it(
     monkeypatch.setitem(sys.modules, name, None)  # its import fails
   monkeypatch.delitem(gymnasium.registry, 'MinAtar/Breakout-v1', raising=False)
   error = run(*train(binding), status=1)
-  assert f"pip install 'dopamine-jax[{extra}]'" in error
+  assert errors.install(extra) in error
 
 
 # Mistakes about a folder.

@@ -32,7 +32,7 @@ try:
 except ImportError as error:
   raise errors.UserError(
     f'analysis needs {error.name}, which is not installed: '
-    "pip install 'dopamine-jax[analysis]'"
+    f'{errors.install("analysis")}'
   ) from error
 
 from dopamine_jax.analysis.baselines import baseline

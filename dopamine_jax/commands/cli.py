@@ -14,6 +14,7 @@ import rich.console
 import rich.table
 import typer
 
+from dopamine_jax import errors
 from dopamine_jax.commands import exits
 from dopamine_jax.commands import options
 from dopamine_jax.commands import scaffold
@@ -392,5 +393,6 @@ def _summarize(base_dir, statistics):
       )
       typer.echo(f'Mean {words} return in the last iteration: {values}')
   typer.echo(f'The run lies in {base_dir}. To look at it:')
-  typer.echo(f'  tensorboard --logdir {shlex.quote(str(base_dir))}')
-  typer.echo(f'  dopamine-jax evaluate {shlex.quote(str(base_dir))}')
+  tensorboard, ours = map(errors.program, ('tensorboard', 'dopamine-jax'))
+  typer.echo(f'  {tensorboard} --logdir {shlex.quote(str(base_dir))}')
+  typer.echo(f'  {ours} evaluate {shlex.quote(str(base_dir))}')

@@ -112,7 +112,7 @@ class AtariVector(base.VectorEnvironment):
       import ale_py
     except ImportError as error:
       raise errors.UserError(
-        "Atari games need ale-py: pip install 'dopamine-jax[atari]'"
+        f'Atari games need ale-py: {errors.install("atari")}'
       ) from error
     game = _find_game(settings.game)
     height, width = _height_and_width(settings.size)

@@ -91,7 +91,7 @@ def _make(id: str, kwargs: Mapping[str, Any]) -> Any:
     from brax import envs
   except ImportError as error:
     raise errors.UserError(
-      f"Brax.id = {id!r} needs brax: pip install 'dopamine-jax[brax]' ({error})"
+      f'Brax.id = {id!r} needs brax: {errors.install("brax")} ({error})'
     ) from error
   try:
     return envs.get_environment(id, **kwargs)

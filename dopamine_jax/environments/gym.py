@@ -143,7 +143,7 @@ def _register_minatar() -> None:
     from minatar import gym as minatar_gym  # GPL-3.0: an extra
   except ImportError as error:
     raise errors.UserError(
-      "MinAtar is not installed: pip install 'dopamine-jax[minatar]'"
+      f'MinAtar is not installed: {errors.install("minatar")}'
     ) from error
   minatar_gym.register_envs()
 
@@ -153,8 +153,7 @@ def _missing_dependency(id: str, error: Exception) -> str:
   for family, extra in _EXTRAS.items():
     if entry_point.startswith(family):
       return (
-        f'{id} needs packages that are not installed: '
-        f"pip install 'dopamine-jax[{extra}]'"
+        f'{id} needs packages that are not installed: {errors.install(extra)}'
       )
   return f'{id} needs packages that are not installed: {error}'
 

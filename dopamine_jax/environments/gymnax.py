@@ -24,7 +24,6 @@ import numpy as np
 from dopamine_jax import errors
 from dopamine_jax.environments import native
 
-_INSTALL = "pip install 'dopamine-jax[gymnax]'"
 _OLDEST = (1, 0, 1)  # before it, a time limit was a termination
 
 
@@ -107,12 +106,12 @@ def _make(id: str, kwargs: Mapping[str, Any]) -> tuple[Any, Any]:
     if tuple(map(int, re.findall(r'\d+', version)[:3])) < _OLDEST:
       raise errors.UserError(
         f'gymnax {version} is installed, in which a time limit terminates; '
-        f'1.0.1 is needed: {_INSTALL}'
+        f'1.0.1 is needed: {errors.install("gymnax")}'
       )
     import gymnax
   except ImportError as error:  # PackageNotFoundError is one
     raise errors.UserError(
-      f'Gymnax.id = {id!r} needs gymnax: {_INSTALL} ({error})'
+      f'Gymnax.id = {id!r} needs gymnax: {errors.install("gymnax")} ({error})'
     ) from error
   if id not in gymnax.registered_envs:
     near = difflib.get_close_matches(id, gymnax.registered_envs, n=3)

@@ -130,7 +130,7 @@ class Player:
       from safetensors import numpy as safetensors
     except ImportError as error:
       raise errors.UserError(
-        f"{error.name} is not installed: pip install 'dopamine-jax[export]'"
+        f'{error.name} is not installed: {errors.install("export")}'
       ) from error
     folder = pathlib.Path(folder)
     for name in (_POLICY, _PARAMETERS, 'card.json'):

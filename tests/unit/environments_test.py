@@ -644,9 +644,7 @@ def test_a_missing_extra_is_named(id, extra, monkeypatch):
     raise gymnasium.error.DependencyNotInstalled('it is not there')
 
   monkeypatch.setattr(gymnasium, 'make', missing)
-  with pytest.raises(
-    errors.UserError, match=rf"pip install 'dopamine-jax\[{extra}\]'"
-  ):
+  with pytest.raises(errors.UserError, match=re.escape(errors.install(extra))):
     gym.Gym(id=id).make(1)
 
 
