@@ -95,7 +95,6 @@ def test_a_shipped_config_is_written_as_what_builds_the_same(path):
       )
     ),
   ],
-  ids=str,
 )
 def test_what_python_made_is_built_again(agent):
   text = config.write(runner(agent))
