@@ -165,7 +165,7 @@ class SAC(off_policy.OffPolicy):
 
   @property
   def optimizer(self) -> optax.GradientTransformation:
-    """All three in one."""
+    """One optimizer, in which each part of the parameters has its own."""
     return optimization.apart(
       actor=self.actor_optimizer,
       critics=self.critic_optimizer,

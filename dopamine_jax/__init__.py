@@ -8,9 +8,9 @@ agent = dj.load('runs/a')
 action = agent.act(observation)
 ```
 
-Importing this package alone imports no JAX: `train`, `load`, `Runner` and
-`call` are fetched when they are used. Read `dopamine_jax.agent` first, then an
-agent in `dopamine_jax.agents`.
+Importing this package alone imports no JAX: `train`, `load`, `Runner`, `Run`
+and `call` are fetched when they are used. Read `dopamine_jax.agent` first, then
+an agent in `dopamine_jax.agents`.
 """
 
 import importlib

@@ -25,7 +25,8 @@ from dopamine_jax.playing import player
 from dopamine_jax.playing import trained
 from dopamine_jax.system import texts
 
-_ITERATIONS = 10  # of a training whose length is given in agent steps
+_ITERATIONS = 10  # at most, where a training's length is given in agent steps
+_SETTINGS = [field.name for field in dataclasses.fields(runner_lib.Runner)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Run:
   Attributes:
     folder: where it lies.
     seeds: S of them.
-    statistics: the last iteration's, [S] by name.
+    statistics: the last iteration's, [S] by name; none of a run that was
+      finished before.
   """
 
   folder: pathlib.Path
@@ -94,7 +96,7 @@ def train(what, *where, **kwargs) -> Run:
     **kwargs: options of `Runner.train`: `seed`, `num_seeds`, `resume`, `quiet`
       and so on. With gin files, `bindings`: lines of gin, which win. With an
       agent, `agent_steps` of the whole training, and any settings of `Runner`;
-      `training_steps` is a tenth of it by default.
+      by default it has up to ten iterations.
 
   Raises:
     UserError: if a setting, the folder or a checkpoint doesn't fit.
@@ -113,11 +115,13 @@ def train(what, *where, **kwargs) -> Run:
       f'train({what!r}, ...): expected the name or path of a gin file, a '
       'Runner, or an agent and an environment.'
     )
-  loaded = config_lib.load(files, kwargs.pop('bindings', ()))
+  bindings = kwargs.pop('bindings', ())
+  bindings = [bindings] if isinstance(bindings, str) else bindings
+  loaded = config_lib.load(files, bindings)
   runner = loaded.build(runner_lib.Runner)
   loaded.refuse_unread(kwargs.get('say', _say))
   with loaded.located():
-    return _train(runner, base_dir, title=loaded.title, **kwargs)
+    return _train(runner, base_dir, **{'title': loaded.title, **kwargs})
 
 
 def load(
@@ -152,50 +156,66 @@ def _train(runner, base_dir, *, seed=0, num_seeds=1, **options) -> Run:
 
 def _runner(agent, environment, *, agent_steps=None, **kwargs):
   """Returns a runner, and the options that are none of its settings."""
-  names = {field.name for field in dataclasses.fields(runner_lib.Runner)}
-  given = {k: kwargs.pop(k) for k in list(kwargs) if k in names}
-  if agent_steps is not None:
-    given |= _iterations(agent_steps, given)
-  elif not {'num_iterations', 'training_steps'} <= given.keys():
+  given = {k: kwargs.pop(k) for k in list(kwargs) if k in _SETTINGS}
+  lengths = {'num_iterations', 'training_steps'}
+  if agent_steps is None and not lengths <= given.keys():
     raise errors.UserError(
       'train(agent, environment, folder) needs agent_steps: how long to train.'
     )
-  return (
-    runner_lib.Runner(agent=agent, environment=environment, **given),
-    kwargs,
-  )
+  made = {'agent': agent, 'environment': environment, **given}
+  if agent_steps is not None:
+    # What is divided by below is looked at first.
+    missing = dict.fromkeys(lengths - given.keys(), given.get('num_envs', 1))
+    checked = runner_lib.Runner(**made, **missing)
+    made |= _iterations(agent_steps, given, checked.num_envs)
+  return runner_lib.Runner(**made), kwargs
 
 
-def _iterations(agent_steps, given) -> dict[str, int]:
+def _iterations(agent_steps, given, num_envs) -> dict[str, int]:
   """Returns how many iterations, and how long, make so many agent steps."""
   if type(agent_steps) is not int or agent_steps < 1:
     raise errors.UserError(
       f'agent_steps = {agent_steps!r}; expected a whole number, at least 1.'
     )
-  if 'num_iterations' in given:
-    each, rest = divmod(agent_steps, given['num_iterations'])
-  else:
-    each = given.get('training_steps', max(1, agent_steps // _ITERATIONS))
-    rest = agent_steps % each
-  if rest:
+  if agent_steps % num_envs:
     raise errors.UserError(
-      f'agent_steps = {agent_steps} can not be parted into iterations of '
-      f'{each} agent steps. Give another number, or training_steps that '
-      'divides it.'
+      f'agent_steps = {agent_steps} is not a multiple of num_envs = {num_envs}.'
     )
-  return {'num_iterations': agent_steps // each, 'training_steps': each}
+  number, length = given.get('num_iterations'), given.get('training_steps')
+  if number is None and length is not None:
+    number = agent_steps // length
+  elif number is None:
+    rounds = agent_steps // num_envs
+    number = max(n for n in range(1, _ITERATIONS + 1) if rounds % n == 0)
+  if length is None:
+    length = agent_steps // number
+  if number * length != agent_steps or length % num_envs:
+    names_given = [
+      k for k in ('num_iterations', 'training_steps') if k in given
+    ]
+    shown = ' and '.join(f'{k} = {given[k]}' for k in names_given)
+    raise errors.UserError(
+      f'agent_steps = {agent_steps} can not be parted by {shown} into '
+      'iterations of one length. Change one of them, or give agent_steps alone.'
+    )
+  return {'num_iterations': number, 'training_steps': length}
 
 
 def _refuse_unknown(options):
   known = inspect.signature(runner_lib.Runner.train).parameters
   for name in options:
-    if name not in known:
-      near = names.did_you_mean(name, [*known, *_settings_names()])
-      raise errors.UserError(f'train takes no {name}.{near}')
-
-
-def _settings_names():
-  return [field.name for field in dataclasses.fields(runner_lib.Runner)]
+    if name in known:
+      continue
+    if name in ('agent_steps', 'bindings'):
+      hint = ' Bindings go with gin files, and agent_steps with an agent.'
+    elif name in _SETTINGS:
+      hint = (
+        f" It is a setting: of a gin file, bindings=['runner.Runner.{name} = "
+        f"...'] sets it; of a Runner, runner.replace({name}=...)."
+      )
+    else:
+      hint = names.did_you_mean(name, [*known, *_SETTINGS])
+    raise errors.UserError(f'train takes no {name} here.{hint}')
 
 
 def _parts(where, *expected):

@@ -1,6 +1,6 @@
 """Settings: the one shape that agents, replays, environments and runners share.
 
-A settings class is a frozen dataclass whose fields gin fills in. It holds no
+A settings class is a frozen dataclass. It holds no
 state, so that its methods are pure and may be traced by JAX.
 """
 
@@ -39,7 +39,7 @@ class Checked:
   # setting itself: it has no type.
   given_later = ()
 
-  def make_part(self, name: str, **given: Any) -> Any:
+  def make_part(self, name: str, /, **given: Any) -> Any:
     """Returns what a setting makes, such as a network or a replay.
 
     Args:
@@ -59,7 +59,11 @@ class Checked:
     hint = _hints(type(self))[name]
     kinds = typing.get_args(hint) if is_union(hint) else (hint,)
     kinds = [(typing.get_args(each) or (each,))[-1] for each in kinds]
-    kinds = tuple(kind for kind in kinds if isinstance(kind, type))
+    kinds = tuple(
+      kind
+      for kind in kinds
+      if isinstance(kind, type) and kind is not type(None)
+    )
     if kinds and not isinstance(made, kinds):
       self.refuse(
         name,
@@ -86,7 +90,8 @@ class Checked:
       if isinstance(maker, functools.partial):
         parameters = inspect.signature(maker.func).parameters
         for each in given.keys() & maker.keywords.keys():
-          if maker.keywords[each] != parameters[each].default:
+          default = getattr(parameters.get(each), 'default', None)
+          if maker.keywords[each] != default:
             self._refuse_given(maker.func, each, maker.keywords[each])
     except TypeError:
       taken = ' and '.join(given)
@@ -106,7 +111,7 @@ class Checked:
       ) from error
 
   def _like(self, name):
-    """Returns ', as the default does', if the default is a class."""
+    """Returns ', as networks.MLP does', if that class is the default."""
     default = type(self).__dataclass_fields__[name].default
     is_class = inspect.isclass(default) and default is not dataclasses.MISSING
     return f', as {full_name(default)} does' if is_class else ''

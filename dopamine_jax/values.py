@@ -19,7 +19,9 @@ _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 
 
 class Made(NamedTuple):
-  """How a value was made, and the value, so that its id stays its own.
+  """How a value was made.
+
+  It holds the value, so that no other one can get its id.
 
   Attributes:
     value: what was made.
@@ -37,7 +39,7 @@ class Made(NamedTuple):
 _made: dict[int, Made] = {}
 
 
-def call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def call(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
   """Returns `function(*args, **kwargs)`, and remembers how it was made.
 
   So that a run's `config.gin` can make it again:
@@ -53,8 +55,9 @@ def call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
   value = function(*args, **kwargs)
   if isinstance(value, _PLAIN) or is_part(value) or inspect.isclass(value):
     return value
-  made = Made(value, function, named(function, args, kwargs))
-  _made.setdefault(id(value), made)
+  keywords = named(function, args, kwargs)
+  if keywords is not None:
+    _made.setdefault(id(value), Made(value, function, keywords))
   return value
 
 
@@ -66,27 +69,38 @@ def origin(value: Any) -> Made | None:
 def positional(
   function: Callable[..., Any], kwargs: Mapping[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-  """Returns what is given by position, and by name.
+  """Returns what is to be given by position, and by name.
 
-  A name that a function catches as `*name` is given by position: gin knows
-  names alone.
+  Gin knows names alone. What a function takes by position only, or catches as
+  `*name`, has a name there too, and so have the parameters before it.
   """
-  caught = _caught(function)
-  if caught not in kwargs:
-    return (), dict(kwargs)
-  rest = {k: v for k, v in kwargs.items() if k != caught}
-  return tuple(kwargs[caught]), rest
+  parameters = list(_parameters(function).values())
+  caught = [p for p in parameters if p.kind is p.VAR_POSITIONAL]
+  is_caught = bool(caught) and caught[0].name in kwargs
+  args, rest = [], dict(kwargs)
+  for parameter in parameters:
+    if parameter.kind is parameter.VAR_POSITIONAL and is_caught:
+      args += rest.pop(parameter.name)
+    elif parameter.name in rest and (
+      parameter.kind is parameter.POSITIONAL_ONLY
+      or (is_caught and parameter.kind is parameter.POSITIONAL_OR_KEYWORD)
+    ):
+      args.append(rest.pop(parameter.name))
+  return tuple(args), rest
 
 
 def named(
   function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> dict[str, Any]:
-  """Returns all arguments of a call by name; of `*name`, a list."""
+) -> dict[str, Any] | None:
+  """Returns all arguments of a call by name; of `*name`, a list.
+
+  None if there are some by position, and nobody knows their names.
+  """
   try:
     bound = inspect.signature(function).bind_partial(*args, **kwargs).arguments
   except (TypeError, ValueError):
-    return dict(kwargs)
-  for name, parameter in inspect.signature(function).parameters.items():
+    return None if args else dict(kwargs)
+  for name, parameter in _parameters(function).items():
     if name in bound and parameter.kind is inspect.Parameter.VAR_POSITIONAL:
       bound[name] = list(bound[name])
     if name in bound and parameter.kind is inspect.Parameter.VAR_KEYWORD:
@@ -119,20 +133,15 @@ def fields(part: Any) -> dict[str, dataclasses.Field]:
   }
 
 
-def changed(part: Any, **changes: Any) -> Any:
+def changed(part: Any, /, **changes: Any) -> Any:
   """Returns a part with some settings changed."""
   if hasattr(part, 'clone'):  # a Flax module, which may lie in another
     return part.clone(**changes)
   return dataclasses.replace(part, **changes)
 
 
-def _caught(function):
-  """Returns the name of what a function takes any number of by position."""
+def _parameters(function) -> Mapping[str, inspect.Parameter]:
   try:
-    parameters = inspect.signature(function).parameters
+    return inspect.signature(function).parameters
   except (TypeError, ValueError):
-    return None
-  for name, parameter in parameters.items():
-    if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-      return name
-  return None
+    return {}

@@ -1,5 +1,6 @@
 """A tree of settings as the gin file that builds it again."""
 
+import enum
 import functools
 import re
 
@@ -235,6 +236,164 @@ def test_the_ways_out_that_are_named_work():
   assert 'twice' in config.write(
     runner(dqn.DQN(network=networks.MLP(activation=twice)))
   )
+
+
+# What would come back as something else.
+
+
+class Grandchild(Holder):
+  pass
+
+
+class LeftOut(Holder):
+  value: object = lambda x: x
+
+
+class LeftOutBelow(LeftOut):
+  pass
+
+
+class Color(enum.Enum):
+  RED = 1
+
+
+class Word(enum.StrEnum):
+  RED = 'red'
+
+
+def by_position(a, /, b=2):
+  return lambda: (a, b)
+
+
+def caught(first, *rest):
+  return lambda: (first, rest)
+
+
+def with_any(**settings):
+  return networks.MLP(hidden=(3,), **settings)
+
+
+@pytest.mark.parametrize(
+  'made',
+  [
+    values.call(by_position, 5),
+    values.call(by_position, 5, b=3),
+    values.call(caught, 1),
+    values.call(caught, 1, 2, 3),
+  ],
+)
+def test_what_is_given_by_position_comes_back(made):
+  text = config.record(Holder(value=made))
+  assert again(text, Holder).value() == made()
+
+
+def test_what_is_below_a_scope_is_not_what_the_scope_binds():
+  held = Holder(
+    value=Holder(value=1, other=Grandchild(value=5)), other=Holder(value=2)
+  )
+  assert again(config.record(held), Holder) == held
+
+
+@pytest.mark.parametrize(
+  ('value', 'words'),
+  [
+    (Color.RED, 'gin knows no enumerations'),
+    (Word.RED, 'gin knows no enumerations'),
+    (b'bytes', 'Take a text'),
+    (values.call(frozenset, [1, 2]), 'nothing tells how it was made'),
+    (functools.partial(range, 5), 'by position'),
+  ],
+)
+def test_what_has_no_form_in_gin_is_refused(value, words):
+  with pytest.raises(errors.UserError, match=words):
+    config.record(Holder(value=value))
+
+
+def test_a_default_that_is_left_out_must_come_back():
+  config.record(LeftOutBelow())
+  held = Holder(value=LeftOut(value=twice), other=LeftOutBelow())
+  with pytest.raises(errors.UserError, match=r'LeftOutBelow\.value would not'):
+    config.record(held)
+
+
+def test_a_root_that_can_not_be_imported_is_refused():
+  class Inside(Holder):
+    pass
+
+  with pytest.raises(errors.UserError, match=r'of the class .*Inside'):
+    config.record(Inside())
+
+
+def test_a_title_is_one_line():
+  text = config.write(Holder(), 'a\nimport os')
+  assert text.startswith('# a import os\n')
+
+
+def test_settings_may_have_any_name():
+  part = values.call(Named, function=1, part=2, target=3)
+  changed = values.changed(part, part=4)
+  assert (changed.function, changed.part, changed.target) == (1, 4, 3)
+  assert again(config.record(Holder(value=changed)), Holder).value == changed
+
+
+class Named(settings.Settings):
+  function: int = 0
+  part: int = 0
+  target: int = 0
+
+
+class Chained(settings.Settings):
+  maker: object = functools.partial(optax.chain, optax.identity())
+
+
+@pytest.mark.parametrize(
+  ('lines', 'words'),
+  [
+    ('a = [%b]\nb = [%a]\nwritten_test.Holder.value = %a', r'%a -> %b -> %a'),
+    ('written_test.Holder.value = [%gin.REQUIRED]', 'is to be set'),
+    ('written_test.Holder.value = %gin.REQUIRED', 'value is to be set'),
+    (
+      'written_test.Holder.value = @written_test.Holder()',
+      'Holder needs itself',
+    ),
+  ],
+)
+def test_circles_and_gaps_are_told(lines, words):
+  with pytest.raises(errors.UserError, match=words):
+    text = f'from tests import written_test\n{lines}\n'
+    config.load(['a.gin'], text=text).build(Holder)
+
+
+def test_a_default_of_arguments_by_position_has_its_bindings():
+  text = """
+import optax
+from tests import written_test
+optax.chain.args = [@optax.identity(), @optax.identity()]
+"""
+  built = config.load(['a.gin'], text=text).build(Chained)
+  assert len(built.maker().init(())) == 2
+
+
+def no_network(num_outputs):
+  pass
+
+
+@pytest.mark.parametrize(
+  ('network', 'words'),
+  [
+    (no_network, 'NoneType; expected module.Module'),
+    (functools.partial(with_any, num_outputs=3), 'num_outputs = 3 has no'),
+  ],
+)
+def test_a_network_that_is_none_is_refused(network, words):
+  agent = dqn.DQN(
+    network=network,
+    observation_space=catch.Catch().observation_space,
+    action_space=catch.Catch().action_space,
+  )
+  loaded = config.load([])
+  with pytest.raises(errors.UserError, match=words), loaded.located():
+    _ = agent.module
 
 
 # Defaults that gin does not name.

@@ -252,7 +252,7 @@ def check_numbers(table: pd.DataFrame, whole: Sequence[str], others: Sequence):
 def identify(
   config: str, name: str
 ) -> tuple[str, str, dict[str, str], int | None]:
-  """Reads a run's identity off its operative gin, as text.
+  """Reads a run's identity off its config.gin, as text.
 
   Nothing is imported, so that a stranger's run can be looked at.
 

@@ -3,8 +3,8 @@
 A class gets the settings that are bound to it or to its ancestors, the nearest
 first: `dqn.DQN.gamma = 0.9` holds for DoubleDQN too, unless that has a gamma of
 its own. `@module.Class()` is built on the spot; `@module.Class` becomes the
-class, or a `functools.partial` that has its settings. What is a default of a
-setting, and not named in gin, has its bindings all the same.
+class, or a `functools.partial` that has its settings. Bindings also reach a
+part that is only a setting's default, though no gin file refers to it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +12,7 @@ import contextlib
 import functools
 import inspect
 import pathlib
+import types
 from typing import Any
 
 from dopamine_jax import errors
@@ -82,7 +83,7 @@ class Config:
       with self._at(binding.place):
         checks.refuse_misfit(binding, self._resolved(binding.value))
 
-  def build(self, target: Any, **given: Any) -> Any:
+  def build(self, target: Any, /, **given: Any) -> Any:
     """Returns `target(**settings, **given)`, and builds all that lies below.
 
     Args:
@@ -104,7 +105,7 @@ class Config:
     try:
       yield
     except settings.SettingError as error:
-      for owner in error.owner.__mro__:
+      for owner in getattr(error.owner, '__mro__', (error.owner,)):
         bound = self._by_target.get(owner, ())
         for binding in reversed(bound):
           if binding.name == error.name:
@@ -123,13 +124,13 @@ class Config:
     """
     unread.report(self._read, self.unused(), say)
 
-  def _call(self, target, scope, given=()):
+  def _call(self, target, scope, given=types.MappingProxyType({})):
     """Returns what a class or function makes of its settings."""
     kwargs = self._settings(target, scope)
-    if both := kwargs.keys() & dict(given):
+    for name in kwargs.keys() & given.keys():
       raise settings.SettingError(
         target,
-        (name := sorted(both)[0]),
+        name,
         f'{settings.full_name(target)}.{name} = {settings.shown(kwargs[name])} '
         'has no effect: it is given where this is made. Leave it out.',
       )
@@ -139,7 +140,7 @@ class Config:
       return values.call(target, **kwargs)
 
   def _maker(self, target, scope):
-    """Returns what makes the same whenever it is called."""
+    """Returns the class or function, or a partial that has its settings."""
     kwargs = self._settings(target, scope)
     if not kwargs:
       return target
@@ -149,7 +150,10 @@ class Config:
   def _settings(self, target, scope) -> dict[str, Any]:
     """Returns what is bound to a class or function, or below its defaults."""
     if (target, scope) in self._building:
-      raise errors.UserError('what is bound needs itself, in a circle.')
+      name = settings.full_name(target)
+      raise errors.UserError(
+        f'{name} needs itself, in a circle: what is bound to it has it inside.'
+      )
     self._building.append((target, scope))
     try:
       return self._settings_once(target, scope)
@@ -204,6 +208,8 @@ class Config:
   def _value(self, value, scope):
     """Returns what a value stands for."""
     value = self._resolved(value)
+    if value == statements_lib.REQUIRED:
+      raise errors.UserError('%gin.REQUIRED is to be set, and nothing does.')
     if isinstance(value, Reference):
       if value.target is names_lib.singleton:
         return self._singleton(value.scope)
@@ -227,8 +233,9 @@ class Config:
     if isinstance(default, functools.partial):
       kwargs = values.named(default.func, default.args, default.keywords)
       found = self._below(default.func, kwargs, scope)
-      kwargs |= found
-      return functools.partial(default.func, **kwargs) if found else default
+      args, kwargs = values.positional(default.func, kwargs | found)
+      made = functools.partial(default.func, *args, **kwargs)
+      return made if found else default
     if made := values.origin(default):
       found = self._below(made.function, made.keywords, scope)
       kwargs = made.keywords | found

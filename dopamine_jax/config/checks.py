@@ -29,9 +29,9 @@ _NO_NUMBERS = (
 
 _INF, _COUNT = math.inf, 2**31
 _TINY = 1e-30  # where 0 would stop all learning
-# The least number that a parameter of optax's makes sense with, and the least
-# one above that does no longer. Optax takes any; what is beyond trains uphill,
-# or without the schedule that was asked for.
+# Of parameters of optax's: the lowest number that makes sense, and the first
+# one that is too high. Optax takes any; what is beyond trains uphill, or
+# without the schedule that was asked for.
 _OPTAX_BOUNDS = {
   'learning_rate': (0, _INF),
   'init_value': (-_INF, _INF),

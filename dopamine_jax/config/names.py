@@ -45,9 +45,13 @@ def resolve(name: str, symbols: dict[str, Any]) -> Any:
   found, path = symbols[first], first
   for each in rest:
     if not hasattr(found, each):
-      raise errors.UserError(
-        f'there is no {path}.{each}.{did_you_mean(each, vars(found))}'
-      )
+      hint = did_you_mean(each, vars(found))
+      if path == '__main__':
+        hint = (
+          ' The script or notebook that was trained from defines it. Move it '
+          'into a module of its own, and import it from there.'
+        )
+      raise errors.UserError(f'there is no {path}.{each}.{hint}')
     found, path = getattr(found, each), f'{path}.{each}'
   if isinstance(found, types.ModuleType):
     raise errors.UserError(

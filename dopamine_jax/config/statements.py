@@ -49,7 +49,7 @@ class Macro:
   __repr__ = __str__
 
 
-# What a setting is bound to that another file is to set.
+# Marks a setting that another file, or the command line, must set.
 REQUIRED = Macro('gin.REQUIRED')
 
 

@@ -40,12 +40,24 @@ def refuse_macros(read: statements.Statements):
         f'{place}: {macro} = {shown} sets nothing: a name without a class is a '
         f'macro, and nothing reads %{macro}.{_nearest(read, macro, shown)}'
       )
+  for macro in read.macros:
+    _refuse_circle(read, macro, [])
   for value, place in read.macros.values():
     for name in _names(value):
       if name not in read.macros:
         raise errors.UserError(
           f'{place}: {name} is used as %{name} but never set.'
         )
+
+
+def _refuse_circle(read, macro, above):
+  """Refuses a macro that stands for itself, through others."""
+  if macro in above:
+    circle = ' -> '.join(f'%{name}' for name in [*above, macro])
+    raise errors.UserError(f'macros stand for each other: {circle}.')
+  value, _ = read.macros.get(macro, (None, None))
+  for name in _names(value):
+    _refuse_circle(read, name, [*above, macro])
 
 
 def report(

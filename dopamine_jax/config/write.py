@@ -4,10 +4,12 @@ The tree is walked from its root: settings and Flax modules have fields, a
 `functools.partial` its arguments, and what `values.call` made is written as
 that call. Classes and functions are named by the module they can be imported
 from. All settings are written, those at their default too, so that a record
-says what was used even when a default changes.
+says what was used even when a default changes. Only a default that has no name,
+such as a function that another one returned, is left to its class.
 """
 
 from collections.abc import Iterator, Mapping
+import enum
 import functools
 import inspect
 import math
@@ -19,12 +21,13 @@ import numpy as np
 from dopamine_jax import errors
 from dopamine_jax import settings
 from dopamine_jax import values
+from dopamine_jax.config import build
 from dopamine_jax.config import names as names_lib
 
 DYNAMIC = 'from __gin__ import dynamic_registration'
 _WIDTH = 80
 # Libraries that offer things in a module above the one that defines them.
-_OFFERING = ('flax', 'jax', 'optax', 'rlax')
+_REEXPORTING = ('flax', 'jax', 'optax', 'rlax')
 
 
 class _Named(NamedTuple):
@@ -42,7 +45,7 @@ class _Named(NamedTuple):
 
   @property
   def section(self) -> tuple[Any, tuple[tuple[str, Any], ...]]:
-    """What its lines depend on: whether it is called doesn't matter."""
+    """What decides its lines: `@X` and `@X()` of equal settings share them."""
     return self.target, self.settings
 
 
@@ -56,6 +59,10 @@ class _Several(NamedTuple):
 
   kind: type
   parts: tuple[Any, ...]
+
+
+# A default that gin could not build, which the class itself has.
+_LEFT_OUT = 'left out'
 
 
 class _Unwritable(Exception):
@@ -72,7 +79,43 @@ def write(root: settings.Settings, title: str = '') -> str:
   Raises:
     UserError: that names a setting which gin could not build, and the way out.
   """
-  tree = _Walk().of_part(root)
+  return _written(_tree(root), title)
+
+
+def record(root: settings.Settings, title: str = '') -> str:
+  """Returns what `write` does, once it was seen to build the same again.
+
+  Args:
+    root: settings, such as a runner.
+    title: a comment that the file is to begin with.
+
+  Raises:
+    UserError: as `write`; or that names a setting which would not come back.
+  """
+  tree = _tree(root)
+  text = _written(tree, title)
+  again = build.load(['config.gin'], text=text).build(type(root))
+  if difference := _difference(tree, _tree(again)):
+    raise errors.UserError(
+      f'{difference} would not come back from config.gin as it is, and a run '
+      'is evaluated and goes on from there. Give it a value that can be named: '
+      'a number, text, settings, a class or function of a module, or what '
+      'dopamine_jax.call(function, ...) returns.'
+    )
+  return text
+
+
+def _tree(root) -> '_Named':
+  try:
+    return _of_part(root)
+  except _Unwritable as error:
+    raise errors.UserError(
+      f'{settings.full_name(type(root))} {error}'
+    ) from error
+
+
+def _written(tree, title) -> str:
+  """Returns a tree as a gin file."""
   names = _Names()
   scopes = _scopes(tree)
   sections = {}
@@ -81,10 +124,11 @@ def write(root: settings.Settings, title: str = '') -> str:
     lines = [
       f'{selector}.{name} = {_text(value, names, scopes)}'
       for name, value in named.settings
+      if value is not _LEFT_OUT
     ]
     if lines:
       sections[selector] = lines
-  text = [f'# {title}'] if title else []
+  text = [f'# {" ".join(title.split())}'] if title else []
   text += [DYNAMIC, '', *names.imports()]
   for selector, lines in sections.items():
     head = f'# Parameters for {selector}:'
@@ -92,88 +136,110 @@ def write(root: settings.Settings, title: str = '') -> str:
   return '\n'.join(text) + '\n'
 
 
-class _Walk:
-  """Turns values into what is written of them."""
+def _difference(tree, other) -> str:
+  """Returns the name of the first setting in which two trees differ, or ''."""
+  if tree == other:
+    return ''
+  if isinstance(tree, _Named) and isinstance(other, _Named):
+    found = dict(other.settings)
+    for name, value in tree.settings:
+      if name not in found or found[name] != value:
+        inner = _difference(value, found.get(name))
+        return inner or f'{settings.full_name(tree.target)}.{name}'
+  if isinstance(tree, _Several) and isinstance(other, _Several):
+    for part, its in zip(tree.parts, other.parts, strict=False):
+      if part != its:
+        return _difference(part, its)
+  return ''
 
-  def __init__(self):
-    self._inside = []  # the settings that lead to where it is, for messages
 
-  def of_part(self, part) -> _Named:
-    """Returns what is written of settings or a Flax module."""
-    cls = type(part)
-    if not _place(cls):
-      raise _Unwritable(_why(cls))
-    given = getattr(cls, 'given_later', ())
-    found = []
-    for name, field in values.fields(part).items():
-      value = getattr(part, name)
-      if name in given and value == field.default:
-        continue
-      found += self._setting(cls, name, value, field.default)
-    return _Named(cls, True, tuple(found))
+def _of_part(part) -> _Named:
+  """Returns what is written of settings or a Flax module."""
+  cls = type(part)
+  if not _place(cls):
+    raise _Unwritable(_why(cls))
+  given = getattr(cls, 'given_later', ())
+  found = []
+  for name, field in values.fields(part).items():
+    value = getattr(part, name)
+    if name in given and value == field.default:
+      continue
+    found.append((name, _setting(cls, name, value, field.default)))
+  return _Named(cls, True, tuple(found))
 
-  def _setting(self, owner, name, value, default) -> list[tuple[str, Any]]:
-    """Returns [(name, what is written)]; [] of a default that can't be."""
-    self._inside.append((owner, name))
-    try:
-      return [(name, self.of(value))]
-    except (_Unwritable, errors.UserError) as error:
-      if value is default:
-        return []  # The class itself has it.
-      if isinstance(error, errors.UserError):
-        raise
-      owner, name = self._inside[-1]
-      raise errors.UserError(
-        f'{settings.full_name(owner)}.{name} {error} A run writes its settings '
-        'to config.gin, from which it is evaluated and goes on.'
-      ) from error
-    finally:
-      self._inside.pop()
 
-  def of(self, value: Any) -> '_Named | _Several | str':
-    """Returns what is written of any value."""
-    if isinstance(value, np.ndarray):
-      value = value.tolist()
-    if isinstance(value, np.generic):
-      value = value.item()
-    if value is None or isinstance(value, (bool, int, str)):
-      return repr(value)
-    if isinstance(value, float):
-      if not math.isfinite(value):
-        raise _Unwritable(f'holds {value}, which is no number in gin.')
-      return repr(value)
-    if isinstance(value, (list, tuple)) and not hasattr(value, '_fields'):
-      kind = list if isinstance(value, list) else tuple
-      return _Several(kind, tuple(map(self.of, value)))
-    if isinstance(value, Mapping):
-      pairs = [self.of(each) for pair in value.items() for each in pair]
-      return _Several(dict, tuple(pairs))
-    if isinstance(value, functools.partial):
-      keywords = values.named(value.func, value.args, value.keywords)
-      return self._named(value.func, False, keywords)
-    if values.is_part(value):
-      return self.of_part(value)
-    if _place(value):
-      return self._named(value, False, {})
-    if made := values.origin(value):
-      return self._named(made.function, True, made.keywords)
-    raise _Unwritable(_why(value))
+def _of_call(target, called, keywords) -> _Named:
+  """Returns what is written of a class or function and its arguments."""
+  if not _place(target):
+    raise _Unwritable(_why(target))
+  if keywords is None:
+    raise _Unwritable(
+      'is given arguments by position, of which nobody knows the names. Give '
+      'them by name.'
+    )
+  found, given = [], getattr(target, 'given_later', ())
+  parameters = names_lib.parameters(target)
+  for name in {**parameters, **keywords}:
+    default = parameters[name].default if name in parameters else ...
+    if name in keywords:
+      value = keywords[name]
+    elif default in (inspect.Parameter.empty, ...) or name in given:
+      continue
+    else:
+      value = default
+    found.append((name, _setting(target, name, value, default)))
+  return _Named(target, called, tuple(found))
 
-  def _named(self, target, called, keywords) -> _Named:
-    """Returns what is written of a class or function and its arguments."""
-    if not _place(target):
-      raise _Unwritable(_why(target))
-    found, given = [], getattr(target, 'given_later', ())
-    parameters = names_lib.parameters(target)
-    for name in {**parameters, **keywords}:
-      default = parameters[name].default if name in parameters else ...
-      if name in keywords:
-        found += self._setting(target, name, keywords[name], default)
-      elif not (
-        default is inspect.Parameter.empty or default is ... or name in given
-      ):
-        found += self._setting(target, name, default, default)
-    return _Named(target, called, tuple(found))
+
+def _setting(owner, name, value, default) -> Any:
+  """Returns what is written of a setting; a default may be left out."""
+  try:
+    return _of(value)
+  except (_Unwritable, errors.UserError) as error:
+    if value is default:
+      return _LEFT_OUT  # The class itself has it.
+    if isinstance(error, errors.UserError):
+      raise
+    raise errors.UserError(
+      f'{settings.full_name(owner)}.{name} {error} A run writes its settings '
+      'to config.gin, from which it is evaluated and goes on.'
+    ) from error
+
+
+def _of(value: Any) -> '_Named | _Several | str':
+  """Returns what is written of any value."""
+  if isinstance(value, enum.Enum):
+    raise _Unwritable(
+      f'is {value!r}, and gin knows no enumerations. Take a text or a number.'
+    )
+  if isinstance(value, np.ndarray):
+    value = value.tolist()
+  if isinstance(value, np.generic):
+    value = value.item()
+  if type(value) in (bool, int, str, type(None)):
+    return repr(value)
+  if type(value) is float:
+    if not math.isfinite(value):
+      raise _Unwritable(f'holds {value}, which is no number in gin.')
+    return repr(value)
+  if isinstance(value, bytes):
+    raise _Unwritable('holds bytes, which gin does not know. Take a text.')
+  if isinstance(value, (list, tuple)) and not hasattr(value, '_fields'):
+    kind = list if isinstance(value, list) else tuple
+    return _Several(kind, tuple(map(_of, value)))
+  if isinstance(value, Mapping):
+    pairs = [_of(each) for pair in value.items() for each in pair]
+    return _Several(dict, tuple(pairs))
+  if isinstance(value, functools.partial):
+    keywords = values.named(value.func, value.args, value.keywords)
+    return _of_call(value.func, False, keywords)
+  if values.is_part(value):
+    return _of_part(value)
+  if _place(value):
+    return _of_call(value, False, {})
+  if made := values.origin(value):
+    return _of_call(made.function, True, made.keywords)
+  raise _Unwritable(_why(value))
 
 
 class _Names:
@@ -204,24 +270,34 @@ class _Names:
 
 
 def _scopes(tree) -> dict[tuple, str]:
-  """Returns a scope for each of several things with one name, '' for others.
+  """Returns a scope for each section that needs one, '' for others.
 
-  It is the setting that has the thing, since that says what it is for.
+  Several things of one name have scopes, named by the setting that has each.
+  So has whatever is below one with a scope, for bindings of a scope hold there.
   """
   found = {}
   for where, named in _all(tree, ''):
     if named.settings:
       found.setdefault(named.target, {}).setdefault(named.section, where)
+  scoped = {
+    section: where
+    for variants in found.values()
+    for section, where in variants.items()
+    if len(variants) > 1
+  }
+  for _, named in _all(tree, ''):  # from the root on
+    if named.section in scoped:
+      for where, inner in _all(named, ''):
+        if inner.settings:
+          scoped.setdefault(inner.section, where)
   scopes, taken = {}, set()
   for variants in found.values():
-    for named, where in variants.items():
-      scope, number = '', 2
-      if len(variants) > 1:
-        scope = where
-        while scope in taken:
-          scope, number = f'{where}{number}', number + 1
-        taken.add(scope)
-      scopes[named] = scope
+    for section in variants:
+      scope, number = scoped.get(section, ''), 2
+      while scope and scope in taken:
+        scope, number = f'{scoped[section]}{number}', number + 1
+      taken.add(scope)
+      scopes[section] = scope
   return scopes
 
 
@@ -263,7 +339,9 @@ def _text(value, names, scopes) -> str:
   return f'({", ".join(parts)}{"," if len(parts) == 1 else ""})'
 
 
-def _offered(module: str, name: str, target: Any) -> tuple[str, str] | None:
+def _public_place(
+  module: str, name: str, target: Any
+) -> tuple[str, str] | None:
   """Returns (module, name) under which a library offers a thing."""
   root = module.partition('.')[0]
   known = [
@@ -289,8 +367,8 @@ def _place(target: Any) -> tuple[str, str] | None:
     return None
   if '<' in name or module not in sys.modules:
     return None
-  if module.partition('.')[0] in _OFFERING:
-    return _offered(module, name, target)
+  if module.partition('.')[0] in _REEXPORTING:
+    return _public_place(module, name, target)
   found = sys.modules[module]
   for part in name.split('.'):
     found = getattr(found, '__dict__', {}).get(part)

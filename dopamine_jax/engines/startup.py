@@ -50,16 +50,18 @@ def prepare(say, *, users_code: bool = True):
 
     from dopamine_jax.engines import dispatch
     from dopamine_jax.engines import threefry
+
+    if came_late:  # What imported JAX before didn't know of these variables.
+      _tell_jax(jax.config)
   except (ValueError, RuntimeError, AttributeError) as error:
     raise _can_not_start(error) from error
-  if came_late:  # What imported JAX before didn't know of these variables.
-    _tell_jax(jax.config)
   for name, normal in _NUMBERS.items():
     if getattr(jax.config, name) != normal:
       raise errors.UserError(
         f'{name.upper()} is {getattr(jax.config, name)}, and numbers here are '
         'made for JAX as it is by itself. Start without it: '
-        f'env -u {name.upper()} dopamine-jax ...'
+        f'env -u {name.upper()} dopamine-jax ... (in Python: '
+        f'jax.config.update({name!r}, {normal!r}))'
       )
   dispatch.stay_in_this_thread()
   threefry.write_out()
@@ -75,7 +77,8 @@ def _tell_jax(config):
   if os.environ.get('JAX_ENABLE_COMPILATION_CACHE') == 'false':
     config.update('jax_enable_compilation_cache', False)
     return
-  config.update('jax_compilation_cache_dir', os.environ[_CACHE])
+  if config.jax_compilation_cache_dir is None:  # else it is the user's choice
+    config.update('jax_compilation_cache_dir', os.environ[_CACHE])
   for name in _KEEP_ALL:
     number = float(os.environ[name.upper()])
     config.update(name, int(number) if number.is_integer() else number)

@@ -114,7 +114,7 @@ class Console(base.Collector):
 
   def _bar(self) -> rich_console.RenderableType:
     total = self._run.total_agent_steps
-    running = 1 if self._agent_steps < total else 0
+    running = 1 if self._agent_steps < total or self._evaluating else 0
     iteration = f'iteration {self._iteration + running}'
     time_left = 'evaluating' if self._evaluating else self._time()
     part = f'{100 * self._agent_steps // max(total, 1):3}%  {time_left}'

@@ -113,7 +113,7 @@ class Reports:
       each.progress(self._engine.steps, statistics)
 
   def evaluating(self):
-    """Tells that an evaluation begins, during which nothing else comes."""
+    """Tells that an evaluation begins."""
     for each in self.collectors:
       with self._naming(each):
         each.evaluating()

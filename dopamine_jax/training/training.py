@@ -55,7 +55,7 @@ class Training:
 
   def __init__(self, runner, folder, seeds, say, closers, title=''):
     self.runner = runner
-    self.config = config.write(runner, title)
+    self.config = config.record(runner, title)
     self.title = title
     self.folder = folder
     self.seeds = seeds
@@ -108,6 +108,7 @@ class Training:
     if self.runner.histograms:
       self.reports.add_histograms()
     self._warn_of_no_update()
+    self._warn_of_main()
     self.facts = {
       'seeds': list(self.seeds),
       'versions': provenance.versions() | self.engine.layout.versions(),
@@ -116,7 +117,7 @@ class Training:
     }
     iterations, before = run_folder.look(
       *(self.folder, self.checkpoints, self.config, self.facts),
-      *(resume, self.say, self._written_today),
+      *(resume, self.say, self._record_of_folder),
     )
     if iterations:
       self._restore(iterations[-1], template, with_replay)
@@ -136,7 +137,7 @@ class Training:
       with_replay=with_replay,
     )
 
-  def _written_today(self):
+  def _record_of_folder(self):
     """Returns the record of the run in the folder as this version writes it.
 
     Raises:
@@ -155,6 +156,14 @@ class Training:
         f'Warning: nothing is learnt in this run. Its {steps:,} agent steps '
         f'end before the first update, which is due after {first:,} (the '
         "larger of the replay's min_history and the agent's update_period)."
+      )
+
+  def _warn_of_main(self):
+    if '\nimport __main__\n' in self.config:
+      self.say(
+        'Warning: settings name what this script or notebook itself defines. '
+        'Other programs, such as dopamine-jax evaluate, will not find it: move '
+        'it into a module of its own, and import it from there.'
       )
 
   def _note(self, event, **details):
