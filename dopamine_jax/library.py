@@ -110,7 +110,11 @@ def train(what, *where, **kwargs) -> Run:
   if isinstance(what, runner_lib.Runner):
     return _train(what, base_dir, **kwargs)
   files = [what] if isinstance(what, (str, pathlib.Path)) else what
-  if not isinstance(files, Sequence):
+  if (
+    not isinstance(files, Sequence)
+    or not files
+    or not all(isinstance(each, (str, pathlib.Path)) for each in files)
+  ):
     raise errors.UserError(
       f'train({what!r}, ...): expected the name or path of a gin file, a '
       'Runner, or an agent and an environment.'
@@ -118,7 +122,7 @@ def train(what, *where, **kwargs) -> Run:
   bindings = kwargs.pop('bindings', ())
   bindings = [bindings] if isinstance(bindings, str) else bindings
   loaded = config_lib.load(files, bindings)
-  runner = loaded.build(runner_lib.Runner)
+  runner = loaded.build(loaded.kind(runner_lib.Runner))
   loaded.refuse_unread(kwargs.get('say', _say))
   with loaded.located():
     return _train(runner, base_dir, **{'title': loaded.title, **kwargs})
@@ -142,12 +146,18 @@ def load(
   Raises:
     UserError: if the folder holds no run, or no checkpoint that can be read.
   """
+  if not isinstance(base_dir, (str, pathlib.Path)):
+    raise errors.UserError(
+      f'load({base_dir!r}): expected the path of a folder.'
+    )
   _prepare()
   return player.Player(trained.load(base_dir, _say, trusted), seed)
 
 
 def _train(runner, base_dir, *, seed=0, num_seeds=1, **options) -> Run:
   options.setdefault('say', _say)
+  if isinstance(seed, np.integer):
+    seed = int(seed)
   _refuse_unknown(options)
   statistics = runner.train(base_dir, seed=seed, num_seeds=num_seeds, **options)
   seeds = tuple(range(seed, seed + num_seeds))
@@ -156,6 +166,14 @@ def _train(runner, base_dir, *, seed=0, num_seeds=1, **options) -> Run:
 
 def _runner(agent, environment, *, agent_steps=None, **kwargs):
   """Returns a runner, and the options that are none of its settings."""
+  if not isinstance(environment, base.Environment) and (
+    isinstance(environment, str) or hasattr(environment, 'step')
+  ):
+    id = environment if isinstance(environment, str) else 'CartPole-v1'
+    raise errors.UserError(
+      f'the environment is {environment!r}; expected its settings, such as '
+      f'gym.Gym(id={id!r}), after `from dopamine_jax.environments import gym`.'
+    )
   given = {k: kwargs.pop(k) for k in list(kwargs) if k in _SETTINGS}
   lengths = {'num_iterations', 'training_steps'}
   if agent_steps is None and not lengths <= given.keys():
@@ -173,6 +191,8 @@ def _runner(agent, environment, *, agent_steps=None, **kwargs):
 
 def _iterations(agent_steps, given, num_envs) -> dict[str, int]:
   """Returns how many iterations, and how long, make so many agent steps."""
+  if isinstance(agent_steps, np.integer):
+    agent_steps = int(agent_steps)
   if type(agent_steps) is not int or agent_steps < 1:
     raise errors.UserError(
       f'agent_steps = {agent_steps!r}; expected a whole number, at least 1.'

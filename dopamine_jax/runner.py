@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from dopamine_jax import agent as agent_lib
+from dopamine_jax import annotations
 from dopamine_jax import errors
 from dopamine_jax import settings
 from dopamine_jax.engines import (
@@ -153,7 +154,7 @@ class Runner(settings.Settings):
     if not isinstance(replay, settings.Settings):
       raise errors.UserError(
         f'{type(agent).__name__}.make_replay must return settings of a replay, '
-        f'and it gave {settings.shown(replay)}. Mend the agent.'
+        f'and it gave {annotations.shown(replay)}. Mend the agent.'
       )
     steps = self.num_iterations * self.training_steps
     trials.check(agent, lambda name: agent.last_count(name, steps))

@@ -4,20 +4,18 @@ A settings class is a frozen dataclass. It holds no
 state, so that its methods are pure and may be traced by JAX.
 """
 
-import collections.abc
 from collections.abc import Iterator
 import dataclasses
+import difflib
 import functools
 import inspect
 import math
-import types
 import typing
-from typing import Any, Literal, Self
+from typing import Any, Self
 
+from dopamine_jax import annotations
 from dopamine_jax import errors
 from dopamine_jax import values
-
-_SCALARS = (bool, int, float, str)
 
 # Floats are float32 and counts int32, wherever JAX computes with them.
 _LARGEST = {float: 3.4e38, int: 2**31 - 1}
@@ -57,7 +55,7 @@ class Checked:
     else:
       made = self._call(name, part, given)
     hint = _hints(type(self))[name]
-    kinds = typing.get_args(hint) if is_union(hint) else (hint,)
+    kinds = typing.get_args(hint) if annotations.is_union(hint) else (hint,)
     kinds = [(typing.get_args(each) or (each,))[-1] for each in kinds]
     kinds = tuple(
       kind
@@ -68,7 +66,7 @@ class Checked:
       self.refuse(
         name,
         f'makes what is of type {type(made).__name__}; expected '
-        f'{full_name(kinds[-1])}',
+        f'{annotations.full_name(kinds[-1])}',
       )
     return made
 
@@ -86,13 +84,14 @@ class Checked:
   def _call(self, name, maker, given):
     """Returns what a class or function makes of what is given."""
     try:
-      inspect.signature(maker).bind_partial(**given)
       if isinstance(maker, functools.partial):
         parameters = inspect.signature(maker.func).parameters
-        for each in given.keys() & maker.keywords.keys():
+        has = values.named(maker.func, maker.args, maker.keywords) or {}
+        for each in given.keys() & has.keys():
           default = getattr(parameters.get(each), 'default', None)
-          if maker.keywords[each] != default:
-            self._refuse_given(maker.func, each, maker.keywords[each])
+          if has[each] != default:
+            self._refuse_given(maker.func, each, has[each])
+      inspect.signature(maker).bind_partial(**given)
     except TypeError:
       taken = ' and '.join(given)
       self.refuse(
@@ -106,7 +105,7 @@ class Checked:
       raise
     except (TypeError, ValueError) as error:
       raise errors.UserError(
-        f'{full_name(type(self))}.{name} fails when it is made: '
+        f'{annotations.full_name(type(self))}.{name} fails when it is made: '
         f'{errors.told(error)}.'
       ) from error
 
@@ -114,16 +113,17 @@ class Checked:
     """Returns ', as networks.MLP does', if that class is the default."""
     default = type(self).__dataclass_fields__[name].default
     is_class = inspect.isclass(default) and default is not dataclasses.MISSING
-    return f', as {full_name(default)} does' if is_class else ''
+    return f', as {annotations.full_name(default)} does' if is_class else ''
 
   def _refuse_given(self, owner, name, value):
-    giver = full_name(type(self))
+    giver = annotations.full_name(type(self))
     has_it = name in type(self).__dataclass_fields__
     remedy = f'Set {giver}.{name} instead' if has_it else 'Leave it out'
     raise SettingError(
       owner,
       name,
-      f'{full_name(owner)}.{name} = {shown(value)} has no effect: {giver} '
+      f'{annotations.full_name(owner)}.{name} = {annotations.shown(value)} '
+      f'has no effect: {giver} '
       f'gives it. {remedy}.',
     )
 
@@ -139,7 +139,7 @@ class Checked:
 
   def _check_type(self, name: str, hint: Any):
     value = getattr(self, name)
-    if fits(value, hint):
+    if annotations.fits(value, hint):
       for number in _numbers(value) if hint is not Any else ():
         if isinstance(number, float) and not math.isfinite(number):
           self.refuse(name, 'is not finite')
@@ -147,9 +147,11 @@ class Checked:
         if abs(number) > _LARGEST[kind]:
           self.refuse(name, 'is too large for the 32 bits of a number')
       return
-    reason = f'{_what_it_is(value)}; expected {describe(hint)}'
+    reason = f'{_what_it_is(value)}; expected {annotations.describe(hint)}'
     parts = value if isinstance(value, (list, tuple)) else [value]
-    if not all(isinstance(x, (*_SCALARS, type(None), dict)) for x in parts):
+    if not all(
+      isinstance(x, (*annotations.SCALARS, type(None), dict)) for x in parts
+    ):
       reason += (
         '. (In gin, @name without parentheses passes a class or function '
         'itself, and @name() what calling it returns)'
@@ -159,8 +161,8 @@ class Checked:
   def refuse(self, name: str, reason: str):
     """Raises: SettingError that names the setting, its value and `reason`."""
     cls = type(self)
-    value = shown(getattr(self, name))
-    message = f'{full_name(cls)}.{name} = {value} {reason}.'
+    value = annotations.shown(getattr(self, name))
+    message = f'{annotations.full_name(cls)}.{name} = {value} {reason}.'
     raise SettingError(cls, name, message)
 
   def require_at_least(self, bound: float, *names: str):
@@ -231,6 +233,7 @@ class Settings(Checked):
         f'dataclass would ignore. Write `{name}: TYPE = ...`.'
       )
     dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+    _tell_of_unknown(cls)
 
   def __post_init__(self):
     self.check_types()
@@ -240,144 +243,46 @@ class Settings(Checked):
     return dataclasses.replace(self, **changes)
 
 
-def full_name(owner: Any) -> str:
-  """Returns a class or function as a gin file names it, as in 'dqn.DQN'."""
-  while isinstance(owner, functools.partial):
-    owner = owner.func
-  module = (getattr(owner, '__module__', '') or '').rpartition('.')[2]
-  name = getattr(owner, '__name__', type(owner).__name__)
-  return name if module in ('', '__main__') else f'{module}.{name}'
+def _tell_of_unknown(cls: type):
+  """Has a class refuse names that are no settings, with the nearest one."""
+  init = cls.__init__
 
+  @functools.wraps(init)
+  def checked(self, *args, **kwargs):
+    name = annotations.full_name(cls)
+    if args:
+      raise errors.UserError(
+        f'{name}({annotations.shown(args[0])}): settings are given by name, as '
+        'in '
+        f'{cls.__name__}({next(iter(cls.__dataclass_fields__), "x")}=...).'
+      )
+    known = [field.name for field in dataclasses.fields(cls) if field.init]
+    for each in kwargs.keys() - cls.__dataclass_fields__.keys():
+      near = difflib.get_close_matches(each, known, n=2)
+      hint = f' Did you mean {" or ".join(near)}?' if near else ''
+      raise errors.UserError(f"{name} has no setting '{each}'.{hint}")
+    missing = [
+      field.name
+      for field in dataclasses.fields(cls)
+      if field.init
+      and field.name not in kwargs
+      and field.default is field.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+      raise errors.UserError(
+        f'{cls.__name__} needs {" and ".join(missing)}, which nothing sets.'
+      )
+    init(self, **kwargs)
 
-def shown(value: Any) -> str:
-  """Returns a value for a message: its beginning, if it is long."""
-  text = repr(value)
-  return text if len(text) <= 120 else f'{text[:100]}...'
-
-
-def is_union(hint: Any) -> bool:
-  """Whether an annotation is `A | B` or `Union[A, B]`."""
-  return typing.get_origin(hint) in (typing.Union, types.UnionType)
-
-
-def fits(value: Any, hint: Any) -> bool:
-  """Whether a value fits an annotation; those it can't judge pass."""
-  if is_union(hint):
-    return any(fits(value, each) for each in typing.get_args(hint))
-  kind, parts = typing.get_origin(hint) or hint, typing.get_args(hint)
-  if kind is Any:  # A class to `isinstance`, which it then refuses.
-    return True
-  if kind is Literal:
-    return value in parts
-  if kind is type(None):
-    return value is None
-  if isinstance(value, bool) and kind in _SCALARS:
-    return kind is bool  # True is an int to Python, never to a user.
-  if kind is float:
-    return isinstance(value, (int, float))
-  if kind is collections.abc.Callable:
-    return callable(value) and (not parts or makes(value, parts[-1]))
-  if not isinstance(kind, type):
-    return True
-  if getattr(kind, '_is_protocol', False):
-    return callable(value) and _may_be_called_as(value, kind.__call__)
-  if isinstance(value, str) and kind is collections.abc.Sequence:
-    return False  # To Python it is one, of letters.
-  return isinstance(value, kind) and _parts_fit(value, kind, parts)
-
-
-def _parts_fit(value: Any, kind: type, parts: tuple[Any, ...]) -> bool:
-  """Whether what a sequence or mapping holds fits `parts`, if they say it."""
-  if not parts:
-    return True
-  if issubclass(kind, collections.abc.Mapping):
-    key, entry = parts
-    return all(fits(k, key) and fits(v, entry) for k, v in value.items())
-  if issubclass(kind, tuple) and parts[-1] is not Ellipsis:
-    return len(value) == len(parts) and all(map(fits, value, parts))
-  if issubclass(kind, collections.abc.Sequence):
-    return all(fits(each, parts[0]) for each in value)
-  return True
-
-
-def makes(value: Any, kind: Any) -> bool:
-  """Whether a callable may return a `kind`, by what it is and says itself."""
-  if not isinstance(kind, type) or kind in (*_SCALARS, object, Any):
-    return True
-  if isinstance(value, kind):
-    return False  # It is one already, and happens to be callable.
-  while isinstance(value, functools.partial):
-    value = value.func
-  if inspect.isclass(value):
-    return issubclass(value, kind)
-  try:
-    result = typing.get_type_hints(value).get('return')
-  except (TypeError, NameError, AttributeError):
-    return True
-  if result in (type(None), Any) or not isinstance(result, type):
-    return True
-  return issubclass(result, kind) or issubclass(kind, result)
-
-
-def _may_be_called_as(value: Any, example: Any) -> bool:
-  """Whether a function takes what `example` does, and may return the same."""
-  given = [
-    parameter
-    for parameter in inspect.signature(example).parameters.values()
-    if parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
-  ][1:]  # without `self`
-  needed = sum(each.default is inspect.Parameter.empty for each in given)
-  # With those that it may be given, or without.
-  if not any(_takes(value, i) for i in range(needed, len(given) + 1)):
-    return False
-  return makes(value, typing.get_type_hints(example).get('return'))
-
-
-def _takes(value: Any, count: int) -> bool:
-  """Whether a function can be called with so many arguments by position."""
-  try:
-    inspect.signature(value).bind(*range(count))
-  except TypeError:
-    return False
-  except ValueError:  # it has no signature
-    pass
-  return True
-
-
-def describe(hint: Any) -> str:
-  """Returns what an annotation expects, in words."""
-  if is_union(hint):
-    return ' or '.join(describe(each) for each in typing.get_args(hint))
-  kind, parts = typing.get_origin(hint) or hint, typing.get_args(hint)
-  if kind is type(None):
-    return 'None'
-  if kind is Literal:
-    return ' or '.join(map(repr, parts))
-  if kind is collections.abc.Callable:
-    made = parts[-1] if parts else None
-    if isinstance(made, type) and made is not object:
-      return f'a class or function that makes {_short_name(made)}'
-    return 'a class or function'
-  name = getattr(kind, '__name__', str(kind))
-  if name in ('Sequence', 'tuple', 'list') and parts:
-    return f'{name} of {describe(parts[0])}'
-  if name in ('Mapping', 'dict') and parts:
-    return f'{name} with keys of {describe(parts[0])}'
-  return name
+  cls.__init__ = checked
 
 
 def takes(owner: Checked, name: str, kind: Any) -> bool:
   """Whether a setting's annotation names `kind`, alone or in a union."""
   hint = _hints(type(owner))[name]
-  return kind in (typing.get_args(hint) if is_union(hint) else (hint,))
-
-
-def _short_name(cls: type) -> str:
-  """Returns a class's name after its module, or after the library's."""
-  library = cls.__module__.partition('.')[0]
-  if library not in ('flax', 'jax', 'jaxlib', 'optax'):  # deep inside it
-    return full_name(cls)
-  return f'{library}.{cls.__name__.rpartition(".")[2]}'
+  return kind in (
+    typing.get_args(hint) if annotations.is_union(hint) else (hint,)
+  )
 
 
 def _what_it_is(value: Any) -> str:

@@ -8,6 +8,7 @@ the same and remembers that.
 
 from collections.abc import Callable, Mapping
 import dataclasses
+import functools
 import inspect
 from typing import Any, NamedTuple
 
@@ -55,7 +56,7 @@ def call(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
   value = function(*args, **kwargs)
   if isinstance(value, _PLAIN) or is_part(value) or inspect.isclass(value):
     return value
-  keywords = named(function, args, kwargs)
+  keywords = _copied(named(function, args, kwargs))
   if keywords is not None:
     _made.setdefault(id(value), Made(value, function, keywords))
   return value
@@ -87,6 +88,25 @@ def positional(
     ):
       args.append(rest.pop(parameter.name))
   return tuple(args), rest
+
+
+def partial(
+  function: Callable[..., Any], kwargs: Mapping[str, Any]
+) -> functools.partial:
+  """Returns what gives a function these arguments, whoever calls it.
+
+  A function's first parameters are given by position, for whoever calls it may
+  give the rest so: `leaky(slope, x)` with a slope is then one of x.
+  """
+  args, rest = positional(function, kwargs)
+  if not args and inspect.isroutine(function):
+    for parameter in _parameters(function).values():
+      if parameter.name not in rest or (
+        parameter.kind is not parameter.POSITIONAL_OR_KEYWORD
+      ):
+        break
+      args = (*args, rest.pop(parameter.name))
+  return functools.partial(function, *args, **rest)
 
 
 def named(
@@ -138,6 +158,13 @@ def changed(part: Any, /, **changes: Any) -> Any:
   if hasattr(part, 'clone'):  # a Flax module, which may lie in another
     return part.clone(**changes)
   return dataclasses.replace(part, **changes)
+
+
+def _copied(value):
+  """Returns lists and dicts as they are now, whoever changes them later."""
+  if isinstance(value, dict):
+    return {key: _copied(each) for key, each in value.items()}
+  return [_copied(each) for each in value] if type(value) is list else value
 
 
 def _parameters(function) -> Mapping[str, inspect.Parameter]:

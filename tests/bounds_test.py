@@ -12,6 +12,7 @@ import gymnasium
 import optax
 import pytest
 
+from dopamine_jax import annotations
 from dopamine_jax import networks
 from dopamine_jax import runner
 from dopamine_jax import settings
@@ -78,7 +79,7 @@ def ours():
   found = {*subclasses(settings.Settings), *subclasses(modules.Module)}
   return sorted(
     (cls for cls in found if cls.__module__.startswith('dopamine_jax.')),
-    key=settings.full_name,
+    key=annotations.full_name,
   )
 
 
@@ -91,7 +92,7 @@ def numbers(cls):
   hints = typing.get_type_hints(cls)
   for field in dataclasses.fields(cls):
     hint = hints[field.name]
-    parts = typing.get_args(hint) if settings.is_union(hint) else (hint,)
+    parts = typing.get_args(hint) if annotations.is_union(hint) else (hint,)
     parts = [part for part in parts if not is_callable(part)]
     if any(part in (int, float) for part in parts):
       yield field.name, False
@@ -111,7 +112,7 @@ CASES = [(cls, *number) for cls in ours() for number in numbers(cls)]
 
 
 def test_the_walk_finds_them():
-  names = [f'{settings.full_name(cls)}.{name}' for cls, name, _ in CASES]
+  names = [f'{annotations.full_name(cls)}.{name}' for cls, name, _ in CASES]
   assert len(names) > 150
   for name in ('ppo.PPO.clip', 'runner.Runner.num_envs', 'networks.MLP.hidden'):
     assert name in names
@@ -125,9 +126,9 @@ def test_no_number_is_infinite_or_nan_or_a_bool(bad):
     try:
       make(cls, **{name: (bad,) if many else bad})
     except settings.SettingError as error:
-      assert f'{settings.full_name(cls)}.{name} = ' in str(error)
+      assert f'{annotations.full_name(cls)}.{name} = ' in str(error)
     else:
-      pytest.fail(f'{settings.full_name(cls)}.{name} = {bad} is accepted')
+      pytest.fail(f'{annotations.full_name(cls)}.{name} = {bad} is accepted')
 
 
 def test_no_number_is_far_below_0_but_those_that_say_why():
@@ -137,9 +138,9 @@ def test_no_number_is_far_below_0_but_those_that_say_why():
       make(cls, **{name: (-1_000,) if many else -1_000})
     except settings.SettingError:
       continue
-    accepted.add(f'{settings.full_name(cls)}.{name}')
+    accepted.add(f'{annotations.full_name(cls)}.{name}')
   inherited = {
-    f'{settings.full_name(cls)}.{name}'
+    f'{annotations.full_name(cls)}.{name}'
     for cls, name, _ in CASES
     for base in cls.__mro__[1:]
     if f'{base.__module__.rpartition(".")[2]}.{base.__name__}.{name}'

@@ -331,7 +331,7 @@ def test_what_is_exported_acts_the_same_without_the_framework(tmp_path):
       {'agent_steps': 100, 'num_env': 2},
       'no num_env here. Did you mean num_envs',
     ),
-    (AGENT, ['CartPole-v1', 'a'], {'agent_steps': 100}, 'expected Environment'),
+    (AGENT, ['CartPole-v1', 'a'], {'agent_steps': 100}, r"gym.Gym\(id='Cart"),
     (
       ppo.PPO(update_period=64, num_minibatches=2),
       [catch.Catch(), 'a'],

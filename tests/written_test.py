@@ -12,6 +12,7 @@ import numpy as np
 import optax
 import pytest
 
+from dopamine_jax import annotations
 from dopamine_jax import config
 from dopamine_jax import errors
 from dopamine_jax import networks
@@ -66,7 +67,7 @@ def test_a_shipped_config_is_written_as_what_builds_the_same(path):
   # All settings of the agent are there, those at their default too.
   maker = built.agent
   agent = getattr(maker, 'func', maker)
-  name = settings.full_name(agent)
+  name = annotations.full_name(agent)
   for field in values.fields(agent()):
     if field not in agent.given_later:
       assert f'\n{name}.{field} = ' in text

@@ -103,7 +103,7 @@ def train(
   quiet = quiet or not processes.is_writer()
   files = options.files(configs, gin_files)
   loaded = config.load(files, gin_bindings)
-  runner = loaded.build(runner_lib.Runner)
+  runner = loaded.build(loaded.kind(runner_lib.Runner))
   loaded.refuse_unread(_say)
   base_dir = base_dir or options.new_folder(files[0])
   with loaded.located():
@@ -311,7 +311,7 @@ def doctor(
   from dopamine_jax.commands import doctor as doctor_lib
 
   loaded = config.load(options.files(configs, gin_files), gin_bindings)
-  runner = loaded.build(runner_lib.Runner)
+  runner = loaded.build(loaded.kind(runner_lib.Runner))
   loaded.refuse_unread(_say)
   with loaded.located():
     findings = doctor_lib.examine(runner, num_seeds)

@@ -15,6 +15,7 @@ import pathlib
 import types
 from typing import Any
 
+from dopamine_jax import annotations
 from dopamine_jax import errors
 from dopamine_jax import settings
 from dopamine_jax import values
@@ -96,6 +97,15 @@ class Config:
     with self.located():
       return self._call(target, (), given)
 
+  def kind(self, base: type) -> type:
+    """Returns the class to build: `base`, or its one subclass that is set."""
+    below = [
+      target
+      for target in self._by_target
+      if inspect.isclass(target) and issubclass(target, base)
+    ]
+    return below[0] if len(below) == 1 else base
+
   @contextlib.contextmanager
   def located(self) -> Iterator[None]:
     """Adds file and line to what is said of a setting inside.
@@ -131,7 +141,8 @@ class Config:
       raise settings.SettingError(
         target,
         name,
-        f'{settings.full_name(target)}.{name} = {settings.shown(kwargs[name])} '
+        f'{annotations.full_name(target)}.{name} = '
+        f'{annotations.shown(kwargs[name])} '
         'has no effect: it is given where this is made. Leave it out.',
       )
     kwargs |= given
@@ -144,13 +155,12 @@ class Config:
     kwargs = self._settings(target, scope)
     if not kwargs:
       return target
-    args, kwargs = values.positional(target, kwargs)
-    return functools.partial(target, *args, **kwargs)
+    return values.partial(target, kwargs)
 
   def _settings(self, target, scope) -> dict[str, Any]:
     """Returns what is bound to a class or function, or below its defaults."""
     if (target, scope) in self._building:
-      name = settings.full_name(target)
+      name = annotations.full_name(target)
       raise errors.UserError(
         f'{name} needs itself, in a circle: what is bound to it has it inside.'
       )
@@ -207,7 +217,7 @@ class Config:
 
   def _value(self, value, scope):
     """Returns what a value stands for."""
-    value = self._resolved(value)
+    value, scope = self._resolved(value), self._scope_of(value, scope)
     if value == statements_lib.REQUIRED:
       raise errors.UserError('%gin.REQUIRED is to be set, and nothing does.')
     if isinstance(value, Reference):
@@ -233,9 +243,7 @@ class Config:
     if isinstance(default, functools.partial):
       kwargs = values.named(default.func, default.args, default.keywords)
       found = self._below(default.func, kwargs, scope)
-      args, kwargs = values.positional(default.func, kwargs | found)
-      made = functools.partial(default.func, *args, **kwargs)
-      return made if found else default
+      return values.partial(default.func, kwargs | found) if found else default
     if made := values.origin(default):
       found = self._below(made.function, made.keywords, scope)
       kwargs = made.keywords | found
@@ -276,8 +284,15 @@ class Config:
         raise errors.UserError(
           f'@{name}/gin.singleton() needs {name}/gin.singleton.constructor.'
         )
-      self._singletons[scope] = self._value(bound['constructor'].value, ())()
+      self._singletons[scope] = self._value(bound['constructor'].value, scope)()
     return self._singletons[scope]
+
+  def _scope_of(self, value, scope):
+    """Returns where a value is made; what a macro names, in its scope."""
+    while isinstance(value, Macro) and value.name in self._read.macros:
+      scope = tuple(value.name.split('/'))
+      value, _ = self._read.macros[value.name]
+    return scope
 
   def _resolved(self, value):
     """Returns what a macro stands for; any other value as it is."""
@@ -321,7 +336,7 @@ class Config:
             f'{binding.place}: {binding} = {value!r}: {reason}.'
           ) from error
       raise errors.UserError(
-        f'{settings.full_name(target)} fails when it is made: {reason}.'
+        f'{annotations.full_name(target)} fails when it is made: {reason}.'
       ) from error
 
 
@@ -335,7 +350,7 @@ def _require_complete(target, kwargs):
     and name not in kwargs
   ]
   if missing:
-    name = settings.full_name(target).rpartition('.')[2]
+    name = annotations.full_name(target).rpartition('.')[2]
     raise errors.UserError(
       f'{name} needs {" and ".join(missing)}, which nothing sets. Set it in '
       f'gin; or write @{name} without parentheses if it is only made later.'

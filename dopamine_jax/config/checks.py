@@ -10,6 +10,7 @@ import math
 import typing
 from typing import Any
 
+from dopamine_jax import annotations
 from dopamine_jax import errors
 from dopamine_jax import settings
 from dopamine_jax.config import names
@@ -73,7 +74,7 @@ def refuse_misfit(binding: statements.Binding, value: Any):
   if inspect.isclass(target) and issubclass(target, settings.Checked):
     return
   if reason := _misfit(target, binding.name, value):
-    raise errors.UserError(f'{binding} = {settings.shown(value)} {reason}.')
+    raise errors.UserError(f'{binding} = {annotations.shown(value)} {reason}.')
 
 
 def _misfit(target, name, value) -> str | None:
@@ -105,9 +106,9 @@ def _misfit(target, name, value) -> str | None:
 
 def _expected(hint) -> str:
   """Returns what an annotation expects; of numbers, not each of its kinds."""
-  kinds = typing.get_args(hint) if settings.is_union(hint) else ()
+  kinds = typing.get_args(hint) if annotations.is_union(hint) else ()
   if not {int, float} & {*kinds}:
-    return settings.describe(hint)
+    return annotations.describe(hint)
   words = ['a number']
   words += ['a schedule' for kind in kinds if typing.get_origin(kind)]
   words += ['None' for kind in kinds if kind is type(None)]
@@ -128,8 +129,8 @@ def _may_refer(reference, hint) -> bool:
   """Whether what `reference` names, or makes, may fit an annotation."""
   named = reference.target
   if not reference.called:
-    return settings.fits(named, hint)
-  kinds = typing.get_args(hint) if settings.is_union(hint) else (hint,)
+    return annotations.fits(named, hint)
+  kinds = typing.get_args(hint) if annotations.is_union(hint) else (hint,)
   plain = {bool, int, float, str, type(None)}
   return not inspect.isclass(named) or not {*kinds} <= plain
 
@@ -140,9 +141,11 @@ def _fits(value, hint, default):
     return True
   if isinstance(value, bool):
     # Many annotations of arrays and numbers allow it; a user never means it.
-    kinds = {*(typing.get_args(hint) if settings.is_union(hint) else (hint,))}
+    kinds = {
+      *(typing.get_args(hint) if annotations.is_union(hint) else (hint,))
+    }
     return kinds <= {bool, type(None)} or isinstance(default, bool)
-  if settings.is_union(hint):
+  if annotations.is_union(hint):
     return any(_fits(value, each, ...) for each in typing.get_args(hint))
   kind = typing.get_origin(hint) or hint
   if kind is Any or not isinstance(kind, type):
@@ -155,4 +158,4 @@ def _fits(value, hint, default):
     if kind is int and math.isfinite(value) and value % 1:
       return False
     return kind is not bool and kind not in _NO_NUMBERS
-  return settings.fits(value, hint)
+  return annotations.fits(value, hint)

@@ -9,14 +9,19 @@ import difflib
 import importlib
 import inspect
 import pkgutil
+import sys
 import types
 from typing import Any
 
 from gin import config_parser
 
+from dopamine_jax import annotations
 from dopamine_jax import errors
 from dopamine_jax import settings
 from dopamine_jax import values
+
+# Libraries that offer things in a module above the one that defines them.
+_REEXPORTING = ('flax', 'jax', 'optax', 'rlax')
 
 
 def singleton(constructor: Any):
@@ -105,7 +110,7 @@ def require_parameter(owner: str, target: Any, name: str):
   names = parameters(target)
   if is_flax_module(target) and name in values.FLAX_FIELDS:
     raise errors.UserError(
-      f"{settings.full_name(target)}.{name} is Flax's own, and no setting. "
+      f"{annotations.full_name(target)}.{name} is Flax's own, and no setting. "
       f'There are {", ".join(names)}.'
     )
   if name not in names:
@@ -130,6 +135,30 @@ def parameters(target: Any) -> dict[str, inspect.Parameter]:
     if parameter.kind is not inspect.Parameter.VAR_KEYWORD
     and not (is_flax and name in values.FLAX_FIELDS)
   }
+
+
+def place(target: Any) -> tuple[str, str] | None:
+  """Returns (module, name) where a thing can be imported from, if anywhere."""
+  module = getattr(target, '__module__', None)
+  name = getattr(target, '__qualname__', None) or getattr(
+    target, '__name__', None
+  )
+  if not isinstance(module, str) or not isinstance(name, str):
+    return None
+  if '<' in name or module not in sys.modules:
+    return None
+  if module.partition('.')[0] in _REEXPORTING:
+    return _public_place(module, name, target)
+  found = sys.modules[module]
+  for part in name.split('.'):
+    found = getattr(found, '__dict__', {}).get(part)
+  return (module, name) if found is target else None
+
+
+def has_settings(target: Any) -> bool:
+  """Whether something is a class whose parameters are settings."""
+  is_ours = inspect.isclass(target) and issubclass(target, settings.Checked)
+  return is_ours or is_flax_module(target)
 
 
 def is_flax_module(target: Any) -> bool:
@@ -184,3 +213,21 @@ def _nearest(name):
   except ImportError:
     return ''
   return did_you_mean(last, [m.name for m in pkgutil.iter_modules(folders)])
+
+
+def _public_place(
+  module: str, name: str, target: Any
+) -> tuple[str, str] | None:
+  """Returns (module, name) under which a library offers a thing."""
+  root = module.partition('.')[0]
+  known = [
+    each
+    for each in list(sys.modules)
+    if each.partition('.')[0] == root and '._' not in each
+  ]
+  for each in sorted(
+    known, key=lambda each: (each.count('.'), len(each), each)
+  ):
+    if getattr(sys.modules[each], '__dict__', {}).get(name) is target:
+      return each, name
+  return None

@@ -9,8 +9,8 @@ import functools
 import inspect
 from typing import Any
 
+from dopamine_jax import annotations
 from dopamine_jax import errors
-from dopamine_jax import settings
 from dopamine_jax.config import names
 from dopamine_jax.config import statements
 from dopamine_jax.config.statements import Binding
@@ -35,7 +35,7 @@ def refuse_macros(read: statements.Statements):
         )
   for macro, (value, place) in read.macros.items():
     if macro not in used:
-      shown = settings.shown(value)
+      shown = annotations.shown(value)
       raise errors.UserError(
         f'{place}: {macro} = {shown} sets nothing: a name without a class is a '
         f'macro, and nothing reads %{macro}.{_nearest(read, macro, shown)}'
@@ -127,7 +127,7 @@ def _say_replaced(binding, before, unused, say) -> list[Binding]:
 def _instead(read, binding: Binding) -> str:
   """Returns ' Did you mean ...?' in place of a binding that nothing reads."""
   owner = names.short(binding.owner)
-  value = settings.shown(binding.value)
+  value = annotations.shown(binding.value)
   if binding.scope and any(
     name == owner and binding.name in known for name, known in _in_use(read)
   ):
@@ -155,7 +155,7 @@ def _in_use(read) -> Iterator[tuple[str, list[str]]]:
   waiting = [
     (names.short(binding.owner), binding.target)
     for binding in read.bindings.values()
-    if settings.full_name(binding.target) == _ROOT
+    if annotations.full_name(binding.target) == _ROOT
   ]
   seen = []
   while waiting:
@@ -189,7 +189,7 @@ def _parts(read, target, parameters) -> list[tuple[str, Any]]:
       and inspect.isclass(default)
       and default is not inspect.Parameter.empty
     ):
-      found.append((settings.full_name(default), default))
+      found.append((annotations.full_name(default), default))
   return found
 
 

@@ -13,11 +13,11 @@ import enum
 import functools
 import inspect
 import math
-import sys
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from dopamine_jax import annotations
 from dopamine_jax import errors
 from dopamine_jax import settings
 from dopamine_jax import values
@@ -26,8 +26,6 @@ from dopamine_jax.config import names as names_lib
 
 DYNAMIC = 'from __gin__ import dynamic_registration'
 _WIDTH = 80
-# Libraries that offer things in a module above the one that defines them.
-_REEXPORTING = ('flax', 'jax', 'optax', 'rlax')
 
 
 class _Named(NamedTuple):
@@ -110,7 +108,7 @@ def _tree(root) -> '_Named':
     return _of_part(root)
   except _Unwritable as error:
     raise errors.UserError(
-      f'{settings.full_name(type(root))} {error}'
+      f'{annotations.full_name(type(root))} {error}'
     ) from error
 
 
@@ -145,7 +143,7 @@ def _difference(tree, other) -> str:
     for name, value in tree.settings:
       if name not in found or found[name] != value:
         inner = _difference(value, found.get(name))
-        return inner or f'{settings.full_name(tree.target)}.{name}'
+        return inner or f'{annotations.full_name(tree.target)}.{name}'
   if isinstance(tree, _Several) and isinstance(other, _Several):
     for part, its in zip(tree.parts, other.parts, strict=False):
       if part != its:
@@ -156,7 +154,7 @@ def _difference(tree, other) -> str:
 def _of_part(part) -> _Named:
   """Returns what is written of settings or a Flax module."""
   cls = type(part)
-  if not _place(cls):
+  if not names_lib.place(cls):
     raise _Unwritable(_why(cls))
   given = getattr(cls, 'given_later', ())
   found = []
@@ -170,7 +168,7 @@ def _of_part(part) -> _Named:
 
 def _of_call(target, called, keywords) -> _Named:
   """Returns what is written of a class or function and its arguments."""
-  if not _place(target):
+  if not names_lib.place(target):
     raise _Unwritable(_why(target))
   if keywords is None:
     raise _Unwritable(
@@ -179,11 +177,15 @@ def _of_call(target, called, keywords) -> _Named:
     )
   found, given = [], getattr(target, 'given_later', ())
   parameters = names_lib.parameters(target)
+  # A function that nobody calls here stays the one that it is.
+  has_defaults = called or names_lib.has_settings(target)
   for name in {**parameters, **keywords}:
     default = parameters[name].default if name in parameters else ...
     if name in keywords:
       value = keywords[name]
-    elif default in (inspect.Parameter.empty, ...) or name in given:
+    elif not has_defaults or name in given:
+      continue
+    elif default is inspect.Parameter.empty or default is ...:
       continue
     else:
       value = default
@@ -201,8 +203,8 @@ def _setting(owner, name, value, default) -> Any:
     if isinstance(error, errors.UserError):
       raise
     raise errors.UserError(
-      f'{settings.full_name(owner)}.{name} {error} A run writes its settings '
-      'to config.gin, from which it is evaluated and goes on.'
+      f'{annotations.full_name(owner)}.{name} {error} A run writes its '
+      'settings to config.gin, from which it is evaluated and goes on.'
     ) from error
 
 
@@ -220,7 +222,10 @@ def _of(value: Any) -> '_Named | _Several | str':
     return repr(value)
   if type(value) is float:
     if not math.isfinite(value):
-      raise _Unwritable(f'holds {value}, which is no number in gin.')
+      raise _Unwritable(
+        f'holds {value}, which is no number in gin. Take a large one, or None '
+        'where that means the same.'
+      )
     return repr(value)
   if isinstance(value, bytes):
     raise _Unwritable('holds bytes, which gin does not know. Take a text.')
@@ -235,7 +240,7 @@ def _of(value: Any) -> '_Named | _Several | str':
     return _of_call(value.func, False, keywords)
   if values.is_part(value):
     return _of_part(value)
-  if _place(value):
+  if names_lib.place(value):
     return _of_call(value, False, {})
   if made := values.origin(value):
     return _of_call(made.function, True, made.keywords)
@@ -250,7 +255,7 @@ class _Names:
 
   def of(self, target: Any) -> str:
     """Returns a class or function as this file names it."""
-    module, name = _place(target)
+    module, name = names_lib.place(target)
     if module not in self._modules:
       last = module.rpartition('.')[2]
       taken, number, bound = set(self._modules.values()), 2, last
@@ -277,8 +282,7 @@ def _scopes(tree) -> dict[tuple, str]:
   """
   found = {}
   for where, named in _all(tree, ''):
-    if named.settings:
-      found.setdefault(named.target, {}).setdefault(named.section, where)
+    found.setdefault(named.target, {}).setdefault(named.section, where)
   scoped = {
     section: where
     for variants in found.values()
@@ -288,8 +292,7 @@ def _scopes(tree) -> dict[tuple, str]:
   for _, named in _all(tree, ''):  # from the root on
     if named.section in scoped:
       for where, inner in _all(named, ''):
-        if inner.settings:
-          scoped.setdefault(inner.section, where)
+        scoped.setdefault(inner.section, where)
   scopes, taken = {}, set()
   for variants in found.values():
     for section in variants:
@@ -339,42 +342,6 @@ def _text(value, names, scopes) -> str:
   return f'({", ".join(parts)}{"," if len(parts) == 1 else ""})'
 
 
-def _public_place(
-  module: str, name: str, target: Any
-) -> tuple[str, str] | None:
-  """Returns (module, name) under which a library offers a thing."""
-  root = module.partition('.')[0]
-  known = [
-    each
-    for each in list(sys.modules)
-    if each.partition('.')[0] == root and '._' not in each
-  ]
-  for each in sorted(
-    known, key=lambda each: (each.count('.'), len(each), each)
-  ):
-    if getattr(sys.modules[each], '__dict__', {}).get(name) is target:
-      return each, name
-  return None
-
-
-def _place(target: Any) -> tuple[str, str] | None:
-  """Returns (module, name) where a thing can be imported from, if anywhere."""
-  module = getattr(target, '__module__', None)
-  name = getattr(target, '__qualname__', None) or getattr(
-    target, '__name__', None
-  )
-  if not isinstance(module, str) or not isinstance(name, str):
-    return None
-  if '<' in name or module not in sys.modules:
-    return None
-  if module.partition('.')[0] in _REEXPORTING:
-    return _public_place(module, name, target)
-  found = sys.modules[module]
-  for part in name.split('.'):
-    found = getattr(found, '__dict__', {}).get(part)
-  return (module, name) if found is target else None
-
-
 def _why(value) -> str:
   """Returns why gin can't build a value, and what can be done."""
   name = getattr(value, '__qualname__', '')
@@ -394,5 +361,6 @@ def _why(value) -> str:
   return (
     f'holds something of type {kind.__module__}.{kind.__qualname__}, and '
     'nothing tells how it was made. Write dopamine_jax.call(function, ...) in '
-    'place of function(...), as in call(optax.adam, 1e-3).'
+    'place of function(...), as in call(optax.adam, 1e-3). Where the function '
+    'has no name itself, define one at the top of a module that returns this.'
   )

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from dopamine_jax import agent as agent_lib
-from dopamine_jax import settings
+from dopamine_jax import annotations
 from dopamine_jax.engines import engine
 from dopamine_jax.engines import loop
 from dopamine_jax.environments import base
@@ -65,7 +65,7 @@ class Patience:
     self, what: str, environment: base.Environment, say: Callable[[str], None]
   ):
     self._what = what
-    self._kind = settings.full_name(type(environment))
+    self._kind = annotations.full_name(type(environment))
     self._say = say
     self._since = time.monotonic()
     self._limit = _PATIENCE

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from dopamine_jax import annotations
 from dopamine_jax import errors
 from dopamine_jax import settings
 from dopamine_jax.learning import outputs
@@ -189,7 +190,7 @@ def _require_shapes(updates, params):
 def _unfit(owner, name, problem):
   """Returns what to raise about an optimizer, which has no short name."""
   kind = type(owner)
-  message = f'{settings.full_name(kind)}.{name} {problem}.'
+  message = f'{annotations.full_name(kind)}.{name} {problem}.'
   return settings.SettingError(kind, name, message)
 
 

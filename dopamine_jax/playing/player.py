@@ -38,9 +38,9 @@ class Player:
 
   def __init__(self, trained: trained_lib.Trained, seed: int | None = None):
     seed = trained.seeds[0] if seed is None else seed
-    if seed not in trained.seeds:
+    if type(seed) is not int or seed not in trained.seeds:
       raise errors.UserError(
-        f'{trained.folder} has no seed {seed}; its seeds are '
+        f'{trained.folder} has no seed {seed!r}; its seeds are '
         f'{", ".join(map(str, trained.seeds))}.'
       )
     self.folder, self.seed = trained.folder, seed
@@ -138,7 +138,12 @@ class Player:
         raise errors.UserError(
           f'{folder / name} is there already. Choose another folder.'
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+      folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+      raise errors.UserError(
+        f'{folder} can not be made: {error.strerror}. Choose another folder.'
+      ) from error
     params = getattr(self.state, 'params', self.state)
     leaves = jax.tree_util.tree_leaves_with_path(params)
     arrays = {_name(path): leaf for path, leaf in leaves}
@@ -188,19 +193,35 @@ class Player:
 
   def _frames(self, observation):
     """Returns frames [N, ...] as agents see them, and whether it was one."""
-    frames = np.asarray(observation)
+    try:
+      frames = np.asarray(observation)
+    except ValueError:  # rows of unlike lengths
+      frames = np.empty((), object)
     shape = self._environments.given_shape
+    if frames.dtype.kind not in 'biuf':
+      raise errors.UserError(
+        f'an observation of {frames.dtype}: {str(observation)[:60]}; expected '
+        f'numbers of shape {shape}, or several of them. (reset() of Gymnasium '
+        'returns an observation and more, of which the first is meant.)'
+      )
     is_one = frames.shape == shape
-    if not is_one and frames.shape[1:] != shape:
+    if not is_one and (frames.shape[1:] != shape or not len(frames)):
       raise errors.UserError(
         f'an observation of shape {frames.shape}; expected {shape}, or several '
         f'of them, {("N", *shape)}.'
       )
+    if not np.isfinite(frames).all():
+      raise errors.UserError('the observation is not finite (NaN or infinity).')
     frames = self._environments.as_seen(frames[None] if is_one else frames)
     return frames, is_one
 
   def _stack(self, frames, first):
     """Returns the stacks [N, ...] that an agent sees, with these as newest."""
+    if np.shape(first) not in ((), (len(frames),)):
+      raise errors.UserError(
+        f'first has the shape {np.shape(first)}; expected one bool, or one for '
+        f'each of {len(frames)} observations.'
+      )
     size = self.environment.stack
     if size == 1:
       return frames

@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from dopamine_jax import agent as agent_lib
+from dopamine_jax import annotations
 from dopamine_jax import config
 from dopamine_jax import errors
 from dopamine_jax import runner as runner_lib
-from dopamine_jax import settings
 from dopamine_jax.checkpoints import checkpoints as checkpoints_lib
 from dopamine_jax.engines import engine
 from dopamine_jax.engines import evaluation
@@ -78,7 +78,7 @@ def load(
   seeds = tuple(run_folder.read_facts(folder, say)['seeds'])
   admitted = strangers.admit(folder, trusted, say)
   loaded = config.load([admitted.file], text=admitted.text)
-  runner = loaded.build(runner_lib.Runner)
+  runner = loaded.build(loaded.kind(runner_lib.Runner))
   admitted.check(runner.environment)
   environments = runner.environment.make(1)
   with contextlib.closing(environments):
@@ -107,7 +107,7 @@ def load(
   if not isinstance(greedy, type(agent)):
     raise errors.UserError(
       f'{type(agent).__name__}.greedy must return an agent like itself, and it '
-      f'gave {settings.shown(greedy)}. Mend the agent.'
+      f'gave {annotations.shown(greedy)}. Mend the agent.'
     )
   return Trained(
     folder=folder,

@@ -26,6 +26,7 @@ from dopamine_jax.metrics import health
 from dopamine_jax.metrics import profiling
 from dopamine_jax.system import processes
 from dopamine_jax.system import provenance
+from dopamine_jax.training import advice
 from dopamine_jax.training import folder_lock
 from dopamine_jax.training import identity
 from dopamine_jax.training import reports
@@ -107,8 +108,9 @@ class Training:
       self.monitor = health.Monitor(self.runner.health, self.engine)
     if self.runner.histograms:
       self.reports.add_histograms()
-    self._warn_of_no_update()
-    self._warn_of_main()
+    advice.before_the_start(
+      self.runner, self.engine.loop, self.config, self.say
+    )
     self.facts = {
       'seeds': list(self.seeds),
       'versions': provenance.versions() | self.engine.layout.versions(),
@@ -145,26 +147,7 @@ class Training:
     """
     admitted = strangers.admit(self.folder, (), self.say)
     before = config.load([admitted.file], text=admitted.text)
-    return config.write(before.build(type(self.runner)))
-
-  def _warn_of_no_update(self):
-    steps = self.runner.num_iterations * self.runner.training_steps
-    loop = self.engine.loop
-    first = max(loop.replay.min_history, loop.agent.update_period)
-    if first > steps:
-      self.say(
-        f'Warning: nothing is learnt in this run. Its {steps:,} agent steps '
-        f'end before the first update, which is due after {first:,} (the '
-        "larger of the replay's min_history and the agent's update_period)."
-      )
-
-  def _warn_of_main(self):
-    if '\nimport __main__\n' in self.config:
-      self.say(
-        'Warning: settings name what this script or notebook itself defines. '
-        'Other programs, such as dopamine-jax evaluate, will not find it: move '
-        'it into a module of its own, and import it from there.'
-      )
+    return config.write(before.build(before.kind(type(self.runner))))
 
   def _note(self, event, **details):
     self.place.require_same()

@@ -73,7 +73,8 @@ def test_a_subclass_is_a_frozen_dataclass_with_keywords_only():
   ]
   with pytest.raises(dataclasses.FrozenInstanceError):
     Parent().period = 2
-  with pytest.raises(TypeError, match='positional'):
+  message = r'Parent\(0.5\): settings are given by name, as in Parent\(rate='
+  with pytest.raises(errors.UserError, match=message):
     Parent(0.5)
 
 
@@ -91,8 +92,17 @@ def test_a_subclass_changes_defaults_and_adds_settings():
 
 def test_settings_without_a_default_must_be_given():
   assert Required(first=1, second=2).second == 2
-  with pytest.raises(TypeError, match='second'):
+  message = 'Required needs second, which nothing sets'
+  with pytest.raises(errors.UserError, match=message):
     Required(first=1)
+
+
+def test_a_name_that_is_no_setting_is_refused_with_the_nearest():
+  message = "Parent has no setting 'perod'. Did you mean period"
+  with pytest.raises(errors.UserError, match=message):
+    Parent(perod=3)
+  with pytest.raises(errors.UserError, match=message):
+    Parent().replace(perod=3)
 
 
 def test_replace_copies_and_checks_again():

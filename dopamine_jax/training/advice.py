@@ -1,0 +1,33 @@
+"""What a user should know before a training starts, though it may go on."""
+
+from collections.abc import Callable
+from typing import Any
+
+from dopamine_jax.engines import loop as loop_lib
+
+
+def before_the_start(
+  runner: Any, loop: loop_lib.Loop, config: str, say: Callable[[str], None]
+):
+  """Says what will probably not be meant.
+
+  Args:
+    runner: the settings of the run, a `runner.Runner`.
+    loop: its agent and replay.
+    config: its settings, as config.gin has them.
+    say: prints what the user should know.
+  """
+  steps = runner.num_iterations * runner.training_steps
+  first = max(loop.replay.min_history, loop.agent.update_period)
+  if first > steps:
+    say(
+      f'Warning: nothing is learnt in this run. Its {steps:,} agent steps end '
+      f'before the first update, which is due after {first:,} (the larger of '
+      "the replay's min_history and the agent's update_period)."
+    )
+  if '\nimport __main__\n' in config:
+    say(
+      'Warning: settings name what this script or notebook itself defines. '
+      'Other programs, such as dopamine-jax evaluate, will not find it. Move '
+      'it into a module of its own, and import it from there.'
+    )
