@@ -46,8 +46,14 @@ def test_there_are_the_six_notebooks():
   }
 
 
-# What the others show, the tests of commands and of analysis do too.
-LONG = ('load_and_compare_results', 'under_the_hood', 'watch_an_agent')
+# What these show, the tests of commands, of analysis, of README's agent and of
+# `dopamine-jax new agent` do too.
+LONG = (
+  'load_and_compare_results',
+  'under_the_hood',
+  'watch_an_agent',
+  'write_your_own_agent',
+)
 
 
 @pytest.mark.parametrize(

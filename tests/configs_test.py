@@ -61,8 +61,8 @@ def names(path):
 def marked(paths):
   """Returns configs; slow ones name nothing that a quicker one doesn't.
 
-  So are those that take long to compile: but for one, Atari's only shape is
-  looked at in the fast suite, by `test_a_config_is_complete`.
+  So are those that take long to compile: of Atari's, the fast suite looks at
+  shapes alone, by `test_a_config_is_complete`, and trains one in `resume_test`.
   """
   seen = set()
   costly = ('atari', 'full_rainbow', 'mujoco', 'minatar')
@@ -71,7 +71,7 @@ def marked(paths):
     return *(each in path.stem for each in costly), 'cart' not in path.stem
 
   for path in sorted(paths, key=cost):
-    is_dear = 'atari' in path.stem and path.stem != 'double_dqn_atari'
+    is_dear = 'atari' in path.stem
     is_new = bool(names(path) - seen)
     marks = () if is_new and not is_dear else pytest.mark.slow
     seen |= names(path)

@@ -183,7 +183,9 @@ def test_ppo_finds_the_best_actions_and_their_values(name, tmp_path):
   assert np.all(np.asarray(probabilities)[worse] < 0.1)
 
 
-@pytest.mark.parametrize('normalized', [False, True])
+@pytest.mark.parametrize(
+  'normalized', [pytest.param(False, marks=pytest.mark.slow), True]
+)
 def test_ppo_finds_continuous_actions(normalized, tmp_path):
   agent = functools.partial(
     small_ppo,

@@ -655,5 +655,7 @@ def test_without_pandas_the_extra_is_named(monkeypatch):
     if name.startswith('dopamine_jax.analysis'):
       monkeypatch.delitem(sys.modules, name)
   monkeypatch.setitem(sys.modules, 'pandas', None)
-  with pytest.raises(errors.UserError, match=r'jax\[analysis\]'):
+  with pytest.raises(
+    errors.UserError, match=re.escape(errors.install('analysis'))
+  ):
     run('a')

@@ -5,6 +5,7 @@ at the console's own resolution, so that its screens must be equal to the bit.
 """
 
 import contextlib
+import re
 import sys
 
 import ale_py
@@ -371,7 +372,9 @@ def test_an_unknown_game_is_answered_with_what_fits(name, message):
 
 def test_ale_missing_is_said(monkeypatch):
   monkeypatch.setitem(sys.modules, 'ale_py', None)
-  with pytest.raises(errors.UserError, match=r'dopamine-jax\[atari\]'):
+  with pytest.raises(
+    errors.UserError, match=re.escape(errors.install('atari'))
+  ):
     atari.Atari().make(1)
 
 

@@ -654,7 +654,9 @@ def test_minatar_missing_is_said(monkeypatch):
   monkeypatch.setattr(gymnasium, 'registry', registry)
   monkeypatch.setitem(sys.modules, 'minatar', None)
   monkeypatch.setitem(sys.modules, 'minatar.gym', None)
-  with pytest.raises(errors.UserError, match=r'dopamine-jax\[minatar\]'):
+  with pytest.raises(
+    errors.UserError, match=re.escape(errors.install('minatar'))
+  ):
     gym.Gym(id='MinAtar/Breakout-v1').make(1)
 
 

@@ -4,6 +4,7 @@ Where the extra is missing, only what is said then is tested.
 """
 
 import importlib.metadata
+import re
 import sys
 
 import gymnasium
@@ -149,7 +150,7 @@ def test_an_unknown_id_is_answered_with_what_fits(peer):
 def test_gymnax_missing_is_said(monkeypatch):
   monkeypatch.setitem(sys.modules, 'gymnax', None)
   with pytest.raises(
-    errors.UserError, match=r"install 'dopamine-jax\[gymnax\]"
+    errors.UserError, match=re.escape(errors.install('gymnax'))
   ):
     gymnax.Gymnax(id='Breakout-MinAtar').make(1)
 
@@ -157,6 +158,6 @@ def test_gymnax_missing_is_said(monkeypatch):
 def test_an_old_gymnax_is_refused(monkeypatch):
   monkeypatch.setattr(importlib.metadata, 'version', lambda name: '0.0.9')
   with pytest.raises(
-    errors.UserError, match=r'gymnax 0\.0\.9.*1\.0\.1.*dopamine-jax\[gymnax\]'
+    errors.UserError, match=r'gymnax 0\.0\.9.*1\.0\.1.*pip install .*\[gymnax\]'
   ):
     gymnax.Gymnax(id='Breakout-MinAtar').make(1)

@@ -611,7 +611,9 @@ def train(folder, metrics=(), *, num_iterations=4, num_seeds=1, **settings):
     }
 
 
-@pytest.mark.parametrize('engine', ENGINES)
+@pytest.mark.parametrize(
+  'engine', [ENGINES[0], pytest.param(ENGINES[1], marks=pytest.mark.slow)]
+)
 def test_what_is_measured_changes_nothing_else(tmp_path, engine):
   plain = train(tmp_path / 'off', num_seeds=2, engine=engine)
   rows = train(tmp_path / 'on', ALL, num_seeds=2, engine=engine)
@@ -635,7 +637,10 @@ def test_what_is_measured_changes_nothing_else(tmp_path, engine):
 @pytest.mark.parametrize(
   ('engine', 'agent', 'environment', 'metrics', 'names', 'first'),
   [
-    (ENGINES[0], make_ppo, walk.Walk(), ALL[:2], NAMES_WITHOUT_TARGET, 1),
+    pytest.param(
+      *(ENGINES[0], make_ppo, walk.Walk(), ALL[:2], NAMES_WITHOUT_TARGET, 1),
+      marks=pytest.mark.slow,
+    ),
     (ENGINES[1], make_pqn, walk.Walk(), ALL[:2], NAMES_WITHOUT_TARGET, 1),
     (ENGINES[1], make_sac, classic.Pendulum(), ALL, OF_SAC, 2),
   ],

@@ -83,7 +83,9 @@ def pictures(gif):
   return [picture for picture, _ in found], [time for _, time in found]
 
 
-@pytest.mark.parametrize('engine', ENGINES)
+@pytest.mark.parametrize(
+  'engine', [ENGINES[0], pytest.param(ENGINES[1], marks=pytest.mark.slow)]
+)
 def test_videos_change_nothing_else(tmp_path, engine):
   off = train(tmp_path / 'off', num_seeds=2, engine=engine)
   on = train(tmp_path / 'on', num_seeds=2, engine=engine, videos=True)
@@ -157,6 +159,7 @@ def test_a_video_is_no_longer_and_no_faster_than_told(
   assert (len(found), times) == (shown, [time] * shown)
 
 
+@pytest.mark.slow  # `outlook_test` looks at what each family shows
 def test_an_agent_of_another_family_is_filmed(tmp_path):
   said = []
   kept = train(tmp_path, agent=health_test.make_ppo, videos=True, said=said)
