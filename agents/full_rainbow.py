@@ -108,13 +108,13 @@ class FullRainbow(c51.C51):
   distributional: bool = True
 
   def q_values(self, params, observation, key) -> jax.Array:
-    """See base class."""
+    """Returns Q-values [B, A]."""
     if self.distributional:
       return super().q_values(params, observation, key)
     return self.outputs(params, observation, key)
 
   def distribution(self, params, observation, key):
-    """See base class."""
+    """Returns returns and their probabilities, for films."""
     if self.distributional:
       return super().distribution(params, observation, key)
     return None
@@ -140,18 +140,18 @@ class FullRainbow(c51.C51):
     return self.td_losses(td_error), action_values.metrics(learnt)
 
   def act(self, state, observation, step, key, *, explore):
-    """See base class."""
+    """Returns actions; see `Agent.act`."""
     if not explore:
       state = state.replace(params=heads.without_noise(state.params))
     return super().act(state, observation, step, key, explore=explore)
 
   def outlook(self, state, observation, key):
-    """See base class."""
+    """Returns what films show; see `Agent.outlook`."""
     state = state.replace(params=heads.without_noise(state.params))
     return super().outlook(state, observation, key)
 
   def epsilon_at(self, step, *, explore):
-    """See base class."""
+    """Returns the probability of a random action."""
     if explore and self.noisy:
       return 0.0
     return super().epsilon_at(step, explore=explore)

@@ -86,7 +86,7 @@ class PPO(on_policy.OnPolicy):
     self.require_at_most(20, 'log_std')  # exp of more is no std
 
   def init_params(self, key, observation):
-    """See base class."""
+    """Returns the first parameters; see `OnPolicy.init_params`."""
     needs = [(distributions.num_outputs(self.action_space),), ()]
     params = outputs.first_params(self.module, key, observation, needs=needs)
     # One for each of an action's numbers, whatever is observed.
@@ -107,11 +107,11 @@ class PPO(on_policy.OnPolicy):
     return policy.sample(key) if explore else policy.mode()
 
   def anatomy(self, state):
-    """See base class."""
+    """Returns the networks, for `health`; see `Agent.anatomy`."""
     return super().anatomy(state.replace(params=state.params['network']))
 
   def outlook(self, state, observation, key) -> agent_lib.Outlook:
-    """See base class."""
+    """Returns what films show; see `Agent.outlook`."""
     observation = state.observations.normalize(observation)
     policy, value = self.policy(state.params, observation)
     if isinstance(policy, distributions.Categorical):
@@ -122,7 +122,7 @@ class PPO(on_policy.OnPolicy):
     return agent_lib.Outlook(value=value, mean=mean, interval=interval)
 
   def batch(self, params, trajectory) -> Batch:
-    """See base class."""
+    """Returns what to learn of each step; see `OnPolicy.batch`."""
 
     def judge(observation, action):
       policy, value = self.policy(params, observation)
@@ -174,7 +174,7 @@ class PPO(on_policy.OnPolicy):
     return error / 2
 
   def stop(self):
-    """See base class."""
+    """Returns what ends an update early; see `OnPolicy.stop`."""
     if self.target_kl is None:
       return None
     return lambda metrics: metrics['KL'] > self.target_kl

@@ -73,7 +73,7 @@ class PQN(on_policy.OnPolicy):
     self.require_fraction('q_lambda', 'epsilon', 'evaluation_epsilon')
 
   def init_params(self, key, observation):
-    """See base class."""
+    """Returns the first parameters; see `OnPolicy.init_params`."""
     needs = [(int(self.action_space.n),)]
     return outputs.first_params(self.module, key, observation, needs=needs)
 
@@ -90,12 +90,12 @@ class PQN(on_policy.OnPolicy):
     return exploration.epsilon_greedy(q, epsilon, key)
 
   def outlook(self, state, observation, key) -> agent_lib.Outlook:
-    """See base class."""
+    """Returns what films show; see `Agent.outlook`."""
     q = self.q_values(state.params, state.observations.normalize(observation))
     return agent_lib.Outlook(value=jnp.max(q, axis=-1), values=q)
 
   def batch(self, params, trajectory) -> Batch:
-    """See base class."""
+    """Returns what to learn of each step; see `OnPolicy.batch`."""
 
     def value(observation):
       return jnp.max(self.q_values(params, observation), axis=-1)
@@ -117,11 +117,11 @@ class PQN(on_policy.OnPolicy):
     return loss, action_values.metrics(q)
 
   def greedy(self) -> 'PQN':
-    """See base class."""
+    """Returns this agent without exploration; see `Agent.greedy`."""
     return self.replace(evaluation_epsilon=0.0)
 
   def schedules(self, step: int) -> dict[str, float]:
-    """See base class."""
+    """Returns what is logged of schedules; see `Agent.schedules`."""
     return {'Epsilon': float(values.at(self.epsilon, step))}
 
   @property

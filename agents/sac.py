@@ -70,7 +70,7 @@ class SAC(off_policy.OffPolicy):
     self.require_above(0, 'tau', 'temperature', 'reward_scale')
 
   def init(self, key, observation) -> actor_critic.State:
-    """See base class."""
+    """Returns the first state; see `Agent.init`."""
     action = jnp.zeros((len(observation), *self.action_space.shape))
     params = {
       **actor_critic.first_params(*self.modules, key, observation, action),
@@ -97,11 +97,11 @@ class SAC(off_policy.OffPolicy):
     return policy.sample(key) if explore else policy.mode()
 
   def anatomy(self, state) -> dict[str, agent_lib.Anatomy]:
-    """See base class."""
+    """Returns the networks, for `health`; see `Agent.anatomy`."""
     return actor_critic.anatomy(*self.modules, state)
 
   def outlook(self, state, observation, key) -> agent_lib.Outlook:
-    """See base class."""
+    """Returns what films show; see `Agent.outlook`."""
     policy = self.policy(state.params['actor'], observation)
     q = self.q_values(state.params['critics'], observation, policy.mode())
     mean, interval = policy.mode(), policy.interval()

@@ -310,6 +310,88 @@ def test_what_has_no_form_in_gin_is_refused(value, words):
     config.record(Holder(value=value))
 
 
+def leaky(slope, x):
+  return slope * x
+
+
+def make_any(**settings):
+  return lambda: settings
+
+
+def test_each_use_of_a_function_keeps_its_own_arguments():
+  held = Holder(
+    value=values.call(make_any), other=values.call(make_any, lr=0.5)
+  )
+  built = again(config.record(held), Holder)
+  assert (built.value(), built.other()) == ({}, {'lr': 0.5})
+  held = Holder(value=twice, other=functools.partial(twice, x=3))
+  built = again(config.record(held), Holder)
+  assert built.value is twice
+  assert built.other() == 6
+
+
+@pytest.mark.parametrize(
+  'partial',
+  [functools.partial(leaky, 0.5), functools.partial(np.float16, 0.5)],
+)
+def test_a_partial_by_position_is_called_as_before(partial):
+  arguments = (3.0,) if partial.func is leaky else ()
+  built = again(config.record(Holder(value=partial)), Holder)
+  assert built.value(*arguments) == partial(*arguments)
+
+
+def test_what_gin_binds_of_a_function_leaves_the_rest_to_who_calls_it():
+  text = """
+from tests import written_test
+written_test.Holder.value = @written_test.leaky
+written_test.leaky.slope = 0.5
+"""
+  assert config.load(['a.gin'], text=text).build(Holder).value(4.0) == 2.0
+
+
+@pytest.mark.parametrize('value', [np.float16, twice, nn.initializers.ones])
+def test_a_class_or_function_stays_the_one_that_it_is(value):
+  assert again(config.record(Holder(value=value)), Holder).value is value
+
+
+def test_arguments_that_change_later_are_those_of_the_call():
+  settings_of_a_sweep = {'lr': 0.5}
+  made = values.call(make_any, settings=settings_of_a_sweep)
+  settings_of_a_sweep['lr'] = 0.1
+  text = config.record(Holder(value=made))
+  assert "{'lr': 0.5}" in text
+
+
+class Mine(runner_lib.Runner):
+  note: str = 'x'
+
+
+def test_a_subclass_of_the_runner_is_built_again():
+  built = Mine(
+    agent=dqn.DQN,
+    environment=catch.Catch(),
+    num_iterations=1,
+    training_steps=10,
+    note='y',
+  )
+  loaded = config.load(['a.gin'], text=config.record(built))
+  assert loaded.kind(runner_lib.Runner) is Mine
+  assert loaded.build(Mine).note == 'y'
+
+
+def test_a_macro_is_made_in_its_own_scope_as_gin_does():
+  text = """
+from tests import written_test
+written_test.Holder.value = @a/written_test.Holder()
+a/written_test.Holder.value = %made
+a/written_test.Holder.other = 1
+made = @written_test.Holder()
+made/written_test.Holder.value = 5
+"""
+  built = config.load(['a.gin'], text=text).build(Holder)
+  assert built.value.value == Holder(value=5)
+
+
 def test_a_default_that_is_left_out_must_come_back():
   config.record(LeftOutBelow())
   held = Holder(value=LeftOut(value=twice), other=LeftOutBelow())

@@ -155,7 +155,7 @@ class CompiledEngine(engine.Engine):
     self._pace = {behaviour: Pace() for behaviour in loop_lib.Behaviour}
 
   def reset(self, env_seeds):
-    """See base class."""
+    """Begins all environments anew; see `Engine.reset`."""
     self.episodes.cut()
     self._since_reset = 0
     self._first = self._lanes_of(env_seeds)

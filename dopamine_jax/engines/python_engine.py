@@ -58,7 +58,7 @@ class PythonEngine(engine.Engine):
     self._learn_programs = {}
 
   def run(self, num_steps, *, cut_with, on_step):
-    """See base class."""
+    """Trains for so many agent steps; see `Engine.run`."""
     num_seeds, num_envs = len(self.seeds), self.loop.num_envs
     self.environments.on_wait = on_step
     self._begin()

@@ -129,7 +129,7 @@ class VectorEnvironment:
 
 
 class Environment(settings.Settings):
-  """Settings of an environment, filled by gin.
+  """Settings of an environment.
 
   Attributes:
     max_steps_per_episode: Agent steps after which an episode is truncated;

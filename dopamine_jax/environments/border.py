@@ -14,7 +14,7 @@ from dopamine_jax.environments import base
 
 
 class Border:
-  """N environments, whose time steps are checked whoever made them."""
+  """N environments; each time step is checked, whichever adapter gave it."""
 
   def __init__(self, environments: base.VectorEnvironment):
     """Learns what is to be expected.

@@ -76,17 +76,17 @@ class Vector(base.VectorEnvironment):
 
   @property
   def given_shape(self) -> tuple[int, ...]:
-    """See base class."""
+    """See `VectorEnvironment.given_shape`."""
     shape = self.observation_space.shape
     return (shape[-1], *shape[:-1]) if self._transposes else shape
 
   def as_seen(self, observations: np.ndarray) -> np.ndarray:
-    """See base class."""
+    """See `VectorEnvironment.as_seen`."""
     seen = observations.astype(self.observation_space.dtype)
     return seen.transpose(0, 2, 3, 1) if self._transposes else seen
 
   def as_taken(self, actions: np.ndarray) -> np.ndarray:
-    """See base class."""
+    """See `VectorEnvironment.as_taken`."""
     return self._actions(actions)
 
   def _as_taken(self, actions: np.ndarray) -> Any:

@@ -197,7 +197,7 @@ class NativeVector(base.VectorEnvironment):
     self._lanes = None
 
   def as_taken(self, actions: np.ndarray) -> np.ndarray:
-    """See base class."""
+    """See `VectorEnvironment.as_taken`."""
     return base.as_environments_action(self.settings.action_space, actions)
 
   def reset(self, seeds: Sequence[int]) -> np.ndarray:

@@ -25,7 +25,7 @@ class OffPolicy(agent_lib.Agent):
     self.require_fraction('gamma')
 
   def make_replay(self, stack: int) -> base.Replay:
-    """See base class."""
+    """Returns the replay; see `Agent.make_replay`."""
     return self.make_part(
       'replay', n_step=self.n_step, gamma=self.gamma, stack=stack
     )

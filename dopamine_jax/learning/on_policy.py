@@ -104,13 +104,13 @@ class OnPolicy(agent_lib.Agent):
     return None
 
   def make_replay(self, stack: int) -> rollout.Rollout:
-    """See base class."""
+    """Returns the replay; see `Agent.make_replay`."""
     return rollout.Rollout(
       steps=self.update_period, gamma=self.gamma, stack=stack
     )
 
   def init(self, key, observation) -> State:
-    """See base class."""
+    """Returns the first state; see `Agent.init`."""
     params = self.init_params(key, observation)
     observations = rewards = normalization.Identity()
     if self.normalize_observations:

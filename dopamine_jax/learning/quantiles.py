@@ -4,11 +4,10 @@ Dabney, Rowland, Bellemare & Munos (2018), Distributional Reinforcement Learning
 with Quantile Regression, eq. 10 and Algorithm 1. https://arxiv.org/abs/1710.10044
 
 The plain form is `rlax.quantile_q_learning`, which the tests hold this to. It
-writes all M * N pairs of quantiles to memory, and what is differentiated of
-them again; here the target's quantiles are taken one after another, and the
-gradient is summed beside the loss: many times faster on CPUs, as
-`python -m benchmarks.ours` shows of QR-DQN. Huber's loss of an error is
-s * error - s^2 / 2, where s is its slope.
+writes all M * N pairs of quantiles to memory, and their gradients again. Here
+the target's quantiles are taken one after another, and the gradient is summed
+beside the loss. Huber's loss of an error is s * error - s^2 / 2, where s is its
+slope.
 """
 
 import jax
@@ -54,5 +53,6 @@ def regression(
 
   zeros = jnp.zeros_like(still)
   (losses, slopes), _ = jax.lax.scan(add, (zeros, zeros), target, unroll=8)
-  # The last factor is 0; its gradient is not.
+  # The last factor is 0, and so adds nothing to the loss; its gradient is what
+  # was summed above: d loss / d quantiles = -slopes.
   return jnp.sum(losses - slopes * (quantiles - still)) / len(target)

@@ -71,7 +71,7 @@ class Sampled(Metric):
     self.require_at_least(1, 'num_transitions')
 
   def measure(self, view):
-    """See base class."""
+    """Measures a seed; see `Metric.measure`."""
     return {
       f'{network}{name}': value
       for network in view.anatomy
@@ -110,7 +110,7 @@ class DormantNeurons(Sampled):
     self.require_at_least(0, 'threshold')
 
   def measure_network(self, view, network):
-    """See base class."""
+    """Measures one network; see `Sampled.measure_network`."""
     layers = view.look(self.num_transitions, network).magnitudes
     if not layers:
       where = 'behind each nonlinearity'
@@ -145,7 +145,7 @@ class EffectiveRank(Sampled):
     self.require_fraction('delta')
 
   def measure_network(self, view, network):
-    """See base class."""
+    """Measures one network; see `Sampled.measure_network`."""
     features = view.look(self.num_transitions, network).features
     if features is None:
       where = 'before the last layer'
@@ -170,7 +170,7 @@ class TargetDrift(Sampled):
   """
 
   def measure(self, view):
-    """See base class."""
+    """Measures a seed; see `Metric.measure`."""
     found = super().measure(view)
     if not found:
       raise errors.UserError(
@@ -181,7 +181,7 @@ class TargetDrift(Sampled):
     return found
 
   def measure_network(self, view, network):
-    """See base class."""
+    """Measures one network; see `Sampled.measure_network`."""
     anatomy = view.anatomy[network]
     if anatomy.target_params is None:
       return {}
@@ -214,7 +214,7 @@ class PriorityQuantiles(Metric):
       self.refuse('quantiles', 'must be numbers in [0, 1], at least one')
 
   def measure(self, view):
-    """See base class."""
+    """Measures a seed; see `Metric.measure`."""
     ring = view.state.experience.replay
     if not isinstance(ring, prioritized.PrioritizedRing):
       raise errors.UserError(

@@ -45,7 +45,9 @@ def normalized_relu(x: jax.Array) -> jax.Array:
 def hidden_layers(
   module: nn.Module, x: jax.Array, activation: Activation
 ) -> jax.Array:
-  """Returns x [B, F] after the dense layers of `module.hidden`, and shows them.
+  """Returns x [B, F] after the dense layers of `module.hidden`.
+
+  Their activations are recorded for `health`, by Flax's `sow`.
 
   To be called in the `__call__` of a module, whose layers they become.
   """

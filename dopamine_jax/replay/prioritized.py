@@ -65,7 +65,7 @@ class PrioritizedReplay(uniform.UniformReplay):
     self.require_fraction('beta')
 
   def init(self, step: ring_lib.Step) -> PrioritizedRing:
-    """See base class."""
+    """See `Replay.init`."""
     ring = super().init(step)
     return PrioritizedRing(
       slots=ring.slots,
