@@ -124,9 +124,9 @@ def _settings(module, cls):
 
 def _class(module, name):
   """Returns a class's syntax tree; None if there is no such class."""
+  file = f'{module.removesuffix("_lib")}.py'
   for folder in ('agents', 'dopamine_jax'):
-    path = ROOT / folder / f'{module.removesuffix("_lib")}.py'
-    if path.exists():
+    for path in sorted((ROOT / folder).rglob(file)):
       for node in ast.parse(path.read_text('utf-8')).body:
         if isinstance(node, ast.ClassDef) and node.name == name:
           return node

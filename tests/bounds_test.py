@@ -68,14 +68,9 @@ def subclasses(cls):
 def ours():
   """Returns every settings class and Flax module of the package."""
   folder = pathlib.Path(settings.__file__).parent
-  for name, where in (
-    ('', folder),
-    ('agents.', pathlib.Path(dqn.__file__).parent),
-    *((f'{part}.', folder / part) for part in ('environments', 'replay')),
-  ):
-    for module in pkgutil.iter_modules([str(where)]):
-      if not module.ispkg and not module.name.startswith('__'):
-        importlib.import_module(f'dopamine_jax.{name}{module.name}')
+  for module in pkgutil.walk_packages([str(folder)], 'dopamine_jax.'):
+    if not module.name.endswith('__main__'):
+      importlib.import_module(module.name)
   found = {*subclasses(settings.Settings), *subclasses(modules.Module)}
   return sorted(
     (cls for cls in found if cls.__module__.startswith('dopamine_jax.')),

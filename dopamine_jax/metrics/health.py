@@ -240,7 +240,7 @@ def _nothing_shown(metric, view, network, what, where):
     f'health.{type(metric).__name__} needs the {what} of {module}, the network '
     f'of {type(view.loop.agent).__name__}, which shows none. Write '
     f"self.sow('intermediates', '{what}', x) into its __call__, {where}; "
-    'networks.py has examples.'
+    'networks/standard.py has examples.'
   )
 
 

@@ -8,8 +8,7 @@ import typing
 from flax import linen as nn
 
 from dopamine_jax import settings
-
-_FLAX_FIELDS = ('parent', 'name')  # that every Flax module has
+from dopamine_jax import values
 
 # A setting that is a network, or makes one, of what is given it later.
 Maker = nn.Module | Callable[..., nn.Module]
@@ -24,7 +23,7 @@ class Module(settings.Checked, nn.Module):
   given_later = ('num_outputs',)  # by the agent, where a module has it
 
   def __post_init__(self):
-    self.check_types(ignored=_FLAX_FIELDS)
+    self.check_types(ignored=values.FLAX_FIELDS)
     self.require_at_least(1, *_sizes(type(self)))
     super().__post_init__()
 
