@@ -101,6 +101,11 @@ def train(what, *where, **kwargs) -> Run:
   Raises:
     UserError: if a setting, the folder or a checkpoint doesn't fit.
   """
+  for name in kwargs.keys() & {'self', 'base_dir', 'agent', 'environment'}:
+    raise errors.UserError(
+      f'train takes no {name} by name: what to train, then of an agent its '
+      'environment, then the folder are given in this order.'
+    )
   _prepare()
   if isinstance(what, (agent_lib.Agent, functools.partial, type)):
     environment, base_dir = _parts(where, 'an environment', 'a folder')

@@ -254,6 +254,11 @@ def test_an_observation_of_another_shape_is_refused(tmp_path):
   player = train(tmp_path).load()
   with pytest.raises(errors.UserError, match=r'shape \(4,\); expected \(10, 5'):
     player.act(np.zeros(4))
+  shape = catch.Catch().observation_space.shape
+  for value in (0.7, 256, -1):  # which a cast would make another number
+    with pytest.raises(errors.UserError, match='which does not hold these'):
+      player.act(np.full(shape, value))
+  assert player.act(np.ones(shape)) in (0, 1, 2)
 
 
 def test_what_is_exported_acts_the_same_without_the_framework(tmp_path):
@@ -287,6 +292,7 @@ def test_what_is_exported_acts_the_same_without_the_framework(tmp_path):
   ('what', 'where', 'options', 'words'),
   [
     (['dqn_cartpol'], ['a'], {}, 'Did you mean dqn_cartpole'),
+    ('dqn_cartpole', ['a'], {'base_dir': 'b'}, 'no base_dir by name'),
     ('dqn_cartpole', ['a'], {'seeds': 3}, 'no seeds here. Did you mean seed'),
     ('dqn_cartpole', ['a'], {'bindings': ['dqn.DQN.gama = 1']}, 'mean gamma'),
     ('dqn_cartpole', [], {}, 'a folder behind what to train, and 0'),

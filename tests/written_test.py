@@ -362,6 +362,20 @@ def test_arguments_that_change_later_are_those_of_the_call():
   assert "{'lr': 0.5}" in text
 
 
+def test_a_singleton_can_be_written():
+  text = """
+import optax
+from tests import written_test
+written_test.Holder.value = @s/gin.singleton()
+written_test.Holder.other = @s/gin.singleton()
+s/gin.singleton.constructor = @optax.adam
+optax.adam.learning_rate = 0.5
+"""
+  built = config.load(['a.gin'], text=text).build(Holder)
+  assert built.value is built.other
+  assert 'optax.adam.learning_rate = 0.5' in config.record(built)
+
+
 class Mine(runner_lib.Runner):
   note: str = 'x'
 

@@ -284,7 +284,12 @@ class Config:
         raise errors.UserError(
           f'@{name}/gin.singleton() needs {name}/gin.singleton.constructor.'
         )
-      self._singletons[scope] = self._value(bound['constructor'].value, scope)()
+      maker = self._value(bound['constructor'].value, scope)
+      if not isinstance(maker, functools.partial):
+        maker = functools.partial(maker)
+      self._singletons[scope] = values.call(
+        maker.func, *maker.args, **maker.keywords
+      )
     return self._singletons[scope]
 
   def _scope_of(self, value, scope):

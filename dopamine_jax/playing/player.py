@@ -212,6 +212,13 @@ class Player:
       )
     if not np.isfinite(frames).all():
       raise errors.UserError('the observation is not finite (NaN or infinity).')
+    kind = self._environments.observation_space.dtype
+    if kind.kind in 'biu' and not np.array_equal(frames.astype(kind), frames):
+      raise errors.UserError(
+        f'an observation of {frames.dtype} from {frames.min()} to '
+        f'{frames.max()}; the agent was trained on {kind}, which does not hold '
+        'these numbers. Give them as the environment does.'
+      )
     frames = self._environments.as_seen(frames[None] if is_one else frames)
     return frames, is_one
 
