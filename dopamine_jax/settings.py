@@ -246,6 +246,13 @@ class Settings(Checked):
 def _tell_of_unknown(cls: type):
   """Has a class refuse names that are no settings, with the nearest one."""
   init = cls.__init__
+  fields = [field for field in dataclasses.fields(cls) if field.init]
+  known = [field.name for field in fields]
+  required = [
+    field.name
+    for field in fields
+    if field.default is field.default_factory is dataclasses.MISSING
+  ]
 
   @functools.wraps(init)
   def checked(self, *args, **kwargs):
@@ -256,19 +263,11 @@ def _tell_of_unknown(cls: type):
         'in '
         f'{cls.__name__}({next(iter(cls.__dataclass_fields__), "x")}=...).'
       )
-    known = [field.name for field in dataclasses.fields(cls) if field.init]
     for each in kwargs.keys() - cls.__dataclass_fields__.keys():
       near = difflib.get_close_matches(each, known, n=2)
       hint = f' Did you mean {" or ".join(near)}?' if near else ''
       raise errors.UserError(f"{name} has no setting '{each}'.{hint}")
-    missing = [
-      field.name
-      for field in dataclasses.fields(cls)
-      if field.init
-      and field.name not in kwargs
-      and field.default is field.default_factory is dataclasses.MISSING
-    ]
-    if missing:
+    if missing := [each for each in required if each not in kwargs]:
       raise errors.UserError(
         f'{cls.__name__} needs {" and ".join(missing)}, which nothing sets.'
       )

@@ -51,6 +51,9 @@ def call(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     *args: what it is given by position.
     **kwargs: what it is given by name; a list, for what it catches by `*args`.
   """
+  if isinstance(function, functools.partial):  # which has no name itself
+    args = (*function.args, *args)
+    function, kwargs = function.func, function.keywords | kwargs
   caught, kwargs = positional(function, kwargs)
   args = (*args, *caught)
   value = function(*args, **kwargs)

@@ -193,8 +193,6 @@ def test_a_module_has_at_most_400_lines_and_an_agent_180():
   assert not found(FRAMEWORK, wrong)
 
   def too_long(path):
-    # DQN holds what all agents that learn values share.
-    most = 200 if path.stem == 'dqn' else 180
-    return num_lines(path) > most and num_lines(path)
+    return num_lines(path) > 180 and num_lines(path)
 
   assert not found(AGENTS, too_long)

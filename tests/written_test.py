@@ -124,7 +124,6 @@ def test_plain_values_come_back_as_they_were(value, other):
   # Not as fields of a run: those are checked, as numbers of 32 bits.
   holder = object.__new__(Holder)
   object.__setattr__(holder, 'value', value)
-  object.__setattr__(holder, 'other', Holder(value='x'))
   object.__setattr__(holder, 'other', other)
   text = config.write(holder)
   found = config.load(['written.gin'], text=text)

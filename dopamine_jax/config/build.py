@@ -82,7 +82,7 @@ class Config:
     unread.refuse_macros(self._read)
     for binding in self._read.bindings.values():
       with self._at(binding.place):
-        checks.refuse_misfit(binding, self._resolved(binding.value))
+        checks.refuse_misfit(binding, self._resolved(binding.value)[0])
 
   def build(self, target: Any, /, **given: Any) -> Any:
     """Returns `target(**settings, **given)`, and builds all that lies below.
@@ -182,18 +182,15 @@ class Config:
     }
     if not (inspect.isclass(target) and issubclass(target, settings.Checked)):
       return found
-    for name, parameter in names_lib.parameters(target).items():
-      default = parameter.default
-      if name not in found:
-        adopted = self._adopted(default, scope)
-        if adopted is not default:
-          found[name] = adopted
-      elif name in target.given_later and found[name] == default:
+    parameters = names_lib.parameters(target)
+    defaults = {name: each.default for name, each in parameters.items()}
+    for name in target.given_later:
+      if name in bound and found[name] == defaults[name]:
         raise errors.UserError(
           f'{bound[name].place}: {bound[name]} is no setting: what uses it '
           'gives it. Leave this line out.'
         )
-    return found
+    return self._with_adopted(found, defaults, scope)
 
   def _bound(self, target, scope) -> dict[str, Binding]:
     """Returns the bindings that hold for something, by name."""
@@ -217,7 +214,7 @@ class Config:
 
   def _value(self, value, scope):
     """Returns what a value stands for."""
-    value, scope = self._resolved(value), self._scope_of(value, scope)
+    value, scope = self._resolved(value, scope)
     if value == statements_lib.REQUIRED:
       raise errors.UserError('%gin.REQUIRED is to be set, and nothing does.')
     if isinstance(value, Reference):
@@ -256,8 +253,11 @@ class Config:
 
   def _below(self, function, keywords, scope):
     """Returns what gin binds to a function, and to what it is given."""
-    found = self._settings(function, scope)
-    for name, value in keywords.items():
+    return self._with_adopted(self._settings(function, scope), keywords, scope)
+
+  def _with_adopted(self, found, held, scope):
+    """Adds what gin binds below what is held, and not found by its name."""
+    for name, value in held.items():
       if name not in found:
         adopted = self._adopted(value, scope)
         if adopted is not value:
@@ -268,12 +268,8 @@ class Config:
     """Returns settings or a network, with what gin binds to it and below."""
     bound = self._bound(type(part), scope)
     changes = {k: self._value(b.value, scope) for k, b in bound.items()}
-    for name in values.fields(part):
-      value = getattr(part, name)
-      if name not in changes:
-        adopted = self._adopted(value, scope)
-        if adopted is not value:
-          changes[name] = adopted
+    held = {name: getattr(part, name) for name in values.fields(part)}
+    changes = self._with_adopted(changes, held, scope)
     return values.changed(part, **changes) if changes else part
 
   def _singleton(self, scope):
@@ -285,32 +281,18 @@ class Config:
           f'@{name}/gin.singleton() needs {name}/gin.singleton.constructor.'
         )
       maker = self._value(bound['constructor'].value, scope)
-      if not isinstance(maker, functools.partial):
-        maker = functools.partial(maker)
-      self._singletons[scope] = values.call(
-        maker.func, *maker.args, **maker.keywords
-      )
+      self._singletons[scope] = values.call(maker)
     return self._singletons[scope]
 
-  def _scope_of(self, value, scope):
-    """Returns where a value is made; what a macro names, in its scope."""
-    while isinstance(value, Macro) and value.name in self._read.macros:
+  def _resolved(self, value, scope=()):
+    """Returns what a macro stands for, and in which scope: its own.
+
+    Any other value as it is, and `scope`. `unread` has refused circles.
+    """
+    while isinstance(value, Macro) and value != statements_lib.REQUIRED:
       scope = tuple(value.name.split('/'))
       value, _ = self._read.macros[value.name]
-    return scope
-
-  def _resolved(self, value):
-    """Returns what a macro stands for; any other value as it is."""
-    seen = []
-    while isinstance(value, Macro):
-      if value.name in seen:
-        circle = ' -> '.join(f'%{name}' for name in [*seen, value.name])
-        raise errors.UserError(f'macros stand for each other: {circle}.')
-      if value == statements_lib.REQUIRED:
-        return value
-      seen.append(value.name)
-      value, _ = self._read.macros[value.name]
-    return value
+    return value, scope
 
   @contextlib.contextmanager
   def _at(self, place: Place):
@@ -335,7 +317,7 @@ class Config:
       if errors.place(error):
         raise errors.UserError(f'{errors.told(error)}.') from error
       for binding in self._bound(target, scope).values():
-        value = self._resolved(binding.value)
+        value, _ = self._resolved(binding.value)
         if isinstance(value, str) and repr(value) in reason:
           raise errors.UserError(
             f'{binding.place}: {binding} = {value!r}: {reason}.'

@@ -117,7 +117,7 @@ class Statements:
     self.title: str | None = None
     self._symbols: dict[str, Any] = {}  # of all files, for the command line
     self._parsing: list[pathlib.Path] = []  # each included by the one before
-    self._had: dict[tuple, tuple[Binding, Any]] = {}
+    self._had: dict[tuple, Any] = {}  # references, by what binds them
 
   def read_file(self, file: str | pathlib.Path, text: str | None = None):
     """Reads a file that the user gave; `text` if it was read before."""
@@ -178,11 +178,11 @@ class Statements:
       self.bindings.pop(key, None)
       self.bindings[key] = binding
       if before and next(references(before.value), None):
-        self._had.setdefault(key, (binding, before.value))
+        self._had.setdefault(key, before.value)
 
   def _note_replaced(self):
     """Keeps which references of earlier sources hold no longer."""
-    for key, (_, before) in self._had.items():
+    for key, before in self._had.items():
       now = self.bindings[key]
       if repr(now.value) != repr(before):
         self.replaced.append((now, before))

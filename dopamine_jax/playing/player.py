@@ -12,8 +12,10 @@ import numpy as np
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import errors
 from dopamine_jax.engines import evaluation
+from dopamine_jax.engines import loop
 from dopamine_jax.playing import trained as trained_lib
 from dopamine_jax.system import provenance
+from dopamine_jax.training import run_folder
 
 _POLICY, _PARAMETERS = 'policy.jax', 'parameters.safetensors'
 
@@ -54,7 +56,7 @@ class Player:
       self._environments = environments
     self._key = jax.random.key(seed)
     self._count = 0
-    self._stacked: np.ndarray | None = None  # [N, *observation_shape]
+    self._stacked: Any = None  # array [N, *observation_shape]
     self._act = jax.jit(self._choose)
     self._look = jax.jit(self._outlook)
 
@@ -188,7 +190,7 @@ class Player:
       },
       'parameters': {name: list(leaf.shape) for name, leaf in arrays.items()},
       'versions': provenance.versions(),
-      'settings': (self.folder / 'config.gin').read_text(),
+      'settings': run_folder.read_config(self.folder),
     }
 
   def _frames(self, observation):
@@ -232,20 +234,15 @@ class Player:
     size = self.environment.stack
     if size == 1:
       return frames
-    fresh = np.zeros((*frames.shape, size), frames.dtype)
-    before = fresh if self._stacked is None else self._stacked
-    if before.shape != fresh.shape:
+    if self._stacked is None:
+      return loop.first_observation(frames, size)
+    if len(self._stacked) != len(frames):
       raise errors.UserError(
-        f'{len(frames)} observations, and there were {len(before)} before. '
-        'Call reset() where others begin.'
+        f'{len(frames)} observations, and there were {len(self._stacked)} '
+        'before. Call reset() where others begin.'
       )
-    begins = np.broadcast_to(first, len(frames)).reshape(
-      -1, *(1,) * frames.ndim
-    )
-    shifted = np.where(begins, 0, before)
-    return np.concatenate(
-      [shifted[..., 1:], frames[..., None]], axis=-1
-    ).astype(frames.dtype)
+    begins = np.broadcast_to(first, len(frames))
+    return loop.next_observation(self._stacked, frames, begins, size)
 
   def _choose(self, state, observation, count):
     return self.agent.act(
