@@ -117,7 +117,7 @@ class IQN(dqn.DQN):
     return jnp.mean(self.quantiles(params, observation, key, num)[1], axis=1)
 
   def distribution(self, params, observation, key):
-    """Returns N evenly spaced quantiles, drawn by nothing; see base class."""
+    """Returns N evenly spaced quantiles, the same at every call."""
     num = self.num_tau_samples
     tau = jnp.broadcast_to(
       (jnp.arange(num) + 0.5) / num, (len(observation), num)

@@ -44,11 +44,8 @@ class PPO(on_policy.OnPolicy):
   """Proximal policy optimization, of discrete or continuous actions.
 
   Attributes:
-    network: see base class; it gives a value too, like `ActorCritic`.
-    optimizer: see base class.
-    update_period: see base class.
-    num_epochs: see base class.
-    num_minibatches: see base class.
+    network: makes the Flax module of policy and value from `num_outputs`, like
+      `networks.ActorCritic`.
     gae_lambda: how far advantages look ahead, from 0 to 1.
     clip: the paper's epsilon, a number or an optax schedule over updates.
     value_clip: how far a value may move in an update; None: anywhere.
@@ -101,7 +98,7 @@ class PPO(on_policy.OnPolicy):
     return distributions.over(space, outputs, log_std), value
 
   def act(self, state, observation, step, key, *, explore) -> jax.Array:
-    """Draws an action, or takes the likeliest; see base class."""
+    """Draws an action, or takes the likeliest; see `Agent.act`."""
     observation = state.observations.normalize(observation)
     policy, _ = self.policy(state.params, observation)
     return policy.sample(key) if explore else policy.mode()

@@ -41,15 +41,12 @@ class PQN(on_policy.OnPolicy):
   """Parallelized Q-network: Q(lambda) from each rollout.
 
   Attributes:
-    network: see base class; None: `networks.fitting`, with normalized layers.
-    optimizer: see base class.
-    update_period: see base class.
-    num_epochs: see base class.
-    num_minibatches: see base class.
+    network: makes the Flax module of the values from `num_outputs`; None:
+      `networks.fitting`, with normalized layers.
     q_lambda: how far returns look ahead before the largest value, from 0 to 1.
     epsilon: of epsilon-greedy training, a number or an optax schedule over
       agent steps.
-    evaluation_epsilon: the same when not training.
+    evaluation_epsilon: the chance of a random action when not training.
   """
 
   network: modules.Maker | None = None
@@ -82,7 +79,7 @@ class PQN(on_policy.OnPolicy):
     return self.module.apply({'params': params}, observation)
 
   def act(self, state, observation, step, key, *, explore) -> jax.Array:
-    """Acts epsilon-greedily; see base class."""
+    """Acts epsilon-greedily; see `Agent.act`."""
     q = self.q_values(state.params, state.observations.normalize(observation))
     epsilon = self.evaluation_epsilon
     if explore:

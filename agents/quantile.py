@@ -53,7 +53,7 @@ class QuantileDQN(dqn.DQN):
     return jnp.mean(self.quantiles(params, observation, key), axis=1)
 
   def distribution(self, params, observation, key):
-    """See base class; the network does not keep its quantiles in order."""
+    """Returns the quantiles in order, which the network need not keep."""
     quantiles = self.quantiles(params, observation, key).swapaxes(1, 2)
     returns = jnp.sort(quantiles, axis=-1)
     return returns, jnp.full_like(returns, 1 / self.num_quantiles)

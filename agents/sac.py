@@ -37,8 +37,9 @@ class SAC(off_policy.OffPolicy):
     actor: makes the policy's Flax module from `action_shape`.
     critics: makes that of the values; see `actor_critic`.
     actor_optimizer: an optax transformation; its schedules count updates.
-    critic_optimizer: the same.
-    temperature_optimizer: the same, of its logarithm; None leaves it.
+    critic_optimizer: likewise, of the critics.
+    temperature_optimizer: likewise, of the temperature's logarithm; None keeps
+      the temperature as it is.
     tau: how far the target critics move to the critics at each update.
     temperature: what entropy is worth at first, the paper's alpha.
     log_temperature_loss: whether its loss is linear in its logarithm instead.
@@ -92,7 +93,7 @@ class SAC(off_policy.OffPolicy):
     return self.modules[1].apply({'params': params}, observation, action)
 
   def act(self, state, observation, step, key, *, explore) -> jax.Array:
-    """Draws an action, or takes the mean before tanh; see base class."""
+    """Draws an action, or takes the mean before tanh; see `Agent.act`."""
     policy = self.policy(state.params['actor'], observation)
     return policy.sample(key) if explore else policy.mode()
 
@@ -141,7 +142,7 @@ class SAC(off_policy.OffPolicy):
     return losses, td_error, metrics
 
   def update(self, state, sample, key):
-    """Takes one gradient step on each loss; see base class."""
+    """Takes one gradient step on each loss; see `Agent.update`."""
 
     def loss_fn(params):
       losses, td_error, metrics = self.losses(

@@ -24,7 +24,9 @@ import psutil
 import pytest
 import typer
 
+from dopamine_jax import config
 from dopamine_jax import errors
+from dopamine_jax import runner as runner_lib
 from dopamine_jax.commands import cli
 from dopamine_jax.learning import trials
 from dopamine_jax.training import folder_lock
@@ -300,10 +302,23 @@ def test_configs_lists_each_shipped_file_with_its_first_line(run):
     assert line.split() == [file.stem, *header.split()]
 
 
-def test_configs_prints_the_one_that_is_named(run):
+def test_configs_prints_the_one_that_is_named_and_what_its_settings_mean(
+  run, tmp_path
+):
   file = pathlib.Path(cli.__file__).resolve().parent.parent / 'configs'
   text = (file / 'dqn_catch.gin').read_text()
-  assert run('configs', 'dqn_catch') == text
+  printed = run('configs', 'dqn_catch')
+  assert printed.startswith(text)
+  for meaning in (
+    '# dqn.DQN',
+    '#   n_step: rewards summed before bootstrapping.',
+    '# optax.adam\n#   learning_rate: A global scaling factor',  # a library's
+  ):
+    assert meaning in printed
+  assert all(len(line) <= 80 for line in printed.splitlines())
+  # It is a gin file still.
+  (tmp_path / 'mine.gin').write_text(printed)
+  config.load([tmp_path / 'mine.gin']).build(runner_lib.Runner)
   assert 'Did you mean dqn_catch' in run('configs', 'dqn_cath', status=1)
 
 

@@ -3,12 +3,14 @@
 import re
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
 from dopamine_jax import config
 from dopamine_jax import runner
 from dopamine_jax.checkpoints import checkpoints
+from dopamine_jax.engines import loop
 from dopamine_jax.training import fingerprint
 
 IMPORT = 'from __gin__ import dynamic_registration'
@@ -46,16 +48,20 @@ def shrunk(path):
 
 
 def names(path):
-  """Returns what a config is made of: classes, functions, environments."""
+  """Returns what learns in a config, and what takes the steps.
+
+  Not the environment: `test_a_config_is_complete` takes steps in each.
+  """
   text = re.sub('#.*', '', path.read_text())
-  used = set(re.findall(r"@(?:\w+/)?(\w+\.\w+)|\bid = '(.*)'", text))
   agent = re.search(r'agent = @(\S+)', text)[1]
-  module = agent.partition('.')[0]
-  parts = {''.join(each) for each in used}
-  parts = {part for part in parts if not part.startswith(f'{module}.')}
-  environment = re.search(r'environment = @(\S+)\(', text)[1]
+  parts = {
+    part
+    for part in re.findall(r'@(?:\w+/)?(\w+\.\w+)', text)
+    if part.split('.')[0] in ('networks', 'uniform', 'prioritized', 'optax')
+  }
   replay = 'replay' if 'replay = @' in text else 'rollout'
-  return parts | {agent, f'{environment}, {replay}'}
+  engine = re.search(r'engine = @(\S+)|$', text)[1]
+  return parts | {agent, f'{engine}, {replay}'}
 
 
 def marked(paths):
@@ -96,6 +102,11 @@ def test_a_config_is_complete(path):
   made = loaded.build(runner.Runner)
   environments = made.environment.make(1)  # a hundred games take long to make
   frames = environments.reset([0])
+  space = environments.action_space
+  for _ in range(3):
+    action = np.asarray(loop.random_actions(space, jax.random.key(0), 1))
+    step = environments.step(action)
+    assert step.next_observation.shape == frames.shape
   environments.num_envs = made.num_envs
   engine = made.make_engine(environments, [0], check_finite=True)
   engine.first_frames = np.repeat(frames, made.num_envs, axis=0)

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from dopamine_jax import runner as runner_lib
-from dopamine_jax.checkpoints import checkpoints
-from dopamine_jax.engines import loop
-from dopamine_jax.environments import gym
+from dopamine_jax.environments import base
+from dopamine_jax.environments import gym_vector
+from dopamine_jax.playing import trained
 
 NUM_STATES = 4
 TARGETS = (1.0, -1.0)  # the best actions of Target, by state
@@ -160,21 +160,36 @@ if 'Probe/Value-v0' not in gymnasium.registry:
   _register()
 
 
-def train(agent, name, base_dir: pathlib.Path, *, steps, num_envs=1):
-  """Trains on a probe as a user would, in one iteration.
+class Probes(base.Environment):
+  """Each seed of a run has a probe of its own: one program learns them all."""
+
+  names: tuple[str, ...]
+
+  def make(self, num_envs, render=False):
+    share = max(num_envs // len(self.names), 1)  # one alone tells the spaces
+    makers = [
+      functools.partial(gymnasium.make, name, disable_env_checker=True)
+      for name in self.names
+      for _ in range(share)
+    ]
+    return gym_vector.GymVector('Probes', makers[:num_envs])
+
+
+def train(agent, names, base_dir: pathlib.Path, *, steps, num_envs=1):
+  """Trains on probes as a user would, in one iteration.
 
   Args:
     agent: makes the agent from its two spaces.
-    name: of the probe.
+    names: of the probes.
     base_dir: the run's folder.
-    steps: agent steps.
-    num_envs: environments side by side.
+    steps: agent steps on each.
+    num_envs: environments side by side, of each.
 
   Returns:
-    The agent, its last state as the checkpoint holds it, and the last
-    iteration's statistics.
+    The agent, its last state on each probe as the checkpoint holds it, and the
+    last iteration's statistics.
   """
-  environment = gym.Gym(id=name)
+  environment = Probes(names=tuple(names))
   runner = runner_lib.Runner(
     agent=agent,
     environment=environment,
@@ -183,17 +198,12 @@ def train(agent, name, base_dir: pathlib.Path, *, steps, num_envs=1):
     num_envs=num_envs,
     collectors=(),
   )
-  statistics = runner.train(base_dir, quiet=True)
-  agent = runner.make_agent(environment.make(1))
-  template = jax.eval_shape(
-    agent.init,
-    jax.random.key(0),
-    loop.first_observation(jnp.zeros((num_envs, NUM_STATES)), 1),
-  )
-  restored = checkpoints.Checkpoints(base_dir).restore(1, {'agent': template})
-  return agent, restored['agent'], statistics
+  statistics = runner.train(base_dir, num_seeds=len(names), quiet=True)
+  loaded = trained.load(base_dir)
+  states = [loaded.axis.pick(loaded.state, i) for i in range(len(names))]
+  return loaded.agent, states, statistics
 
 
-def observations(num_states: int) -> jax.Array:
-  """Returns the observations [num_states, NUM_STATES] of the first states."""
-  return jnp.eye(NUM_STATES)[:num_states]
+def observations() -> jax.Array:
+  """Returns the observations [NUM_STATES, NUM_STATES] of all states."""
+  return jnp.eye(NUM_STATES)

@@ -17,6 +17,7 @@ import statistics as stdlib
 from typing import NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from dopamine_jax.analysis import statistics
 from dopamine_jax.metrics import intervals
@@ -179,18 +180,9 @@ def _by_chance(x, y, seed):
   chance = np.zeros(_PERMUTATIONS)
   for game in range(x.shape[1]):
     a, b = (s[~np.isnan(s[:, game]), game] for s in (x, y))
-    ranks = _midranks(np.concatenate([a, b]))
+    ranks = stats.rankdata(np.concatenate([a, b]))
     centre = len(a) * (len(a) + len(b) + 1) / 2
     mixed = rng.permuted(np.tile(ranks, (_PERMUTATIONS, 1)), axis=1)
     wins = mixed[:, : len(a)].sum(axis=1) - centre
     chance += wins / (len(a) * len(b) * x.shape[1])
   return chance
-
-
-def _midranks(values):
-  """Returns ranks from 1 on; equal values share the mean of theirs."""
-  _, inverse, counts = np.unique(
-    values, return_inverse=True, return_counts=True
-  )
-  last = np.cumsum(counts)
-  return (last - (counts - 1) / 2)[inverse]

@@ -331,11 +331,13 @@ def configs(
     ),
   ] = None,
 ):
-  """List the gin files that come with the framework, or print one."""
+  """List the gin files that come with the framework, or explain one."""
   from dopamine_jax import config
 
   if name:
-    _print(config.read(config.find(name)).rstrip())
+    _print(config.read(config.find(name)).rstrip() + '\n')
+    _prepare(finds_devices=False)
+    _print(config.meanings_of(name))
     return
   table = rich.table.Table(box=None, pad_edge=False)
   table.add_column('CONFIG', no_wrap=True)

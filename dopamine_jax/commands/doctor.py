@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 
 from dopamine_jax import runner as runner_lib
-from dopamine_jax.engines import python_engine
+from dopamine_jax.engines import plain_engine
 from dopamine_jax.engines import streams
 from dopamine_jax.replay import ring
 
@@ -117,7 +117,7 @@ def examine(
     # Its replay isn't that full yet, which changes no program's time.
     learning = _speed(engine, seconds, history + unit, unit, sys.maxsize)
     environment = None
-    if isinstance(engine, python_engine.PythonEngine):
+    if isinstance(engine, plain_engine.PlainEngine):
       environment = _environment_speed(engine, env_seeds, seconds)
     return findings._replace(
       environment=environment, before=before, learning=learning

@@ -8,7 +8,8 @@ sees that it does.
 
 The rest: `files` (where gin files lie), `statements` (what they say, with names
 resolved), `checks` (values for functions of other libraries), `unread`
-(bindings that nothing uses). Of gin, its parser alone is used.
+(bindings that nothing uses), `meanings` (settings in the words of their
+docstrings). Of gin, its parser alone is used.
 """
 
 from dopamine_jax.config.build import Config
@@ -16,7 +17,17 @@ from dopamine_jax.config.build import load
 from dopamine_jax.config.files import find
 from dopamine_jax.config.files import read
 from dopamine_jax.config.files import shipped
+from dopamine_jax.config.meanings import of_file as meanings_of
 from dopamine_jax.config.write import record
 from dopamine_jax.config.write import write
 
-__all__ = ['Config', 'find', 'load', 'read', 'record', 'shipped', 'write']
+__all__ = [
+  'Config',
+  'find',
+  'load',
+  'meanings_of',
+  'read',
+  'record',
+  'shipped',
+  'write',
+]

@@ -98,7 +98,7 @@ class Log(struct.PyTreeNode):
 
 
 class Carry(struct.PyTreeNode):
-  """What a step changes; leading axis [S] if S > 1.
+  """What a step changes; arrays [S, ...].
 
   Attributes:
     state: the training state.
@@ -119,7 +119,7 @@ class Plan(struct.PyTreeNode):
     updates_due: int32 [LONGEST], updates that belong after each step.
     cut_at: int32 scalar, the step after which episodes are cut; none has the
       number -1.
-    first: lanes and first frames that follow a cut, leading axis [S] if S > 1.
+    first: lanes and first frames that follow a cut, [S, N, ...].
   """
 
   num_steps: jax.Array
@@ -143,7 +143,7 @@ class CompiledEngine(engine.Engine):
       )
     environment = self.environments.settings
     self._begin = jax.jit(
-      self._vectorize(jax.vmap(functools.partial(native.begin, environment)))
+      self.vectorize(jax.vmap(functools.partial(native.begin, environment)))
     )
     self._advance = jax.vmap(functools.partial(native.advance, environment))
     self._chunk = {
@@ -168,7 +168,7 @@ class CompiledEngine(engine.Engine):
     return self.first_frames
 
   def run(self, num_steps, *, cut_with, on_step):
-    """See base class; `on_step` is called before each chunk."""
+    """Trains as `Engine.run` says; `on_step` is called before each chunk."""
     metrics = self._zero_metrics(self.state)
     first = self._first if cut_with is None else self._lanes_of(cut_with)
     num_envs = self.loop.num_envs
@@ -185,8 +185,7 @@ class CompiledEngine(engine.Engine):
         first=first,
       )
       metrics, finite = self._run_chunk(behaviour, metrics, plan)
-      if not finite.all():
-        self._stop_at(list(metrics.total), finite)
+      self._require_finite(metrics.total, finite)
       left -= length
     if cut_with is not None:
       self.reset(cut_with)
@@ -206,7 +205,7 @@ class CompiledEngine(engine.Engine):
     self._require_sound(reward, flaw)
     self._since_reset += count
     self.episodes.record_all(reward, done)
-    return carry.metrics, processes.fetch(finite)
+    return carry.metrics, finite
 
   def _require_sound(self, reward, flaw):
     """Drops the state and raises UserError if a step was not sound.
@@ -229,11 +228,9 @@ class CompiledEngine(engine.Engine):
     )
 
   def _lanes_of(self, env_seeds):
-    """Returns lanes and first frames, [N, ...] or [S, N, ...]."""
+    """Returns lanes and first frames, [S, N, ...]."""
     seeds = base.check_seeds(env_seeds, self.environments.num_envs)
-    return self._begin(
-      engine.by_seed(np.asarray(seeds, np.int32), len(self.seeds))
-    )
+    return self._begin(self.axis.split(np.asarray(seeds, np.int32)))
 
   def _longest(self, behaviour):
     """Returns the steps that a chunk may have now, all of one behaviour."""
@@ -278,7 +275,7 @@ class CompiledEngine(engine.Engine):
           metrics,
           finite,
         )
-      act = self._vectorize(
+      act = self.vectorize(
         functools.partial(self.loop.act, behaviour=behaviour)
       )
       experience = act(state.agent, state.experience)
@@ -310,7 +307,7 @@ class CompiledEngine(engine.Engine):
       )
       return experience, lanes, step
 
-    experience, lanes, step = self._vectorize(remember)(
+    experience, lanes, step = self.vectorize(remember)(
       carry.state.experience, carry.lanes, first
     )
     state = carry.state.replace(experience=experience)
@@ -335,16 +332,9 @@ class CompiledEngine(engine.Engine):
 
   def _learn(self, state, metrics, finite):
     """Updates once; `finite` [..., M] turns false where a metric isn't."""
-    state, values = self._vectorize(self.loop.learn)(state)
-    metrics = loop_lib.Metrics(
-      total={k: metrics.total[k] + values[k] for k in values},
-      count=metrics.count + 1,
-    )
-    if self.check_finite:
-      finite &= jnp.stack(
-        [jnp.isfinite(values[k]) for k in sorted(values)], axis=-1
-      )
-    return state, metrics, finite
+    update = self.vectorize(functools.partial(self.loop.update, 1))
+    state, metrics, now = update(state, metrics)
+    return state, metrics, finite & now if self.check_finite else finite
 
 
 def _is_finite(array, shape):

@@ -47,7 +47,7 @@ def reading_less(
   Args:
     function: takes `tree` and `arguments`.
     tree: an example, or shapes and dtypes.
-    arguments: the same.
+    arguments: examples of the others.
 
   Returns:
     The function of a list of leaves and `arguments`, and which leaves it takes.

@@ -1,6 +1,6 @@
 """What both engines share: seeds in lockstep, metrics, when updates are due."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 import dataclasses
 import functools
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 from dopamine_jax import errors
 from dopamine_jax.engines import devices as devices_lib
 from dopamine_jax.engines import loop as loop_lib
+from dopamine_jax.engines import seed_axis
 from dopamine_jax.environments import base
 from dopamine_jax.environments import border
 from dopamine_jax.learning import outputs
@@ -93,9 +94,10 @@ class Engine:
     loop: the functions of one step.
     environments: S * N of them; seed s has lanes s * N to s * N + N.
     seeds: S of them.
+    axis: of the seeds.
     check_finite: stop when a metric of an update is NaN or infinite.
     layout: where arrays lie, and which device computes what.
-    state: the training state, with a leading axis [S] if S > 1.
+    state: the training state, [S, ...].
     steps: agent steps done by each seed.
     episodes: the episodes of all lanes.
   """
@@ -117,6 +119,7 @@ class Engine:
     self.environments = environments
     self._border = border.Border(environments)
     self.seeds = tuple(seeds)
+    self.axis = seed_axis.SeedAxis(len(seeds))
     self.check_finite = check_finite
     self.episodes = Episodes(len(seeds) * loop.num_envs)
     self.state: loop_lib.TrainingState | None = None
@@ -124,7 +127,7 @@ class Engine:
     # Where the replay that is held now began; above 0 after a restore without.
     self.replay_began = 0
     self._metric_shapes = None
-    self._init = self._vectorize(self._first_state)
+    self._init = self.vectorize(self._first_state)
 
   def abstract_state(self) -> loop_lib.TrainingState:
     """Returns the state's shapes, dtypes and places, without making it.
@@ -135,7 +138,7 @@ class Engine:
     """
     shapes = jax.eval_shape(self._init, *self._init_arguments())
     act = functools.partial(self.loop.act, behaviour=loop_lib.Behaviour.AGENT)
-    jax.eval_shape(self._vectorize(act), shapes.agent, shapes.experience)
+    jax.eval_shape(self.vectorize(act), shapes.agent, shapes.experience)
     return self.layout.place(shapes)
 
   def _first_state(self, seed, frame):
@@ -184,14 +187,13 @@ class Engine:
     """
     raise NotImplementedError
 
-  def _vectorize(self, function):
-    """Returns `function` over the seeds, as the devices share the work."""
-    return self.layout.spread(over_seeds(function, len(self.seeds)))
+  def vectorize(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns one seed's `function` for all, as the devices share the work."""
+    return self.layout.spread(self.axis.over(function))
 
   def _init_arguments(self):
-    seeds = np.asarray(self.seeds, np.int32)
-    frames = by_seed(self.first_frames, len(seeds))
-    return (seeds if len(seeds) > 1 else seeds[0]), frames
+    seeds = self.axis.of(np.asarray(self.seeds, np.int32))
+    return seeds, self.axis.split(self.first_frames)
 
   def _behaviour_at(self, steps: int) -> loop_lib.Behaviour:
     """How the action after the first `steps` agent steps is chosen."""
@@ -208,7 +210,7 @@ class Engine:
   def _zero_metrics(self, state: loop_lib.TrainingState) -> loop_lib.Metrics:
     """Returns sums of nothing, shaped like the metrics of an update."""
     if self._metric_shapes is None:  # Tracing an update takes a tenth second.
-      learn = self._vectorize(self.loop.learn)
+      learn = self.vectorize(self.loop.learn)
       self._metric_shapes = jax.eval_shape(learn, state)[1]
     sums = jax.tree.map(
       lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32),
@@ -225,8 +227,13 @@ class Engine:
       for name, total in metrics.total.items()
     }
 
-  def _stop_at(self, names: Sequence[str], finite: np.ndarray):
-    """Raises: UserError that names the first metric that is not finite."""
+  def _require_finite(self, names: Iterable[str], finite: jax.Array):
+    """Raises UserError if a metric was not finite, and names the first."""
+    if not self.check_finite:
+      return
+    finite = processes.fetch(finite)
+    if finite.all():
+      return
     seed, metric = np.argwhere(~finite.reshape(len(self.seeds), -1))[0]
     raise errors.UserError(
       f'{sorted(names)[metric]} is not finite (NaN or infinity) after the '
@@ -235,54 +242,3 @@ class Engine:
       'rate, or a reward_clip; `runner.Runner.check_finite = False` turns this '
       'check off.'
     )
-
-
-def over_seeds(function: Callable[..., Any], num_seeds: int):
-  """Returns `function` over a leading seed axis, if there is one.
-
-  One seed has no such axis: a batch of one would be slower, and its sums
-  could be ordered differently.
-  """
-  return jax.vmap(function) if num_seeds > 1 else function
-
-
-def by_seed(tree: Any, num_seeds: int) -> Any:
-  """Returns arrays [S * N, ...] as [S, N, ...], or as they are if S = 1."""
-  if num_seeds == 1:
-    return tree
-  return jax.tree.map(lambda x: x.reshape(num_seeds, -1, *x.shape[1:]), tree)
-
-
-def flat(actions: jax.Array, num_seeds: int) -> np.ndarray:
-  """Returns actions [S, N, ...] as NumPy's [S * N, ...], copied.
-
-  A view of the device's memory would keep it from being donated.
-  """
-  actions = processes.fetch(actions)
-  return actions if num_seeds == 1 else actions.reshape(-1, *actions.shape[2:])
-
-
-def learn_and_act(loop, num_updates, agent, experience, updates, metrics):
-  """Updates `num_updates` times, then acts; all of it for one seed.
-
-  Returns:
-    The agent's state, the experience, the count of updates, the metrics' sums,
-    and which metrics were finite, in the order of their names.
-  """
-  state = loop_lib.TrainingState(
-    agent=agent, experience=experience, updates=updates
-  )
-  if num_updates == 1:
-    state, values = loop.learn(state)
-    values = jax.tree.map(lambda x: x[None], values)
-  else:
-    state, values = jax.lax.scan(
-      lambda state, _: loop.learn(state), state, length=num_updates
-    )
-  metrics = loop_lib.Metrics(
-    total={k: metrics.total[k] + jnp.sum(values[k]) for k in values},
-    count=metrics.count + num_updates,
-  )
-  finite = jnp.stack([jnp.isfinite(values[k]).all() for k in sorted(values)])
-  experience = loop.act(state.agent, state.experience, loop_lib.Behaviour.AGENT)
-  return state.agent, experience, state.updates, metrics, finite

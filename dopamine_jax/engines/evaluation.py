@@ -12,6 +12,7 @@ from dopamine_jax import agent as agent_lib
 from dopamine_jax import annotations
 from dopamine_jax.engines import engine
 from dopamine_jax.engines import loop
+from dopamine_jax.engines import seed_axis
 from dopamine_jax.environments import base
 from dopamine_jax.environments import border
 from dopamine_jax.learning import outputs
@@ -37,8 +38,8 @@ class Moment(NamedTuple):
   """An evaluation just before its environments step.
 
   Attributes:
-    observation: what the agents act on, [N, *observation_shape], with a leading
-      axis [S] if S > 1; donated when the step is over.
+    observation: what the agents act on, [S, N, *observation_shape]; donated
+      when the step is over.
     actions: what they do, [S * N, *action_shape].
     count: steps before this one; with it `step_key` gives the key they act by.
     answer: what the environments gave in the step before; None at first.
@@ -121,15 +122,16 @@ class Evaluator:
     self.environments = environment.make(
       num_seeds * self.num_envs, render=render
     )
-    vectorize = functools.partial(engine.over_seeds, num_seeds=num_seeds)
+    self._axis = seed_axis.SeedAxis(num_seeds)
+    over = self._axis.over
     self._first = jax.jit(
-      vectorize(functools.partial(loop.first_observation, stack=self._stack))
+      over(functools.partial(loop.first_observation, stack=self._stack))
     )
     self._next = jax.jit(
-      vectorize(functools.partial(loop.next_observation, stack=self._stack)),
+      over(functools.partial(loop.next_observation, stack=self._stack)),
       donate_argnums=0,
     )
-    self._act = jax.jit(vectorize(self._choose))
+    self._act = jax.jit(over(self._choose))
 
   def _choose(self, state, observation, step, key, count):
     with outputs.telling(self.agent, 'act'):
@@ -151,8 +153,8 @@ class Evaluator:
     """Plays E episodes with each seed.
 
     Args:
-      state: the agents' state, leading axis [S] if S > 1.
-      keys: PRNG key, leading axis [S] if S > 1.
+      state: the agents' state, [S, ...].
+      keys: PRNG keys [S].
       env_seeds: [S * N] environment seeds.
       step: agent steps of training so far.
       on_step: called before each step.
@@ -169,21 +171,21 @@ class Evaluator:
     self.environments.on_wait = on_wait
     watched = border.Border(self.environments)
     frames = watched.reset(env_seeds)
-    observation = self._first(engine.by_seed(frames, self.num_seeds))
-    steps = self._per_seed(step)
+    observation = self._first(self._axis.split(frames))
+    steps = self._axis.number(step)
     count, answer = 0, None
     while (played < share).any():
       actions = self._act(
-        state, observation, steps, keys, self._per_seed(count)
+        state, observation, steps, keys, self._axis.number(count)
       )
-      actions = engine.flat(actions, self.num_seeds)
+      actions = self._axis.merge(actions)
       left = int((share - played).clip(min=0).sum())
       on_step(Moment(observation, actions, count, answer, left))
       answer = watched.step(actions)
       episodes.record(answer)
       done = answer.terminated | answer.truncated
       played += done
-      seen = engine.by_seed((answer.observation, done), self.num_seeds)
+      seen = self._axis.split((answer.observation, done))
       observation = self._next(observation, *seen)
       count += 1
     return self._collect(episodes, share)
@@ -199,7 +201,3 @@ class Evaluator:
     return Evaluation(
       returns=results[..., 0], lengths=results[..., 1].astype(int)
     )
-
-  def _per_seed(self, number):
-    number = np.int32(number)
-    return number if self.num_seeds == 1 else np.full(self.num_seeds, number)

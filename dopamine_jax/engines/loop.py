@@ -1,8 +1,9 @@
 """What happens at one step, as pure functions over one training state.
 
 `remember` puts a step into the replay, `learn` samples and updates, `act`
-chooses the next actions, in the order of the papers. Engines differ in who
-steps the environment between them. A seed axis is vmapped over all of it.
+chooses the next actions, in the order of the papers: `step` is all three.
+Engines differ in who steps the environment between them. A seed axis is vmapped
+over all of it.
 """
 
 from collections.abc import Callable
@@ -176,6 +177,52 @@ class Loop:
         self.agent, action, self.agent.action_space, self.num_envs
       )
     return experience.replace(action=action)
+
+  def step(
+    self,
+    num_updates: int,
+    behaviour: Behaviour,
+    state: TrainingState,
+    metrics: Metrics,
+    step: base.TimeStep,
+  ) -> tuple[TrainingState, Metrics, jax.Array]:
+    """Takes in what the environments answered, learns, and acts.
+
+    Args:
+      num_updates: that are due now.
+      behaviour: how the next actions are chosen.
+      state: the training state.
+      metrics: sums so far.
+      step: arrays [N, ...].
+
+    Returns:
+      The new state, the new sums, and which metrics were finite: bool [M], in
+      the order of their names.
+    """
+    state = state.replace(experience=self.remember(state.experience, step))
+    state, metrics, finite = self.update(num_updates, state, metrics)
+    experience = self.act(state.agent, state.experience, behaviour)
+    return state.replace(experience=experience), metrics, finite
+
+  def update(
+    self, num_updates: int, state: TrainingState, metrics: Metrics
+  ) -> tuple[TrainingState, Metrics, jax.Array]:
+    """Learns so many times; returns what `step` does."""
+    if num_updates == 0:
+      return state, metrics, jnp.ones(len(metrics.total), bool)
+    if num_updates == 1:
+      state, values = self.learn(state)
+      values = jax.tree.map(lambda x: x[None], values)
+    else:
+      state, values = jax.lax.scan(
+        lambda state, _: self.learn(state), state, length=num_updates
+      )
+    metrics = Metrics(
+      total={k: metrics.total[k] + jnp.sum(values[k]) for k in values},
+      count=metrics.count + num_updates,
+    )
+    finite = jnp.stack([jnp.isfinite(values[k]).all() for k in sorted(values)])
+    return state, metrics, finite
 
   def learn(
     self, state: TrainingState

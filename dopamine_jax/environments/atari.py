@@ -58,7 +58,7 @@ class Atari(base.Environment):
     stack: Frames in the agent's observation; delivered one by one.
     max_steps_per_episode: Agent steps; 27,000 are 108,000 frames, or half an
       hour of play.
-    reward_clip: As in `base.Environment`.
+    reward_clip: Learning sees rewards clipped to [-reward_clip, reward_clip].
     num_threads: Threads that step the games; 0 for as many as there are cores,
       if there are as many games.
   """

@@ -92,9 +92,7 @@ class Videos:
     """Returns the first seed's agent, and the key of its evaluations."""
     state = self._engine.state
     both = processes.local((state.agent, state.experience.keys.evaluate))
-    if len(self._engine.seeds) == 1:
-      return both
-    return jax.tree.map(lambda leaf: leaf[0], both)
+    return self._engine.axis.pick(both, 0)
 
 
 class _Enough(Exception):

@@ -26,7 +26,7 @@ class ActionValues(off_policy.OffPolicy):
       `networks.fitting`, by the space of observations.
     epsilon: of epsilon-greedy training, a number or an optax schedule over
       agent steps. Until the replay holds its `min_history`, all is random.
-    evaluation_epsilon: the same when not training.
+    evaluation_epsilon: the chance of a random action when not training.
   """
 
   network: modules.Maker | None = None

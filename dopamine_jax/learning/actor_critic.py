@@ -35,8 +35,9 @@ class Actor(modules.Module):
   Attributes:
     action_shape: of one action (given by the agent).
     hidden: sizes of the dense layers.
-    log_std_min: where logarithms of standard deviations are clipped.
-    log_std_max: the same.
+    log_std_min: the lowest logarithm of a standard deviation; lower ones are
+      clipped.
+    log_std_max: the highest.
     activation: applied after each hidden layer.
     kernel_init: initializer of all kernels; biases start at zero.
   """

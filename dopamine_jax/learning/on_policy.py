@@ -94,7 +94,7 @@ class OnPolicy(agent_lib.Agent):
     raise NotImplementedError
 
   def last_count(self, name, agent_steps):
-    """See base class; an update takes many gradient steps."""
+    """Counts an update's gradient steps; see `Agent.last_count`."""
     updates = super().last_count(name, agent_steps)
     each = self.num_epochs * self.num_minibatches
     return updates * each if name == 'optimizer' else updates
@@ -126,7 +126,7 @@ class OnPolicy(agent_lib.Agent):
     )
 
   def update(self, state, sample, key):
-    """Learns from a rollout [T, N]; see base class."""
+    """Learns from a rollout [T, N]; see `Agent.update`."""
     seen = sample.transition
     rewards = state.rewards.add(seen, self.gamma)
     see = state.observations.normalize
@@ -166,7 +166,7 @@ class OnPolicy(agent_lib.Agent):
     return state, metrics, sample.weight
 
   def anatomy(self, state) -> dict[str, agent_lib.Anatomy]:
-    """See base class; all of the parameters are the network's."""
+    """Returns the one network, which all parameters are of."""
     see = state.observations.normalize
     network = agent_lib.Anatomy(
       self.module,

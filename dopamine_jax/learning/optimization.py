@@ -31,6 +31,11 @@ def clipped(
   That is `optax.chain(optax.clip_by_global_norm(max_norm), optimizer)`, for gin
   files, which can't pass a function its arguments by position.
 
+  Args:
+    optimizer: an optax transformation.
+    max_norm: the largest global L2 norm that gradients keep; longer ones are
+      scaled down to it.
+
   Raises:
     UserError: if the norm is not above 0.
   """
@@ -121,7 +126,7 @@ def descend(
     loss_fn: gives the loss and its metrics, of parameters and a minibatch.
     optimizer: an optax transformation; its schedules count gradient steps.
     params: where to begin.
-    optimizer_state: the same.
+    optimizer_state: where the optimizer begins.
     data: a pytree of arrays [B, ...].
     rows: int32 [K, M], the rows of `data` in each minibatch.
     stop: says of a minibatch's metrics whether neither its step nor any later

@@ -64,9 +64,10 @@ has no target network, and no drift. PPO and PQN have neither target networks
 nor priorities. Quantiles of priorities are those that `PriorityQuantiles`
 names.
 
-`runner.Runner.histograms` and `runner.Runner.videos` add, in TensorBoard alone,
-Parameters/..., how each array of parameters is spread, and Eval/Video, an
-episode of the first seed's agent.
+In TensorBoard alone are Interval/.../low and Interval/.../high, the 95%
+interval of several seeds' mean return; and with `runner.Runner.histograms` and
+`runner.Runner.videos` also Parameters/..., how each array of parameters is
+spread, and Eval/Video, an episode of the first seed's agent.
 
 `base.is_timing` tells the tags that depend on clock and machine from those
 that a second run of the same seed repeats to the bit.

@@ -16,6 +16,7 @@ from dopamine_jax.metrics import base
 _RETURNS = {'train': 'Train/AverageReturns', 'eval': 'Eval/AverageReturns'}
 _WIDTH = 80
 _CELL_PERIOD = 0.5  # seconds
+_SETTLED = 2.0  # seconds of steps, from which the time left is told
 
 
 class Console(base.Collector):
@@ -110,7 +111,8 @@ class Console(base.Collector):
     if left <= 0:
       return f'took {_duration(time.monotonic() - self._opened)}'
     rate = self._rate()
-    return f'{_duration(left / rate)} left' if rate else ''
+    begun = self._first and time.monotonic() - self._first[0] >= _SETTLED
+    return f'{_duration(left / rate)} left' if rate and begun else ''
 
   def _bar(self) -> rich_console.RenderableType:
     total = self._run.total_agent_steps

@@ -84,7 +84,7 @@ class Sampled(Metric):
     """Returns what `measure` does of one network, before which its name goes.
 
     Args:
-      view: see base class.
+      view: the training state, and what it is of.
       network: its name in `view.anatomy`.
     """
     raise NotImplementedError
@@ -255,9 +255,7 @@ class Monitor:
     """
     self._engine = engine
     measure = functools.partial(_measure, metrics, engine.loop)
-    self._program = jax.jit(
-      engine.layout.spread(engine_lib.over_seeds(measure, len(engine.seeds)))
-    )
+    self._program = jax.jit(engine.vectorize(measure))
     # Now, rather than when an iteration has ended.
     jax.eval_shape(self._program, engine.abstract_state())
 

@@ -46,11 +46,7 @@ class Histograms:
         f"looks for as `params` of the agent's state, and that of {agent} has "
         'none. Call them so, or leave the histograms out.'
       )
-    self._program = jax.jit(
-      engine.layout.spread(
-        engine_lib.over_seeds(_spreads, len(engine.seeds)),
-      )
-    )
+    self._program = jax.jit(engine.vectorize(_spreads))
 
   def measure(self, iteration: int, now: float) -> Iterator[base.Histogram]:
     """Yields a histogram for each seed and each array of the parameters.
@@ -60,7 +56,6 @@ class Histograms:
       now: seconds since the Unix epoch.
     """
     engine = self._engine
-    num_seeds = len(engine.seeds)
     found = self._program(engine.state.agent.params)
     for path, spread in jax.tree.leaves_with_path(
       found, is_leaf=lambda x: isinstance(x, Spread)
@@ -70,14 +65,12 @@ class Histograms:
         path, simple=True, separator='/'
       )
       for i, seed in enumerate(engine.seeds):
-        one = jax.tree.map(
-          lambda x, i=i: np.reshape(x, (num_seeds, -1))[i], spread
-        )
+        one = engine.axis.pick(spread, i)
         if np.isfinite(one.edges).all():
           yield base.Histogram(
             *(seed, iteration, engine.steps, now, name),
-            *(one.edges, one.counts, float(one.total[0])),
-            float(one.squares[0]),
+            *(one.edges, one.counts, float(one.total)),
+            float(one.squares),
           )
 
 

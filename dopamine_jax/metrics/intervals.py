@@ -45,7 +45,7 @@ def of_mean(
     values: [..., R], one of each run.
     lowest: [...] the lowest value that such runs are known to take; by default,
       and at most, that of `values`.
-    highest: the same, the highest.
+    highest: [...] the highest value that such runs are known to take.
 
   Returns:
     Three arrays [...]; NaN where a value isn't finite.

@@ -27,6 +27,16 @@ _MAX_SEED_RUNS = 10
 # line with a band around it, the others are lines of all tags that match.
 _LAYOUT = {
   'Returns': {
+    'Evaluation: mean over the seeds and its 95% interval': (
+      'Eval/AverageReturns',
+      'Interval/Eval/AverageReturns/low',
+      'Interval/Eval/AverageReturns/high',
+    ),
+    'Training: mean over the seeds and its 95% interval': (
+      'Train/AverageReturns',
+      'Interval/Train/AverageReturns/low',
+      'Interval/Train/AverageReturns/high',
+    ),
     'Evaluation: mean, lowest and highest episode': (
       'Eval/AverageReturns',
       'Eval/MinReturns',
@@ -65,13 +75,13 @@ class TensorBoard(base.Collector):
   for each training below the folder that it is started on, and a column for
   each setting and statistic. "Custom scalars" has charts in groups.
 
-  One seed writes into the folder itself. Several have the runs `mean`,
-  `interval_low` and `interval_high` below it: the mean over the seeds that
-  report a number, and its 95% interval (`intervals.of_mean`, as `compare` and
-  `report` show it) where two or more do. Up to 10 seeds have runs of their own
-  beside these, `seed_0`, `seed_1`, ...; more would make a page that nobody can
-  read. TensorBoard keeps 32-bit floats;
-  `metrics.csv` has every seed and every bit.
+  One seed writes into the folder itself. Several have runs of their own below
+  it, `seed_0`, `seed_1`, ..., but not more than 10, which nobody could tell
+  apart. Beside them the run `mean` is the mean over the seeds that report a
+  number. Where two or more do, it also holds the 95% interval of the mean
+  return (`intervals.of_mean`, as `compare` and `report` show it), which "Custom
+  scalars" draws as a band. TensorBoard keeps 32-bit floats; `metrics.csv` has
+  every seed and every bit.
 
   Events are written in the caller's thread: `tensorboardX.SummaryWriter`
   hands them to another one, and its `flush` doesn't wait for that.
@@ -120,7 +130,7 @@ class TensorBoard(base.Collector):
       self._add_value(name, s, scalar)
     if statistics:
       self._steps = statistics[-1].agent_steps
-    self._lay_out(statistics)
+    self._lay_out({s.name for _, s in points})
     self._flush()
 
   def write_histograms(self, histograms: Sequence[base.Histogram]) -> None:
@@ -166,29 +176,27 @@ class TensorBoard(base.Collector):
       writer.close()
 
   def _over_seeds(self, statistics):
-    """Yields the mean over the seeds, and its interval, with their runs."""
+    """Yields the mean over the seeds, and the interval of the mean return."""
     by_name = {}
     for s in statistics:
       by_name.setdefault(s.name, []).append(s)
     for name, several in by_name.items():
       values = np.array([s.value for s in several])
-      seen = _widened(None, values)
-      if intervals.is_return(name):
-        seen = self._seen[name] = _widened(self._seen.get(name), values)
+      seen = self._seen[name] = _widened(self._seen.get(name), values)
       mean, low, high = intervals.of_mean(values, *seen)
       yield 'mean', several[0]._replace(value=mean)
-      if len(values) > 1:
-        yield 'interval_low', several[0]._replace(value=low)
-        yield 'interval_high', several[0]._replace(value=high)
+      if name.endswith('/AverageReturns') and len(values) > 1:
+        for end, value in (('low', low), ('high', high)):
+          tag = f'Interval/{name}/{end}'
+          yield 'mean', several[0]._replace(name=tag, value=value)
 
-  def _lay_out(self, statistics):
+  def _lay_out(self, tags):
     """Shows the charts that have something to show."""
-    tags = {s.name for s in statistics}
     new = {
       (group, title)
       for group, charts in _LAYOUT.items()
       for title, patterns in charts.items()
-      if any(re.fullmatch(patterns[0], tag) for tag in tags)
+      if all(any(re.fullmatch(p, tag) for tag in tags) for p in patterns)
     }
     if new <= self._charts:
       return
@@ -233,7 +241,7 @@ def _run_names(seeds: Sequence[int]) -> list[str]:
   if len(seeds) <= _MAX_SEED_RUNS:
     names += [_seed_run(seeds, seed) for seed in seeds]
   if len(seeds) > 1:
-    names += ['mean', 'interval_low', 'interval_high']
+    names.append('mean')
   return names
 
 

@@ -18,6 +18,9 @@ def orthogonal(scale: float = 1.0) -> nn.initializers.Initializer:
   Under `jax.vmap` it decomposes a batch of matrices, for which jaxlib waits in
   a thread of the pool that is to do the work: two such calls at once can wait
   for ever (seen in jaxlib 0.10.2). Here it is one matrix after another.
+
+  Args:
+    scale: a factor of the matrix.
   """
   initialize = nn.initializers.orthogonal(scale)
 

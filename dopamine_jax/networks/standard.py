@@ -230,8 +230,9 @@ class MLP(modules.Module):
   Attributes:
     num_outputs: size of the last, linear layer.
     hidden: sizes of the layers before it.
-    low: see `MLPTorso`.
-    high: see `MLPTorso`.
+    low: the lower bound of each of the observation's numbers. With `high`, maps
+      [low, high] to [-1, 1]; what lies outside stays outside. None: as it is.
+    high: the upper bounds.
     activation: applied after each hidden layer.
     kernel_init: initializer of all kernels; biases start at zero.
   """

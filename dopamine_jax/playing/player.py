@@ -48,10 +48,7 @@ class Player:
     self.folder, self.seed = trained.folder, seed
     self.agent, self.environment = trained.agent, trained.environment
     self.iteration, self.agent_steps = trained.iteration, trained.steps
-    self.state = trained.state
-    if len(trained.seeds) > 1:
-      row = trained.seeds.index(seed)
-      self.state = jax.tree.map(lambda leaf: leaf[row], trained.state)
+    self.state = trained.axis.pick(trained.state, trained.seeds.index(seed))
     with contextlib.closing(self.environment.make(1)) as environments:
       self._environments = environments
     self._key = jax.random.key(seed)

@@ -19,9 +19,9 @@ from dopamine_jax import config
 from dopamine_jax import errors
 from dopamine_jax import runner as runner_lib
 from dopamine_jax.checkpoints import checkpoints as checkpoints_lib
-from dopamine_jax.engines import engine
 from dopamine_jax.engines import evaluation
 from dopamine_jax.engines import loop
+from dopamine_jax.engines import seed_axis
 from dopamine_jax.engines import streams
 from dopamine_jax.environments import base
 from dopamine_jax.films import camera as camera_lib
@@ -39,7 +39,7 @@ class Trained(NamedTuple):
   Attributes:
     folder: the run's.
     agent: the settings.
-    state: the agent's state, leading axis [S] if S > 1.
+    state: the agent's state, [S, ...].
     environment: settings of what it was trained on.
     seeds: the run's seeds, S of them.
     iteration: of the checkpoint.
@@ -53,6 +53,11 @@ class Trained(NamedTuple):
   seeds: tuple[int, ...]
   iteration: int
   steps: int
+
+  @property
+  def axis(self) -> seed_axis.SeedAxis:
+    """The axis of the seeds."""
+    return seed_axis.SeedAxis(len(self.seeds))
 
 
 def load(
@@ -93,10 +98,9 @@ def load(
     )
     return agent.init(key, observation)
 
+  axis = seed_axis.SeedAxis(len(seeds))
   keys = jax.random.split(jax.random.key(0), len(seeds))
-  template = jax.eval_shape(
-    engine.over_seeds(init, len(seeds)), keys if len(seeds) > 1 else keys[0]
-  )
+  template = jax.eval_shape(axis.over(init), axis.of(keys))
   checkpoints = checkpoints_lib.Checkpoints(folder, say=say)
   run_folder.require_own(checkpoints, seeds, admitted.text)
   found = checkpoints.restore_newest({'agent': template})
@@ -166,9 +170,7 @@ def film(
 
   if output.suffix != '.mp4':
     raise errors.UserError(f'{output}: a film is an .mp4 file.')
-  state = trained.state
-  if len(trained.seeds) > 1:
-    state = jax.tree.map(lambda leaf: leaf[0], state)
+  state = trained.axis.pick(trained.state, 0)
   trained = trained._replace(seeds=trained.seeds[:1], state=state)
   evaluator = evaluation.Evaluator(
     trained.agent, trained.environment, 1, episodes, render=True
@@ -224,14 +226,14 @@ def _writing(beside, output):
 
 
 def _keys(trained, seed):
-  """Returns PRNG keys, with a leading axis [S] if S > 1."""
+  """Returns PRNG keys [S]."""
   if seed + max(trained.seeds) >= 2**31:
     raise errors.UserError(
       f'--seed {seed} is too large: each seed of the training is added to it, '
       f'here {max(trained.seeds)}, and {2**31 - 1} is the largest.'
     )
   keys = jnp.stack([jax.random.key(seed + s) for s in trained.seeds])
-  return keys if len(trained.seeds) > 1 else keys[0]
+  return trained.axis.of(keys)
 
 
 def _run(evaluator, trained, seed, on_step=lambda moment: None):

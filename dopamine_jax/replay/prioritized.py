@@ -76,7 +76,7 @@ class PrioritizedReplay(uniform.UniformReplay):
     )
 
   def add(self, ring: PrioritizedRing, step: ring_lib.Step) -> PrioritizedRing:
-    """See base class; priorities follow what becomes valid, or ceases to be."""
+    """Adds a step; priorities follow what becomes valid, or ceases to be."""
     newest, age = ring.head[:, None], ring.age[:, None]
     done = (step.terminated | step.truncated)[:, None]
     ring = ring_lib.add(ring, step)

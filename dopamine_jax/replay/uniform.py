@@ -85,7 +85,7 @@ class UniformReplay(base.Replay):
   def sample(
     self, ring: ring_lib.Ring, key: jax.Array, updates: int | jax.Array = 0
   ) -> agent_lib.Sample:
-    """Returns B valid transitions, each drawn uniformly; see base class."""
+    """Returns B valid transitions, each drawn uniformly."""
     del updates
     lane, slot = self._sample_slots(ring, key)
     return agent_lib.Sample(

@@ -177,7 +177,7 @@ def of_training(
   everywhere['System/MemoryGB'] = _peak_memory() / 1e9
   statistics |= {k: np.full(num_seeds, v) for k, v in everywhere.items()}
   state = engine.state
-  fill = engine_lib.over_seeds(loop.replay.fill, num_seeds)
+  fill = engine.axis.over(loop.replay.fill)
   for name, value in (
     ('Replay/Fill', fill(state.experience.replay)),
     ('Train/Updates', state.updates),

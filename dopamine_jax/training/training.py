@@ -17,7 +17,6 @@ import numpy as np
 from dopamine_jax import config
 from dopamine_jax import errors
 from dopamine_jax.checkpoints import checkpoints as checkpoints_lib
-from dopamine_jax.engines import engine as engine_lib
 from dopamine_jax.engines import evaluation
 from dopamine_jax.engines import streams
 from dopamine_jax.environments import base
@@ -369,8 +368,8 @@ class Training:
     return statistics
 
   def _evaluation_keys(self, keys):
-    fold = engine_lib.over_seeds(
-      lambda key: jax.random.fold_in(key, self.iteration), len(self.seeds)
+    fold = self.engine.axis.over(
+      lambda key: jax.random.fold_in(key, self.iteration)
     )
     return fold(keys)
 

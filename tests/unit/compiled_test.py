@@ -20,6 +20,7 @@ from dopamine_jax.checkpoints import checkpoints
 from dopamine_jax.engines import compiled
 from dopamine_jax.engines import engine as engine_lib
 from dopamine_jax.engines import loop
+from dopamine_jax.engines import plain_engine
 from dopamine_jax.engines import python_engine
 from dopamine_jax.engines import streams
 from dopamine_jax.environments import base
@@ -116,26 +117,28 @@ def assert_close(tree, other):
     (Spies(stack=3, max_steps_per_episode=4), Spy, (5, 6), 6),
   ],
 )
-def test_both_engines_train_the_same(environment, agent, seeds, num_envs):
-  python, xla = (
+def test_all_engines_train_the_same(environment, agent, seeds, num_envs):
+  plain, *others = (
     make_engine(
       environment, agent, engine=engine, seeds=seeds, num_envs=num_envs
     )
-    for engine in ENGINES
+    for engine in (plain_engine.PlainEngine, *ENGINES)
   )
-  assert_equal(python.first_frames, xla.first_frames)
-  assert_equal(python.state, xla.state)
+  for other in others:
+    assert_equal(plain.first_frames, other.first_frames)
+    assert_equal(plain.state, other.state)
   # Not aligned with updates, nor with the end of the warm-up, at 10 or 20.
   for steps, cut in [(6, None), (12, 1), (54, None), (18, 2), (72, 3)]:
-    metrics = [run(engine, steps, cut) for engine in (python, xla)]
-    assert python.steps == xla.steps
-    assert python.episodes.finished == xla.episodes.finished
-    assert_equal(python.first_frames, xla.first_frames)
-    assert_equal(python.state.experience, xla.state.experience)
-    assert_close(python.state, xla.state)
-    assert_close(*metrics)
-  assert python.state.updates.min() > 30
-  assert len(xla.episodes.finished) >= 20 * len(seeds)
+    metrics = run(plain, steps, cut)
+    for other in others:
+      assert_close(metrics, run(other, steps, cut))
+      assert plain.steps == other.steps
+      assert plain.episodes.finished == other.episodes.finished
+      assert_equal(plain.first_frames, other.first_frames)
+      assert_equal(plain.state.experience, other.state.experience)
+      assert_close(plain.state, other.state)
+  assert plain.state.updates.min() > 30
+  assert len(plain.episodes.finished) >= 20 * len(seeds)
 
 
 def test_a_run_reports_the_same_on_both_engines(tmp_path):

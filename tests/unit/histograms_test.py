@@ -12,6 +12,7 @@ from dopamine_jax import runner as runner_lib
 from dopamine_jax.agents import dqn
 from dopamine_jax.engines import compiled
 from dopamine_jax.engines import python_engine
+from dopamine_jax.engines import seed_axis
 from dopamine_jax.environments import classic
 from dopamine_jax.metrics import base
 from dopamine_jax.metrics import csv_file
@@ -127,6 +128,7 @@ def test_what_is_not_finite_has_no_histogram():
   class Engine:
     seeds = (0,)
     steps = 3
+    axis = seed_axis.SeedAxis(1)
 
   found = {'a': jnp.array([1.0, jnp.nan]), 'b': jnp.array([1.0, 2.0])}
   one = object.__new__(histograms.Histograms)

@@ -388,8 +388,6 @@ class TestTensorBoard:
     collector.close()
     root = tmp_path / 'tensorboard'
     assert sorted(path.name for path in root.iterdir()) == [
-      'interval_high',
-      'interval_low',
       'mean',
       'seed_5',
       'seed_6',
@@ -425,19 +423,17 @@ class TestTensorBoard:
       ]
     )
     collector.close()
-    for name, expected in {
-      'mean': mean,
-      'interval_low': mean - margin if margin is not None else None,
-      'interval_high': mean + margin if margin is not None else None,
-    }.items():
-      scalars = read_scalars(tmp_path / 'tensorboard' / name)
-      if expected is None:
-        assert scalars == {}
-        continue
-      assert list(scalars) == [RETURN, EVAL]
-      ((step, value),) = scalars[RETURN]
+    expected = {RETURN: mean, EVAL: mean}
+    if margin is not None:
+      for name in (RETURN, EVAL):
+        expected[f'Interval/{name}/low'] = mean - margin
+        expected[f'Interval/{name}/high'] = mean + margin
+    scalars = read_scalars(tmp_path / 'tensorboard/mean')
+    assert scalars.keys() == expected.keys()
+    for name, value in expected.items():
+      ((step, found),) = scalars[name]
       assert step == 200
-      np.testing.assert_allclose(value, expected, rtol=1e-4)
+      np.testing.assert_allclose(found, value, rtol=1e-4)
 
   @pytest.mark.parametrize('stop', [1, 2, 3])
   def test_the_interval_remembers_the_range_of_returns_over_a_stop(
@@ -466,12 +462,11 @@ class TestTensorBoard:
     again = run._replace(iteration=stop, agent_steps=100 * stop)
     train(again, range(stop + 1, 5))
     unseen = 1 - 0.025**0.5
+    scalars = read_scalars(tmp_path / 'tensorboard/mean')
     for name, end in (('low', -5), ('high', 4)):
-      path = tmp_path / f'tensorboard/interval_{name}'
-      found = dict(read_scalars(path)[RETURN])
+      found = dict(scalars[f'Interval/{RETURN}/{name}'])
       assert found[400] == pytest.approx(5 + end * unseen, rel=1e-4)
-      # What is no return has no such memory.
-      assert dict(read_scalars(path)['Train/Loss'])[400] == 5
+    assert 'Interval/Train/Loss/low' not in scalars
     table = pd.read_csv(tmp_path / 'metrics.csv')
     rows = table[table.name == RETURN].assign(run='r', game='g', metric=RETURN)
     group = groups.Group('g', [], rows)
@@ -483,13 +478,17 @@ class TestTensorBoard:
       run = make_run(tmp_path / str(num_seeds), seeds=tuple(range(num_seeds)))
       write(tensorboard.TensorBoard(), run, [1], lambda i: 0.5)
       names = {path.name for path in (run.base_dir / 'tensorboard').iterdir()}
-      both = {'mean', 'interval_low', 'interval_high'}
       seeds = (
         {f'seed_{seed}' for seed in run.seeds} if num_seeds == 10 else set()
       )
-      assert names == both | seeds
+      assert names == {'mean'} | seeds
       assert read_scalars(run.base_dir / 'tensorboard/mean') == {
-        RETURN: [(100, 0.5)]
+        name: [(100, 0.5)]
+        for name in (
+          RETURN,
+          f'Interval/{RETURN}/low',
+          f'Interval/{RETURN}/high',
+        )
       }
 
   def test_config_is_shown_as_code(self, tmp_path):
@@ -587,8 +586,7 @@ class TestTensorBoardPages:
     values, status = read_hyperparameters(root / 'mean')
     assert values['seed'] == '3 to 5'
     assert status == 1  # success: all its steps are done
-    for name in ('seed_3', 'interval_low', 'interval_high'):
-      assert read_hyperparameters(root / name) is None
+    assert read_hyperparameters(root / 'seed_3') is None
 
   def test_a_run_that_goes_on_keeps_its_row_and_ends_it_once(self, tmp_path):
     root = tmp_path / 'tensorboard'
@@ -657,14 +655,21 @@ class TestTensorBoardPages:
       [RETURN, 'Train/MinReturns', 'Train/MaxReturns'],
     )
     losses = ('Losses', 'Losses', ['Train/.*Loss'])
-    assert read_layout(root / 'mean') == [training, losses]
+    band = (
+      'Returns',
+      'Training: mean over the seeds and its 95% interval',
+      [RETURN, f'Interval/{RETURN}/low', f'Interval/{RETURN}/high'],
+    )
+    assert read_layout(root / 'mean') == [band, losses]
+    report(2, RETURN, 'Train/MinReturns', 'Train/MaxReturns')
+    assert read_layout(root / 'mean') == [band, training, losses]
     size = sum(x.stat().st_size for x in (root / 'mean').iterdir())
-    report(2, RETURN, 'Train/Loss')
+    report(3, RETURN, 'Train/Loss')
     grown = sum(x.stat().st_size for x in (root / 'mean').iterdir())
-    assert grown - size < 200  # nothing but two points
-    report(3, RETURN, EVAL)
+    assert grown - size < 400  # nothing but four points
+    report(4, RETURN, EVAL)
     groups = [chart[0] for chart in read_layout(root / 'mean')]
-    assert groups == ['Returns', 'Returns', 'Losses']
+    assert groups == ['Returns', 'Returns', 'Returns', 'Losses']
     assert read_layout(root / 'mean')[0][2][0] == EVAL
     collector.close()
     events = event_accumulator.EventAccumulator(str(root / 'seed_0'))
@@ -678,6 +683,7 @@ class TestTensorBoardPages:
       for charts in tensorboard._LAYOUT.values()
       for tags_of_chart in charts.values()
       for pattern in tags_of_chart
+      if not pattern.startswith('Interval/')  # no collector is given those
     ]
     without = {
       tag for tag in tags if not any(re.fullmatch(p, tag) for p in patterns)
@@ -883,7 +889,10 @@ class TestConsole:
     collector.open(make_run('runs/x'))
     assert 'iteration 1 ' in read_screen(capsys)
     collector.progress(0, {})
-    clock.now += 5
+    clock.now += 1  # too short a time to tell from
+    collector.progress(30, {})
+    assert 'left' not in (shown := read_screen(capsys)) and '  3%' in shown
+    clock.now += 4
     collector.progress(50, {RETURN: 12.5})
     assert '  5%  1m35s left' in (shown := read_screen(capsys))
     assert '50/1k steps  10 steps/s' in shown and 'train  12.50' in shown

@@ -11,6 +11,7 @@ import pytest
 from dopamine_jax import networks
 from dopamine_jax.agents import ppo
 from dopamine_jax.engines import compiled
+from dopamine_jax.engines import plain_engine
 from dopamine_jax.engines import python_engine
 from tests import walk
 from tests.unit import compiled_test
@@ -38,19 +39,20 @@ ENGINES = (python_engine.PythonEngine, compiled.CompiledEngine)
 
 
 @pytest.mark.parametrize('seeds', [(5,), SEEDS], ids=['1 seed', '3 seeds'])
-def test_both_engines_train_the_same(seeds):
-  python, xla = (
-    make_engine(small_ppo, engine=engine, seeds=seeds) for engine in ENGINES
+def test_all_engines_train_the_same(seeds):
+  plain, *others = (
+    make_engine(small_ppo, engine=engine, seeds=seeds)
+    for engine in (plain_engine.PlainEngine, *ENGINES)
   )
-  compiled_test.assert_equal(python.state, xla.state)
+  for other in others:
+    compiled_test.assert_equal(plain.state, other.state)
   # Cut within a rollout, at its end and after its first step.
   for steps, cut in [(6, None), (8, 1), (18, 2), (2, 3), (38, 4)]:
-    metrics = [
-      compiled_test.run(engine, steps, cut) for engine in (python, xla)
-    ]
-    compiled_test.assert_close(python.state, xla.state)
-    compiled_test.assert_close(*metrics)
-  assert np.all(np.asarray(python.state.updates) == 72 // (N * T))
+    metrics = compiled_test.run(plain, steps, cut)
+    for other in others:
+      compiled_test.assert_close(metrics, compiled_test.run(other, steps, cut))
+      compiled_test.assert_close(plain.state, other.state)
+  assert np.all(np.asarray(plain.state.updates) == 72 // (N * T))
 
 
 def test_several_seeds_train_as_each_would_alone():

@@ -1,0 +1,62 @@
+"""The leading axis [S] of several seeds, which one seed does not have."""
+
+from collections.abc import Callable
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from dopamine_jax.system import processes
+
+
+@dataclasses.dataclass(frozen=True)
+class SeedAxis:
+  """What S seeds have in common: arrays [S, ...], or [...] where S = 1.
+
+  A batch of one would be slower, and its sums could be ordered differently.
+  Wherever a shape is said to begin with S, it does so only if S > 1, and no
+  other code makes that difference.
+
+  Attributes:
+    size: S.
+  """
+
+  size: int
+
+  @property
+  def next(self) -> int:
+    """The number of the axis that follows it: 1, or 0 where S = 1."""
+    return int(self.size > 1)
+
+  def over(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns one seed's `function` for all: of arrays [S, ...]."""
+    return jax.vmap(function) if self.size > 1 else function
+
+  def split(self, tree: Any) -> Any:
+    """Returns arrays of lanes [S * N, ...] as [S, N, ...]."""
+    if self.size == 1:
+      return tree
+    return jax.tree.map(lambda x: x.reshape(self.size, -1, *x.shape[1:]), tree)
+
+  def merge(self, array: jax.Array) -> np.ndarray:
+    """Returns an array [S, N, ...] as NumPy's, of lanes [S * N, ...], copied.
+
+    A view of the device's memory would keep it from being donated.
+    """
+    array = processes.fetch(array)
+    return array if self.size == 1 else array.reshape(-1, *array.shape[2:])
+
+  def of(self, array: Any) -> Any:
+    """Returns an array that begins with S even if S = 1 as others are."""
+    return array if self.size > 1 else array[0]
+
+  def pick(self, tree: Any, i: int) -> Any:
+    """Returns what the i-th seed has, arrays [...]."""
+    if self.size == 1:
+      return tree
+    return jax.tree.map(lambda x: x[i], tree)
+
+  def number(self, number: int) -> np.ndarray:
+    """Returns the same int32 for every seed, [S]."""
+    return self.of(np.full(self.size, number, np.int32))
