@@ -15,7 +15,6 @@ from typing import Any, overload
 import numpy as np
 
 from dopamine_jax import agent as agent_lib
-from dopamine_jax import config as config_lib
 from dopamine_jax import errors
 from dopamine_jax import runner as runner_lib
 from dopamine_jax.config import names
@@ -126,11 +125,9 @@ def train(what, *where, **kwargs) -> Run:
     )
   bindings = kwargs.pop('bindings', ())
   bindings = [bindings] if isinstance(bindings, str) else bindings
-  loaded = config_lib.load(files, bindings)
-  runner = loaded.build(loaded.kind(runner_lib.Runner))
-  loaded.refuse_unread(kwargs.get('say', _say))
-  with loaded.located():
-    return _train(runner, base_dir, **{'title': loaded.title, **kwargs})
+  say = kwargs.get('say', _say)
+  with runner_lib.configured(files, bindings, say) as (runner, title):
+    return _train(runner, base_dir, **{'title': title, **kwargs})
 
 
 def load(
@@ -161,8 +158,9 @@ def load(
 
 def _train(runner, base_dir, *, seed=0, num_seeds=1, **options) -> Run:
   options.setdefault('say', _say)
-  if isinstance(seed, np.integer):
-    seed = int(seed)
+  seed, num_seeds = (
+    int(x) if isinstance(x, np.integer) else x for x in (seed, num_seeds)
+  )
   _refuse_unknown(options)
   statistics = runner.train(base_dir, seed=seed, num_seeds=num_seeds, **options)
   seeds = tuple(range(seed, seed + num_seeds))

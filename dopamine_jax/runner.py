@@ -4,7 +4,7 @@ An iteration is exactly `training_steps` agent steps; episodes run on across
 iterations and are cut only at checkpoints.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import pathlib
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import annotations
+from dopamine_jax import config
 from dopamine_jax import errors
 from dopamine_jax import settings
 from dopamine_jax.engines import (
@@ -34,7 +35,7 @@ from dopamine_jax.training import training
 
 
 class Runner(settings.Settings):
-  """Trains an agent; everything that a gin file sets hangs off this.
+  """Trains an agent; all other settings hang off these.
 
   Attributes:
     agent: its settings, or what makes them from `observation_space` and
@@ -238,3 +239,28 @@ class Runner(settings.Settings):
       if profile:
         one.profile(profile)
       return one.run(stop)
+
+
+@contextlib.contextmanager
+def configured(
+  files: Sequence[str | pathlib.Path],
+  bindings: Sequence[str] = (),
+  say: Callable[[str], None] = print,
+) -> Iterator[tuple[Runner, str]]:
+  """Yields the runner that gin files describe, and the run's title.
+
+  What is raised of a setting inside names the line that sets it.
+
+  Args:
+    files: names or paths of gin files.
+    bindings: lines of gin, which win.
+    say: prints what the user should know.
+
+  Raises:
+    UserError: if a file can't be read, or says what can't be meant.
+  """
+  loaded = config.load(files, bindings)
+  runner = loaded.build(loaded.kind(Runner))
+  loaded.refuse_unread(say)
+  with loaded.located():
+    yield runner, loaded.title

@@ -399,7 +399,7 @@ def test_quiet_says_nothing(run):
   assert run(*train(options=['--quiet'])) == ''
 
 
-def test_the_operative_configuration_in_the_folder_trains_the_same(
+def test_the_configuration_in_the_folder_trains_the_same(
   run, trained, tmp_path
 ):
   first = trained('first')

@@ -46,28 +46,39 @@ def test_there_are_the_six_notebooks():
   }
 
 
-# What these show, the tests of commands, of analysis, of README's agent and of
-# `dopamine-jax new agent` do too.
-LONG = (
-  'load_and_compare_results',
-  'under_the_hood',
-  'watch_an_agent',
-  'write_your_own_agent',
-)
+# What makes trainings short. What the other notebooks show, the tests of
+# commands, of analysis, of README's agent and of `dopamine-jax new agent` do
+# too; the slow tests run them all as they are.
+SHORTER = {
+  'library': {'agent_steps=10_000': 'agent_steps=2_000'},
+  'quickstart': {
+    '--seed 2': "--seed 2 -b 'runner.Runner.num_iterations = 2' "
+    "-b 'runner.Runner.evaluation_episodes = 1'"
+  },
+}
+
+
+def shortened(notebook, replacements):
+  for old, new in replacements.items():
+    assert any(old in source for source in sources(notebook, 'code')), old
+    for cell in notebook.cells:
+      cell.source = cell.source.replace(old, new)
+  return notebook
 
 
 @pytest.mark.parametrize(
-  'path',
+  ('path', 'replacements'),
   [
-    pytest.param(
-      path,
-      marks=[pytest.mark.slow] if path.stem in LONG else [],
-      id=path.stem,
-    )
+    pytest.param(path, SHORTER[path.stem], id=path.stem)
+    for path in NOTEBOOKS
+    if path.stem in SHORTER
+  ]
+  + [
+    pytest.param(path, {}, marks=pytest.mark.slow, id=f'{path.stem}, whole')
     for path in NOTEBOOKS
   ],
 )
-def test_it_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
+def test_it_runs_from_top_to_bottom(path, replacements, tmp_path, monkeypatch):
   # The checkout's package and command, also in the processes that it starts.
   commands = pathlib.Path(sys.executable).parent
   monkeypatch.setenv('PYTHONPATH', str(ROOT))
@@ -76,7 +87,7 @@ def test_it_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
   # pytest's choice of it would be another kernel's; each kernel sets its own.
   monkeypatch.delenv('MPLBACKEND', raising=False)
   client = nbclient.NotebookClient(
-    read(path),
+    shortened(read(path), replacements),
     timeout=300,
     kernel_manager_class=KernelOfTheseTests,
     resources={'metadata': {'path': str(tmp_path)}},

@@ -138,7 +138,7 @@ def test_a_config_trains_and_resumes_exactly(path, tmp_path, monkeypatch):
     statistics = train(whole, [path], shrunk(path))
   assert statistics['Train/Updates'][0] >= 2
   assert np.isfinite(statistics['Train/Loss'][0])
-  # Its operative config repeats it.
+  # The config that it wrote repeats it.
   train(stopped, [stopped / 'config.gin'], [], says=['Going on'])
   assert fingerprint.fingerprint(stopped) == fingerprint.fingerprint(whole)
 

@@ -1,6 +1,7 @@
 """The framework from Python: settings are values, and a run is a few lines."""
 
 import functools
+import pathlib
 import subprocess
 import sys
 
@@ -261,7 +262,9 @@ def test_an_observation_of_another_shape_is_refused(tmp_path):
   assert player.act(np.ones(shape)) in (0, 1, 2)
 
 
-def test_what_is_exported_acts_the_same_without_the_framework(tmp_path):
+def test_what_is_exported_acts_the_same_without_the_framework(
+  tmp_path, monkeypatch
+):
   pytest.importorskip('safetensors')
   pytest.importorskip('flatbuffers')
   from safetensors import numpy as safetensors
@@ -283,6 +286,18 @@ def test_what_is_exported_acts_the_same_without_the_framework(tmp_path):
     assert word in card
   with pytest.raises(errors.UserError, match=r'policy\.jax is there already'):
     player.export(folder)
+  # Half an agent is none.
+  full, write = tmp_path / 'full', pathlib.Path.write_bytes
+
+  def fails(self, content):
+    if self.name == 'policy.jax':
+      raise OSError(28, 'No space left on device')
+    return write(self, content)
+
+  monkeypatch.setattr(pathlib.Path, 'write_bytes', fails)
+  with pytest.raises(errors.UserError, match='full can not be written: No spa'):
+    player.export(full)
+  assert not list(full.iterdir())
 
 
 # Mistakes.

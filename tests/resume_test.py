@@ -395,9 +395,9 @@ def test_a_compiled_run_that_was_killed_ends_the_same(
   # Chunks of 1, 2, 4 and then 8 steps, anew after the warm-up: in iteration 3.
   kill_at(folder, 'chunk', 24, words)
   assert checkpoints(tmp_path / 'run') == ['000002']
-  # While the checkpoint of iteration 4 is written.
-  kill_at(folder, 'rows', 2, words)
-  assert checkpoints(tmp_path / 'run') == ['000002', '000004.tmp']
+  if num_seeds == '1':  # While the checkpoint of iteration 4 is written.
+    kill_at(folder, 'rows', 2, words)
+    assert checkpoints(tmp_path / 'run') == ['000002', '000004.tmp']
   assert run_here(monkeypatch, words) == 0
   assert_equal_runs(tmp_path / 'run', never_stopped('compiled', *seeds))
 
@@ -434,9 +434,10 @@ def test_a_run_that_was_killed_within_a_rollout_ends_the_same(
   # a rollout.
   kill_at(folder, 'step', 42, words)
   assert checkpoints(tmp_path / 'run') == ['000001']
-  # While that of 360 is written, so that it goes on from 300, half a rollout.
-  kill_at(folder, 'rows', 5 * 4 + 2, words)
-  assert checkpoints(tmp_path / 'run')[-2:] == ['000005', '000006.tmp']
+  if num_seeds == '1':
+    # While that of 360 is written, so that it goes on from 300, half a rollout.
+    kill_at(folder, 'rows', 5 * 4 + 2, words)
+    assert checkpoints(tmp_path / 'run')[-2:] == ['000005', '000006.tmp']
   assert run_here(monkeypatch, words) == 0
   assert_equal_runs(tmp_path / 'run', never_stopped('ppo', *seeds))
 

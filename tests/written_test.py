@@ -392,6 +392,30 @@ def test_a_subclass_of_the_runner_is_built_again():
   assert loaded.build(Mine).note == 'y'
 
 
+class MineToo(Mine):
+  pass
+
+
+class Other(runner_lib.Runner):
+  pass
+
+
+def test_the_runner_that_inherits_from_all_others_that_are_bound_is_built():
+  bindings = [
+    'from tests import written_test',
+    'written_test.MineToo.num_envs = 2',
+    'written_test.Mine.training_steps = 100',
+  ]
+  loaded = config.load(['dqn_cartpole'], bindings)  # it binds runner.Runner
+  assert loaded.kind(runner_lib.Runner) is MineToo
+  bindings.append('written_test.Other.num_envs = 3')
+  loaded = config.load(['dqn_cartpole'], bindings)
+  with pytest.raises(
+    errors.UserError, match=r'MineToo and of written_test\.Oth'
+  ):
+    loaded.kind(runner_lib.Runner)
+
+
 def test_a_macro_is_made_in_its_own_scope_as_gin_does():
   text = """
 from tests import written_test

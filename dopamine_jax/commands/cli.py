@@ -93,7 +93,6 @@ def train(
 ):
   """Train an agent, or go on with a training that was stopped."""
   _prepare(finds_devices=False)  # other processes may have some of them
-  from dopamine_jax import config
   from dopamine_jax import runner as runner_lib
   from dopamine_jax.engines import startup
   from dopamine_jax.system import processes
@@ -102,11 +101,8 @@ def train(
   startup.find_devices()
   quiet = quiet or not processes.is_writer()
   files = options.files(configs, gin_files)
-  loaded = config.load(files, gin_bindings)
-  runner = loaded.build(loaded.kind(runner_lib.Runner))
-  loaded.refuse_unread(_say)
-  base_dir = base_dir or options.new_folder(files[0])
-  with loaded.located():
+  with runner_lib.configured(files, gin_bindings, _say) as (runner, title):
+    base_dir = base_dir or options.new_folder(files[0])
     statistics = runner.train(
       base_dir,
       seed=seed,
@@ -115,7 +111,7 @@ def train(
       quiet=quiet,
       profile=profile or 0,
       with_replay=not without_replay,
-      title=loaded.title,
+      title=title,
       say=_say,
     )
   if not quiet:
@@ -306,14 +302,11 @@ def doctor(
 ):
   """Say what a training will take here, in time and memory, and why."""
   _prepare()
-  from dopamine_jax import config
   from dopamine_jax import runner as runner_lib
   from dopamine_jax.commands import doctor as doctor_lib
 
-  loaded = config.load(options.files(configs, gin_files), gin_bindings)
-  runner = loaded.build(loaded.kind(runner_lib.Runner))
-  loaded.refuse_unread(_say)
-  with loaded.located():
+  files = options.files(configs, gin_files)
+  with runner_lib.configured(files, gin_bindings, _say) as (runner, _):
     findings = doctor_lib.examine(runner, num_seeds)
   doctor_lib.report(findings, num_seeds, typer.echo)
 

@@ -98,13 +98,25 @@ class Config:
       return self._call(target, (), given)
 
   def kind(self, base: type) -> type:
-    """Returns the class to build: `base`, or its one subclass that is set."""
+    """Returns the class to build: `base`, or a subclass whose settings are.
+
+    Raises:
+      UserError: if there are two, of which neither is the other's parent.
+    """
     below = [
       target
       for target in self._by_target
       if inspect.isclass(target) and issubclass(target, base)
     ]
-    return below[0] if len(below) == 1 else base
+    lowest = max(below, key=lambda kind: len(kind.__mro__), default=base)
+    for other in below:
+      if not issubclass(lowest, other):
+        one, two = map(annotations.full_name, (lowest, other))
+        raise errors.UserError(
+          f'settings of {one} and of {two} are bound, and one of them is to be '
+          'built. Leave the bindings of the other out.'
+        )
+    return lowest
 
   @contextlib.contextmanager
   def located(self) -> Iterator[None]:

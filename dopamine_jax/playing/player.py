@@ -40,6 +40,7 @@ class Player:
 
   def __init__(self, trained: trained_lib.Trained, seed: int | None = None):
     seed = trained.seeds[0] if seed is None else seed
+    seed = int(seed) if isinstance(seed, np.integer) else seed
     if type(seed) is not int or seed not in trained.seeds:
       raise errors.UserError(
         f'{trained.folder} has no seed {seed!r}; its seeds are '
@@ -137,23 +138,29 @@ class Player:
         raise errors.UserError(
           f'{folder / name} is there already. Choose another folder.'
         )
-    try:
-      folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-      raise errors.UserError(
-        f'{folder} can not be made: {error.strerror}. Choose another folder.'
-      ) from error
     params = getattr(self.state, 'params', self.state)
     leaves = jax.tree_util.tree_leaves_with_path(params)
     arrays = {_name(path): leaf for path, leaf in leaves}
     exported = self._exported()
     card = self._card(arrays, exported)
-    safetensors.save_file(
-      {name: np.array(leaf) for name, leaf in arrays.items()},
-      folder / _PARAMETERS,
-    )
-    (folder / _POLICY).write_bytes(exported.serialize())
-    (folder / 'card.json').write_text(json.dumps(card, indent=1) + '\n')
+    contents = {
+      _PARAMETERS: safetensors.save(
+        {name: np.array(leaf) for name, leaf in arrays.items()}
+      ),
+      _POLICY: bytes(exported.serialize()),
+      'card.json': (json.dumps(card, indent=1) + '\n').encode(),
+    }
+    try:
+      folder.mkdir(parents=True, exist_ok=True)
+      for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    except OSError as error:
+      for name in contents:  # half an agent is none
+        with contextlib.suppress(OSError):
+          (folder / name).unlink()
+      raise errors.UserError(
+        f'{folder} can not be written: {error.strerror}. Choose another folder.'
+      ) from error
     return folder
 
   def _exported(self):
