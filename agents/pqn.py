@@ -94,11 +94,11 @@ class PQN(on_policy.OnPolicy):
   def batch(self, params, trajectory) -> Batch:
     """Returns what to learn of each step; see `OnPolicy.batch`."""
 
-    def value(observation):
+    def best(observation):
       return jnp.max(self.q_values(params, observation), axis=-1)
 
-    values = returns.over_rows(value, trajectory.observation)
-    next_values = returns.next_values(trajectory, values, value)
+    now = returns.over_rows(best, trajectory.observation)
+    next_values = returns.next_values(trajectory, now, best)
     return Batch(
       observation=trajectory.observation,
       action=trajectory.action,
