@@ -92,6 +92,22 @@ def makes(value: Any, kind: Any) -> bool:
   return issubclass(result, kind) or issubclass(kind, result)
 
 
+def is_for(value: Any, hint: Any) -> bool:
+  """Whether an annotation asks for what makes a class of this kind."""
+  if is_union(hint):
+    return any(is_for(value, each) for each in typing.get_args(hint))
+  parts = typing.get_args(hint)
+  if typing.get_origin(hint) is not collections.abc.Callable or not parts:
+    return False
+  made = parts[-1]
+  return (
+    inspect.isclass(value)
+    and isinstance(made, type)
+    and made is not object
+    and issubclass(value, made)
+  )
+
+
 def _may_be_called_as(value: Any, example: Any) -> bool:
   """Whether a function takes what `example` does, and may return the same."""
   given = [

@@ -778,6 +778,10 @@ def test_a_command_without_a_config_says_where_they_are_listed(run, command):
       'uniform.UniformReplay.gamma = 0.5',
       'has no effect: dqn.DQN gives it. Set dqn.DQN.gamma instead.',
     ),
+    (
+      'networks.MinAtarCNN.kernel_init = @optax.adam',
+      'uses it. To use it, set `dqn.DQN.network = @networks.MinAtarCNN`.',
+    ),
   ],
 )
 def test_a_setting_that_nothing_reads_is_refused(run, command, binding, words):

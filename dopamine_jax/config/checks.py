@@ -79,7 +79,7 @@ def refuse_misfit(binding: statements.Binding, value: Any):
 
 def _misfit(target, name, value) -> str | None:
   """Returns what is wrong with a value, if anything."""
-  hint = _hints(target).get(name, Any)
+  hint = hints(target).get(name, Any)
   if isinstance(value, statements.Reference):
     if _may_refer(value, hint):
       return None
@@ -115,14 +115,15 @@ def _expected(hint) -> str:
   return ' or '.join(words)
 
 
-def _hints(target) -> dict[str, Any]:
-  hints = {}
+def hints(target: Any) -> dict[str, Any]:
+  """Returns the annotations of what a class or function can be given."""
+  found = {}
   for each in (getattr(target, '__init__', target), target):
     try:
-      hints |= typing.get_type_hints(each)
+      found |= typing.get_type_hints(each)
     except (TypeError, NameError, AttributeError):
       continue
-  return hints
+  return found
 
 
 def _may_refer(reference, hint) -> bool:

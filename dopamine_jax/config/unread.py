@@ -11,6 +11,7 @@ from typing import Any
 
 from dopamine_jax import annotations
 from dopamine_jax import errors
+from dopamine_jax.config import checks
 from dopamine_jax.config import names
 from dopamine_jax.config import statements
 from dopamine_jax.config.statements import Binding
@@ -129,20 +130,32 @@ def _instead(read, binding: Binding) -> str:
   owner = names.short(binding.owner)
   value = annotations.shown(binding.value)
   if binding.scope and any(
-    name == owner and binding.name in known for name, known in _in_use(read)
+    name == owner and binding.name in known for name, _, known in _in_use(read)
   ):
     scope = '/'.join(binding.scope)
     return (
       f' Did you mean `{owner}.{binding.name} = {value}`? No {owner} is made '
       f'in the scope {scope}/.'
     )
-  return _nearest(read, binding.name, value, owner)
+  return _nearest(read, binding.name, value, owner) or _place_for(read, binding)
+
+
+def _place_for(read, binding: Binding) -> str:
+  """Returns ' To use it, set ...' with a setting that takes such a part."""
+  for owner, target, known in _in_use(read):
+    if target is binding.target:
+      return ''
+    for name, hint in checks.hints(target).items():
+      if name in known and annotations.is_for(binding.target, hint):
+        part = names.short(binding.owner)
+        return f' To use it, set `{owner}.{name} = @{part}`.'
+  return ''
 
 
 def _nearest(read, name: str, value: str, besides: str = '') -> str:
   """Returns ' Did you mean ...?' with a setting of what this run uses."""
   found = {}
-  for owner, known in _in_use(read):
+  for owner, _, known in _in_use(read):
     if owner != besides:
       for each in known:
         found.setdefault(each, f'{owner}.{each}')
@@ -150,8 +163,8 @@ def _nearest(read, name: str, value: str, besides: str = '') -> str:
   return f' Did you mean `{found[near[0]]} = {value}`?' if near else ''
 
 
-def _in_use(read) -> Iterator[tuple[str, list[str]]]:
-  """Yields what the runner leads to, nearest first, and its settings' names."""
+def _in_use(read) -> Iterator[tuple[str, Any, list[str]]]:
+  """Yields what the runner leads to, nearest first: name, itself, settings."""
   waiting = [
     (names.short(binding.owner), binding.target)
     for binding in read.bindings.values()
@@ -165,7 +178,7 @@ def _in_use(read) -> Iterator[tuple[str, list[str]]]:
     seen.append(target)
     parameters = names.parameters(target)
     given = getattr(target, 'given_later', ())
-    yield name, [each for each in parameters if each not in given]
+    yield name, target, [each for each in parameters if each not in given]
     waiting += _parts(read, target, parameters)
 
 
