@@ -779,8 +779,8 @@ def test_a_command_without_a_config_says_where_they_are_listed(run, command):
       'has no effect: dqn.DQN gives it. Set dqn.DQN.gamma instead.',
     ),
     (
-      'networks.MinAtarCNN.kernel_init = @optax.adam',
-      'uses it. To use it, set `dqn.DQN.network = @networks.MinAtarCNN`.',
+      "networks.NatureCNN.padding = 'VALID'",
+      'uses it. To use it, set `dqn.DQN.network = @networks.NatureCNN`.',
     ),
   ],
 )
