@@ -229,8 +229,8 @@ def _run(function, counts):
   key = (str(program.jaxpr), *constants, counts.tobytes())
   if key not in _found:
     # It runs once, on a few numbers: to compile it well, or for an accelerator,
-    # would take longer than all the rest.
-    with jax.default_device(_cpu()):
+    # would take longer than all the rest. Who debugs without jit has it too.
+    with jax.default_device(_cpu()), jax.disable_jit(False):
       lowered = jax.jit(core.jaxpr_as_fun(program)).lower(counts)
       compiled = lowered.compile({'xla_backend_optimization_level': 0})
       _found[key] = [np.asarray(each) for each in compiled(counts)]
