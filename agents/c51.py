@@ -112,15 +112,15 @@ def categorical_loss(
 ) -> jax.Array:
   """Returns the cross-entropy of one transition (Algorithm 1).
 
-  As `rlax.categorical_double_q_learning`, whose sum of a divergence and an
-  entropy can round to less than 0, which has no root for a priority.
+  As `rlax.categorical_double_q_learning`, which can round to less than 0,
+  while a priority is the loss's square root.
 
   Args:
     atoms: [M], the support.
     logits: [A, M], what is learnt.
     action: the action that was taken.
-    reward: of that action.
-    discount: 0 if it ended the episode.
+    reward: as in `Transition`.
+    discount: 0 after a termination.
     next_logits: [A, M], the target network's for the next observation.
     q_select: [A], the values by which the next action is chosen.
   """

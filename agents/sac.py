@@ -93,7 +93,7 @@ class SAC(off_policy.OffPolicy):
     return self.modules[1].apply({'params': params}, observation, action)
 
   def act(self, state, observation, step, key, *, explore) -> jax.Array:
-    """Draws an action, or takes the mean before tanh; see `Agent.act`."""
+    """Draws actions, or returns tanh of the means; see `Agent.act`."""
     policy = self.policy(state.params['actor'], observation)
     return policy.sample(key) if explore else policy.mode()
 

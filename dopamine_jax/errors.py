@@ -42,9 +42,9 @@ def install(extra: str) -> str:
 
 
 def program(name: str) -> str:
-  """Returns how a program of this environment is called from the shell.
+  """Returns how a program beside this Python is called from the shell.
 
-  By its name, if that is the one that the shell finds; else by its path.
+  By its path, if it is there and the shell finds another; else by name.
   """
   own = pathlib.Path(sys.executable).with_name(name)
   found = shutil.which(name)

@@ -158,6 +158,12 @@ class Runner(settings.Settings):
         f'{type(agent).__name__}.make_replay must return settings of a replay, '
         f'and it gave {annotations.shown(replay)}. Mend the agent.'
       )
+    if replay.warm_up > replay.min_history:
+      raise errors.UserError(
+        f'{annotations.full_name(type(replay))}: its warm_up of '
+        f'{replay.warm_up} random agent steps is longer than its min_history, '
+        f'the {replay.min_history} before the first update. Mend the replay.'
+      )
     steps = self.num_iterations * self.training_steps
     trials.check(agent, lambda name: agent.last_count(name, steps))
     trials.check(replay, lambda name: agent.last_count('', steps))

@@ -511,7 +511,7 @@ def test_record_films_the_first_of_several_seeds(run, trained):
       'ale_py',
       (
         'runner.Runner.environment = @atari.Atari()',
-        'atari.Atari.max_steps_per_episode = 30',
+        'atari.Atari.max_steps_per_episode = 12',
       ),
       (420, 320 + 360, 3),
       15,

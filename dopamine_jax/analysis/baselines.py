@@ -93,13 +93,13 @@ def band(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def short_runs(table: pd.DataFrame) -> pd.Series:
-  """Returns how many runs of each game end before its last iteration.
+  """Returns how many runs of each game end before its longest one.
 
   Args:
     table: a baseline.
 
   Returns:
-    By game; without those that are whole.
+    By game, where there are any.
   """
   ends = table.groupby(['game', 'seed']).iteration.max()
   short = ends < ends.groupby('game').transform('max')

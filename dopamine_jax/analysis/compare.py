@@ -71,7 +71,7 @@ class Comparison(NamedTuple):
     return [game for game in self.ends if game in known]
 
   def normalized_scores(self) -> dict[str, np.ndarray]:
-    """Returns the scores on `human_games`, from 0 (random) to 1 (human)."""
+    """Returns scores [R, G] on `human_games` by group: 0 random, 1 human."""
     columns = {game: i for i, game in enumerate(self.ends)}
     return {
       name: np.stack(

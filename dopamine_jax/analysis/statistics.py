@@ -80,7 +80,7 @@ def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
   The mean over games of P(X > Y) = 1 / (N M) sum_ij S(x_i, y_j), where S is 1
   if x_i > y_j, 1/2 if they are equal, 0 otherwise: the Mann-Whitney statistic.
-  A game counts for the direction of the difference, whatever its size.
+  Only the sign of a difference x_i - y_j counts, not its size.
 
   Args:
     x: [..., N, G].

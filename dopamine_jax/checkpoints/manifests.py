@@ -58,7 +58,7 @@ def read(folder: pathlib.Path, name: str, iteration: int) -> dict[str, Any]:
 
 
 def digest(contents: Any) -> str:
-  """Returns a checksum of a manifest's contents, however they are laid out."""
+  """Returns a checksum of a manifest's contents, whatever its whitespace."""
   return hashlib.sha256(json.dumps(contents, indent=1).encode()).hexdigest()
 
 

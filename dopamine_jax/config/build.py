@@ -120,9 +120,9 @@ class Config:
 
   @contextlib.contextmanager
   def located(self) -> Iterator[None]:
-    """Adds file and line to what is said of a setting inside.
+    """Adds file and line to a `SettingError` raised inside.
 
-    To run a training in: some settings are refused when others are known.
+    Training runs inside it: some settings are checked only there.
     """
     try:
       yield

@@ -43,7 +43,7 @@ class _Named(NamedTuple):
 
   @property
   def section(self) -> tuple[Any, tuple[tuple[str, Any], ...]]:
-    """What decides its lines: `@X` and `@X()` of equal settings share them."""
+    """The key of its lines: `@X` and `@X()` with equal settings share them."""
     return self.target, self.settings
 
 

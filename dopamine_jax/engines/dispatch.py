@@ -42,7 +42,7 @@ def one_by_one() -> dict[str, Any] | None:
 def reading_less(
   function: Callable[..., Any], tree: Any, *arguments: Any
 ) -> tuple[Callable[..., Any], list[int]]:
-  """Returns `function` over those leaves of its first argument that it reads.
+  """Returns `function` of only those leaves of its first argument it reads.
 
   Args:
     function: takes `tree` and `arguments`.
@@ -50,7 +50,7 @@ def reading_less(
     arguments: examples of the others.
 
   Returns:
-    The function of a list of leaves and `arguments`, and which leaves it takes.
+    A function of a list of those leaves and of `arguments`; their indices.
   """
   leaves, structure = jax.tree.flatten(tree)
 
@@ -133,10 +133,10 @@ def _part(array, shapes):
 
 
 def pack(step: base.TimeStep, num_seeds: int) -> np.ndarray:
-  """Returns the arrays of a time step [S * N, ...] as bytes [S, ...].
+  """Returns the arrays of a time step [S * N, ...] as bytes, uint8 [S, K].
 
-  JAX takes as long to pass an array of four numbers as one of a frame. Without
-  the axis S for one seed; `unpack` undoes it.
+  JAX takes as long to pass an array of four numbers as one of a frame. For
+  S = 1 it is [K]; `unpack` undoes one seed's.
   """
   if num_seeds == 1:  # Python joins bytes in a fifth of NumPy's time.
     return np.frombuffer(b''.join([x.tobytes() for x in step]), np.uint8)

@@ -1,4 +1,4 @@
-"""What both engines share: seeds in lockstep, metrics, when updates are due."""
+"""What all engines share: seeds in lockstep, metrics, when updates are due."""
 
 from collections.abc import Callable, Iterable, Sequence
 import dataclasses

@@ -1,7 +1,7 @@
 """The Python engine as one would write it: read this one first.
 
-Python steps the environments, and one program does the rest of the step, in the
-order of the papers.
+Python steps the environments, and one program does the rest of the step:
+remember, learn, act.
 """
 
 import functools
@@ -15,11 +15,11 @@ from dopamine_jax.environments import base
 
 
 class PlainEngine(engine.Engine):
-  """Python steps the environments: any that Gymnasium can make.
+  """The engine to read, and to debug in: one program per step.
 
-  `python_engine.PythonEngine` takes the same steps in less time. This one is
-  the reference that it is tested against, and is short enough to debug in: set
-  it as `runner.Runner.engine`, under `jax.disable_jit()` too.
+  `python_engine.PythonEngine` takes the same steps in less time; this one is
+  what it is tested against. Set it as `runner.Runner.engine`, under
+  `jax.disable_jit()` too.
   """
 
   def __init__(self, *args: Any, **kwargs: Any):

@@ -1,8 +1,8 @@
-"""The Python engine in few and cheap calls: `plain_engine` is what it does.
+"""The Python engine: the steps of `plain_engine` in fewer, cheaper calls.
 
-With a small network, to call XLA takes longer than what it computes, and a call
-costs by the array. Against `PlainEngine` on CartPole this takes a third of the
-time of a step: `python -m benchmarks.where --plain`.
+With a small network, calling XLA takes longer than its computation, and each
+array slows a call. What that gains over `PlainEngine`:
+`python -m benchmarks.plain`.
 """
 
 from collections.abc import Callable, Sequence
@@ -44,9 +44,9 @@ class PythonEngine(plain_engine.PlainEngine):
   """Python steps the environments: any that Gymnasium can make.
 
   The state's small arrays are passed joined, a time step as one array of bytes,
-  and acting only what it reads: nothing of the replay, which is told of the
-  steps since the last update when the next is due, before it samples, or else
-  every `_longest` steps. Random actions are drawn for many steps at once.
+  and to acting only what it reads. That is nothing of the replay, so steps are
+  added to it several at once: before an update, or after 8 steps at the latest.
+  Random actions are drawn for many steps at once.
   """
 
   def __init__(self, *args: Any, **kwargs: Any):

@@ -12,11 +12,11 @@ from dopamine_jax.system import processes
 
 @dataclasses.dataclass(frozen=True)
 class SeedAxis:
-  """What S seeds have in common: arrays [S, ...], or [...] where S = 1.
+  """The seed axis of an engine's arrays: [S, ...], or [...] where S = 1.
 
   A batch of one would be slower, and its sums could be ordered differently.
-  Wherever a shape is said to begin with S, it does so only if S > 1, and no
-  other code makes that difference.
+  So an engine's arrays begin with S only if S > 1; the metrics that it returns
+  always do.
 
   Attributes:
     size: S.
@@ -30,7 +30,7 @@ class SeedAxis:
     return int(self.size > 1)
 
   def over(self, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns one seed's `function` for all: of arrays [S, ...]."""
+    """Returns one seed's `function`, vmapped over S if S > 1."""
     return jax.vmap(function) if self.size > 1 else function
 
   def split(self, tree: Any) -> Any:
@@ -48,7 +48,7 @@ class SeedAxis:
     return array if self.size == 1 else array.reshape(-1, *array.shape[2:])
 
   def of(self, array: Any) -> Any:
-    """Returns an array that begins with S even if S = 1 as others are."""
+    """Returns an array [S, ...], without its first axis where S = 1."""
     return array if self.size > 1 else array[0]
 
   def pick(self, tree: Any, i: int) -> Any:

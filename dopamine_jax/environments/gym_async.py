@@ -257,7 +257,7 @@ class _Remote(gymnasium.Wrapper):
     self.observation_space, self.action_space = stored, spaces[1]
 
   def reset(self, *, seed=None, options=None):
-    """Makes the environment anew, if it gets a seed, and begins an episode."""
+    """Begins an episode; given a seed, in a new environment unless unused."""
     try:
       if seed is not None and not self._fresh:
         self.env.close()

@@ -28,7 +28,7 @@ class Outcome(NamedTuple):
     reward: scalar, raw.
     terminated: bool scalar, whether a terminal state was reached.
     truncated: bool scalar, whether the environment itself cuts the episode;
-      `max_steps_per_episode` needs nothing of it.
+      `advance` adds `max_steps_per_episode`.
   """
 
   state: Any

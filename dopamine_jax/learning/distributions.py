@@ -99,7 +99,7 @@ class TanhGaussian(struct.PyTreeNode):
     return jnp.tanh(x), self.log_prob_at(x)
 
   def mode(self) -> jax.Array:
-    """Returns the medians [B, *action_shape], beside which density may peak."""
+    """Returns the medians [B, *action_shape]; density may peak elsewhere."""
     return jnp.tanh(self.mean)
 
   def interval(self) -> tuple[jax.Array, jax.Array]:

@@ -25,7 +25,7 @@ Shape = Sequence[int | None]
 def first_params(
   module: nn.Module, rngs: Any, *inputs: jax.Array, needs: Sequence[Shape]
 ) -> Any:
-  """Returns the first parameters of a network whose outputs fit.
+  """Returns a network's initial parameters if its outputs fit.
 
   Args:
     module: the network.

@@ -69,7 +69,7 @@ class Collector:
 
 
   class Best(base.Collector):
-    '''Prints each evaluation that beats all earlier ones.'''
+    '''Prints each evaluation that beats all since this start.'''
 
     def open(self, run):
       self.best = float('-inf')
@@ -120,7 +120,7 @@ class Collector:
     """
 
   def written(self) -> Any:
-    """Returns what shows later that nothing of this was lost, for JSON.
+    """Returns JSON data that shows `open` later if anything was lost.
 
     A checkpoint keeps it, and `open` gets it back as `run.written`: refuse
     there to go on with less. None, as here, if you don't check.

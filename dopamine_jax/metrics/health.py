@@ -10,8 +10,8 @@ its newest rollout.
 An agent of several networks has each of them measured: of SAC there are
 `ActorDormantNeurons` and `CriticsDormantNeurons`.
 
-Before the replay holds its `min_history`, which after a resume without replay
-comes again, nothing is measured, and those iterations have no row.
+While the replay holds less than `min_history`, at the start and after a resume
+without replay, nothing is measured, and the iteration has no row.
 
 Seconds of one CPU core for each iteration and seed, with 1,024 transitions:
 
@@ -81,10 +81,10 @@ class Sampled(Metric):
   def measure_network(
     self, view: inspection.View, network: str
   ) -> dict[str, jax.Array]:
-    """Returns what `measure` does of one network, before which its name goes.
+    """Returns one network's scalars by name; `measure` prefixes the network's.
 
     Args:
-      view: the training state, and what it is of.
+      view: one seed's training.
       network: its name in `view.anatomy`.
     """
     raise NotImplementedError
@@ -164,6 +164,9 @@ def effective_rank(features: jax.Array, delta: float) -> jax.Array:
 class TargetDrift(Sampled):
   """How far an online network has moved from its target network.
 
+  `ParameterDrift` is the L2 norm of the difference of their parameters,
+  `ValueDrift` the mean absolute difference of the values they predict.
+
   A network that has none, as SAC's actor, is left out.
   Where an iteration is a multiple of the target network's period, this sees
   the two just after they were made equal, and so no drift at all.
@@ -199,8 +202,8 @@ class TargetDrift(Sampled):
 class PriorityQuantiles(Metric):
   """How unequal the priorities of a prioritized replay are.
 
-  They are of p^alpha, by which a transition is drawn, over all that can be
-  sampled; `PrioritizedReplay` says what p is.
+  Quantiles of p^alpha, the weight by which a transition is drawn, over all
+  valid ones; see `PrioritizedReplay`.
 
   Attributes:
     quantiles: numbers in [0, 1]; 0.5 is the median.

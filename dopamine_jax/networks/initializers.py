@@ -15,9 +15,9 @@ XAVIER_UNIFORM: nn.initializers.Initializer = values.call(
 def orthogonal(scale: float = 1.0) -> nn.initializers.Initializer:
   """Returns `nn.initializers.orthogonal`, safe over several seeds on CPUs.
 
-  Under `jax.vmap` it decomposes a batch of matrices, for which jaxlib waits in
-  a thread of the pool that is to do the work: two such calls at once can wait
-  for ever (seen in jaxlib 0.10.2). Here it is one matrix after another.
+  Under `jax.vmap` Flax's decomposes a batch of matrices, and jaxlib waits for
+  that in a thread of the pool that does the work: two such calls can deadlock
+  (seen in jaxlib 0.10.2). Here matrices are decomposed one by one.
 
   Args:
     scale: a factor of the matrix.

@@ -15,8 +15,9 @@ class Replay(settings.Settings):
   Attributes:
     gamma: discount of one step (given by the agent).
     stack: frames in an observation (given by the environment).
-    min_history: agent steps before the first update.
-    warm_up: agent steps that are taken by random actions.
+    min_history: agent steps before the first update; subclasses have it.
+    warm_up: agent steps of a training that are taken by random actions, at most
+      `min_history`; subclasses have it.
   """
 
   given_later = ('gamma', 'stack')
@@ -51,7 +52,7 @@ class Replay(settings.Settings):
     """Returns what to learn from.
 
     Args:
-      ring: holds a transition.
+      ring: has a valid one.
       key: a PRNG key for this sample alone.
       updates: how many came before; what schedules count.
     """

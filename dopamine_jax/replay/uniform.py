@@ -18,8 +18,8 @@ class UniformReplay(base.Replay):
     capacity: slots over all environments; a step takes one, and each episode
       one more for its last observation.
     batch_size: transitions in a sample, B.
-    min_history: agent steps before the first update, which are taken by
-      random actions.
+    min_history: agent steps before the first update. Those that a training
+      begins with are taken by random actions.
     n_step: steps over which rewards are summed (given by the agent).
   """
 
@@ -126,7 +126,10 @@ class UniformReplay(base.Replay):
   def is_valid(
     self, ring: ring_lib.Ring, lane: jax.Array, slot: jax.Array
   ) -> jax.Array:
-    """Returns [B] bool: whether these slots hold transitions to learn from."""
+    """Returns [B] bool: whether valid transitions start at these slots [B].
+
+    Slots are counted from the start of the training, see `ring`.
+    """
     age = ring.slots.age[lane, slot % ring.capacity]
     earliest = slot - jnp.minimum(age, self.stack - 1)
     live = (earliest >= ring.oldest[lane]) & (slot < ring.head[lane])

@@ -75,7 +75,7 @@ def for_starter_alone() -> Iterator[None]:
 
 
 def leave_to_starter():
-  """Has a process that was started so go on whatever its group is sent."""
+  """Has a process started by `for_starter_alone` ignore `NUMBERS`."""
   for number in NUMBERS:
     # Not SIG_IGN, which programs that it starts would take over.
     signal.signal(number, lambda *_: None)

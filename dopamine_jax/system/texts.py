@@ -28,7 +28,7 @@ def line(text: str) -> str:
 
 
 def cell(text: str) -> str:
-  """Returns text for a CSV file, which no spreadsheet takes for a formula."""
+  """Returns printable text that no spreadsheet takes for a formula."""
   text = printable(text)
   if text[:1] in ('=', '+', '-', '@', '\t') and not _NUMBER.fullmatch(text):
     return f"'{text}"

@@ -54,7 +54,7 @@ class Place:
     """Refuses to write where the folder was removed, renamed or replaced.
 
     Raises:
-      UserError: if it is not what has its name now.
+      UserError: if its path no longer leads to it.
     """
     if not _is_same(self._folder, self._open):
       raise errors.UserError(

@@ -50,10 +50,10 @@ class Reports:
     self._histograms = histograms.Histograms(self._engine)
 
   def open(self, run: base.Run, written: dict[str, Any]):
-    """Tells the collectors of the run.
+    """Opens the collectors.
 
     Args:
-      run: the run.
+      run: what they are told.
       written: what `written` returned after `run.iteration`.
     """
     if not processes.is_writer():

@@ -80,7 +80,7 @@ def read(file: pathlib.Path, text: str) -> list[Statement]:
 def imports(
   statements: Sequence[Statement],
 ) -> Iterator[tuple[Statement, str]]:
-  """Yields each import, and its module; gin's own feature is none."""
+  """Yields each import and its module, but not `DYNAMIC`."""
   for statement in statements:
     parsed = statement.parsed
     if isinstance(parsed, config_parser.ImportStatement):
@@ -89,7 +89,7 @@ def imports(
 
 
 def registers_by_imports(statements: Sequence[Statement]) -> bool:
-  """Whether names mean what the file imports: gin's dynamic registration."""
+  """Whether the first import is gin's dynamic registration (`DYNAMIC`)."""
   return (
     DYNAMIC
     in [

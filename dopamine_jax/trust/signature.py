@@ -47,10 +47,10 @@ class Verdict(NamedTuple):
 def of(
   folder: pathlib.Path, config: str, say: Callable[[str], None]
 ) -> str | None:
-  """Returns the text of a run's signature, the ones before included.
+  """Returns a signature's text: up to 16 lines of this key, `config`'s last.
 
-  A training never fails for want of a key: it says what that means, and None
-  is returned.
+  A training never fails for want of a key: the user is told, and None is
+  returned.
 
   Args:
     folder: the run's.

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import dopamine_jax as dj
+from dopamine_jax import errors
 from dopamine_jax.agents import dqn
 from dopamine_jax.engines import plain_engine
 from dopamine_jax.environments import catch
@@ -36,3 +37,17 @@ def test_one_can_debug_in_it_without_jit(tmp_path):
     digests.append(fingerprint.fingerprint(tmp_path / name))
   np.testing.assert_allclose(*losses, rtol=1e-4)
   assert digests[0]['replay'] == digests[1]['replay']
+
+
+class Hasty(uniform.UniformReplay):
+  """Learns before its random actions end."""
+
+  @property
+  def warm_up(self):
+    return self.min_history + 1
+
+
+def test_a_warm_up_that_outlasts_the_first_update_is_refused(tmp_path):
+  agent = dqn.DQN(replay=Hasty(batch_size=4, min_history=20))
+  with pytest.raises(errors.UserError, match='warm_up of 21 random .* the 20'):
+    dj.train(agent, catch.Catch(), tmp_path, agent_steps=40, quiet=True)
