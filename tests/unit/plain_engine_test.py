@@ -49,5 +49,5 @@ class Hasty(uniform.UniformReplay):
 
 def test_a_warm_up_that_outlasts_the_first_update_is_refused(tmp_path):
   agent = dqn.DQN(replay=Hasty(batch_size=4, min_history=20))
-  with pytest.raises(errors.UserError, match='warm_up of 21 random .* the 20'):
+  with pytest.raises(errors.UserError, match=r'warm_up of 21 random .* the 20'):
     dj.train(agent, catch.Catch(), tmp_path, agent_steps=40, quiet=True)
