@@ -4,6 +4,8 @@ Without a bias, an output of one-hot observation i is a number of row i of the
 kernel, and its derivative by the kernel is the observation.
 """
 
+import functools
+
 from flax import linen as nn
 import gymnasium
 import jax
@@ -16,6 +18,10 @@ from dopamine_jax.agents import dqn
 
 NUM_FEATURES, BATCH_SIZE, RATE = 2, 5, 0.1
 OBSERVATION_SPACE = gymnasium.spaces.Box(-10, 10, (NUM_FEATURES,), np.float32)
+
+# An agent's method is another object each time that it is looked up, for which
+# JAX would compile again. Python finds those of one agent equal.
+jitted = functools.cache(jax.jit)
 
 
 class Linear(nn.Module):
@@ -51,7 +57,7 @@ def make_state(agent, kernel, target_kernel):
     params=params,
     target_params=params_of(target_kernel),
     optimizer_state=agent.optimizer.init(params),
-    updates=jnp.zeros((), jnp.int32),
+    updates=jnp.asarray(np.int32(0)),
   )
 
 
@@ -59,8 +65,8 @@ def make_sample(batch, weight=None):
   size = len(batch.reward)
   return agent_lib.Sample(
     transition=batch,
-    index=jnp.arange(size),
-    weight=jnp.ones(size) if weight is None else jnp.asarray(weight),
+    index=np.arange(size),
+    weight=np.ones(size, np.float32) if weight is None else weight,
   )
 
 
@@ -90,7 +96,7 @@ def random_problem(seed, num_actions, num_outputs):
 
 def losses(agent, kernel, target_kernel, batch, key=0):
   return np.asarray(
-    jax.jit(agent.losses)(
+    jitted(agent.losses)(
       params_of(kernel), params_of(target_kernel), batch, jax.random.key(key)
     )[0]
   )
@@ -100,7 +106,7 @@ def update(agent, kernel, target_kernel, batch, weight, key=0):
   """Returns the new kernel, the metrics and the priorities."""
   state = make_state(agent, kernel, target_kernel)
   sample = make_sample(batch, np.float32(weight))
-  state, metrics, priorities = jax.jit(agent.update)(
+  state, metrics, priorities = jitted(agent.update)(
     state, sample, jax.random.key(key)
   )
   return np.asarray(state.params['kernel']), metrics, np.asarray(priorities)

@@ -1,5 +1,7 @@
 """IQN against Algorithm 1 and eq. 4, written as loops in NumPy."""
 
+import functools
+
 from flax import linen as nn
 import gymnasium
 import jax
@@ -40,6 +42,7 @@ class Constant(Scaled):
     return super().__call__(observation, None if tau is None else 0 * tau)
 
 
+@functools.cache  # compiles once for all tests
 def make(num_actions=NUM_ACTIONS, **settings):
   numbers = {
     'num_tau_samples': 5,
@@ -51,9 +54,11 @@ def make(num_actions=NUM_ACTIONS, **settings):
   )
 
 
-def taus(agent, observation, key, num):
+def taus(observation, key, num):
+  """Returns what each agent here draws, whatever its settings."""
   kernel = np.zeros((linear.NUM_FEATURES, NUM_ACTIONS))
-  tau, _ = agent.quantiles(linear.params_of(kernel), observation, key, num)
+  quantiles = linear.jitted(make().quantiles, static_argnums=3)
+  tau, _ = quantiles(linear.params_of(kernel), observation, key, num)
   return np.asarray(tau, np.float64)
 
 
@@ -62,12 +67,12 @@ def expected(agent, kernel, target_kernel, batch, _):
   key, kappa = jax.random.key(0), agent.kappa
   target_key, select_key = (jax.random.fold_in(key, i) for i in (1, 2))
   num_select, num_target = 3, 4
-  tau = taus(agent, batch.observation, key, 5)
+  tau = taus(batch.observation, key, 5)
   if agent.double:
-    tau_select = taus(agent, batch.next_observation, select_key, num_select)
-    tau_target = taus(agent, batch.next_observation, target_key, num_target)
+    tau_select = taus(batch.next_observation, select_key, num_select)
+    tau_target = taus(batch.next_observation, target_key, num_target)
   else:
-    both = taus(agent, batch.next_observation, target_key, 7)
+    both = taus(batch.next_observation, target_key, 7)
     tau_select, tau_target = both[:, :num_select], both[:, num_select:]
   select_kernel = kernel if agent.double else target_kernel
   batch = jax.tree.map(lambda x: np.asarray(x, np.float64), batch)
@@ -121,8 +126,8 @@ def test_the_target_is_of_the_best_action_unless_the_episode_ended(
   double, discount, error
 ):
   agent = make(network=Constant, double=double, kappa=10.0)
-  batch = BATCH.replace(discount=jnp.array([discount]))
-  tau = taus(agent, batch.observation, jax.random.key(0), 5)
+  batch = BATCH.replace(discount=np.float32([discount]))
+  tau = taus(batch.observation, jax.random.key(0), 5)
   weight = np.abs(tau - (error < 0)).sum()
   np.testing.assert_allclose(
     linear.losses(agent, KERNEL, TARGET_KERNEL, batch),
@@ -133,7 +138,7 @@ def test_the_target_is_of_the_best_action_unless_the_episode_ended(
 
 def test_without_kappa_the_loss_is_linear():
   agent = make(network=Constant, kappa=0.0)
-  tau = taus(agent, BATCH.observation, jax.random.key(0), 5)
+  tau = taus(BATCH.observation, jax.random.key(0), 5)
   np.testing.assert_allclose(
     linear.losses(agent, KERNEL, TARGET_KERNEL, BATCH),
     [tau.sum() * 1.5],
@@ -156,8 +161,7 @@ def test_importance_weights_scale_each_transitions_gradient():
 
 
 def test_taus_are_uniform_and_each_observation_has_its_own():
-  agent = make()
-  tau = taus(agent, jnp.zeros((100, 2)), jax.random.key(1), 100)
+  tau = taus(np.zeros((100, 2)), jax.random.key(1), 100)
   assert len(np.unique(tau)) > 9_900
   assert tau.min() >= 0
   assert tau.max() < 1
@@ -168,9 +172,9 @@ def test_taus_are_uniform_and_each_observation_has_its_own():
 
 def test_q_values_are_means_over_k_samples():
   agent, key = make(num_quantile_samples=7), jax.random.key(2)
-  observation = jnp.eye(2)
-  tau = taus(agent, observation, key, 7)
-  q = agent.q_values(linear.params_of(KERNEL), observation, key)
+  observation = np.eye(2)
+  tau = taus(observation, key, 7)
+  q = jax.jit(agent.q_values)(linear.params_of(KERNEL), observation, key)
   np.testing.assert_allclose(
     q, (1 + tau.mean(axis=1, keepdims=True)) * np.array(KERNEL), rtol=1e-6
   )
@@ -179,7 +183,7 @@ def test_q_values_are_means_over_k_samples():
 def test_metrics_report_the_samples_that_are_learnt():
   agent = make()
   kernel, target, batch, weight = linear.random_problem(1, 3, 3)
-  tau = taus(agent, batch.observation, jax.random.key(0), 5)
+  tau = taus(batch.observation, jax.random.key(0), 5)
   values = np.asarray(batch.observation) @ kernel
   q = (1 + tau.mean(axis=1, keepdims=True)) * values
   _, metrics, _ = linear.update(agent, kernel, target, batch, weight)
@@ -202,9 +206,10 @@ def test_metrics_cost_an_update_nothing():
   def flops(cls):
     agent = linear.make(cls, NUM_ACTIONS, network=small_network)
     _, _, batch, weight = linear.random_problem(0, NUM_ACTIONS, 1)
-    state = agent.init(jax.random.key(0), batch.observation)
-    sample = agent_lib.Sample(batch, jnp.arange(5), jnp.asarray(weight))
-    update = jax.jit(agent.update).lower(state, sample, jax.random.key(0))
+    key = jax.random.key(0)
+    state = jax.eval_shape(agent.init, key, batch.observation)
+    sample = agent_lib.Sample(batch, np.arange(5), np.float32(weight))
+    update = jax.jit(agent.update).lower(state, sample, key)
     return update.compile().cost_analysis()['flops']
 
   np.testing.assert_allclose(flops(iqn.IQN), flops(Unmeasured), rtol=0.01)
@@ -217,17 +222,15 @@ def test_the_network_embeds_tau_in_cosines():
   rng = np.random.default_rng(0)
   observation, tau = rng.normal(size=(5, 3)), rng.uniform(size=(5, 7))
   observation, tau = observation.astype(np.float32), tau.astype(np.float32)
-  params = network.init(jax.random.key(0), observation, tau)
+  params = jax.jit(network.init)(jax.random.key(0), observation, tau)
   # Biases start at 0, which would hide them.
-  params = jax.tree.map(lambda p: p + 0.1, params)
+  params = jax.tree.map(lambda p: np.asarray(p) + 0.1, params)
   layers = [params['params'][f'Dense_{i}'] for i in range(3)]
 
   def dense(x, layer):
-    return np.tensordot(x, np.asarray(layer['kernel']), 1) + np.asarray(
-      layer['bias']
-    )
+    return np.tensordot(x, layer['kernel'], 1) + layer['bias']
 
-  values = network.apply(params, observation, tau)
+  values = np.asarray(jax.jit(network.apply)(params, observation, tau))
   assert values.shape == (5, 7, 2)
   for b in range(5):
     for n in range(7):
@@ -241,21 +244,29 @@ def test_the_network_embeds_tau_in_cosines():
 
 def test_without_taus_the_network_gives_medians():
   network = small_network(2)
-  observation = jnp.eye(3)
-  params = network.init(jax.random.key(0), observation)
-  np.testing.assert_array_equal(
-    network.apply(params, observation),
-    network.apply(params, observation, jnp.full((3, 1), 0.5)),
-  )
+
+  @jax.jit
+  def both(observation):
+    params = network.init(jax.random.key(0), observation)
+    halves = jnp.full((3, 1), 0.5)
+    return (
+      network.apply(params, observation),
+      network.apply(params, observation, halves),
+    )
+
+  np.testing.assert_array_equal(*both(np.eye(3)))
 
 
 def test_the_network_shows_what_its_layers_do():
   # For `health`: of the torso, of tau's embedding and of the hidden layer.
   agent = linear.make(iqn.IQN, NUM_ACTIONS, network=small_network)
-  observation = jnp.eye(2)
-  anatomy = agent.anatomy(agent.init(jax.random.key(0), observation))['']
-  inputs = (observation,)
-  seen = inspection.see(anatomy, anatomy.params, inputs, jax.random.key(1))
+
+  def see(observation):
+    anatomy = agent.anatomy(agent.init(jax.random.key(0), observation))['']
+    inputs = (observation,)
+    return inspection.see(anatomy, anatomy.params, inputs, jax.random.key(1))
+
+  seen = jax.jit(see)(np.eye(2))
   assert sorted(x.shape[-1] for x in seen.magnitudes.values()) == [16, 16, 32]
   assert seen.features.shape == (2, 32)
 
@@ -277,14 +288,13 @@ networks.MLPTorso.hidden = (7, 6)
     observation_space=gymnasium.spaces.Box(0, 1, (4,), np.float32),
     action_space=gymnasium.spaces.Discrete(2),
   )
-  params = agent.init(jax.random.key(0), jnp.zeros((1, 4))).params
-  actions = agent.act(
-    dqn.DQNState(params, params, (), 0),
-    jnp.zeros((3, 4)),
-    jnp.int32(0),
-    jax.random.key(0),
-    explore=False,
-  )
+
+  def act(key):
+    params = agent.init(key, jnp.zeros((1, 4))).params
+    state = dqn.DQNState(params, params, (), 0)
+    return params, agent.act(state, jnp.zeros((3, 4)), 0, key, explore=False)
+
+  params, actions = jax.eval_shape(act, jax.random.key(0))
   assert not loaded.unused()
   kernels = {p.shape for p in jax.tree.leaves(params) if p.ndim == 2}
   assert kernels == {(4, 7), (7, 6), (64, 6), (6, 5), (5, 2)}

@@ -1,7 +1,8 @@
 """Munchausen DQN and IQN against eq. 2 of the paper, by single transitions."""
 
+import functools
+
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -15,6 +16,7 @@ NUM_ACTIONS = 3
 LOG_2 = np.log(2)
 
 
+@functools.cache  # compiles once for all tests
 def make(cls=munchausen.MunchausenDQN, **settings):
   return linear.make(cls, NUM_ACTIONS, **settings)
 
@@ -44,8 +46,8 @@ def test_the_log_policy_is_clipped_after_it_is_scaled():
   # tau * log(policy) of action 2 is 2 * log(1 / 5) = -3.2, cut to -3; that of
   # action 0 is 2 * log(2 / 5) = -1.8.
   kernel = 2 * np.array(TARGET_KERNEL)
-  bonus = munchausen.munchausen_bonus(
-    jnp.asarray(kernel[[0, 0]]), jnp.array([2, 0]), 2.0, 0.5, -3.0
+  bonus = jax.jit(munchausen.munchausen_bonus)(
+    kernel[[0, 0]], np.array([2, 0]), 2.0, 0.5, -3.0
   )
   np.testing.assert_allclose(bonus, [-1.5, np.log(2 / 5)], rtol=1e-5)
 
@@ -128,38 +130,43 @@ def test_no_gradient_flows_through_the_policy():
   # of an action would move the values of others.
   agent = make(tau=1.0)
   _, _, batch, _ = linear.random_problem(0, NUM_ACTIONS, NUM_ACTIONS)
-  batch = batch.replace(action=jnp.zeros_like(batch.action))
-  params = linear.params_of(KERNEL)
-  gradient = jax.grad(
-    lambda p: agent.losses(p, p, batch, jax.random.key(0))[0].sum()
-  )(params)['kernel']
-  assert np.all(np.asarray(gradient[:, 0]) != 0)
+  batch = batch.replace(action=np.zeros_like(batch.action))
+
+  def loss(params):
+    return agent.losses(params, params, batch, jax.random.key(0))[0].sum()
+
+  gradient = jax.jit(jax.grad(loss))(linear.params_of(KERNEL))
+  gradient = np.asarray(gradient['kernel'])
+  assert np.all(gradient[:, 0] != 0)
   np.testing.assert_array_equal(gradient[:, 1:], 0)
 
 
 def test_small_temperatures_and_large_values_stay_finite():
-  q = jnp.array([[1e4, 1e4 - 0.03, -1e4]])
-  log_policy = munchausen.scaled_log_policy(q, 0.03)
+  q = np.array([[1e4, 1e4 - 0.03, -1e4]], np.float32)
+
+  def value_of(q):
+    value = munchausen.soft_value(q, 0.03)
+    return value.sum(), (value, munchausen.scaled_log_policy(q, 0.03))
+
+  gradient, (value, log_policy) = jax.device_get(
+    jax.jit(jax.grad(value_of, has_aux=True))(q)
+  )
   # exp(-1) beside 1, as far as float32 tells 0.03 from its neighbours at 1e4.
   expected = -0.03 * np.log(1 + np.exp(-(1e4 - float(q[0, 1])) / 0.03))
   np.testing.assert_allclose(log_policy[0, 0], expected, rtol=1e-4)
   np.testing.assert_allclose(log_policy[0, 2], -2e4, rtol=1e-6)
-  value = munchausen.soft_value(q, 0.03)
   np.testing.assert_allclose(value, [1e4 - expected], rtol=1e-6)
-  gradient = jax.grad(lambda q: munchausen.soft_value(q, 0.03).sum())(q)
   assert np.all(np.isfinite(gradient))
 
 
 def test_it_acts_greedily_by_the_values():
   agent = make(epsilon=0.0)
-  state = agent.init(jax.random.key(0), jnp.eye(2))
   # Of observation 1 the policy has nearly the same for two actions.
   kernel = [[0, 2, 0], [0, 1, 1 + 1e-3]]
-  state = state.replace(params=linear.params_of(kernel))
+  state = linear.make_state(agent, kernel, kernel)
+  act = jax.jit(functools.partial(agent.act, explore=True))
   for i in range(5):
-    actions = agent.act(
-      state, jnp.eye(2), jnp.int32(0), jax.random.key(i), explore=True
-    )
+    actions = act(state, np.eye(2), np.int32(0), jax.random.key(i))
     np.testing.assert_array_equal(actions, [1, 2])
 
 
@@ -181,9 +188,9 @@ def expected_iqn(agent, kernel, target_kernel, batch):
   """Returns each transition's quantile Huber loss [B], for kappa = 1."""
   key = jax.random.key(0)
   next_key, now_key = (jax.random.fold_in(key, i) for i in (1, 2))
-  tau = iqn_test.taus(agent, batch.observation, key, 5)
-  tau_next = iqn_test.taus(agent, batch.next_observation, next_key, 3 + 4)
-  tau_now = iqn_test.taus(agent, batch.observation, now_key, 3)
+  tau = iqn_test.taus(batch.observation, key, 5)
+  tau_next = iqn_test.taus(batch.next_observation, next_key, 3 + 4)
+  tau_now = iqn_test.taus(batch.observation, now_key, 3)
   batch = jax.tree.map(lambda x: np.asarray(x, np.float64), batch)
 
   def policy_of(tau, values):
@@ -239,7 +246,7 @@ def test_of_a_sure_return_iqn_has_the_target_of_dqn():
     iqn_test.Constant, tau=1.0, alpha=0.5, log_policy_min=-10.0, kappa=100.0
   )
   *problem, _ = linear.random_problem(0, NUM_ACTIONS, NUM_ACTIONS)
-  tau = iqn_test.taus(agent, problem[-1].observation, jax.random.key(0), 5)
+  tau = iqn_test.taus(problem[-1].observation, jax.random.key(0), 5)
   # The squared error, by what of tau is on its side: with all alike, of each
   # sign there is either tau or 1 - tau.
   squares = linear.losses(dqn_agent, *problem)
