@@ -4,7 +4,6 @@ import functools
 import warnings
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import rlax
@@ -36,6 +35,7 @@ def no_head(num_outputs, **_):
   return linear.Linear(num_outputs)
 
 
+@functools.cache  # compiles once for all tests
 def make(cls=full_rainbow.FullRainbow, **settings):
   support = {'num_atoms': NUM_ATOMS, 'v_min': -2.0, 'v_max': 3.0}
   return linear.make(
@@ -44,7 +44,7 @@ def make(cls=full_rainbow.FullRainbow, **settings):
 
 
 def init(agent):
-  return jax.jit(agent.init)(jax.random.key(0), OBSERVATION)
+  return linear.jitted(agent.init)(jax.random.key(0), OBSERVATION)
 
 
 def names(agent):
@@ -96,16 +96,17 @@ def test_losses_agree_with_rlax():
   )
 
   def logits(kernel, observation):
-    outputs = observation @ jnp.asarray(kernel, jnp.float32)
+    outputs = np.asarray(observation) @ np.float32(kernel)
     return outputs.reshape(-1, NUM_ACTIONS, NUM_ATOMS)
 
-  atoms = jnp.linspace(-2.0, 3.0, NUM_ATOMS)
-  q_select = jax.nn.softmax(logits(kernel, batch.next_observation)) @ atoms
+  atoms = np.linspace(-2.0, 3.0, NUM_ATOMS, dtype=np.float32)
+  q_select = c51_test.softmax(logits(kernel, batch.next_observation)) @ atoms
   with warnings.catch_warnings():
     warnings.simplefilter('ignore', PendingDeprecationWarning)
     oracle = jax.vmap(
       rlax.categorical_double_q_learning, (None, 0, 0, 0, 0, None, 0, 0)
-    )(
+    )
+    oracle = jax.jit(oracle)(
       atoms,
       logits(kernel, batch.observation),
       batch.action,
@@ -164,7 +165,7 @@ def test_with_the_rest_off_it_is(cls, on):
   states = [init(agent) for agent in (ours, theirs)]
   jax.tree.map(np.testing.assert_array_equal, *states)
   batch = linear.random_problem(0, NUM_ACTIONS, 1)[2]
-  other = jax.tree.map(lambda leaf: leaf + 0.1, states[0].params)
+  other = jax.tree.map(lambda leaf: np.asarray(leaf) + 0.1, states[0].params)
   losses = [
     jax.jit(agent.losses)(states[0].params, other, batch, jax.random.key(1))[0]
     for agent in (ours, theirs)
@@ -242,17 +243,23 @@ def test_each_pass_has_noise_of_its_own(distributional, monkeypatch):
   outputs = full_rainbow.FullRainbow.outputs
 
   def spy(self, params, observation, key):
-    keys.append(tuple(jax.random.key_data(key).tolist()))
+    keys.append(jax.random.key_data(key))
     return outputs(self, params, observation, key)
 
   monkeypatch.setattr(full_rainbow.FullRainbow, 'outputs', spy)
   agent = make(network=no_head, distributional=distributional)
   params = linear.params_of(np.ones((2, agent.num_outputs)))
   batch = linear.random_problem(0, NUM_ACTIONS, 1)[2]
-  agent.losses(params, params, batch, jax.random.key(7))
-  assert len(keys) == len(set(keys)) == 3
+
+  @jax.jit
+  def keys_of(key):
+    agent.losses(params, params, batch, key)
+    return keys
+
+  found = [tuple(key.tolist()) for key in keys_of(jax.random.key(7))]
+  assert len(found) == len(set(found)) == 3
   # That of the metrics, so that XLA does it once.
-  assert keys[0] == tuple(jax.random.key_data(jax.random.key(7)).tolist())
+  assert found[0] == tuple(jax.random.key_data(jax.random.key(7)).tolist())
 
 
 def test_the_size_of_the_noise_is_learnt():
@@ -271,22 +278,24 @@ def test_the_size_of_the_noise_is_learnt():
 
 
 def actions_of(agent, state, explore, keys=20):
-  act = jax.jit(
-    lambda key: agent.act(
-      state, OBSERVATION, jnp.int32(0), key, explore=explore
-    )
+  act = linear.jitted(agent.act, static_argnames='explore')
+  return np.array(
+    [
+      act(state, OBSERVATION, 0, jax.random.key(i), explore=explore)
+      for i in range(keys)
+    ]
   )
-  return np.array([act(jax.random.key(i)) for i in range(keys)])
 
 
 def test_noise_explores_and_evaluation_is_without():
   agent = make(epsilon=1.0, evaluation_epsilon=0.0)
-  state = init(agent)
+  state = init(make())
   actions = actions_of(agent, state, explore=True)
   assert (actions != actions[0]).any()
   # Only by noise: without it, training too is greedy.
   silent = state.replace(params=heads.without_noise(state.params))
-  q = agent.q_values(silent.params, OBSERVATION, jax.random.key(0))
+  q_values = jax.jit(agent.q_values)
+  q = q_values(silent.params, OBSERVATION, jax.random.key(0))
   greedy = np.tile(np.argmax(q, axis=1), (20, 1))
   np.testing.assert_array_equal(actions_of(agent, silent, True), greedy)
   np.testing.assert_array_equal(actions_of(agent, state, False), greedy)
@@ -309,7 +318,7 @@ def test_evaluation_over_seeds_equals_each_seed_alone():
   step = np.zeros(seeds, np.int32)
   act = functools.partial(agent.act, explore=False)
   actions = jax.jit(jax.vmap(act))(states, observation, step, keys)
-  alone = jax.jit(act)
+  alone, states = jax.jit(act), jax.device_get(states)
   for i in range(seeds):
     state = jax.tree.map(lambda leaf, i=i: leaf[i], states)
     np.testing.assert_array_equal(
@@ -319,7 +328,7 @@ def test_evaluation_over_seeds_equals_each_seed_alone():
 
 def test_evaluation_has_its_epsilon_unless_it_is_greedy():
   agent = make(evaluation_epsilon=1.0)
-  state = init(agent)
+  state = init(make())
   actions = actions_of(agent, state, explore=False)
   assert (actions != actions[0]).any()
   actions = actions_of(agent.greedy(), state, explore=False)
