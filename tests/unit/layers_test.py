@@ -13,6 +13,10 @@ SMALL, LARGE = (16, 8), (128, 512)  # below and above what is transposed
 FEW, MANY = 5, 40  # outputs whose gradients are, and are not
 
 
+def normal(*shape):
+  return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
 def loss(layer, params, x):
   return jnp.sum(jnp.sin(layer.apply(params, x)))
 
@@ -27,13 +31,18 @@ def test_parameters_numbers_and_gradients_are_those_of_flax(
     make(features, use_bias=use_bias, bias_init=nn.initializers.normal())
     for make in (layers.Dense, nn.Dense)
   )
-  x = jax.random.normal(KEY, shape)
-  params = ours.init(KEY, x)
-  jax.tree.map(np.testing.assert_array_equal, params, oracle.init(KEY, x))
-  found, expected = (
-    jax.value_and_grad(loss, argnums=(1, 2))(layer, params, x)
-    for layer in (ours, oracle)
-  )
+
+  @jax.jit
+  def both(x):
+    params = ours.init(KEY, x)
+    found, expected = (
+      jax.value_and_grad(loss, argnums=(1, 2))(layer, params, x)
+      for layer in (ours, oracle)
+    )
+    return params, oracle.init(KEY, x), found, expected
+
+  params, params_of_flax, found, expected = both(normal(*shape))
+  jax.tree.map(np.testing.assert_array_equal, params, params_of_flax)
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
     found,
@@ -45,31 +54,37 @@ def test_parameters_numbers_and_gradients_are_those_of_flax(
 @pytest.mark.parametrize('shape', [SMALL, LARGE])
 def test_over_seeds_each_has_its_own_gradient(shape, features):
   layer = layers.Dense(features)
-  x = jax.random.normal(KEY, (3, *shape))
-  params = jax.vmap(layer.init)(jax.random.split(KEY, 3), x)
+  x = normal(3, *shape)
+  init = jax.jit(jax.vmap(layer.init))
+  params = jax.device_get(init(jax.random.split(KEY, 3), x))
 
   def gradient(params, x):
     return jax.grad(loss, argnums=1)(layer, params, x)['params']['kernel']
 
-  found = jax.jit(jax.vmap(gradient))(params, x)
+  found = np.asarray(jax.jit(jax.vmap(gradient))(params, x))
+  alone = jax.jit(gradient)
   for i in range(3):
-    alone = gradient(jax.tree.map(lambda leaf, i=i: leaf[i], params), x[i])
-    np.testing.assert_allclose(found[i], alone, rtol=1e-4, atol=1e-4)
+    expected = alone(jax.tree.map(lambda leaf, i=i: leaf[i], params), x[i])
+    np.testing.assert_allclose(found[i], expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize('outputs', [FEW, MANY])
 def test_second_derivatives_and_forward_mode(outputs):
-  x, kernel = jax.random.normal(KEY, SMALL), jnp.ones((8, outputs))
+  x, kernel = normal(*SMALL), np.ones((8, outputs), np.float32)
 
   def f(kernel):
     return jnp.sum(layers.multiply(x, kernel) ** 2)
 
+  @jax.jit
+  def derivatives(kernel):
+    _, forward = jax.jvp(f, (kernel,), (kernel,))
+    return f(kernel), forward, jax.hessian(f)(kernel)
+
   # sum((x k)^2) has the Hessian 2 x'x in each column of k, and 0 between them.
-  hessian = jax.hessian(f)(kernel)
+  value, forward, hessian = jax.device_get(derivatives(kernel))
   np.testing.assert_allclose(hessian[:, 0, :, 0], 2 * x.T @ x, rtol=1e-4)
   np.testing.assert_array_equal(hessian[:, 0, :, 1], 0)
-  _, forward = jax.jvp(f, (kernel,), (kernel,))
-  np.testing.assert_allclose(forward, 2 * f(kernel), rtol=1e-5)
+  np.testing.assert_allclose(forward, 2 * value, rtol=1e-5)
 
 
 def test_bytes_are_multiplied_as_numbers():
@@ -84,7 +99,7 @@ def test_bytes_are_multiplied_as_numbers():
 def test_small_inputs_or_gradients_of_few_outputs_are_transposed_first(
   shape, outputs, count
 ):
-  x, kernel = jnp.ones(shape), jnp.ones((shape[1], outputs))
+  x, kernel = np.ones(shape), np.ones((shape[1], outputs), np.float32)
   gradient = jax.grad(lambda kernel: jnp.sum(layers.multiply(x, kernel) ** 2))
   text = jax.jit(gradient).lower(kernel).as_text()
   assert text.count('optimization_barrier') == count
