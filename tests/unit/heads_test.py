@@ -4,7 +4,6 @@ import functools
 
 from flax import linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -19,8 +18,18 @@ def init(module, x=X):
   return jax.jit(module.init)(rngs, x)['params']
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def apply(module, params, key=KEY, x=X):
   return module.apply({'params': params}, x, rngs={'noise': key})
+
+
+def random_like(params):
+  return jax.tree.map(
+    lambda leaf: np.float32(
+      np.random.default_rng(leaf.size).normal(size=leaf.shape)
+    ),
+    params,
+  )
 
 
 # One noisy layer.
@@ -43,16 +52,10 @@ def test_noisy_dense_starts_as_the_paper_says():
 
 def test_noisy_dense_is_linear_in_factorised_noise():
   layer = heads.NoisyDense(3)
-  params = jax.tree.map(
-    lambda leaf: jnp.asarray(
-      np.random.default_rng(leaf.size).normal(size=leaf.shape), jnp.float32
-    ),
-    init(layer),
-  )
+  params = random_like(init(layer))
   # The noise that the layer draws, read off the sigmas' derivatives.
-  gradient = jax.grad(
-    lambda params: apply(layer, params, x=X[:1] * 0 + 1).sum()
-  )(params)
+  ones = np.ones((1, 4), np.float32)
+  gradient = jax.jit(jax.grad(lambda p: apply(layer, p, x=ones).sum()))(params)
   of_weights, of_output = (
     np.asarray(gradient[name]) for name in ('kernel_sigma', 'bias_sigma')
   )
@@ -60,7 +63,6 @@ def test_noisy_dense_is_linear_in_factorised_noise():
   np.testing.assert_allclose(
     of_weights, np.outer(of_input, of_output), rtol=1e-4, atol=1e-6
   )
-  params = {name: np.asarray(leaf) for name, leaf in params.items()}
   weights = params['kernel'] + params['kernel_sigma'] * of_weights
   bias = params['bias'] + params['bias_sigma'] * of_output
   np.testing.assert_allclose(
@@ -70,9 +72,9 @@ def test_noisy_dense_is_linear_in_factorised_noise():
 
 def test_noise_is_a_gaussian_with_the_root_of_its_size():
   layer = heads.NoisyDense(20_000)
-  params = jax.tree.map(jnp.zeros_like, init(layer))
+  params = jax.tree.map(np.zeros_like, jax.device_get(init(layer)))
   params['bias_sigma'] += 1.0
-  noise = np.asarray(apply(layer, params)[0])
+  noise = np.asarray(apply(layer, params))[0]
   # |noise| is the root of |N(0, 1)|: so its square has a mean of sqrt(2 / pi),
   # and its fourth power of 1.
   np.testing.assert_allclose(np.mean(noise), 0, atol=0.03)
@@ -82,7 +84,7 @@ def test_noise_is_a_gaussian_with_the_root_of_its_size():
 
 def test_a_whole_batch_sees_the_same_noise():
   layer = heads.NoisyDense(3)
-  y = apply(layer, init(layer), x=np.tile(X[:1], (5, 1)))
+  y = np.asarray(apply(layer, init(layer), x=np.tile(X[:1], (5, 1))))
   np.testing.assert_allclose(y, np.tile(y[:1], (5, 1)), rtol=1e-6)
 
 
@@ -90,10 +92,10 @@ def test_the_key_alone_decides_the_noise():
   layer = heads.NoisyDense(3)
   params = init(layer)
   first, again, other = (
-    apply(layer, params, key) for key in (KEY, KEY, OTHER_KEY)
+    np.asarray(apply(layer, params, key)) for key in (KEY, KEY, OTHER_KEY)
   )
   np.testing.assert_array_equal(first, again)
-  assert np.all(np.asarray(first) != other)
+  assert np.all(first != other)
 
 
 class Siblings(nn.Module):
@@ -108,8 +110,8 @@ class Siblings(nn.Module):
 def test_layers_have_noise_of_their_own():
   params = init(Siblings())
   params = dict.fromkeys(params, params['NoisyDense_0'])
-  first, second = apply(Siblings(), params)
-  assert np.all(np.asarray(first) != second)
+  first, second = jax.device_get(apply(Siblings(), params))
+  assert np.all(first != second)
   # And without noise there is no difference left.
   first, second = apply(Siblings(), heads.without_noise(params))
   np.testing.assert_array_equal(first, second)
@@ -119,7 +121,7 @@ def test_without_noise_a_layer_is_nn_dense():
   layer = heads.NoisyDense(3)
   params = heads.without_noise(init(layer))
   assert set(params) == {'kernel', 'bias'}
-  expected = nn.Dense(3).apply({'params': params}, X)
+  expected = apply(nn.Dense(3), params)
   for key in (KEY, OTHER_KEY):
     np.testing.assert_allclose(apply(layer, params, key), expected, rtol=1e-5)
 
@@ -137,13 +139,7 @@ def test_without_noise_leaves_other_parameters_alone():
 @pytest.mark.parametrize('num_atoms', [1, 3])
 def test_dueling_adds_centred_advantages_to_the_value(num_atoms):
   head = heads.Dueling(2 * num_atoms, num_atoms, hidden=(6,))
-  params = init(head)
-  params = jax.tree.map(
-    lambda leaf: jnp.asarray(
-      np.random.default_rng(leaf.size).normal(size=leaf.shape), jnp.float32
-    ),
-    params,
-  )
+  params = random_like(init(head))
   outputs = np.asarray(apply(head, params)).reshape(5, 2, num_atoms)
 
   def stream(name, x):
@@ -173,8 +169,10 @@ def test_a_heads_layers_may_be_noisy():
       path[-2].key for path, _ in jax.tree_util.tree_leaves_with_path(params)
     }
     assert names == {'NoisyDense_0', 'NoisyDense_1'}
-    first, other = (apply(head, params, key) for key in (KEY, OTHER_KEY))
-    assert np.all(np.asarray(first) != other)
+    first, other = (
+      np.asarray(apply(head, params, key)) for key in (KEY, OTHER_KEY)
+    )
+    assert np.all(first != other)
     silent = heads.without_noise(params)
     first, other = (apply(head, silent, key) for key in (KEY, OTHER_KEY))
     np.testing.assert_array_equal(first, other)
