@@ -45,7 +45,7 @@ def pixels(*shape, seed=0):
 
 
 def normal(rng, *shape):
-  return jnp.asarray(rng.normal(size=shape), jnp.float32)
+  return np.asarray(rng.normal(size=shape), np.float32)
 
 
 pairs = st.tuples(st.integers(1, 5), st.integers(1, 5))
@@ -84,14 +84,14 @@ def test_convolve_equals_xla_in_values_and_gradients(
   shape = jax.eval_shape(by_xla, x, kernel).shape
   direction = normal(rng, *shape)
 
-  def value_and_gradients(convolve):
-    y, vjp = jax.vjp(convolve, x, kernel)
-    return y, vjp(direction)
+  @jax.jit
+  def values_and_gradients(x, kernel, direction):
+    both = [jax.vjp(convolve, x, kernel) for convolve in (ours, by_xla)]
+    return [(y, vjp(direction)) for y, vjp in both]
 
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3),
-    jax.jit(value_and_gradients, static_argnums=0)(ours),
-    jax.jit(value_and_gradients, static_argnums=0)(by_xla),
+    *values_and_gradients(x, kernel, direction),
   )
 
 
@@ -134,10 +134,11 @@ def test_conv_over_seeds_equals_each_seed_alone():
   conv = convolution.Conv(4, (3, 3), (2, 2))
   keys = jax.random.split(jax.random.key(0), 3)
   variables = jax.jit(jax.vmap(conv.init))(keys, x)
-  y = jax.jit(jax.vmap(conv.apply))(variables, x)
+  y = np.asarray(jax.jit(jax.vmap(conv.apply))(variables, x))
+  alone, variables = jax.jit(conv.apply), jax.device_get(variables)
   for i in range(3):
-    alone = conv.apply(jax.tree.map(lambda leaf, i=i: leaf[i], variables), x[i])
-    np.testing.assert_allclose(y[i], alone, rtol=1e-5, atol=1e-3)
+    expected = alone(jax.tree.map(lambda leaf, i=i: leaf[i], variables), x[i])
+    np.testing.assert_allclose(y[i], expected, rtol=1e-5, atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -156,9 +157,16 @@ def test_only_accelerators_use_the_convolution_of_xla(
 def test_both_ways_to_convolve_agree(monkeypatch):
   rng = np.random.default_rng(0)
   x, kernel = pixels(2, 9, 8, 3), normal(rng, 5, 4, 3, 2)
-  by_matmul = convolution.convolve(x, kernel, (3, 2), 'SAME')
+
+  def convolve():
+    # A function of its own each time, or JAX would keep what it compiled.
+    return jax.jit(lambda *args: convolution.convolve(*args, (3, 2), 'SAME'))(
+      x, kernel
+    )
+
+  by_matmul = convolve()
   monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
-  by_xla = convolution.convolve(x, kernel, (3, 2), 'SAME')
+  by_xla = convolve()
   assert by_xla.dtype == by_matmul.dtype == jnp.float32
   np.testing.assert_allclose(by_matmul, by_xla, rtol=1e-4, atol=1e-2)
 
@@ -171,33 +179,33 @@ def test_both_ways_to_convolve_agree(monkeypatch):
 def test_max_pool_equals_xla_in_values_and_gradients(size, ties):
   rng = np.random.default_rng(0)
   x = normal(rng, 2, *size, 3)
-  x = jnp.sign(x) if ties else x
+  x = np.sign(x) if ties else x
 
   def by_xla(x):
     return nn.max_pool(x, (3, 3), (2, 2), 'SAME')
 
   direction = normal(rng, *jax.eval_shape(by_xla, x).shape)
 
-  def value_and_gradient(pool):
-    y, vjp = jax.vjp(pool, x)
-    return y, vjp(direction)[0]
+  @jax.jit
+  def values_and_gradients(x, direction):
+    both = [jax.vjp(pool, x) for pool in (convolution.max_pool, by_xla)]
+    return [(y, *vjp(direction)) for y, vjp in both]
 
   assert 'select_and_scatter' not in str(
     jax.make_jaxpr(jax.grad(lambda x: convolution.max_pool(x).sum()))(x)
   )
-  y, gradient = jax.jit(value_and_gradient, static_argnums=0)(
-    convolution.max_pool
-  )
-  y_xla, gradient_xla = jax.jit(value_and_gradient, static_argnums=0)(by_xla)
+  found, expected = values_and_gradients(x, direction)
+  (y, gradient), (y_xla, gradient_xla) = found, expected
   np.testing.assert_array_equal(y, y_xla)
   np.testing.assert_allclose(gradient, gradient_xla, atol=1e-6)
 
 
 def test_both_ways_to_pool_agree(monkeypatch):
   x = normal(np.random.default_rng(0), 2, 9, 8, 3)
-  by_slices = convolution.max_pool(x)
+  by_slices = jax.jit(lambda x: convolution.max_pool(x))(x)
   monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
-  np.testing.assert_array_equal(by_slices, convolution.max_pool(x))
+  by_xla = jax.jit(lambda x: convolution.max_pool(x))(x)
+  np.testing.assert_array_equal(by_slices, by_xla)
 
 
 # Networks of images.
@@ -256,7 +264,7 @@ def test_nature_cnn_equals_the_same_layers_of_flax(padding):
       features, (size, size), strides=(stride, stride), padding=padding
     )
     kernel = params['NatureTorso_0'][f'Conv_{i}']
-    y = nn.relu(apply(conv, kernel, y))
+    y = np.maximum(apply(conv, kernel, y), 0)
   y = y.reshape(2, -1) @ params['Dense_0']['kernel']
   y = np.maximum(y, 0) @ params['Dense_1']['kernel']  # biases are zero
 
@@ -297,23 +305,25 @@ def test_impala_equals_the_same_layers_of_flax():
   params = init(torso, x)
   layers = iter(range(15))
 
-  def conv(x):
-    kernel = params[f'Conv_{next(layers)}']['kernel']  # biases are zero
-    layout = ('NHWC', 'HWIO', 'NHWC')
-    return lax.conv_general_dilated(
-      x, kernel, (1, 1), 'SAME', dimension_numbers=layout
-    )
+  @jax.jit
+  def by_flax(params, y):
+    def conv(x):
+      kernel = params[f'Conv_{next(layers)}']['kernel']  # biases are zero
+      layout = ('NHWC', 'HWIO', 'NHWC')
+      return lax.conv_general_dilated(
+        x, kernel, (1, 1), 'SAME', dimension_numbers=layout
+      )
 
-  y = x.astype(np.float32) / 255
-  for _ in range(3):
-    y = nn.max_pool(conv(y), (3, 3), (2, 2), 'SAME')
-    for _ in range(2):
-      y = y + conv(nn.relu(conv(nn.relu(y))))
+    for _ in range(3):
+      y = nn.max_pool(conv(y), (3, 3), (2, 2), 'SAME')
+      for _ in range(2):
+        y = y + conv(nn.relu(conv(nn.relu(y))))
+    return nn.relu(y).reshape(2, -1)
+
   features = apply(torso, params, x)
   assert features.shape == (2, 3 * 3 * 32)
-  np.testing.assert_allclose(
-    features, nn.relu(y).reshape(2, -1), rtol=1e-4, atol=1e-4
-  )
+  expected = by_flax(params, x.astype(np.float32) / 255)
+  np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_minatar_cnn_has_the_shapes_of_the_paper_by_default():
@@ -516,11 +526,12 @@ def test_orthogonal_kernels_are_flaxs_each_seeds_own_and_one_by_one():
   for shape in ((4, 6), (6, 4), (3, 3, 2, 4)):
     init = initializers.orthogonal(2.0)
     make = jax.vmap(lambda key, i=init, s=shape: i(key, s))
-    found = jax.jit(make)(keys)
+    found = np.asarray(jax.jit(make)(keys))
+    of_flax = jax.jit(nn.initializers.orthogonal(2.0), static_argnums=1)
     for key, kernel in zip(keys, found, strict=True):
-      expected = nn.initializers.orthogonal(2.0)(key, shape)
+      expected = of_flax(key, shape)
       np.testing.assert_allclose(kernel, expected, atol=1e-5)
-      rows = np.asarray(kernel).reshape(-1, shape[-1])
+      rows = kernel.reshape(-1, shape[-1])
       rows = rows if len(rows) <= shape[-1] else rows.T
       np.testing.assert_allclose(
         rows @ rows.T, 4 * np.eye(len(rows)), atol=1e-4
@@ -534,7 +545,7 @@ def test_orthogonal_kernels_are_flaxs_each_seeds_own_and_one_by_one():
 
 
 def test_an_actor_and_a_critic_share_features_only_if_asked_to():
-  observation = jnp.ones((2, 3))
+  observation = np.ones((2, 3), np.float32)
   for shared, torsos in ((False, 2), (True, 1)):
     module = networks.ActorCritic(num_outputs=4, shared=shared, hidden=(5,))
     names = {name.split('/')[0] for name in shapes(module, observation)}
