@@ -9,7 +9,6 @@ import functools
 from flax import linen as nn
 import gymnasium
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -48,7 +47,7 @@ def make(cls, num_actions, **settings):
 
 
 def params_of(kernel):
-  return {'kernel': jnp.asarray(kernel, jnp.float32)}
+  return {'kernel': np.asarray(kernel, np.float32)}
 
 
 def make_state(agent, kernel, target_kernel):
@@ -57,7 +56,7 @@ def make_state(agent, kernel, target_kernel):
     params=params,
     target_params=params_of(target_kernel),
     optimizer_state=agent.optimizer.init(params),
-    updates=jnp.asarray(np.int32(0)),
+    updates=np.int32(0),
   )
 
 
@@ -72,11 +71,11 @@ def make_sample(batch, weight=None):
 
 def make_batch(observation, action, reward, discount, next_observation):
   return agent_lib.Transition(
-    observation=jnp.asarray(observation, jnp.float32),
-    action=jnp.asarray(action, jnp.int32),
-    reward=jnp.asarray(reward, jnp.float32),
-    discount=jnp.asarray(discount, jnp.float32),
-    next_observation=jnp.asarray(next_observation, jnp.float32),
+    observation=np.asarray(observation, np.float32),
+    action=np.asarray(action, np.int32),
+    reward=np.asarray(reward, np.float32),
+    discount=np.asarray(discount, np.float32),
+    next_observation=np.asarray(next_observation, np.float32),
   )
 
 
