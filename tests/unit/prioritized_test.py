@@ -47,18 +47,25 @@ def empty_ring(kind, slots):
     batch_size=1,
     min_history=kind.n * kind.envs,
   )
-  return replay.init(model.World(kind, [[]] * kind.envs).step())
+  step = model.World(kind, [[]] * kind.envs).step()
+  # The zeros of `init`, without a program for each of its shapes.
+  return jax.tree.map(
+    lambda leaf: np.zeros(leaf.shape, leaf.dtype),
+    jax.eval_shape(replay.init, step),
+  )
 
 
 @functools.cache
 def compiled(kind, slots):
   """Returns an empty ring, `add` and `reprioritize`."""
-  replay = make(kind)
-  return (
-    empty_ring(kind, slots),
-    jax.jit(replay.add, compiler_options=COMPILE_FAST),
-    jax.jit(replay.reprioritize, compiler_options=COMPILE_FAST),
-  )
+  add = jax.jit(make(kind).add, compiler_options=COMPILE_FAST)
+  return empty_ring(kind, slots), add, reprioritizer(kind)
+
+
+@functools.cache
+def reprioritizer(kind, **changes):
+  replay = make(kind, **changes)
+  return jax.jit(replay.reprioritize, compiler_options=COMPILE_FAST)
 
 
 def leaves(ring):
@@ -67,8 +74,9 @@ def leaves(ring):
     sums = np.asarray(level, np.float64).reshape(-1, sum_tree.FANOUT).sum(1)
     np.testing.assert_allclose(above[: len(sums)], sums, rtol=1e-5)
   count = ring.head.size * ring.capacity
-  assert not np.any(ring.tree.levels[0][count:])
-  return np.asarray(ring.tree.levels[0][:count]).reshape(ring.head.size, -1)
+  values = np.asarray(ring.tree.levels[0])
+  assert not np.any(values[count:])
+  return values[:count].reshape(ring.head.size, -1)
 
 
 def stored(ring, priorities, alpha=1.0):
@@ -174,7 +182,7 @@ def test_samples_valid_transitions_by_their_priorities(name, alpha, stratified):
     for (lane, number), transition in expected.items()
   }
   priority = np.random.default_rng(0).exponential(size=len(cells)) + 0.05
-  ring = make(kind, alpha=alpha).reprioritize(
+  ring = reprioritizer(kind, alpha=alpha)(
     ring, np.array(list(cells)), np.asarray(priority, np.float32)
   )
   counts = np.zeros(kind.envs * model.FEW_SLOTS, int)
@@ -201,15 +209,12 @@ def test_samples_valid_transitions_by_their_priorities(name, alpha, stratified):
 ALONE = model.Kind(1, 1, 1)
 
 
-def four(priorities, **changes):
+def four(priorities, alpha=1.0, **changes):
   """Returns a replay and a ring of four transitions, with priorities."""
   settings = {'capacity': 6, 'batch_size': 4, 'min_history': 4, **changes}
-  replay = make(ALONE, epsilon=0.0, **settings)
-  world = model.World(ALONE, [[]])
-  ring = replay.init(world.step())
-  for _ in range(4):
-    ring = replay.add(ring, world.step())
-  return replay, replay.reprioritize(
+  replay = make(ALONE, epsilon=0.0, alpha=alpha, **settings)
+  _, ring = played(ALONE, [[]], 4, replay.capacity)
+  return replay, reprioritizer(ALONE, epsilon=0.0, alpha=alpha)(
     ring, np.arange(4), np.array(priorities, np.float32)
   )
 
@@ -270,30 +275,32 @@ def test_a_stratified_sample_has_one_draw_from_each_part():
 
 
 def test_new_transitions_get_the_largest_priority_so_far():
-  replay, ring = four([0.25, 3, 0.5, 0.125], alpha=2.0)
+  _, ring = four([0.25, 3, 0.5, 0.125], alpha=2.0)
+  _, add, _ = compiled(ALONE, ring.capacity)
   world = model.World(ALONE, [[]])
   np.testing.assert_array_equal(
     leaves(ring), [[1 / 16, 9, 1 / 4, 1 / 64, 0, 0]]
   )
-  ring = replay.add(ring, world.step())
+  ring = add(ring, world.step())
   assert leaves(ring)[0, 4] == 9
   # It stays the largest when what had it is no more, or has another.
-  ring = replay.reprioritize(ring, np.arange(5), np.full(5, 0.5, np.float32))
-  ring = replay.add(ring, world.step())
+  reprioritize = reprioritizer(ALONE, epsilon=0.0, alpha=2.0)
+  ring = reprioritize(ring, np.arange(5), np.full(5, 0.5, np.float32))
+  ring = add(ring, world.step())
   assert leaves(ring)[0, 5] == 9
 
 
 def test_the_first_transitions_have_a_priority_of_one():
-  replay, ring = four([0.25] * 4)
-  assert (
-    replay.add(ring, model.World(ALONE, [[]]).step()).tree.levels[0][4] == 1
-  )
+  _, ring = four([0.25] * 4)
+  _, add, _ = compiled(ALONE, ring.capacity)
+  assert leaves(add(ring, model.World(ALONE, [[]]).step()))[0, 4] == 1
 
 
 def test_priorities_of_slots_without_a_valid_transition_change_nothing():
-  replay, ring = four([1, 2, 3, 4])
+  _, ring = four([1, 2, 3, 4])
   before = leaves(ring)
-  ring = replay.reprioritize(ring, np.array([4, 5]), np.ones(2, np.float32))
+  _, _, reprioritize = compiled(ALONE, ring.capacity)
+  ring = reprioritize(ring, np.array([4, 5]), np.ones(2, np.float32))
   np.testing.assert_array_equal(leaves(ring), before)
 
 
@@ -345,7 +352,8 @@ def test_a_seed_among_others_is_bit_for_bit_the_solo_one():
   ring = empty_ring(kind, model.FEW_SLOTS)
   keys = jax.random.split(jax.random.key(0), 3)
   all_steps = stack(*[stack(*of) for of in zip(*steps, strict=True)])
-  together = jax.jit(jax.vmap(play, (None, 0, 0)))(ring, all_steps, keys)
+  over_seeds = jax.jit(jax.vmap(play, (None, 0, 0)))
+  together = jax.device_get(over_seeds(ring, all_steps, keys))
   solo = jax.jit(play)
   for seed, key in enumerate(keys):
     alone = solo(ring, jax.tree.map(lambda x, s=seed: x[s], all_steps), key)
@@ -392,12 +400,13 @@ def test_priorities_come_back_from_a_checkpoint_exactly(tmp_path):
 
 
 def test_without_its_steps_a_ring_comes_back_without_their_priorities(tmp_path):
-  replay, ring = four([1, 2, 3, 4])
+  _, ring = four([1, 2, 3, 4])
   back = saved_and_restored(tmp_path, ring, with_replay=False)
   assert not leaves(back).any()
   # And is as good as new.
   world = model.World(ALONE, [[]])
-  back = replay.add(back, world.step())
+  _, add, _ = compiled(ALONE, ring.capacity)
+  back = add(back, world.step())
   np.testing.assert_array_equal(leaves(back), [[1, 0, 0, 0, 0, 0]])
 
 
