@@ -20,11 +20,18 @@ BELOW_ONE = 1 - 2.0**-24
 
 put = jax.jit(sum_tree.put)
 find = jax.jit(sum_tree.find)
+get = jax.jit(sum_tree.get)
+agree = jax.jit(sum_tree.agree)
+
+
+@functools.cache  # compiles once for all examples
+def empty(size):
+  return sum_tree.init(size)
 
 
 def tree_of(values):
   values = np.asarray(values, np.float32)
-  return put(sum_tree.init(len(values)), np.arange(len(values)), values)
+  return put(empty(len(values)), np.arange(len(values)), values)
 
 
 def found_in(tree, fraction, finer=0.0):
@@ -36,7 +43,7 @@ def found_in(tree, fraction, finer=0.0):
 def assert_sums(tree, values):
   """Every level's nodes are the sums of what NumPy says are their children."""
   values = np.asarray(values, np.float64)
-  for level in tree.levels:
+  for level in jax.device_get(tree.levels):
     np.testing.assert_allclose(level[: len(values)], values, rtol=1e-5)
     assert not np.any(level[len(values) :])
     values = np.pad(values, (0, -len(values) % sum_tree.FANOUT))
@@ -63,7 +70,7 @@ def writes_strategy(draw):
 @given(writes_strategy())
 def test_nodes_are_the_sums_of_what_was_written_last(drawn):
   size, writes = drawn
-  tree, expected = sum_tree.init(size), np.zeros(size, np.float32)
+  tree, expected = empty(size), np.zeros(size, np.float32)
   for write in writes:
     leaf, value, where = (
       np.asarray(column, dtype)
@@ -73,19 +80,19 @@ def test_nodes_are_the_sums_of_what_was_written_last(drawn):
     )
     # What is equal is written or not written alike.
     where = np.array([all(where[leaf == each]) for each in leaf])
-    value = np.asarray(sum_tree.agree(leaf, value))
+    value = np.asarray(agree(leaf, value))
     tree = put(tree, leaf, value, where)
     for i in np.flatnonzero(where):
       expected[leaf[i]] = max(
         [v for each, v in zip(leaf, value, strict=True) if each == leaf[i]]
       )
-    np.testing.assert_array_equal(sum_tree.get(tree, np.arange(size)), expected)
+    np.testing.assert_array_equal(get(tree, np.arange(size)), expected)
     assert_sums(tree, expected)
 
 
 def test_of_several_values_for_one_leaf_the_largest_holds():
   leaf, value = np.array([4, 7, 4, 4, 7]), np.array([1.0, 5.0, 3.0, 2.0, 0.0])
-  np.testing.assert_array_equal(sum_tree.agree(leaf, value), [3, 5, 3, 3, 5])
+  np.testing.assert_array_equal(agree(leaf, value), [3, 5, 3, 3, 5])
 
 
 def test_nothing_drifts_in_many_writes():
@@ -100,7 +107,7 @@ def test_nothing_drifts_in_many_writes():
     return jax.lax.fori_loop(0, 5_000, write, tree)
 
   tree = many(sum_tree.init(2_000), jax.random.key(0))
-  assert_sums(tree, sum_tree.get(tree, np.arange(2_000)))
+  assert_sums(tree, get(tree, np.arange(2_000)))
 
 
 @settings(max_examples=30)
@@ -225,12 +232,14 @@ def test_a_tree_among_others_is_bit_for_bit_the_solo_one():
     tree = sum_tree.put(sum_tree.init(size), leaf, value)
     return tree, sum_tree.find(tree, fraction[0], fraction[1:])
 
-  together = jax.jit(jax.vmap(write_and_find))(leaf, value, fraction)
+  over_seeds = jax.jit(jax.vmap(write_and_find))
+  together = jax.device_get(over_seeds(leaf, value, fraction))
+  solo = jax.jit(write_and_find)
   for seed in range(3):
     jax.tree.map(
-      lambda solo, all_, seed=seed: np.testing.assert_array_equal(
-        all_[seed], solo
+      lambda one, of_all, seed=seed: np.testing.assert_array_equal(
+        of_all[seed], one
       ),
-      jax.jit(write_and_find)(leaf[seed], value[seed], fraction[seed]),
+      solo(leaf[seed], value[seed], fraction[seed]),
       together,
     )
