@@ -76,7 +76,12 @@ class Kind:
 
   def ring(self, slots):
     """Returns an empty ring with so many slots for each environment."""
-    return ring_lib.init(World(self, [[]] * self.envs).step(), slots)
+    step = World(self, [[]] * self.envs).step()
+    # The zeros of `init`, without a program for each of its shapes.
+    return jax.tree.map(
+      lambda leaf: np.zeros(leaf.shape, leaf.dtype),
+      jax.eval_shape(lambda: ring_lib.init(step, slots)),
+    )
 
 
 def transposed(rows):
@@ -195,7 +200,7 @@ def compiled(kind, slots):
   """
   replay = kind.replay()
   lane, number = (
-    jnp.asarray(grid.ravel())
+    grid.ravel()
     for grid in np.meshgrid(
       np.arange(kind.envs), np.arange(-slots, 2 * MAX_STEPS + slots)
     )
@@ -210,12 +215,7 @@ def compiled(kind, slots):
   add = jax.jit(replay.add, compiler_options=COMPILE_FAST)
   look = jax.jit(look, compiler_options=COMPILE_FAST)
   names = list(zip(lane.tolist(), number.tolist(), strict=True))
-  # The zeros of `init`, without a program for each of its shapes.
-  ring = jax.tree.map(
-    lambda leaf: np.zeros(leaf.shape, leaf.dtype),
-    jax.eval_shape(lambda: kind.ring(slots)),
-  )
-  return ring, add, lambda ring: (names, *look(ring))
+  return kind.ring(slots), add, lambda ring: (names, *look(ring))
 
 
 def assert_holds(world, slots, look):
@@ -462,7 +462,7 @@ def test_a_seed_among_others_is_bit_for_bit_the_solo_one():
   rings = stack(*[kind.ring(FEW_SLOTS)] * 3)
   for each in steps:
     rings = add(rings, stack(*each))
-  together = [rings, sample(rings, keys)]
+  together = jax.device_get([rings, sample(rings, keys)])
 
   add, sample = jax.jit(replay.add), jax.jit(replay.sample)
   for seed, key in enumerate(keys):
