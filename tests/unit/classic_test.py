@@ -115,7 +115,7 @@ def test_the_spaces_the_time_limit_and_the_speed_of_films_are_gymnasiums(kind):
 def test_first_states_are_distributed_as_gymnasiums(kind):
   keys = jax.random.split(jax.random.key(0), 2_000)
   states, observations = jax.jit(jax.vmap(kind().reset))(keys)
-  states = np.asarray(states)
+  states, observations = jax.device_get((states, observations))
   env = peer(kind)
   env.reset(seed=0)
   expected = []

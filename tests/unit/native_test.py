@@ -234,13 +234,13 @@ def trajectory(vector, seeds, lane, num_steps=40):
 def test_an_environment_follows_its_own_seed_whatever_its_neighbours_do(
   environment,
 ):
-  alone = trajectory(environment.make(1), [8], 0)
+  single, vector = environment.make(1), environment.make(3)
+  alone = trajectory(single, [8], 0)
   for seeds in ([8, 0, 3], [5, 8, 8]):
-    vector = environment.make(3)
     lane = seeds.index(8)
     for a, b in zip(trajectory(vector, seeds, lane), alone, strict=True):
       np.testing.assert_array_equal(a, b)
-  other = trajectory(environment.make(1), [9], 0)
+  other = trajectory(single, [9], 0)
   assert any((a != b).any() for a, b in zip(alone, other, strict=True))
 
 
