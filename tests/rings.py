@@ -26,9 +26,12 @@ def make_step(rng, envs, ends=0.3, seeds=None):
 
 def make_ring(capacity, envs, seeds=None):
   step = make_step(np.random.default_rng(0), envs)
-  if seeds is None:
-    return ring_lib.init(step, capacity)
-  return jax.vmap(lambda _: ring_lib.init(step, capacity))(np.arange(seeds))
+  lead = () if seeds is None else (seeds,)
+  # The zeros of `init`, without a program for each of its shapes.
+  return jax.tree.map(
+    lambda leaf: jax.device_put(np.zeros((*lead, *leaf.shape), leaf.dtype)),
+    jax.eval_shape(lambda: ring_lib.init(step, capacity)),
+  )
 
 
 def extend(ring, rng, steps):
@@ -85,4 +88,5 @@ def shapes(tree):
 
 def state_with_ring(steps=6, capacity=8, seed=0):
   ring = extend(make_ring(capacity, 2), np.random.default_rng(seed), steps)
-  return {'agent': {'w': jnp.arange(4.0)}, 'replay': ring}
+  w = jax.device_put(np.arange(4, dtype=np.float32))
+  return {'agent': {'w': w}, 'replay': ring}
