@@ -62,10 +62,11 @@ def make_state(agent, kernel, target_kernel):
 
 def make_sample(batch, weight=None):
   size = len(batch.reward)
+  weight = np.ones(size) if weight is None else weight
   return agent_lib.Sample(
     transition=batch,
     index=np.arange(size),
-    weight=np.ones(size, np.float32) if weight is None else weight,
+    weight=np.asarray(weight, np.float32),
   )
 
 
