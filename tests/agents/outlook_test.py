@@ -1,5 +1,7 @@
 """What `record` shows of an agent is that by which it acts."""
 
+import functools
+
 from flax import linen as nn
 import gymnasium
 import jax
@@ -24,7 +26,8 @@ from tests import linear
 
 NUM_ACTIONS = 3
 KEY = jax.random.key(3)
-TORSO = networks.MLPTorso(hidden=(8,))
+SMALL_TORSO = functools.partial(networks.MLPTorso, hidden=(8,))
+TORSO = SMALL_TORSO()
 
 
 def iqn_network(num_outputs):
@@ -185,7 +188,10 @@ def test_noise_of_the_weights_is_off_as_it_is_in_evaluation():
 
 def ppo_agent(space, **settings):
   return ppo.PPO(
-    observation_space=linear.OBSERVATION_SPACE, action_space=space, **settings
+    observation_space=linear.OBSERVATION_SPACE,
+    action_space=space,
+    network=functools.partial(networks.ActorCritic, torso=SMALL_TORSO),
+    **settings,
   )
 
 
