@@ -550,7 +550,8 @@ def test_an_actor_and_a_critic_share_features_only_if_asked_to():
     module = networks.ActorCritic(num_outputs=4, shared=shared, hidden=(5,))
     names = {name.split('/')[0] for name in shapes(module, observation)}
     assert len([name for name in names if 'Torso' in name]) == torsos
-    outputs, value = apply(module, init(module, observation), observation)
+    start = jax.jit(module.init_with_output)
+    (outputs, value), _ = start(jax.random.key(0), observation)
     assert (outputs.shape, value.shape) == ((2, 4), (2,))
     # All but uniform at first, whatever is seen.
     assert np.abs(outputs).max() < 0.1
