@@ -113,9 +113,14 @@ class DQN(action_values.ActionValues):
       self.optimizer, gradients, state.optimizer_state, state.params
     )
     updates = state.updates + 1
-    period = self.target_update_period // self.update_period
+    period = self.last_count('updates', self.target_update_period)
     target_params = optax.periodic_update(
       params, state.target_params, updates, period
     )
-    state = DQNState(params, target_params, optimizer_state, updates)
+    state = state.replace(
+      params=params,
+      target_params=target_params,
+      optimizer_state=optimizer_state,
+      updates=updates,
+    )
     return state, metrics | seen | {'Loss': loss}, jnp.sqrt(losses)

@@ -38,8 +38,7 @@ class SAC(off_policy.OffPolicy):
     critics: makes that of the values; see `actor_critic`.
     actor_optimizer: an optax transformation; its schedules count updates.
     critic_optimizer: likewise, of the critics.
-    temperature_optimizer: likewise, of the temperature's logarithm; None keeps
-      the temperature as it is.
+    temperature_optimizer: likewise, of its logarithm; None keeps it fixed.
     tau: how far the target critics move to the critics at each update.
     temperature: what entropy is worth at first, the paper's alpha.
     log_temperature_loss: whether its loss is linear in its logarithm instead.
@@ -158,11 +157,12 @@ class SAC(off_policy.OffPolicy):
     params, optimizer_state, metrics = optimization.take_step(
       self.optimizer, gradients, state.optimizer_state, state.params
     )
-    critics, targets = params['critics'], state.target_params
-    targets = optax.incremental_update(critics, targets, self.tau)
-    state = actor_critic.State(params, targets, optimizer_state)
-    seen |= metrics | {'Loss': loss}
-    return state, seen, jnp.mean(jnp.abs(td_error), axis=0)
+    targets = state.target_params
+    targets = optax.incremental_update(params['critics'], targets, self.tau)
+    state = state.replace(
+      params=params, target_params=targets, optimizer_state=optimizer_state
+    )
+    return state, seen | metrics | {'Loss': loss}, jnp.mean(abs(td_error), 0)
 
   @property
   def optimizer(self) -> optax.GradientTransformation:

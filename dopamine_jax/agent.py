@@ -120,7 +120,8 @@ class Agent(settings.Settings):
       engine gives it, by `replace`.
     action_space: the space of one action, likewise; a Box is [-1, 1] in each
       dimension, see `environments.base`.
-    update_period: agent steps from one update to the next.
+    update_period: agent steps from one update to the next, or from one to the
+      next `updates_per_period`.
   """
 
   given_later = ('observation_space', 'action_space')
@@ -129,12 +130,14 @@ class Agent(settings.Settings):
   action_space: gymnasium.Space | None = None
   update_period: int = 4
 
-  # Settings whose schedules count agent steps; no setting: it has no type.
+  # No settings: they have no type. What subclasses may make one:
+  updates_per_period = 1
+  # Those whose schedules count agent steps.
   over_agent_steps = ()
 
   def __post_init__(self):
     super().__post_init__()
-    self.require_at_least(1, 'update_period')
+    self.require_at_least(1, 'update_period', 'updates_per_period')
 
   def require_discrete_actions(self):
     """Refuses action spaces but Discrete ones that start at 0."""
@@ -251,7 +254,7 @@ class Agent(settings.Settings):
     """Returns what the schedule or optimizer `name` counts in so many steps."""
     if name in self.over_agent_steps:
       return agent_steps
-    return agent_steps // self.update_period
+    return agent_steps // self.update_period * self.updates_per_period
 
   def greedy(self) -> 'Agent':
     """Returns this agent with all exploration of its evaluation off."""

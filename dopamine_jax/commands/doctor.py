@@ -31,7 +31,8 @@ class Findings(NamedTuple):
     replay_bytes: of the replay, all seeds.
     other_bytes: of networks, optimizer and the rest.
     available_bytes: of the machine's memory, or of the device's.
-    update_period: agent steps from one update to the next.
+    update_period: agent steps from one update, or several, to the next.
+    updates_per_period: how many.
     environment: the environments alone; None where XLA steps them, or where
       memory is too little to time anything.
     before: before the first update; None likewise.
@@ -44,6 +45,7 @@ class Findings(NamedTuple):
   other_bytes: int
   available_bytes: int
   update_period: int
+  updates_per_period: int
   environment: float | None
   before: float | None
   learning: float | None
@@ -63,7 +65,7 @@ class Findings(NamedTuple):
 
   @property
   def update_seconds(self) -> float:
-    """What an update, and acting by the agent, adds to a step without."""
+    """What a period's updates, and acting by the agent, add to one without."""
     return max(0.0, self._more_a_step) * self.update_period
 
   @property
@@ -143,6 +145,7 @@ def _memory(runner, engine):
     other_bytes=other,
     available_bytes=available,
     update_period=engine.loop.agent.update_period,
+    updates_per_period=engine.loop.agent.updates_per_period,
     environment=None,
     before=None,
     learning=None,
@@ -243,9 +246,11 @@ def report(
     f'Before learning, until agent step {findings.min_history:,}: '
     f'{findings.before:,.0f} agent steps/s.'
   )
+  updates = f'{findings.updates_per_period} updates'
+  updates = 'an update' if findings.updates_per_period == 1 else updates
   say(
-    f'Learning: {findings.learning:,.0f} agent steps/s; an update every '
-    f'{findings.update_period} takes about {_short(findings.update_seconds)}, '
+    f'Learning: {findings.learning:,.0f} agent steps/s; {updates} every '
+    f'{findings.update_period}: about {_short(findings.update_seconds)}, '
     'acting included.'
   )
   if num_seeds > 1:

@@ -203,8 +203,10 @@ class Engine:
 
   def _updates_due_at(self, steps: int | np.ndarray) -> int | np.ndarray:
     """How many updates belong after the N steps that made it `steps`."""
-    period = self.loop.agent.update_period
+    agent = self.loop.agent
+    period = agent.update_period
     due = steps // period - (steps - self.loop.num_envs) // period
+    due *= agent.updates_per_period
     return due * (steps - self.replay_began >= self.loop.replay.min_history)
 
   def _zero_metrics(self, state: loop_lib.TrainingState) -> loop_lib.Metrics:

@@ -13,11 +13,14 @@ class OffPolicy(agent_lib.Agent):
       its `min_history`, all actions are uniform.
     gamma: discount of one agent step.
     n_step: rewards summed before bootstrapping.
+    updates_per_period: updates, each of a sample of its own, in every
+      `update_period`; the replay ratio is the one over the other.
   """
 
   replay: base.Maker = uniform.UniformReplay
   gamma: float = 0.99
   n_step: int = 1
+  updates_per_period: int = 1
 
   def __post_init__(self):
     super().__post_init__()

@@ -156,7 +156,7 @@ class OnPolicy(agent_lib.Agent):
       ),
       self.stop(),
     )
-    state = State(
+    state = state.replace(
       params=params,
       optimizer_state=optimizer_state,
       updates=state.updates + 1,
