@@ -1,5 +1,9 @@
-"""Videos show the first seed's agent, and nothing depends on them."""
+"""Videos show the first seed's agent.
 
+That nothing depends on them is tested in `observers_test`.
+"""
+
+import dataclasses
 import io
 
 import jax
@@ -10,20 +14,16 @@ import pytest
 
 from dopamine_jax import errors
 from dopamine_jax import runner as runner_lib
-from dopamine_jax.engines import compiled
-from dopamine_jax.engines import python_engine
 from dopamine_jax.environments import catch
 from dopamine_jax.films import camera
+from dopamine_jax.films import videos as videos_lib
 from dopamine_jax.metrics import base
 from dopamine_jax.metrics import csv_file
-from dopamine_jax.training import fingerprint
 from dopamine_jax.training import training as training_lib
 from tests import kept as kept_lib
 from tests import walk
 from tests.unit import health_test
 from tests.unit import histograms_test
-
-ENGINES = (python_engine.PythonEngine, compiled.CompiledEngine)
 
 
 class Kept(base.Collector):
@@ -53,12 +53,13 @@ def train(
   said=None,
   **settings,
 ):
+  """Trains for fewer steps than it takes to learn, or to compile that."""
   kept = kept_lib.keep(Kept())
   runner = runner_lib.Runner(
     agent=agent,
     environment=environment(),
     num_iterations=num_iterations,
-    training_steps=15,
+    training_steps=5,
     collectors=[csv_file.CSV, kept_lib.newest],
     **({'evaluation_episodes': 1} | settings),
   )
@@ -83,44 +84,44 @@ def pictures(gif):
   return [picture for picture, _ in found], [time for _, time in found]
 
 
-@pytest.mark.parametrize(
-  'engine', [ENGINES[0], pytest.param(ENGINES[1], marks=pytest.mark.slow)]
-)
-def test_videos_change_nothing_else(tmp_path, engine):
-  off = train(tmp_path / 'off', num_seeds=2, engine=engine)
-  on = train(tmp_path / 'on', num_seeds=2, engine=engine, videos=True)
-  assert fingerprint.fingerprint(tmp_path / 'off') == fingerprint.fingerprint(
-    tmp_path / 'on'
-  )
-  assert off.videos == []
-  assert [(v.seed, v.iteration, v.agent_steps, v.name) for v in on.videos] == [
-    (0, 1, 15, 'Eval/Video'),
-    (0, 2, 30, 'Eval/Video'),
-  ]
-
-
 def test_there_is_one_where_there_is_an_evaluation(tmp_path):
   kept = train(tmp_path, num_iterations=4, evaluation_period=3, videos=True)
   assert [v.iteration for v in kept.videos] == [3, 4]
   assert kept.iterations == [1, 2, 3, 4]
 
 
-def test_every_picture_is_the_cameras(tmp_path, monkeypatch):
-  taken = []
+@dataclasses.dataclass
+class Film:
+  """What a camera was told and took for one video."""
+
+  key: list[int]
+  shot: list[np.ndarray] = dataclasses.field(default_factory=list)
+
+
+@pytest.fixture(scope='module')
+def filmed(tmp_path_factory):
+  """Returns a training's videos, and what its camera knows of each."""
+  films = []
 
   class Camera(camera.Camera):
     def begin(self, state, key):
-      taken.append([])
+      films.append(Film(jax.random.key_data(key).tolist()))
       super().begin(state, key)
 
     def shoot(self, moment):
-      taken[-1].append(super().shoot(moment))
-      return taken[-1][-1]
+      films[-1].shot.append(super().shoot(moment))
+      return films[-1].shot[-1]
 
-  monkeypatch.setattr(camera, 'Camera', Camera)
-  kept = train(tmp_path, videos=True)
-  assert len(kept.videos) == len(taken) == 2
-  for video, shot in zip(kept.videos, taken, strict=True):
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(camera, 'Camera', Camera)
+    kept = train(tmp_path_factory.mktemp('filmed'), videos=True)
+  return kept.videos, films
+
+
+def test_every_picture_is_the_cameras(filmed):
+  videos, films = filmed
+  assert len(videos) == len(films) == 2
+  for video, shot in zip(videos, [film.shot for film in films], strict=True):
     shown, times = pictures(video.gif)
     assert len(shown) == len(shot) == catch.Catch().rows - 1
     assert times == [120] * len(shot)  # 8 a second; GIFs count in 10 ms
@@ -131,18 +132,31 @@ def test_every_picture_is_the_cameras(tmp_path, monkeypatch):
     assert np.abs(shown[0].astype(int) - shown[-1]).mean() > 3
 
 
-def test_it_is_of_the_first_seed(tmp_path):
-  both = train(tmp_path / 'both', seed=3, num_seeds=2, videos=True)
-  alone = train(tmp_path / 'alone', seed=3, videos=True)
-  other = train(tmp_path / 'other', seed=4, videos=True)
+def test_the_key_is_that_of_the_iteration(filmed):
+  keys = [film.key for film in filmed[1]]
+  assert len(keys) == 2 and keys[0] != keys[1]
+
+
+def test_it_is_of_the_first_seed(tmp_path, filmed):
+  both = train(tmp_path / 'both', num_seeds=2, videos=True).videos
+  other = train(tmp_path / 'other', seed=1, videos=True).videos
   balls = [
     [np.argwhere(pictures(v.gif)[0][0][20, :420].max(axis=-1) > 100).mean()]
-    for kept in (both, alone, other)
-    for v in kept.videos
+    for v in [*both, *filmed[0], *other]
   ]
-  assert [v.seed for v in both.videos + other.videos] == [3, 3, 4, 4]
+  assert [v.seed for v in both + other] == [0, 0, 1, 1]
   assert balls[:2] == balls[2:4]
   assert balls[:2] != balls[4:]
+
+
+@pytest.fixture(scope='module')
+def videos():
+  """Films an agent that has learnt nothing."""
+  environment = catch.Catch()
+  engine = health_test.make_engine(environment, histograms_test.make_agent)
+  videos = videos_lib.Videos(engine, environment, lambda message: None)
+  yield videos
+  videos.close()
 
 
 @pytest.mark.parametrize(
@@ -151,11 +165,10 @@ def test_it_is_of_the_first_seed(tmp_path):
   [(0.2, 4, 5_000), (15, 9, 60), (16, 5, 120), (50, 3, 80)],
 )
 def test_a_video_is_no_longer_and_no_faster_than_told(
-  tmp_path, monkeypatch, rate, shown, time
+  videos, monkeypatch, rate, shown, time
 ):
-  monkeypatch.setattr(catch.Catch, 'frames_per_second', rate)
-  (video,) = train(tmp_path, num_iterations=1, videos=True).videos
-  found, times = pictures(video.gif)
+  monkeypatch.setattr(videos._environments, 'frames_per_second', rate)
+  found, times = pictures(videos.film(1, [0], lambda: None).gif)
   assert (len(found), times) == (shown, [time] * shown)
 
 
@@ -165,12 +178,6 @@ def test_an_agent_of_another_family_is_filmed(tmp_path):
   kept = train(tmp_path, agent=health_test.make_ppo, videos=True, said=said)
   assert len(kept.videos) == 2
   assert not any('panel' in line for line in said)
-
-
-def test_a_run_may_go_on_with_videos(tmp_path):
-  train(tmp_path)
-  kept = train(tmp_path, num_iterations=3, videos=True)
-  assert [v.iteration for v in kept.videos] == [3]
 
 
 def test_a_stop_is_heard_while_it_films(tmp_path, monkeypatch):
@@ -193,16 +200,3 @@ def test_what_can_not_be_filmed_is_refused_at_once(tmp_path, settings, words):
   with pytest.raises(errors.UserError, match=words):
     train(tmp_path, videos=True, **settings)
   assert not (tmp_path / 'metrics.csv').exists()
-
-
-def test_the_key_is_that_of_the_iteration(tmp_path, monkeypatch):
-  keys = []
-  begin = camera.Camera.begin
-
-  def keep(self, state, key):
-    keys.append(jax.random.key_data(key).tolist())
-    begin(self, state, key)
-
-  monkeypatch.setattr(camera.Camera, 'begin', keep)
-  train(tmp_path, videos=True)
-  assert len(keys) == 2 and keys[0] != keys[1]
