@@ -21,6 +21,7 @@ from dopamine_jax.agents import sac
 from dopamine_jax.environments import catch
 from dopamine_jax.environments import classic
 from dopamine_jax.environments import gym
+from dopamine_jax.learning import actor_critic
 from dopamine_jax.playing import trained
 from dopamine_jax.replay import uniform
 from dopamine_jax.training import fingerprint
@@ -47,6 +48,10 @@ AGENT = dqn.DQN(
   optimizer=dj.call(optax.adam, 1e-3),
   target_update_period=20,
 )
+
+
+# It is not filled, so that no learning is compiled.
+ASLEEP = uniform.UniformReplay(capacity=300, batch_size=4, min_history=200)
 
 
 def quiet(message):
@@ -83,41 +88,41 @@ def solo(tmp_path_factory):
   return found
 
 
-def test_configurations_that_take_turns_train_as_if_each_were_alone(
-  tmp_path, solo
-):
+@pytest.fixture(scope='module')
+def turns(tmp_path_factory):
+  """Returns the folders of the same two runs, which took turns here."""
   built = [runner(BINDINGS), runner(OTHER)]
   config.load(['ppo_cartpole'])  # Nobody asks for what was loaded last.
+  parent = tmp_path_factory.mktemp('turns')
+  folders = [parent / name for name in ('one', 'two')]
   for iterations in (1, 2):
-    for number, each in enumerate(built):
+    for each, folder in zip(built, folders, strict=True):
       each.replace(num_iterations=iterations).train(
-        tmp_path / str(number), quiet=True, say=quiet
+        folder, quiet=True, say=quiet
       )
-  found = [fingerprint.fingerprint(tmp_path / str(i)) for i in (0, 1)]
-  assert found == solo
+  return folders
 
 
-def test_a_runner_is_not_changed_by_what_is_loaded_later(tmp_path, solo):
-  first = runner(BINDINGS)
-  second = runner(OTHER)
-  first.train(tmp_path / 'one', quiet=True)
-  second.train(tmp_path / 'two', quiet=True)
-  found = [fingerprint.fingerprint(tmp_path / name) for name in ('one', 'two')]
-  assert found == solo
-  one = (tmp_path / 'one/config.gin').read_text()
+def test_configurations_that_take_turns_train_as_if_each_were_alone(
+  turns, solo
+):
+  assert [fingerprint.fingerprint(folder) for folder in turns] == solo
+
+
+def test_a_runner_is_not_changed_by_what_is_loaded_later(turns):
+  one, two = ((folder / 'config.gin').read_text() for folder in turns)
   assert 'dqn.DQN.gamma = 0.98' in one
-  assert '-9.0' not in one
+  assert '-9.0' not in one and '-9.0' in two
 
 
-def test_agents_that_are_loaded_at_once_play_as_alone(tmp_path):
-  runner(BINDINGS).train(tmp_path / 'one', quiet=True)
-  runner(OTHER).train(tmp_path / 'two', quiet=True)
-  alone = trained.play(trained.load(tmp_path / 'one'), 3, 0).returns
-  first = trained.load(tmp_path / 'one')
-  trained.load(tmp_path / 'two')
+def test_agents_that_are_loaded_at_once_play_as_alone(turns):
+  one, two = turns
+  alone = trained.play(trained.load(one), 3, 0).returns
+  first = trained.load(one)
+  trained.load(two)
   np.testing.assert_array_equal(trained.play(first, 3, 0).returns, alone)
   observation = np.array([0.02, 0.3, -0.01, 0.2], np.float32)
-  players = [dj.load(tmp_path / name) for name in ('one', 'two', 'one')]
+  players = [dj.load(folder) for folder in (one, two, one)]
   values = [each.values(observation) for each in players]
   np.testing.assert_array_equal(values[0], values[2])
   assert (values[0] != values[1]).all()
@@ -126,24 +131,27 @@ def test_agents_that_are_loaded_at_once_play_as_alone(tmp_path):
 # What Python made is recorded.
 
 
-def test_a_config_written_from_python_trains_to_the_same(tmp_path):
-  train(tmp_path / 'python', num_seeds=2)
-  again = dj.train(
-    tmp_path / 'python/config.gin', tmp_path / 'gin', num_seeds=2, quiet=True
-  )
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+  """A run of two seeds, which tests look at and leave as it is."""
+  return train(tmp_path_factory.mktemp('run'), num_seeds=2)
+
+
+def test_a_config_written_from_python_trains_to_the_same(tmp_path, run):
+  again = dj.train(run.folder / 'config.gin', tmp_path, num_seeds=2, quiet=True)
   assert again.seeds == (0, 1)
-  found = [fingerprint.fingerprint(tmp_path / x) for x in ('python', 'gin')]
+  found = [fingerprint.fingerprint(x) for x in (run.folder, tmp_path)]
   assert found[0] == found[1]
 
 
-def test_another_setting_from_python_is_refused_on_going_on(tmp_path):
-  train(tmp_path)
+def test_another_setting_from_python_is_refused_on_going_on(run):
+  again = functools.partial(train, run.folder, num_seeds=2)
   with pytest.raises(errors.UserError, match=r'(?s)-dqn.DQN.gamma = 0.99.*0.5'):
-    train(tmp_path, AGENT.replace(gamma=0.5))
+    again(AGENT.replace(gamma=0.5))
   with pytest.raises(errors.UserError, match=r'catch\.Catch\.rows'):
-    train(tmp_path, environment=catch.Catch(rows=6))
+    again(environment=catch.Catch(rows=6))
   # And the same ones go on.
-  assert train(tmp_path, agent_steps=120).folder == tmp_path
+  assert again(agent_steps=120).folder == run.folder
 
 
 def test_what_replace_changed_is_recorded(tmp_path):
@@ -155,7 +163,7 @@ def test_what_replace_changed_is_recorded(tmp_path):
     runner().train(tmp_path, quiet=True)
 
 
-def test_makers_and_instances_train_alike(tmp_path):
+def test_makers_and_instances_train_alike(tmp_path, run):
   maker = functools.partial(
     dqn.DQN,
     network=functools.partial(networks.MLP, hidden=(8,)),
@@ -165,9 +173,8 @@ def test_makers_and_instances_train_alike(tmp_path):
     optimizer=dj.call(optax.adam, 1e-3),
     target_update_period=20,
   )
-  train(tmp_path / 'instance')
-  train(tmp_path / 'maker', maker)
-  found = [fingerprint.fingerprint(tmp_path / x) for x in ('instance', 'maker')]
+  train(tmp_path, maker, num_seeds=2)
+  found = [fingerprint.fingerprint(x) for x in (run.folder, tmp_path)]
   assert found[0] == found[1]
 
 
@@ -179,9 +186,7 @@ def test_a_training_is_one_line(tmp_path):
 
 
 def test_an_agent_without_a_network_chooses_one_that_fits(tmp_path):
-  agent = dqn.DQN(
-    n_step=1, replay=uniform.UniformReplay(batch_size=4, min_history=20)
-  )
+  agent = dqn.DQN(n_step=1, replay=ASLEEP)
   run = train(tmp_path, agent, gym.Gym(id='CartPole-v1'), agent_steps=40)
   assert set(run.load().state.params) == {'MLPTorso_0', 'Dense_0'}
 
@@ -189,8 +194,8 @@ def test_an_agent_without_a_network_chooses_one_that_fits(tmp_path):
 # Acting.
 
 
-def test_one_observation_and_a_batch_have_the_same_answers(tmp_path):
-  player = train(tmp_path, num_seeds=2).load(seed=1)
+def test_one_observation_and_a_batch_have_the_same_answers(run):
+  player = run.load(seed=1)
   space = catch.Catch().observation_space
   rng = np.random.default_rng(0)
   batch = rng.integers(0, 2, (5, *space.shape)).astype(space.dtype)
@@ -204,30 +209,36 @@ def test_one_observation_and_a_batch_have_the_same_answers(tmp_path):
     np.testing.assert_allclose(player.values(one), value, rtol=1e-5)
     assert player.outlook(one).value == pytest.approx(value.max(), rel=1e-4)
   # The other seed is another agent.
-  assert (dj.load(tmp_path).values(batch) != values).any()
+  assert (dj.load(run.folder).values(batch) != values).any()
   with pytest.raises(errors.UserError, match=r'no seed 7; .* 0, 1'):
-    dj.load(tmp_path, seed=7)
+    dj.load(run.folder, seed=7)
 
 
 def test_actions_are_the_environments_own(tmp_path):
   agent = sac.SAC(
-    replay=uniform.UniformReplay(capacity=200, batch_size=4, min_history=20)
+    actor=actor_critic.Actor(hidden=(4,)),
+    critics=actor_critic.Critics(hidden=(4,)),
+    replay=ASLEEP,
   )
-  player = train(tmp_path, agent, gym.Gym(id='Pendulum-v1'), 40).load()
   environment = gymnasium.make('Pendulum-v1')
   observation, _ = environment.reset(seed=0)
-  inside = player.outlook(observation).mean
-  action = player.act(observation)
-  assert environment.action_space.contains(action)
-  np.testing.assert_allclose(action, 2 * inside, rtol=1e-5)
+  for name, trained_on in (
+    ('gym', gym.Gym(id='Pendulum-v1')),
+    ('native', classic.Pendulum()),
+  ):
+    player = train(tmp_path / name, agent, trained_on, 4).load()
+    inside = player.outlook(observation).mean
+    action = player.act(observation)
+    assert environment.action_space.contains(action)
+    np.testing.assert_allclose(action, 2 * inside, rtol=1e-5)
   with pytest.raises(errors.UserError, match='SAC has no values of actions'):
     player.values(observation)
-  native = train(tmp_path / 'native', agent, classic.Pendulum(), 40).load()
-  assert np.abs(native.act(np.ones((9, 3), np.float32))).max() <= 2
+  assert np.abs(player.act(np.ones((9, 3), np.float32))).max() <= 2
 
 
 def test_frames_are_stacked_as_in_training(tmp_path):
-  player = train(tmp_path, environment=catch.Catch(stack=3)).load()
+  agent = AGENT.replace(replay=ASLEEP)
+  player = train(tmp_path, agent, catch.Catch(stack=3), 4).load()
   shape = catch.Catch().observation_space.shape
   frames = [
     np.full(shape, i, catch.Catch().observation_space.dtype) for i in (1, 2, 3)
@@ -251,8 +262,8 @@ def test_frames_are_stacked_as_in_training(tmp_path):
     player.act(np.stack(frames[:2]))
 
 
-def test_an_observation_of_another_shape_is_refused(tmp_path):
-  player = train(tmp_path).load()
+def test_an_observation_of_another_shape_is_refused(run):
+  player = run.load()
   with pytest.raises(errors.UserError, match=r'shape \(4,\); expected \(10, 5'):
     player.act(np.zeros(4))
   shape = catch.Catch().observation_space.shape
@@ -263,13 +274,13 @@ def test_an_observation_of_another_shape_is_refused(tmp_path):
 
 
 def test_what_is_exported_acts_the_same_without_the_framework(
-  tmp_path, monkeypatch
+  tmp_path, run, monkeypatch
 ):
   pytest.importorskip('safetensors')
   pytest.importorskip('flatbuffers')
   from safetensors import numpy as safetensors
 
-  player = train(tmp_path / 'run').load()
+  player = run.load()
   folder = player.export(tmp_path / 'out')
   space = player.agent.observation_space
   batch = np.random.default_rng(0).integers(0, 2, (7, *space.shape))
