@@ -5,6 +5,7 @@ environment, whose own tests say what that must be.
 """
 
 import functools
+from typing import NamedTuple
 
 import hypothesis
 from hypothesis import strategies as st
@@ -33,7 +34,7 @@ from tests.unit import engine_test
 ENGINES = (python_engine.PythonEngine, compiled.CompiledEngine)
 Spy, small_dqn = engine_test.Spy, engine_test.small_dqn
 updates_after = engine_test.updates_after
-SEEDS = (5, 6, 7)
+SEEDS = (5, 6)
 Spies = functools.partial(walk.Walk, num_actions=1_000)
 
 
@@ -89,6 +90,8 @@ def run(engine, num_steps, cut=None, on_step=lambda: None):
 
 
 def plain(tree):
+  """Returns NumPy's arrays, and so what a training does not donate."""
+
   def convert(leaf):
     is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     return np.array(jax.random.key_data(leaf) if is_key else leaf)
@@ -108,37 +111,65 @@ def assert_close(tree, other):
 # The same as the Python engine.
 
 
+class Moment(NamedTuple):
+  """What a run is like after a part of it."""
+
+  metrics: dict[str, np.ndarray]
+  steps: int
+  finished: list[tuple[int, float, int]]
+  first_frames: np.ndarray
+  state: loop.TrainingState  # NumPy's arrays
+
+
+WALK = walk.Walk(), small_dqn
+# One update or two a step.
+STACKS = Spies(stack=3, max_steps_per_episode=4), Spy
+
+
+@functools.cache
+def trained(what, engine, seeds, num_envs=1):
+  """Returns the moments of a run, its first included."""
+  one = make_engine(*what, engine=engine, seeds=seeds, num_envs=num_envs)
+
+  def now(metrics):
+    return Moment(
+      *(metrics, one.steps, list(one.episodes.finished)),
+      *(plain(one.first_frames), plain(one.state)),
+    )
+
+  found = [now({})]
+  # Not aligned with updates, nor with the end of the warm-up, at 10 or 20.
+  for steps, cut in [(6, None), (12, 1), (54, None), (18, 2), (72, 3)]:
+    found.append(now(run(one, steps, cut)))
+  return found
+
+
 @pytest.mark.parametrize(
-  ('environment', 'agent', 'seeds', 'num_envs'),
+  ('what', 'seeds', 'num_envs'),
   [
-    (walk.Walk(), small_dqn, (5,), 1),
-    (walk.Walk(), small_dqn, SEEDS, 1),
-    # One update or two a step.
-    (Spies(stack=3, max_steps_per_episode=4), Spy, (5, 6), 6),
+    # That one seed is as each of several is tested below, and in
+    # `engine_test` of the Python engine.
+    pytest.param(WALK, (5,), 1, marks=pytest.mark.slow),
+    (WALK, SEEDS, 1),
+    (STACKS, SEEDS, 6),
   ],
 )
-def test_all_engines_train_the_same(environment, agent, seeds, num_envs):
-  plain, *others = (
-    make_engine(
-      environment, agent, engine=engine, seeds=seeds, num_envs=num_envs
-    )
+def test_all_engines_train_the_same(what, seeds, num_envs):
+  expected, *others = (
+    trained(what, engine, seeds, num_envs)
     for engine in (plain_engine.PlainEngine, *ENGINES)
   )
   for other in others:
-    assert_equal(plain.first_frames, other.first_frames)
-    assert_equal(plain.state, other.state)
-  # Not aligned with updates, nor with the end of the warm-up, at 10 or 20.
-  for steps, cut in [(6, None), (12, 1), (54, None), (18, 2), (72, 3)]:
-    metrics = run(plain, steps, cut)
-    for other in others:
-      assert_close(metrics, run(other, steps, cut))
-      assert plain.steps == other.steps
-      assert plain.episodes.finished == other.episodes.finished
-      assert_equal(plain.first_frames, other.first_frames)
-      assert_equal(plain.state.experience, other.state.experience)
-      assert_close(plain.state, other.state)
-  assert plain.state.updates.min() > 30
-  assert len(plain.episodes.finished) >= 20 * len(seeds)
+    assert_equal(expected[0].state, other[0].state)
+    for one, two in zip(expected, other, strict=True):
+      assert_close(one.metrics, two.metrics)
+      assert one.steps == two.steps
+      assert one.finished == two.finished
+      assert_equal(one.first_frames, two.first_frames)
+      assert_equal(one.state.experience, two.state.experience)
+      assert_close(one.state, two.state)
+  assert expected[-1].state.updates.min() > 30
+  assert len(expected[-1].finished) >= 20 * len(seeds)
 
 
 def test_a_run_reports_the_same_on_both_engines(tmp_path):
@@ -156,7 +187,7 @@ def test_a_run_reports_the_same_on_both_engines(tmp_path):
       collectors=[kept.newest],
     )
     folder = tmp_path / engine.__name__
-    runner.train(folder, seed=5, num_seeds=3, quiet=True)
+    runner.train(folder, seed=5, num_seeds=2, quiet=True)
     assert checkpoints.Checkpoints(folder).iterations() == [2, 3]
     reported.append(recorder.values)
   python, xla = reported
@@ -169,18 +200,20 @@ def test_a_run_reports_the_same_on_both_engines(tmp_path):
       np.testing.assert_allclose(xla[key], value, rtol=1e-4, err_msg=str(key))
 
 
-def test_several_seeds_train_as_each_would_alone():
-  together = make_engine(walk.Walk(), small_dqn, seeds=SEEDS)
-  metrics = run(together, 64)
-  for i, seed in enumerate(SEEDS):
-    alone = make_engine(walk.Walk(), small_dqn, seeds=(seed,))
-    solo_metrics = run(alone, 64)
-    own = jax.tree.map(lambda leaf, i=i: leaf[i], together.state)
+@pytest.mark.parametrize('i', [0, 1])
+def test_several_seeds_train_as_each_would_alone(i):
+  for together, alone in zip(
+    trained(WALK, compiled.CompiledEngine, SEEDS),
+    trained(WALK, compiled.CompiledEngine, SEEDS[i : i + 1]),
+    strict=True,
+  ):
+    own = jax.tree.map(lambda leaf: leaf[i], together.state)
     assert_equal(own.experience, alone.state.experience)
     assert_close(own, alone.state)
-    assert_close({k: v[i : i + 1] for k, v in metrics.items()}, solo_metrics)
-    assert alone.episodes.finished == [
-      (0, *rest) for lane, *rest in together.episodes.finished if lane == i
+    metrics = {k: v[i : i + 1] for k, v in together.metrics.items()}
+    assert_close(metrics, alone.metrics)
+    assert alone.finished == [
+      (0, *rest) for lane, *rest in together.finished if lane == i
     ]
 
 
@@ -246,14 +279,22 @@ def lengths(monkeypatch, length):
   monkeypatch.setattr(compiled.Pace, 'stop', lambda self, steps: None)
 
 
-@pytest.mark.parametrize('seeds', [(5,), SEEDS])
+@pytest.mark.parametrize(
+  'seeds',
+  # One seed's chunks are those that `trained` was cut into.
+  [pytest.param((5,), marks=pytest.mark.slow), SEEDS],
+)
 def test_a_run_does_not_depend_on_how_it_is_cut_into_chunks(monkeypatch, seeds):
   results = []
+  lengths(monkeypatch, 1)
+  engine = make_engine(walk.Walk(), small_dqn, seeds=seeds)
   for length in (1, 7, compiled.LONGEST):
     lengths(monkeypatch, length)
-    engine = make_engine(walk.Walk(), small_dqn, seeds=seeds)
+    engine.reset(env_seeds(engine, 0))
+    engine.init()
+    engine.episodes = engine_lib.Episodes(len(seeds))
     metrics = [run(engine, 50), run(engine, 30, cut=1), run(engine, 20)]
-    results.append((engine.state, metrics, engine.episodes.finished))
+    results.append((plain(engine.state), metrics, engine.episodes.finished))
   for state, metrics, finished in results[1:]:
     assert_equal(state, results[0][0])
     assert_equal(metrics, results[0][1])
@@ -302,7 +343,6 @@ def test_no_second_ring_is_held():
   capacity, fields = 200_000, 4 + 4 + 4 + 1 + 4 + 4  # bytes a slot
   agent = functools.partial(Spy, capacity=capacity)
   engine = make_engine(Spies(), agent, seeds=(0, 1))
-  run(engine, 30)
   chunk = engine._chunk[loop.Behaviour.AGENT]
   carry = compiled.Carry(
     state=engine.state,
