@@ -391,7 +391,7 @@ def test_the_agent_acts_on_stacks_that_begin_with_their_episode(terminates):
 
 
 def test_several_seeds_train_as_each_would_alone():
-  seeds = (5, 6, 7)
+  seeds = (5, 6)
 
   def trained(seeds):
     environment = Scripted(varies=True, num_actions=4)
@@ -401,7 +401,7 @@ def test_several_seeds_train_as_each_would_alone():
 
   together, metrics, actions = trained(seeds)
   leaves = [
-    jax.tree.map(lambda leaf, i=i: leaf[i], together.state) for i in range(3)
+    jax.tree.map(lambda leaf, i=i: leaf[i], together.state) for i in range(2)
   ]
   for i, seed in enumerate(seeds):
     alone, solo_metrics, solo_actions = trained((seed,))
@@ -418,16 +418,16 @@ def test_several_seeds_train_as_each_would_alone():
     assert alone.episodes.finished == [
       (0, *rest) for lane, *rest in together.episodes.finished if lane == i
     ]
-  # And no two of them are the same.
-  for other in (1, 2):
-    assert not np.array_equal(actions[:, 0], actions[:, other])
-    different = jax.tree.map(
-      lambda a, b: not np.array_equal(a, b),
-      (leaves[0].agent.params, leaves[0].experience.replay.slots.frame),
-      (leaves[other].agent.params, leaves[other].experience.replay.slots.frame),
-    )
-    assert any(jax.tree.leaves(different[0]))
-    assert different[1]
+  # And they are not the same.
+  assert not np.array_equal(actions[:, 0], actions[:, 1])
+  different = jax.tree.map(
+    lambda a, b: not np.array_equal(a, b),
+    *(
+      (each.agent.params, each.experience.replay.slots.frame) for each in leaves
+    ),
+  )
+  assert any(jax.tree.leaves(different[0]))
+  assert different[1]
 
 
 def assert_equal(tree, other):
@@ -742,20 +742,29 @@ def test_n_steps_that_do_not_fit_the_replay_are_refused(tmp_path):
       train(tmp_path, Scripted(), functools.partial(small_dqn, n_step=n_step))
 
 
+class Compiled(Exception):
+  """Carries a program, so that nothing more is compiled or run."""
+
+
 @pytest.mark.parametrize('period', [1, 4])
 @pytest.mark.parametrize(
-  'replay', [uniform.UniformReplay, prioritized.PrioritizedReplay]
+  'replay',
+  [
+    # What a prioritized replay has too.
+    pytest.param(uniform.UniformReplay, marks=pytest.mark.slow),
+    prioritized.PrioritizedReplay,
+  ],
 )
-@pytest.mark.parametrize('seeds', [(0,), (0, 1, 2)])
+@pytest.mark.parametrize('seeds', [(0,), (0, 1)])
 def test_learning_copies_nothing_that_the_replay_holds(seeds, replay, period):
   capacity = 100_000
   engine = health_test.make_engine(
     walk.Walk(),
     functools.partial(
       dqn.DQN,
-      network=lambda num_outputs: networks.MLP(num_outputs, hidden=(8,)),
+      network=functools.partial(networks.MLP, hidden=()),
       replay=functools.partial(
-        replay, capacity=capacity, batch_size=4, min_history=20
+        replay, capacity=capacity, batch_size=4, min_history=4
       ),
       optimizer=values.call(optax.sgd, 1e-2),
       update_period=period,
@@ -764,20 +773,17 @@ def test_learning_copies_nothing_that_the_replay_holds(seeds, replay, period):
     ),
     seeds=seeds,
   )
-  programs, compile_learn = [], engine._compile_learn
+  compile_learn = engine._compile_learn
 
-  def keep(num_updates):
-    learn = compile_learn(num_updates)
-
+  def compiled(num_updates):
     def call(*arguments):
-      if not programs:
-        programs.append(learn.lower(*arguments).compile())
-      return learn(*arguments)
+      raise Compiled(compile_learn(num_updates).lower(*arguments).compile())
 
     return call
 
-  engine._compile_learn = keep
-  engine.run(24, cut_with=None, on_step=lambda: None)
-  (program,) = programs
+  engine._compile_learn = compiled
+  with pytest.raises(Compiled) as caught:
+    engine.run(4, cut_with=None, on_step=lambda: None)
+  (program,) = caught.value.args
   # The least that a slot has is a byte, and most have four.
   assert program.memory_analysis().temp_size_in_bytes < capacity
