@@ -37,7 +37,7 @@ dqn.DQN:
   replay = @uniform.UniformReplay
   update_period = 4
   target_update_period = 8
-networks.MLP.hidden = (4,)
+networks.MLP.hidden = ()
 uniform.UniformReplay:
   capacity = 60
   batch_size = 4
@@ -233,6 +233,15 @@ def agent(kind):
   return 'runner.Runner.agent = @theirs.Agent', f"theirs.Agent.kind = '{kind}'"
 
 
+# The replay is full enough after step 8, so that neither acting nor learning is
+# compiled for what is about other things.
+ASLEEP = ('runner.Runner.training_steps = 3',)
+UNJUDGED = ('runner.Runner.evaluation_episodes = 0',)
+# Acts from step 8 on, and never learns.
+IDLE = (
+  'dqn.DQN.update_period = 1_000',
+  'dqn.DQN.target_update_period = 1_000',
+)
 COMPILED = ('runner.Runner.engine = @compiled.CompiledEngine',)
 PRIORITIZED = (
   'dqn.DQN.replay = @prioritized.PrioritizedReplay',
@@ -278,7 +287,8 @@ OUTSIDE = (
   ],
 )
 def test_an_agent_that_gives_what_it_must_not_is_told(command, kind, words):
-  status, said = train(command, *agent(kind))
+  idle = () if kind.startswith('update') else IDLE
+  status, said = train(command, *agent(kind), *idle)
   assert status == 1
   assert words in said
   lines = said.splitlines()
@@ -291,8 +301,7 @@ def test_an_agent_that_gives_what_it_must_not_is_told(command, kind, words):
 
 @pytest.mark.parametrize('kind', ['act beyond', 'act below', 'act late'])
 def test_the_compiled_engine_stores_no_action_that_there_is_not(command, kind):
-  bindings = (*agent(kind), 'runner.Runner.evaluation_episodes = 0', *COMPILED)
-  status, said = train(command, *bindings)
+  status, said = train(command, *agent(kind), *IDLE, *UNJUDGED, *COMPILED)
   assert status == 1 and OUTSIDE in said
   assert not os.path.exists('run/checkpoints')
 
@@ -316,7 +325,8 @@ def test_no_priorities_are_told(command):
 )
 def test_a_collector_that_fails_is_told(command, kind, words):
   collectors = f'[@theirs.Collector{kind}, @csv_file.CSV]'
-  status, said = train(command, f'runner.Runner.collectors = {collectors}')
+  bindings = (f'runner.Runner.collectors = {collectors}', *ASLEEP, *UNJUDGED)
+  status, said = train(command, *bindings)
   assert status == 1
   assert words in said and 'theirs.py, line' in said
   assert 'Traceback' not in said
@@ -327,7 +337,7 @@ def test_the_whole_traceback_is_shown_if_asked(command, monkeypatch):
   monkeypatch.setenv('DOPAMINE_JAX_TRACEBACK', '1')
   collectors = 'runner.Runner.collectors = [@theirs.Collectorwrite]'
   with pytest.raises(ValueError, match='can not write'):
-    train(command, collectors)
+    train(command, collectors, *ASLEEP, *UNJUDGED)
 
 
 @pytest.mark.parametrize(
@@ -400,7 +410,7 @@ def test_an_environment_in_jax_that_fails_is_told(command, kind, words, engine):
   ],
 )
 def test_what_is_wrong_when_it_is_shown_is_told(command, kind, name, words):
-  assert train(command, *agent(kind))[0] == 0
+  assert train(command, *agent(kind), *ASLEEP)[0] == 0
   status, said = command(name, 'run')
   assert status == 1
   assert words in said and 'Traceback' not in said
