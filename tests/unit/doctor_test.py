@@ -1,8 +1,10 @@
 """What a training will take: arithmetic by hand, and real engines."""
 
+import functools
 import pathlib
 import re
 import types
+from typing import NamedTuple
 
 from jax import monitoring
 import psutil
@@ -100,7 +102,7 @@ def test_durations(seconds, text):
 def examine(name, num_seeds=1, bindings=()):
   loaded = config.load([ROOT / 'configs' / name], bindings)
   runner = loaded.build(runner_lib.Runner)
-  return doctor.examine(runner, num_seeds, seconds=0.2)
+  return doctor.examine(runner, num_seeds, seconds=0.05)
 
 
 @pytest.mark.parametrize(
@@ -123,42 +125,58 @@ def test_both_engines_are_timed_before_and_while_they_learn(name, bindings):
   assert found.other_bytes > 2 * 128 * 128 * 4
 
 
-@pytest.mark.parametrize('name', ['dqn_cartpole.gin', 'ppo_cartpole.gin'])
-def test_what_is_timed_before_learning_holds_no_update(name, monkeypatch):
-  """An on-policy agent's first update comes at the end of its history."""
+class Timed(NamedTuple):
+  """One of the runs that are timed, or of those before them."""
+
+  start: int
+  num_steps: int
+  updates: int
+  compiled: list[str]
+
+
+@functools.cache
+def timed(name):
+  """Returns what an examination ran, one after the other."""
   run = python_engine.PythonEngine.run
+  compiled, seen = [], []
+
+  def listen(event, *_, **__):
+    if 'backend_compile' in event:
+      compiled.append(event)
+
+  def spy(engine, num_steps, **kwargs):
+    start, done = engine.steps, int(engine.state.updates)
+    compiled.clear()
+    run(engine, num_steps, **kwargs)
+    found = list(compiled)
+    updates = int(engine.state.updates) - done
+    seen.append(Timed(start, num_steps, updates, found))
+
+  monitoring.register_event_duration_secs_listener(listen)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(python_engine.PythonEngine, 'run', spy)
+    examine(name)
+  return seen
+
+
+@pytest.mark.parametrize('name', ['dqn_cartpole.gin', 'ppo_cartpole.gin'])
+def test_what_is_timed_before_learning_holds_no_update(name):
+  """An on-policy agent's first update comes at the end of its history."""
   updates = {True: 0, False: 0}
-
-  def spy(engine, *args, **kwargs):
-    early, done = engine.steps == 0, int(engine.state.updates)
-    run(engine, *args, **kwargs)
-    updates[early] += int(engine.state.updates) - done
-
-  monkeypatch.setattr(python_engine.PythonEngine, 'run', spy)
-  examine(name)
+  for each in timed(name):
+    updates[each.start == 0] += each.updates
   assert updates[True] == 0
   assert updates[False] > 0
 
 
 @pytest.mark.parametrize('name', ['dqn_cartpole.gin', 'ppo_cartpole.gin'])
-def test_nothing_is_compiled_while_it_is_timed(name, monkeypatch):
-  compiled, seen = [], []
-  run = python_engine.PythonEngine.run
-  monitoring.register_event_duration_secs_listener(
-    lambda event, *_, **__: compiled.append(event)
-  )
-
-  def spy(engine, num_steps, **kwargs):
-    key = engine.steps, num_steps
-    compiled.clear()
-    run(engine, num_steps, **kwargs)
+def test_nothing_is_compiled_while_it_is_timed(name):
+  seen = []
+  for each in timed(name):
     # The first run from a step on and of a length is not timed.
-    if key in seen:
-      assert not [event for event in compiled if 'backend_compile' in event]
-    seen.append(key)
-
-  monkeypatch.setattr(python_engine.PythonEngine, 'run', spy)
-  examine(name)
+    if each[:2] in seen:
+      assert not each.compiled
+    seen.append(each[:2])
   assert len(set(seen)) < len(seen)
 
 
