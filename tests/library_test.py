@@ -32,7 +32,7 @@ BINDINGS = [
   'runner.Runner.training_steps = 60',
   'runner.Runner.checkpoint_period = 1',
   'runner.Runner.evaluation_episodes = 0',
-  'networks.MLP.hidden = (8,)',
+  'networks.MLP.hidden = ()',
   'uniform.UniformReplay.min_history = 20',
   'uniform.UniformReplay.batch_size = 8',
 ]
@@ -43,7 +43,7 @@ OTHER = [
   'networks.MLP.low = (-9.0, -9.0, -9.0, -9.0)',
 ]
 AGENT = dqn.DQN(
-  network=networks.MLP(hidden=(8,)),
+  network=networks.MLP(hidden=()),
   replay=uniform.UniformReplay(capacity=300, batch_size=8, min_history=20),
   optimizer=dj.call(optax.adam, 1e-3),
   target_update_period=20,
@@ -166,7 +166,7 @@ def test_what_replace_changed_is_recorded(tmp_path):
 def test_makers_and_instances_train_alike(tmp_path, run):
   maker = functools.partial(
     dqn.DQN,
-    network=functools.partial(networks.MLP, hidden=(8,)),
+    network=functools.partial(networks.MLP, hidden=()),
     replay=functools.partial(
       uniform.UniformReplay, capacity=300, batch_size=8, min_history=20
     ),
