@@ -68,12 +68,12 @@ def train(folder, observers, *, engine=ENGINES[0], num_iterations=3):
 
 
 def metrics(folder):
-  """Returns what metrics.csv has by (name, iteration, seed), but times."""
+  """Returns metrics.csv's rows by (name, iteration, seed), without times."""
   with open(folder / 'metrics.csv', newline='') as stream:
     return {
-      (row['name'], int(row['iteration']), int(row['seed'])): row['value']
+      (row['name'], int(row['iteration']), int(row['seed'])): row
       for row in csv.DictReader(stream)
-      if not base.is_timing(row['name'])
+      if row.pop('wall_time') and not base.is_timing(row['name'])
     }
 
 
@@ -81,11 +81,15 @@ def differences(off, on):
   """Returns which parts and metrics of a run `off` are others in `on`."""
   parts = [fingerprint.fingerprint(folder) for folder in (off, on)]
   before, after = metrics(off), metrics(on)
-  return [
+  found = [
     name
     for name in ('parameters', 'optimizer', 'replay', 'counters')
     if parts[0][name] != parts[1][name]
-  ] + [key for key, value in before.items() if after.get(key) != value]
+  ]
+  found += [key for key, row in before.items() if after.get(key) != row]
+  if [key for key in after if key in before] != list(before):
+    found.append('order')
+  return found
 
 
 def culprits(folder, engine):
