@@ -6,6 +6,7 @@ calls `jax.jit`.
 """
 
 from collections.abc import Callable
+import types
 from typing import Any, NamedTuple
 
 from flax import struct
@@ -134,6 +135,9 @@ class Agent(settings.Settings):
   updates_per_period = 1
   # Those whose schedules count agent steps.
   over_agent_steps = ()
+  # How the metrics of an iteration's updates become one number, by name: 'sum'
+  # or 'last'; their mean where nothing is said.
+  reductions = types.MappingProxyType({})
 
   def __post_init__(self):
     super().__post_init__()

@@ -214,6 +214,7 @@ class Engine:
     if self._metric_shapes is None:  # Tracing an update takes a tenth second.
       learn = self.vectorize(self.loop.learn)
       self._metric_shapes = jax.eval_shape(learn, state)[1]
+      outputs.require_reductions(self.loop.agent, self._metric_shapes)
     sums = jax.tree.map(
       lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32),
       loop_lib.Metrics(total=self._metric_shapes, count=state.updates),
@@ -221,12 +222,20 @@ class Engine:
     return processes.zeros(self.layout.place(sums))
 
   def _means(self, metrics: loop_lib.Metrics) -> dict[str, np.ndarray]:
-    """Returns the metrics' means [S] by name; none if there was no update."""
+    """Returns metrics [S] by name, as `Agent.reductions` says; mostly means.
+
+    Empty if there was no update.
+    """
     if not processes.fetch(metrics.count).any():
       return {}
-    return {
-      name: processes.fetch(total / metrics.count).reshape(len(self.seeds))
+    given = self.loop.agent.reductions
+    reduced = {
+      name: total if name in given else total / metrics.count
       for name, total in metrics.total.items()
+    }
+    return {
+      name: processes.fetch(value).reshape(len(self.seeds))
+      for name, value in reduced.items()
     }
 
   def _require_finite(self, names: Iterable[str], finite: jax.Array):

@@ -51,7 +51,12 @@ class Experience(struct.PyTreeNode):
 
 
 class Metrics(struct.PyTreeNode):
-  """Sums of the updates' metrics since the last log."""
+  """What the updates' metrics add up to since the last log.
+
+  Attributes:
+    total: their sums by name; the last value where `Agent.reductions` says so.
+    count: int32 scalar, the updates.
+  """
 
   total: dict[str, jax.Array]
   count: jax.Array
@@ -218,7 +223,7 @@ class Loop:
         lambda state, _: self.learn(state), state, length=num_updates
       )
     metrics = Metrics(
-      total={k: metrics.total[k] + jnp.sum(values[k]) for k in values},
+      total={k: self._added(metrics.total[k], k, values[k]) for k in values},
       count=metrics.count + num_updates,
     )
     finite = jnp.stack([jnp.isfinite(values[k]).all() for k in sorted(values)])
@@ -248,6 +253,12 @@ class Loop:
       updates=state.updates + 1,
     )
     return state, metrics
+
+  def _added(self, total, name, values):
+    """Returns a metric's sum with new values [K], or the last of them."""
+    if self.agent.reductions.get(name) == 'last':
+      return values[-1].astype(total.dtype)
+    return total + jnp.sum(values)
 
   def _random_actions(self, key):
     return random_actions(self.agent.action_space, key, self.num_envs)

@@ -155,6 +155,7 @@ class OnPolicy(agent_lib.Agent):
         key, self.update_period, self.num_epochs, self.num_minibatches
       ),
       self.stop(),
+      self.reductions,
     )
     state = state.replace(
       params=params,

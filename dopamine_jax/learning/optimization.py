@@ -1,6 +1,7 @@
 """Steps of gradient descent, and what is worth logging of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+import types
 from typing import Any
 
 import jax
@@ -119,6 +120,7 @@ def descend(
   data: Any,
   rows: jax.Array,
   stop: Callable[[dict[str, jax.Array]], jax.Array] | None = None,
+  reductions: Mapping[str, str] = types.MappingProxyType({}),
 ) -> tuple[Any, optax.OptState, dict[str, jax.Array]]:
   """Takes a gradient step on each minibatch.
 
@@ -131,11 +133,12 @@ def descend(
     rows: int32 [K, M], the rows of `data` in each minibatch.
     stop: says of a minibatch's metrics whether neither its step nor any later
       one is to be taken.
+    reductions: as `Agent.reductions`, of the steps' metrics.
 
   Returns:
     New parameters, the optimizer's new state, and metrics: means over the steps
-    that were taken, `Loss` and `take_step`'s among them, and `GradientSteps`,
-    how many these were.
+    that were taken, or what `reductions` says, `Loss` and `take_step`'s among
+    them, and `GradientSteps`, how many these were.
   """
 
   def measure(params, row):
@@ -172,7 +175,14 @@ def descend(
 
   start = (params, optimizer_state, jnp.array(True))
   (params, optimizer_state, _), metrics = jax.lax.scan(guarded, start, rows)
-  total = {name: jnp.sum(values) for name, values in metrics.items()}
-  steps = total.pop('GradientSteps')
-  means = {name: value / steps for name, value in total.items()}
-  return params, optimizer_state, means | {'GradientSteps': steps}
+  steps = jnp.sum(metrics.pop('GradientSteps'))
+
+  def reduced(name, values):
+    how = reductions.get(name)
+    if how == 'last':
+      return values[steps.astype(jnp.int32) - 1]
+    total = jnp.sum(values)
+    return total if how == 'sum' else total / steps
+
+  metrics = {name: reduced(name, values) for name, values in metrics.items()}
+  return params, optimizer_state, metrics | {'GradientSteps': steps}

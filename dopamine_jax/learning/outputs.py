@@ -257,6 +257,30 @@ def require_update(agent: Any, before: Any, answer: Any) -> tuple:
   return answer
 
 
+def require_reductions(agent: Any, metrics: dict[str, Any]):
+  """Refuses `Agent.reductions` of what is no metric, or unknown ones.
+
+  Args:
+    agent: the settings.
+    metrics: those that its `update` gives, by name.
+
+  Raises:
+    UserError: names the first.
+  """
+  for name, how in agent.reductions.items():
+    where = f'{type(agent).__name__}.reductions[{name!r}]'
+    if name not in metrics:
+      raise errors.UserError(
+        f'{where}: update gives no such metric. It gives '
+        f'{", ".join(sorted(metrics))}. Mend the agent.'
+      )
+    if how not in ('sum', 'last'):
+      raise errors.UserError(
+        f"{where} = {how!r}; expected 'sum' or 'last', or nothing for the "
+        'mean. Mend the agent.'
+      )
+
+
 def require_scalars(giver: str, metrics: Any) -> dict[str, Any]:
   """Returns metrics by name, once each is one real number; may be traced.
 

@@ -27,6 +27,10 @@ class Module(settings.Checked, nn.Module):
     self.require_at_least(1, *_sizes(type(self)))
     super().__post_init__()
 
+  def _complete(self, name, part, given):
+    """As the base class; each module has parameters of its own, as if made."""
+    return super()._complete(name, part, given).clone(parent=self, name=None)
+
 
 @functools.cache
 def _sizes(cls: type) -> list[str]:

@@ -555,3 +555,21 @@ def test_an_actor_and_a_critic_share_features_only_if_asked_to():
     assert (outputs.shape, value.shape) == ((2, 4), (2,))
     # All but uniform at first, whatever is seen.
     assert np.abs(outputs).max() < 0.1
+
+
+@pytest.mark.parametrize('shared', [False, True])
+def test_a_torso_that_is_made_already_is_as_what_makes_one(shared):
+  found = [
+    jax.jit(
+      networks.ActorCritic(num_outputs=3, torso=torso, shared=shared).init
+    )(jax.random.key(0), np.ones((2, 5), np.float32))
+    for torso in (
+      networks.MLPTorso(hidden=(4,)),
+      functools.partial(networks.MLPTorso, hidden=(4,)),
+    )
+  ]
+  jax.tree.map(np.testing.assert_array_equal, *found)
+  names = {'Dense_0', 'Dense_1', 'MLPTorso_0'}
+  assert set(found[0]['params']) == names | (
+    set() if shared else {'MLPTorso_1'}
+  )
