@@ -1,5 +1,7 @@
 """Networks: the shapes that papers state, and numbers known by hand."""
 
+import functools
+
 from flax import linen as nn
 import hypothesis
 from hypothesis import strategies as st
