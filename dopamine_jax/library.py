@@ -5,7 +5,7 @@ before JAX starts (a cache of compiled programs, memory that is kept) is set up
 here too, when the first of them is called.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import functools
 import inspect
@@ -124,7 +124,14 @@ def train(what, *where, **kwargs) -> Run:
       'Runner, or an agent and an environment.'
     )
   bindings = kwargs.pop('bindings', ())
-  bindings = [bindings] if isinstance(bindings, str) else bindings
+  bindings = [bindings] if isinstance(bindings, str) else bindings or ()
+  if isinstance(bindings, Mapping) or not all(
+    isinstance(each, str) for each in bindings
+  ):
+    raise errors.UserError(
+      f'bindings = {bindings!r:.80}; expected lines of gin, such as '
+      "['dqn.DQN.gamma = 0.9']."
+    )
   say = kwargs.get('say', _say)
   with runner_lib.configured(files, bindings, say) as (runner, title):
     return _train(runner, base_dir, **{'title': title, **kwargs})
@@ -186,7 +193,10 @@ def _runner(agent, environment, *, agent_steps=None, **kwargs):
   made = {'agent': agent, 'environment': environment, **given}
   if agent_steps is not None:
     # What is divided by below is looked at first.
-    missing = dict.fromkeys(lengths - given.keys(), given.get('num_envs', 1))
+    envs = given.get('num_envs', 1)
+    missing = dict.fromkeys(
+      lengths - given.keys(), envs if type(envs) is int and envs > 0 else 1
+    )
     checked = runner_lib.Runner(**made, **missing)
     made |= _iterations(agent_steps, given, checked.num_envs)
   return runner_lib.Runner(**made), kwargs

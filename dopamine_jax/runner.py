@@ -33,6 +33,8 @@ from dopamine_jax.system import signals
 from dopamine_jax.training import folder_lock
 from dopamine_jax.training import training
 
+_MOST_SEEDS = 65_536  # as on the command line
+
 
 class Runner(settings.Settings):
   """Trains an agent; all other settings hang off these.
@@ -221,6 +223,19 @@ class Runner(settings.Settings):
         raise errors.UserError(
           f'{name} = {value!r}; expected a whole number, at least {least}.'
         )
+    if num_seeds > _MOST_SEEDS:
+      raise errors.UserError(
+        f'num_seeds = {num_seeds}; expected {_MOST_SEEDS:,} at most.'
+      )
+    for name, value in (
+      ('resume', resume),
+      ('quiet', quiet),
+      ('with_replay', with_replay),
+    ):
+      if type(value) is not bool:
+        raise errors.UserError(f'{name} = {value!r}; expected True or False.')
+    if not isinstance(title, str):
+      raise errors.UserError(f'title = {title!r}; expected a line of text.')
     if not isinstance(base_dir, (str, pathlib.Path)):
       raise errors.UserError(f'base_dir = {base_dir!r}; expected a path.')
     if not 0 <= seed <= seed + num_seeds - 1 < 2**31:

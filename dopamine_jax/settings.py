@@ -13,6 +13,8 @@ import math
 import typing
 from typing import Any, Self
 
+import numpy as np
+
 from dopamine_jax import annotations
 from dopamine_jax import errors
 from dopamine_jax import values
@@ -149,7 +151,9 @@ class Checked:
       return
     reason = f'{_what_it_is(value)}; expected {annotations.describe(hint)}'
     parts = value if isinstance(value, (list, tuple)) else [value]
-    if not all(
+    if isinstance(value, np.generic):
+      reason += f'. Write {value.item()!r}'
+    elif not all(
       isinstance(x, (*annotations.SCALARS, type(None), dict)) for x in parts
     ):
       reason += (
@@ -248,6 +252,8 @@ def _tell_of_unknown(cls: type):
   init = cls.__init__
   fields = [field for field in dataclasses.fields(cls) if field.init]
   known = [field.name for field in fields]
+  later = getattr(cls, 'given_later', ())
+  first = next((name for name in known if name not in later), 'name')
   required = [
     field.name
     for field in fields
@@ -261,7 +267,7 @@ def _tell_of_unknown(cls: type):
       raise errors.UserError(
         f'{name}({annotations.shown(args[0])}): settings are given by name, as '
         'in '
-        f'{cls.__name__}({next(iter(cls.__dataclass_fields__), "x")}=...).'
+        f'{cls.__name__}({first}=...).'
       )
     for each in kwargs.keys() - cls.__dataclass_fields__.keys():
       near = difflib.get_close_matches(each, known, n=2)

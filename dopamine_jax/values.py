@@ -12,6 +12,10 @@ import functools
 import inspect
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from dopamine_jax import errors
+
 # Fields that every Flax module has; no settings.
 FLAX_FIELDS = ('parent', 'name')
 
@@ -50,7 +54,15 @@ def call(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     function: a class or function that has a name in a module.
     *args: what it is given by position.
     **kwargs: what it is given by name; a list, for what it catches by `*args`.
+
+  Raises:
+    UserError: if there is nothing to call.
   """
+  if not callable(function):
+    raise errors.UserError(
+      f'call({function!r:.60}, ...): expected a class or function, and then '
+      'what it is given.'
+    )
   if isinstance(function, functools.partial):  # which has no name itself
     args = (*function.args, *args)
     function, kwargs = function.func, function.keywords | kwargs
@@ -154,6 +166,24 @@ def fields(part: Any) -> dict[str, dataclasses.Field]:
     for field in dataclasses.fields(part)
     if field.init and not (is_flax and field.name in FLAX_FIELDS)
   }
+
+
+def not_of_fields(part: Any) -> str:
+  """Returns what a dataclass holds that its arguments do not make, or ''.
+
+  Settings are frozen, and Flax modules are too.
+  """
+  if type(part).__dataclass_params__.frozen or hasattr(part, 'clone'):
+    return ''
+  again = vars(dataclasses.replace(part))
+  for name, value in getattr(part, '__dict__', {}).items():
+    try:
+      same = name in again and bool(np.all(again[name] == value))
+    except (TypeError, ValueError):
+      same = False
+    if not same:
+      return name
+  return ''
 
 
 def changed(part: Any, /, **changes: Any) -> Any:

@@ -330,7 +330,7 @@ def configs(
   if name:
     _print(config.read(config.find(name)).rstrip() + '\n')
     _prepare(finds_devices=False)
-    _print(config.meanings_of(name))
+    _print(options.meanings(name))
     return
   table = rich.table.Table(box=None, pad_edge=False)
   table.add_column('CONFIG', no_wrap=True)

@@ -32,25 +32,25 @@ class Findings(NamedTuple):
     other_bytes: of networks, optimizer and the rest.
     available_bytes: of the machine's memory, or of the device's.
     update_period: agent steps from one update, or several, to the next.
-    updates_per_period: how many.
     environment: the environments alone; None where XLA steps them, or where
       memory is too little to time anything.
     before: before the first update; None likewise.
     learning: with updates; None likewise.
     total_steps: of the whole training, of each seed.
     min_history: of them come before the first update.
+    updates_per_period: updates that come at once.
   """
 
   replay_bytes: int
   other_bytes: int
   available_bytes: int
   update_period: int
-  updates_per_period: int
   environment: float | None
   before: float | None
   learning: float | None
   total_steps: int
   min_history: int
+  updates_per_period: int = 1
 
   @property
   def fits(self) -> bool:

@@ -146,3 +146,22 @@ def new_folder(config: pathlib.Path) -> pathlib.Path:
   folder = next(each for each in folders if not os.path.lexists(each))
   sys.argv += ['--base_dir', str(folder)]
   return folder
+
+
+def meanings(name: pathlib.Path) -> str:
+  """Returns what a gin file's settings mean, as comments of a gin file.
+
+  A file may be a stranger's, and to be read: no code that it brings is run.
+  """
+  from dopamine_jax import config
+  from dopamine_jax.trust import gin_names
+  from dopamine_jax.trust import kinds
+
+  file = config.find(name)
+  if file not in config.shipped():
+    named = gin_names.read(file, config.read(file))
+    for fault in kinds.faults_of_text(named, ()):
+      return (
+        f'# What they mean is not shown, which could run code: {fault.what}.'
+      )
+  return config.meanings_of(name)

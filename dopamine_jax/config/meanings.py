@@ -9,6 +9,7 @@ from typing import Any
 
 from dopamine_jax import annotations
 from dopamine_jax import errors
+from dopamine_jax.config import names
 from dopamine_jax.config import statements
 
 _SECTION = re.compile(r'^(?:Attributes|Args|Parameters):\n', re.MULTILINE)
@@ -53,13 +54,16 @@ def of_file(file: str | pathlib.Path) -> str:
     read.read_file(file)
   except errors.UserError as error:
     return '\n'.join(_wrapped(f'# What they mean is not known here: {error}'))
+  if not read.bindings:
+    return '# It sets nothing.'
   by_target = {}
   for binding in read.bindings.values():
-    by_target.setdefault(binding.target, set()).add(binding.name)
+    by_target.setdefault(binding.target, []).append(binding.name)
   lines = ['# What these settings mean:']
   for target, found in by_target.items():
     lines += ['#', f'# {annotations.full_name(target)}']
-    for name in sorted(found):
+    known = list(names.parameters(target))
+    for name in sorted(set(found), key=known.index):
       text = of(target, name) or 'see its documentation.'
       lines += _wrapped(f'#   {name}: {text}')
   return '\n'.join(lines)

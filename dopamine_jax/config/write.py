@@ -59,6 +59,8 @@ class _Several(NamedTuple):
   parts: tuple[Any, ...]
 
 
+# Arrays of these are to JAX what a list of their numbers is.
+_AS_LISTS = ('int32', 'int64', 'float32', 'float64')
 # A default that gin could not build, which the class itself has.
 _LEFT_OUT = 'left out'
 
@@ -156,6 +158,11 @@ def _of_part(part) -> _Named:
   cls = type(part)
   if not names_lib.place(cls):
     raise _Unwritable(_why(cls))
+  if lost := values.not_of_fields(part):
+    raise _Unwritable(
+      f'is a {annotations.full_name(cls)} whose {lost} was set after it was '
+      'made, which no gin file says. Make it one of its arguments.'
+    )
   given = getattr(cls, 'given_later', ())
   found = []
   for name, field in values.fields(part).items():
@@ -215,6 +222,11 @@ def _of(value: Any) -> '_Named | _Several | str':
       f'is {value!r}, and gin knows no enumerations. Take a text or a number.'
     )
   if isinstance(value, np.ndarray):
+    if not (value.dtype.kind in 'bU' or value.dtype.name in _AS_LISTS):
+      raise _Unwritable(
+        f'is an array of {value.dtype}, and gin would give a list of other '
+        'numbers. Give it as a list, and make the array where it is used.'
+      )
     value = value.tolist()
   if isinstance(value, np.generic):
     value = value.item()
@@ -235,6 +247,8 @@ def _of(value: Any) -> '_Named | _Several | str':
   if isinstance(value, Mapping):
     pairs = [_of(each) for pair in value.items() for each in pair]
     return _Several(dict, tuple(pairs))
+  if made := values.origin(value):
+    return _of_call(made.function, True, made.keywords)
   if isinstance(value, functools.partial):
     keywords = values.named(value.func, value.args, value.keywords)
     return _of_call(value.func, False, keywords)
@@ -242,8 +256,6 @@ def _of(value: Any) -> '_Named | _Several | str':
     return _of_part(value)
   if names_lib.place(value):
     return _of_call(value, False, {})
-  if made := values.origin(value):
-    return _of_call(made.function, True, made.keywords)
   raise _Unwritable(_why(value))
 
 

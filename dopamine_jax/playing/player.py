@@ -132,6 +132,8 @@ class Player:
       raise errors.UserError(
         f'{error.name} is not installed: {errors.install("export")}'
       ) from error
+    if not isinstance(folder, (str, pathlib.Path)):
+      raise errors.UserError(f'export({folder!r}): expected a folder.')
     folder = pathlib.Path(folder)
     for name in (_POLICY, _PARAMETERS, 'card.json'):
       if (folder / name).exists():
@@ -216,9 +218,13 @@ class Player:
         f'an observation of shape {frames.shape}; expected {shape}, or several '
         f'of them, {("N", *shape)}.'
       )
-    if not np.isfinite(frames).all():
-      raise errors.UserError('the observation is not finite (NaN or infinity).')
     kind = self._environments.observation_space.dtype
+    with np.errstate(over='ignore'):
+      kept = frames if kind.kind in 'biu' else frames.astype(kind)
+    if not np.isfinite(kept).all():
+      raise errors.UserError(
+        f'the observation is not finite (NaN or infinity) as {kept.dtype}.'
+      )
     if kind.kind in 'biu' and not np.array_equal(frames.astype(kind), frames):
       raise errors.UserError(
         f'an observation of {frames.dtype} from {frames.min()} to '
@@ -230,6 +236,8 @@ class Player:
 
   def _stack(self, frames, first):
     """Returns the stacks [N, ...] that an agent sees, with these as newest."""
+    if np.asarray(first).dtype != bool:
+      raise errors.UserError(f'first = {first!r:.60}; expected True or False.')
     if np.shape(first) not in ((), (len(frames),)):
       raise errors.UserError(
         f'first has the shape {np.shape(first)}; expected one bool, or one for '

@@ -8,6 +8,7 @@ import re
 import shlex
 from typing import Any
 
+from dopamine_jax import annotations
 from dopamine_jax import errors
 from dopamine_jax.system import safe_files
 
@@ -61,7 +62,8 @@ def require_same(
     )
   if before['seeds'] != facts['seeds']:
     raise errors.UserError(
-      f'the run in {folder} has seeds {before["seeds"]}, not {facts["seeds"]}. '
+      f'the run in {folder} has seeds {annotations.shown(before["seeds"])}, '
+      f'not {annotations.shown(facts["seeds"])}. '
       'Give the same --seed and --num_seeds, or another --base_dir.'
     )
   changed = [

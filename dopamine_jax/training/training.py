@@ -16,6 +16,7 @@ import numpy as np
 
 from dopamine_jax import config
 from dopamine_jax import errors
+from dopamine_jax import settings
 from dopamine_jax.checkpoints import checkpoints as checkpoints_lib
 from dopamine_jax.engines import evaluation
 from dopamine_jax.engines import streams
@@ -146,7 +147,13 @@ class Training:
     """
     admitted = strangers.admit(self.folder, (), self.say)
     before = config.load([admitted.file], text=admitted.text)
-    return config.write(before.build(before.kind(type(self.runner))))
+    # The runner that all others extend, for the run may be of another.
+    first = next(
+      kind
+      for kind in reversed(type(self.runner).__mro__)
+      if issubclass(kind, settings.Settings) and kind is not settings.Settings
+    )
+    return config.write(before.build(before.kind(first)))
 
   def _note(self, event, **details):
     self.place.require_same()

@@ -13,10 +13,14 @@ import numpy as np
 import optax
 import pytest
 
+import dopamine_jax as dj
 from dopamine_jax import config
 from dopamine_jax import errors
+from dopamine_jax import networks
 from dopamine_jax.agents import double_dqn
 from dopamine_jax.agents import dqn
+from dopamine_jax.environments import catch
+from dopamine_jax.replay import uniform
 from tests import linear
 
 AGENTS = (dqn.DQN, double_dqn.DoubleDQN)
@@ -417,3 +421,29 @@ def test_an_override_with_a_type_is_a_new_default():
 
   assert make(Greedy).schedules(0) == {'Epsilon': 0.0}
   assert make(Greedy).gamma == make().gamma
+
+
+class CountedState(dqn.DQNState):
+  count: jax.Array
+
+
+class Counted(dqn.DQN):
+  """Has one field more in its state than its parent, which knows nothing."""
+
+  def init(self, key, observation):
+    state = super().init(key, observation)
+    return CountedState(**vars(state), count=jnp.zeros((), jnp.int32))
+
+  def update(self, state, sample, key):
+    state, metrics, priorities = super().update(state, sample, key)
+    return state.replace(count=state.count + 2), metrics, priorities
+
+
+def test_a_subclass_may_extend_the_state(tmp_path):
+  agent = Counted(
+    network=networks.MLP(hidden=()),
+    replay=uniform.UniformReplay(batch_size=4, min_history=20, capacity=100),
+  )
+  run = dj.train(agent, catch.Catch(), tmp_path, agent_steps=40, quiet=True)
+  state = run.load().state
+  assert state.count == 2 * state.updates == 12
