@@ -25,8 +25,8 @@ class C51(dqn.DQN):
 
   Attributes:
     num_atoms: returns that have a probability, M.
-    v_min: the lowest of them; what is lower counts as this.
-    v_max: the highest of them. The others lie evenly between.
+    v_min: the lowest return that has one; what is lower counts as this.
+    v_max: the highest return that has one. The others lie evenly between.
   """
 
   optimizer: optimization.Optimizer = values.call(

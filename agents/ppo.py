@@ -50,7 +50,7 @@ class PPO(on_policy.OnPolicy):
     clip: the paper's epsilon, a number or an optax schedule over updates.
     value_clip: how far a value may move in an update; None: anywhere.
     value_weight: the paper's c_1, of half the squared error.
-    entropy_weight: the paper's c_2.
+    entropy_weight: the paper's c_2, of the policy's entropy.
     normalize_advantages: to mean 0 and variance 1 in each minibatch.
     target_kl: an update ends before the first minibatch on which the policy is
       further than this from the one that acted; None: never.

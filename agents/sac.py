@@ -37,11 +37,11 @@ class SAC(off_policy.OffPolicy):
     actor: makes the policy's Flax module from `action_shape`.
     critics: makes that of the values; see `actor_critic`.
     actor_optimizer: an optax transformation; its schedules count updates.
-    critic_optimizer: likewise, of the critics.
-    temperature_optimizer: likewise, of its logarithm; None keeps it fixed.
+    critic_optimizer: an optax transformation, likewise.
+    temperature_optimizer: of its logarithm; None keeps the temperature fixed.
     tau: how far the target critics move to the critics at each update.
     temperature: what entropy is worth at first, the paper's alpha.
-    log_temperature_loss: whether its loss is linear in its logarithm instead.
+    log_temperature_loss: whether that loss is linear in log(temperature).
     target_entropy: of the policy, in nats for each of an action's numbers.
     reward_scale: a factor of rewards in targets; metrics have them as they are.
   """

@@ -140,7 +140,6 @@ def _meanings(module, cls):
     return {}
   module, _, parent = ast.unparse(node.bases[0]).rpartition('.')
   own = _attributes(ast.get_docstring(node) or '')
-  own = {k: v for k, v in own.items() if v != 'see base class.'}
   return _meanings(module, parent) | own
 
 

@@ -136,7 +136,7 @@ class Agent(settings.Settings):
   # Those whose schedules count agent steps.
   over_agent_steps = ()
   # How the metrics of an iteration's updates become one number, by name: 'sum'
-  # or 'last'; their mean where nothing is said.
+  # or 'last'; their mean where nothing is said. It has no type, either.
   reductions = types.MappingProxyType({})
 
   def __post_init__(self):

@@ -322,6 +322,35 @@ def test_configs_prints_the_one_that_is_named_and_what_its_settings_mean(
   assert 'Did you mean dqn_catch' in run('configs', 'dqn_cath', status=1)
 
 
+@pytest.mark.parametrize(
+  ('text', 'words'),
+  [
+    ('import strange\nstrange.X.a = 1\n', 'not shown, since that could run'),
+    ("include 'theirs.gin'\n", 'not shown, since that could run'),
+    (
+      "include 'dopamine_jax/configs/dqn_catch.gin'\n",
+      '#   n_step: rewards summed',
+    ),
+    ('# nothing\n', '# It sets nothing.'),
+    (
+      'from dopamine_jax.agents import dqn\ndqn.DQN.gama = 1\n',
+      'not known here',
+    ),
+  ],
+)
+def test_configs_runs_no_code_that_a_file_brings(
+  run, text, words, tmp_path, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
+  pathlib.Path('strange.py').write_text('open("was_run", "w")\n')
+  pathlib.Path('theirs.gin').write_text('import strange\nstrange.X.a = 1\n')
+  head = 'from __gin__ import dynamic_registration\n'
+  pathlib.Path('mine.gin').write_text(head + text)
+  printed = run('configs', 'mine.gin')
+  assert printed.startswith(head + text) and words in printed, printed
+  assert not pathlib.Path('was_run').exists()
+
+
 def test_the_version_is_that_of_the_package(run):
   version = importlib.metadata.version('dopamine-jax')
   assert run('--version') == f'dopamine-jax {version}\n'

@@ -271,6 +271,23 @@ def test_an_observation_of_another_shape_is_refused(run):
     with pytest.raises(errors.UserError, match='which does not hold these'):
       player.act(np.full(shape, value))
   assert player.act(np.ones(shape)) in (0, 1, 2)
+  with pytest.raises(errors.UserError, match="first = 'yes'; expected True"):
+    player.act(np.ones(shape), first='yes')
+  with pytest.raises(errors.UserError, match=r'export\(None\): expected a fol'):
+    player.export(None)
+
+
+def test_what_float32_can_not_hold_is_no_observation(tmp_path):
+  run = train(tmp_path, AGENT, gym.Gym(id='CartPole-v1'), agent_steps=40)
+  with pytest.raises(errors.UserError, match=r'not finite .* as float32'):
+    run.load().act(np.full(4, 1e300))
+
+
+def test_settings_and_calls_without_names_are_told():
+  with pytest.raises(errors.UserError, match=r'as in DQN\(update_period=...\)'):
+    dqn.DQN(0.9)
+  with pytest.raises(errors.UserError, match=r'call\(3, ...\): expected a cl'):
+    dj.call(3)
 
 
 def test_what_is_exported_acts_the_same_without_the_framework(
@@ -319,6 +336,28 @@ def test_what_is_exported_acts_the_same_without_the_framework(
   [
     (['dqn_cartpol'], ['a'], {}, 'Did you mean dqn_cartpole'),
     ('dqn_cartpole', ['a'], {'base_dir': 'b'}, 'no base_dir by name'),
+    ('dqn_cartpole', ['a'], {'bindings': [3]}, 'expected lines of gin'),
+    (
+      'dqn_cartpole',
+      ['a'],
+      {'bindings': {'dqn.DQN.gamma': 0.9}},
+      'expected lines of gin, such as',
+    ),
+    ('dqn_cartpole', ['a'], {'title': 3}, 'title = 3; expected a line'),
+    ('dqn_cartpole', ['a'], {'resume': 'no'}, "resume = 'no'; expected True"),
+    ('dqn_cartpole', ['a'], {'num_seeds': 10**6}, 'expected 65,536 at most'),
+    (
+      AGENT,
+      [catch.Catch(), 'a'],
+      {'agent_steps': 100, 'num_envs': 0},
+      'num_envs = 0 is too small',
+    ),
+    (
+      AGENT,
+      [catch.Catch(), 'a'],
+      {'agent_steps': 100, 'num_envs': np.int64(4)},
+      'num_envs = np.int64.4. is of type int64; expected int. Write 4',
+    ),
     ('dqn_cartpole', ['a'], {'seeds': 3}, 'no seeds here. Did you mean seed'),
     ('dqn_cartpole', ['a'], {'bindings': ['dqn.DQN.gama = 1']}, 'mean gamma'),
     ('dqn_cartpole', [], {}, 'a folder behind what to train, and 0'),

@@ -287,6 +287,10 @@ def quick(folder):
     'pinned host': compare(host, one),
     'seeds': compare(seeds, eight),
     'seeds, compiled': compare(run(SEEDS, **inside), run(**inside)),
+    'batch, compiled': compare(
+      run(BATCH, **(inside | {'num_seeds': 1})),
+      run(**(inside | {'num_seeds': 1})),
+    ),
     'batch, by priority': compare(
       run(BATCH, **by_priority), run(**by_priority)
     ),

@@ -331,6 +331,14 @@ def never_stopped(folder):
 one_or_three = pytest.mark.parametrize(
   'num_seeds', [pytest.param('1', marks=pytest.mark.slow), '3']
 )
+once_or_twice = pytest.mark.parametrize(
+  ('num_seeds', 'twice'),
+  [
+    ('3', False),
+    pytest.param('1', True, marks=pytest.mark.slow),
+    pytest.param('3', True, marks=pytest.mark.slow),
+  ],
+)
 
 # SIGKILL.
 
@@ -386,16 +394,16 @@ def test_an_atari_run_that_was_killed_ends_the_same(
   assert_equal_runs(tmp_path / 'run', never_stopped('atari'))
 
 
-@one_or_three
+@once_or_twice
 def test_a_compiled_run_that_was_killed_ends_the_same(
-  folder, never_stopped, tmp_path, monkeypatch, num_seeds
+  folder, never_stopped, tmp_path, monkeypatch, num_seeds, twice
 ):
   seeds = ('--num_seeds', num_seeds)
   words = command(folder, tmp_path / 'run', 'compiled', *seeds)
   # Chunks of 1, 2, 4 and then 8 steps, anew after the warm-up: in iteration 3.
   kill_at(folder, 'chunk', 24, words)
   assert checkpoints(tmp_path / 'run') == ['000002']
-  if num_seeds == '1':  # While the checkpoint of iteration 4 is written.
+  if twice:  # While the checkpoint of iteration 4 is written.
     kill_at(folder, 'rows', 2, words)
     assert checkpoints(tmp_path / 'run') == ['000002', '000004.tmp']
   assert run_here(monkeypatch, words) == 0
@@ -424,9 +432,9 @@ def test_a_run_by_priorities_that_was_stopped_ends_the_same(
   assert_equal_runs(tmp_path / 'run', never_stopped(config, *seeds))
 
 
-@one_or_three
+@once_or_twice
 def test_a_run_that_was_killed_within_a_rollout_ends_the_same(
-  folder, never_stopped, tmp_path, monkeypatch, num_seeds
+  folder, never_stopped, tmp_path, monkeypatch, num_seeds, twice
 ):
   seeds = ('--num_seeds', num_seeds)
   words = command(folder, tmp_path / 'run', 'ppo', *seeds)
@@ -434,7 +442,7 @@ def test_a_run_that_was_killed_within_a_rollout_ends_the_same(
   # a rollout.
   kill_at(folder, 'step', 42, words)
   assert checkpoints(tmp_path / 'run') == ['000001']
-  if num_seeds == '1':
+  if twice:
     # While that of 360 is written, so that it goes on from 300, half a rollout.
     kill_at(folder, 'rows', 5 * 4 + 2, words)
     assert checkpoints(tmp_path / 'run')[-2:] == ['000005', '000006.tmp']

@@ -1,8 +1,10 @@
 """A tree of settings as the gin file that builds it again."""
 
+import dataclasses
 import enum
 import functools
 import re
+from typing import Any
 
 from flax import linen as nn
 from hypothesis import given
@@ -12,6 +14,7 @@ import numpy as np
 import optax
 import pytest
 
+import dopamine_jax as dj
 from dopamine_jax import annotations
 from dopamine_jax import config
 from dopamine_jax import errors
@@ -199,6 +202,22 @@ def local():
   return Inside
 
 
+class Tabled(dqn.DQN):
+  table: Any = None
+
+
+@dataclasses.dataclass
+class Plain:
+  value: float = 1.0
+  other: float = dataclasses.field(init=False, default=2.0)
+
+
+def changed():
+  plain = Plain()
+  plain.other = 7.0
+  return plain
+
+
 @pytest.mark.parametrize(
   ('agent', 'words'),
   [
@@ -215,6 +234,11 @@ def local():
       None,
     ),
     (
+      Tabled(table=np.array([0.1], np.float16)),
+      'Tabled.table is an array of float16, and gin would give a list',
+    ),
+    (Tabled(table=changed()), 'Tabled.table is a .*Plain whose other was set'),
+    (
       functools.partial(dqn.DQN, optimizer=optax.sgd(0.1)),
       'dqn.DQN.optimizer holds something of type optax',
     ),
@@ -229,7 +253,16 @@ def test_what_gin_could_not_build_is_refused_with_the_way_out(agent, words):
   assert 'config.gin' in str(raised.value)
 
 
+def shape(scale=1.0):
+  return functools.partial(twice, scale)
+
+
 def test_the_ways_out_that_are_named_work():
+  # A function that returns a partial, of what is given by position.
+  given = runner(dqn.DQN(network=networks.MLP(activation=dj.call(shape, 0.5))))
+  assert 'shape.scale = 0.5' in config.record(given)
+  for value in ([0.1, 0.2], Plain(3.0), np.array([0.1, 0.2], np.float32)):
+    assert 'table = ' in config.record(runner(Tabled(table=value)))
   wrong = dqn.DQN(optimizer=optax.adam(1e-3))
   right = wrong.replace(optimizer=values.call(optax.adam, 1e-3))
   assert 'learning_rate = 0.001' in config.write(runner(right))

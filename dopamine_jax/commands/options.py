@@ -154,14 +154,28 @@ def meanings(name: pathlib.Path) -> str:
   A file may be a stranger's, and to be read: no code that it brings is run.
   """
   from dopamine_jax import config
+
+  if fault := _code_of(config.find(name), set()):
+    return f'# What they mean is not shown, since that could run code: {fault}.'
+  return config.meanings_of(name)
+
+
+def _code_of(file: pathlib.Path, seen: set[pathlib.Path]) -> str:
+  """Returns what in a gin file, or below it, is not the framework's; or ''."""
+  from gin import config_parser
+
+  from dopamine_jax import config
   from dopamine_jax.trust import gin_names
   from dopamine_jax.trust import kinds
 
-  file = config.find(name)
-  if file not in config.shipped():
-    named = gin_names.read(file, config.read(file))
-    for fault in kinds.faults_of_text(named, ()):
-      return (
-        f'# What they mean is not shown, which could run code: {fault.what}.'
-      )
-  return config.meanings_of(name)
+  if file in seen or file in config.shipped():
+    return ''
+  seen.add(file)
+  rest = []
+  for statement in gin_names.read(file, config.read(file)):
+    if isinstance(statement.parsed, config_parser.IncludeStatement):
+      if fault := _code_of(config.find(statement.parsed.filename), seen):
+        return fault
+    else:
+      rest.append(statement)
+  return next((each.what for each in kinds.faults_of_text(rest, ())), '')

@@ -189,7 +189,7 @@ class CompiledEngine(engine.Engine):
       left -= length
     if cut_with is not None:
       self.reset(cut_with)
-    return self._means(metrics)
+    return self._reduced(metrics)
 
   def _run_chunk(self, behaviour, metrics, plan):
     """Takes a chunk of steps, or those up to a metric that isn't finite."""

@@ -178,8 +178,8 @@ class Engine:
       on_step: called before each step or chunk of steps; may raise to stop.
 
     Returns:
-      The updates' metrics, their means over these steps: [S] by name; empty
-      if there was no update.
+      The updates' metrics, [S] by name: their means over these steps, or what
+      `Agent.reductions` says; empty if there was no update.
 
     Raises:
       UserError: if a metric is not finite and `check_finite` is set, or if the
@@ -221,7 +221,7 @@ class Engine:
     )
     return processes.zeros(self.layout.place(sums))
 
-  def _means(self, metrics: loop_lib.Metrics) -> dict[str, np.ndarray]:
+  def _reduced(self, metrics: loop_lib.Metrics) -> dict[str, np.ndarray]:
     """Returns metrics [S] by name, as `Agent.reductions` says; mostly means.
 
     Empty if there was no update.

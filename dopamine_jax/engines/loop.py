@@ -55,7 +55,7 @@ class Metrics(struct.PyTreeNode):
 
   Attributes:
     total: their sums by name; the last value where `Agent.reductions` says so.
-    count: int32 scalar, the updates.
+    count: float32 scalar, the updates.
   """
 
   total: dict[str, jax.Array]

@@ -18,7 +18,8 @@ class PlainEngine(engine.Engine):
   """The engine to read, and to debug in: one program per step.
 
   `python_engine.PythonEngine` takes the same steps in less time; this one is
-  what it is tested against. Set it as `runner.Runner.engine`, under
+  what it is tested against, to the rounding of floats. It copies arrays of the
+  replay at each step. Set it as `runner.Runner.engine`, under
   `jax.disable_jit()` too.
   """
 
@@ -42,7 +43,7 @@ class PlainEngine(engine.Engine):
           truncated=step.truncated | ~step.terminated,
         )
       self._actions = self._answer(step, self._updates_due_at(self.steps))
-    return self._means(self._end())
+    return self._reduced(self._end())
 
   def _begin(self) -> None:
     """Prepares to take steps from `self.state`, and sets `self._actions`."""

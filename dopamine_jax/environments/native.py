@@ -277,13 +277,22 @@ def _strong(state):
 
 def _check_states(environment, first, later):
   """Refuses states of two kinds: one would be cast to the other, or not fit."""
-  kinds = [jax.tree.map(jax.typeof, state) for state in (first, later)]
+  # Without where they lie, which differs if a batch is split.
+  kinds = [
+    jax.tree.map(lambda x: _kind(jax.typeof(x)), state)
+    for state in (first, later)
+  ]
   structures = [jax.tree.structure(state) for state in (first, later)]
   if structures[0] != structures[1] or kinds[0] != kinds[1]:
     raise errors.UserError(
       f'{type(environment).__name__} has states of two kinds: reset gives '
       f'{kinds[0]}, and step gives {kinds[1]}. Mend the environment.'
     )
+
+
+def _kind(array):
+  weak = ', weak' if array.weak_type else ''
+  return f'{array.dtype}{list(array.shape)}{weak}'
 
 
 def _as_space(environment, observation):

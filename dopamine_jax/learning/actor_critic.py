@@ -37,7 +37,7 @@ class Actor(modules.Module):
     hidden: sizes of the dense layers.
     log_std_min: the lowest logarithm of a standard deviation; lower ones are
       clipped.
-    log_std_max: the highest.
+    log_std_max: the highest logarithm of a standard deviation, likewise.
     activation: applied after each hidden layer.
     kernel_init: initializer of all kernels; biases start at zero.
   """
@@ -82,7 +82,7 @@ class Critics(modules.Module):
   batches of matrices is slower on CPUs.
 
   Attributes:
-    num_critics: K.
+    num_critics: how many critics there are, K.
     hidden: sizes of the dense layers of each.
     activation: applied after each hidden layer.
     kernel_init: initializer of all kernels; biases start at zero.

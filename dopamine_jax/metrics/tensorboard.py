@@ -182,10 +182,13 @@ class TensorBoard(base.Collector):
       by_name.setdefault(s.name, []).append(s)
     for name, several in by_name.items():
       values = np.array([s.value for s in several])
+      with np.errstate(invalid='ignore', over='ignore'):
+        yield 'mean', several[0]._replace(value=values.mean())
+      if not name.endswith('/AverageReturns'):
+        continue
       seen = self._seen[name] = _widened(self._seen.get(name), values)
-      mean, low, high = intervals.of_mean(values, *seen)
-      yield 'mean', several[0]._replace(value=mean)
-      if name.endswith('/AverageReturns') and len(values) > 1:
+      if len(values) > 1:
+        _, low, high = intervals.of_mean(values, *seen)
         for end, value in (('low', low), ('high', high)):
           tag = f'Interval/{name}/{end}'
           yield 'mean', several[0]._replace(name=tag, value=value)

@@ -229,7 +229,7 @@ class MLP(modules.Module):
 
   Attributes:
     num_outputs: size of the last, linear layer.
-    hidden: sizes of the layers before it.
+    hidden: sizes of the layers before the last one.
     low: the lower bound of each of the observation's numbers. With `high`, maps
       [low, high] to [-1, 1]; what lies outside stays outside. None: as it is.
     high: the upper bounds.

@@ -21,16 +21,13 @@ from dopamine_jax.agents import sac
 from dopamine_jax.learning import actor_critic
 from dopamine_jax.learning import distributions
 from dopamine_jax.replay import prioritized
+from tests import linear
 
 F, A, B = 3, 2, 6
 RATE = 0.1
 OBSERVATIONS = gymnasium.spaces.Box(-10, 10, (F,), np.float32)
 ACTIONS = gymnasium.spaces.Box(-1, 1, (A,), np.float32)
 KEY = jax.random.key(7)
-
-# An agent's method is another object each time that it is looked up, for which
-# JAX would compile again. Python finds those of one agent equal.
-jitted = functools.cache(jax.jit)
 
 
 class Actor(nn.Module):
@@ -190,7 +187,7 @@ def test_a_reward_scale_is_of_rewards_alone(scale):
   )
   expected = np.asarray(params['critics']['kernel']) @ rows.T - found
   key, _ = jax.random.split(KEY)
-  target = jitted(agent.targets)(params, target_params, batch, key)
+  target = linear.jitted(agent.targets)(params, target_params, batch, key)
   assert_near(target, expected[0])
   ended = np.asarray(batch.discount) == 0
   np.testing.assert_allclose(
@@ -203,7 +200,7 @@ def test_the_temperatures_loss_is_of_its_logarithm_if_asked(of_logarithm):
   # Its logarithm then moves by the surplus of entropy alone, as in Dopamine; in
   # the paper by that times the temperature.
   agent = make(log_temperature_loss=of_logarithm, target_entropy=-0.5)
-  update = jitted(agent.update)
+  update = linear.jitted(agent.update)
   params, target_params, sample = random_problem()
   kernel = np.asarray(params['actor']['kernel'], np.float64)
   for temperature in (0.01, 1.0, 4.0):
@@ -235,7 +232,7 @@ def policy_gradient_by_hand(kernel, params, sample, step=1e-6):
 
 def test_an_update_agrees_with_numpy():
   agent = make(tau=0.25)
-  update = jitted(agent.update)
+  update = linear.jitted(agent.update)
 
   def square(array):
     return np.sum(np.square(array, dtype=np.float64))
@@ -297,7 +294,7 @@ def test_nothing_is_bootstrapped_after_a_termination():
   params, _, sample = random_problem()
   batch = sample.transition.replace(discount=np.zeros(B, np.float32))
   endless = {'kernel': np.full((2, F + A), 1e6)}
-  target = jitted(make().targets)(params, endless, batch, KEY)
+  target = linear.jitted(make().targets)(params, endless, batch, KEY)
   np.testing.assert_array_equal(target, batch.reward)
 
 
@@ -309,7 +306,7 @@ def test_the_target_is_of_one_drawn_action_and_of_the_policy_as_it_is():
   params['log_temperature'] = np.log(0.5)
   target_params = {'kernel': np.zeros((2, F + A))}
   target_params['kernel'][:, F] = [1.0, 2.0]
-  targets = jitted(make().targets)
+  targets = linear.jitted(make().targets)
   found = []
   for key in (KEY, jax.random.key(8)):
     noise = np.asarray(jax.random.normal(key, (B, A)), np.float64)
@@ -329,7 +326,7 @@ def test_the_target_is_of_one_drawn_action_and_of_the_policy_as_it_is():
 def test_an_importance_weight_of_zero_leaves_nothing_of_a_transition():
   agent = make()
   params, target_params, sample = random_problem()
-  update = jitted(agent.update)
+  update = linear.jitted(agent.update)
   last = np.arange(B) == B - 1
   sample = sample.replace(weight=np.where(last, 0.0, 1.0))
   strange = sample.transition.replace(
@@ -354,7 +351,7 @@ def test_the_temperature_rises_where_there_is_too_little_entropy(
   batch = sample.transition.replace(observation=ones)
   kernel = np.repeat(np.float32([[0, log_std / F]] * F), A, axis=1)
   params['actor'] = {'kernel': kernel}
-  state, metrics, _ = jitted(agent.update)(
+  state, metrics, _ = linear.jitted(agent.update)(
     make_state(agent, params, target_params),
     sample.replace(transition=batch),
     KEY,
@@ -383,7 +380,7 @@ def test_a_temperature_without_optimizer_stays():
 def test_the_targets_move_towards_the_critics(tau):
   agent = make(tau=tau)
   params, target_params, sample = random_problem()
-  state, _, _ = jitted(agent.update)(
+  state, _, _ = linear.jitted(agent.update)(
     make_state(agent, params, target_params), sample, KEY
   )
   old, new = target_params['kernel'], state.params['critics']['kernel']
@@ -409,7 +406,7 @@ def test_training_draws_actions_and_evaluation_takes_the_middle():
   observation = np.tile(np.float32([[0.3, -1.0, 2.0]]), (4_000, 1))
 
   def act(key, explore):
-    act = jitted(agent.act, static_argnames='explore')
+    act = linear.jitted(agent.act, static_argnames='explore')
     return np.asarray(
       act(state, observation, 0, jax.random.key(key), explore=explore)
     )

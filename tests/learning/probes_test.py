@@ -95,11 +95,14 @@ def make_agent(name, n_step, num_envs):
 
 
 # Values hold for any n: n = 3, in two environments, but where it must be 1.
+ONE_STEP = [name for name in AGENTS if name.startswith('munchausen')]
 RUNS = [
-  ('dqn', 1, 1),
+  *((name, 3, 2) for name in AGENTS if name not in ONE_STEP),
+  *((name, 1, 1) for name in ('dqn', *ONE_STEP)),
   *(
-    (name, *((1, 1) if name.startswith('munchausen') else (3, 2)))
+    pytest.param(name, 1, 1, marks=pytest.mark.slow)
     for name in AGENTS
+    if name not in ('dqn', *ONE_STEP)
   ),
 ]
 

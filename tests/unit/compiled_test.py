@@ -147,9 +147,7 @@ def trained(what, engine, seeds, num_envs=1):
 @pytest.mark.parametrize(
   ('what', 'seeds', 'num_envs'),
   [
-    # That one seed is as each of several is tested below, and in
-    # `engine_test` of the Python engine.
-    pytest.param(WALK, (5,), 1, marks=pytest.mark.slow),
+    (WALK, (5,), 1),
     (WALK, SEEDS, 1),
     (STACKS, SEEDS, 6),
   ],

@@ -96,6 +96,11 @@ def test_a_split_batch_teaches_a_cnn_what_one_device_would(seen):
   assert seen['batch, CNN']['same experience']
 
 
+def test_a_split_batch_teaches_the_same_on_the_compiled_engine(seen):
+  assert seen['batch, compiled']['distance'] < ROUNDING
+  assert seen['batch, compiled']['each device has'] == [1 / 8, 1]
+
+
 def test_a_split_batch_by_priorities_teaches_what_one_device_would(seen):
   # Priorities are as far apart as losses, so that experience is not the same.
   assert seen['batch, by priority']['distance'] < ROUNDING

@@ -49,7 +49,9 @@ def test_the_time_of_the_whole_is_that_of_its_two_parts():
 def test_an_update_takes_what_a_learning_step_takes_more():
   # 5 ms a step against 1 ms, an update every 4 steps.
   assert findings().update_seconds == pytest.approx(0.016)
-  assert 'about 16 ms' in said(findings())
+  assert 'an update every 4: about 16 ms' in said(findings())
+  several = findings(updates_per_period=2)
+  assert '2 updates every 4: about 16 ms' in said(several)
   # 2.5 ms a step against 1 ms, an update every 1,024.
   rare = findings(update_period=1_024, learning=400.0)
   assert 'about 1.5 s' in said(rare)

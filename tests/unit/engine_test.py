@@ -746,7 +746,8 @@ class Compiled(Exception):
   """Carries a program, so that nothing more is compiled or run."""
 
 
-@pytest.mark.parametrize('period', [1, 4])
+# The period, and the updates in it.
+@pytest.mark.parametrize('updates', [(1, 1), (4, 3)])
 @pytest.mark.parametrize(
   'replay',
   [
@@ -756,7 +757,7 @@ class Compiled(Exception):
   ],
 )
 @pytest.mark.parametrize('seeds', [(0,), (0, 1)])
-def test_learning_copies_nothing_that_the_replay_holds(seeds, replay, period):
+def test_learning_copies_nothing_that_the_replay_holds(seeds, replay, updates):
   capacity = 100_000
   engine = health_test.make_engine(
     walk.Walk(),
@@ -767,7 +768,8 @@ def test_learning_copies_nothing_that_the_replay_holds(seeds, replay, period):
         replay, capacity=capacity, batch_size=4, min_history=4
       ),
       optimizer=values.call(optax.sgd, 1e-2),
-      update_period=period,
+      update_period=updates[0],
+      updates_per_period=updates[1],
       target_update_period=16,
       epsilon=0.5,
     ),

@@ -19,7 +19,9 @@ from dopamine_jax.engines import compiled as compiled_lib
 from dopamine_jax.environments import catch
 from dopamine_jax.replay import prioritized
 from dopamine_jax.replay import sum_tree
+from dopamine_jax.replay import uniform
 from tests import many_devices
+from tests import rings
 from tests.unit import replay_test as model
 
 COMPILE_FAST = model.COMPILE_FAST
@@ -487,3 +489,14 @@ def test_an_agent_learns_from_what_it_found_worth_learning(kind):
   deviation = np.sqrt(variance)
   assert abs(drawn - mean) < 5 * deviation
   assert mean - by_chance > 20 * deviation  # else it would tell nothing
+
+
+@pytest.mark.parametrize(
+  'kind', [uniform.UniformReplay, prioritized.PrioritizedReplay]
+)
+def test_an_empty_ring_is_nothing_but_zeros(kind):
+  """As tests make theirs, without a program for each shape."""
+  step = rings.make_step(np.random.default_rng(0), 2)
+  empty = kind(capacity=20, batch_size=2, min_history=2).init(step)
+  for leaf in jax.tree.leaves(empty):
+    assert not np.asarray(leaf).any()

@@ -16,6 +16,7 @@ from dopamine_jax.engines import compiled
 from dopamine_jax.engines import plain_engine
 from dopamine_jax.engines import python_engine
 from dopamine_jax.environments import catch
+from dopamine_jax.learning import optimization
 from dopamine_jax.replay import uniform
 
 ENGINES = (
@@ -128,3 +129,31 @@ def test_so_are_those_of_an_updates_minibatches(tmp_path, stops):
   np.testing.assert_allclose(found['Train/Sum'], steps)
   np.testing.assert_allclose(found['Train/Mean'], 1)
   np.testing.assert_allclose(found['Train/Last'], 1)
+
+
+@pytest.mark.parametrize(('limit', 'steps'), [(99, 6), (3, 3)])
+def test_of_minibatches_the_last_is_the_last_that_was_taken(limit, steps):
+  data = jnp.arange(6.0)
+  rows = np.arange(6)[:, None]  # the first row, then the second, ...
+
+  def loss_fn(params, minibatch):
+    number = minibatch[0]
+    metrics = {'Mean': number, 'Sum': number, 'Last': number}
+    return jnp.sum(params), metrics
+
+  optimizer = optax.sgd(0.0)
+  _, _, metrics = optimization.descend(
+    loss_fn,
+    optimizer,
+    jnp.zeros(2),
+    optimizer.init(jnp.zeros(2)),
+    data,
+    rows,
+    lambda metrics: metrics['Last'] >= limit,
+    {'Sum': 'sum', 'Last': 'last'},
+  )
+  taken = data[:steps]
+  assert metrics['GradientSteps'] == steps
+  assert metrics['Mean'] == taken.mean()
+  assert metrics['Sum'] == taken.sum()
+  assert metrics['Last'] == taken[-1]

@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -10,14 +11,18 @@ import pytest
 import dopamine_jax as dj
 from dopamine_jax import errors
 from dopamine_jax import networks
+from dopamine_jax import values
 from dopamine_jax.agents import dqn
 from dopamine_jax.agents import ppo
 from dopamine_jax.engines import compiled
 from dopamine_jax.engines import plain_engine
 from dopamine_jax.engines import python_engine
 from dopamine_jax.environments import catch
+from dopamine_jax.replay import prioritized
 from dopamine_jax.replay import uniform
 from dopamine_jax.training import fingerprint
+from tests import walk
+from tests.unit import compiled_test
 
 ENGINES = (
   plain_engine.PlainEngine,
@@ -60,25 +65,76 @@ def test_targets_follow_agent_steps_and_schedules_updates(tmp_path):
   ]
   behind, copied, last, later = states
   assert [int(state.updates) for state in states] == [45, 50, 105, 110]
-  equal = functools.partial(jax.tree.map, np.array_equal)
+  # XLA may compute a sum twice, and round it in two ways.
+  equal = functools.partial(
+    jax.tree.map, functools.partial(np.allclose, rtol=1e-5, atol=1e-7)
+  )
   assert not all(jax.tree.leaves(equal(behind.params, behind.target_params)))
   assert all(jax.tree.leaves(equal(copied.params, copied.target_params)))
   assert all(jax.tree.leaves(equal(last.params, later.params)))
   assert AGENT.last_count('optimizer', 400) == 500
 
 
-def test_each_learns_from_a_sample_of_its_own(tmp_path):
-  """As five updates that are due one by one, but for when they come."""
-  one_by_one = AGENT.replace(updates_per_period=1, update_period=4)
-  few, many = (
-    train(tmp_path / name, agent=agent).load().state
-    for name, agent in (('few', one_by_one), ('many', AGENT))
+class Telling(dqn.DQN):
+  """Reports what each update is given."""
+
+  reductions = {f'{name}Sum': 'sum' for name in ('Seen', 'Key')} | {
+    f'{name}Last': 'last' for name in ('Seen', 'Key')
+  }
+
+  def update(self, state, sample, key):
+    state, metrics, priorities = super().update(state, sample, key)
+    given = {
+      # Where the ball and the paddle are.
+      'Seen': jnp.mean(jnp.argmax(sample.transition.observation, axis=1)),
+      'Key': jax.random.uniform(key),
+    }
+    for name, value in given.items():
+      metrics |= {f'{name}Sum': value, f'{name}Last': value}
+    return state, metrics, priorities
+
+
+def test_each_has_a_sample_and_a_key_of_its_own(tmp_path):
+  # One period, at step 20.
+  agent = Telling(**{f: getattr(AGENT, f) for f in values.fields(AGENT)})
+  found = train(tmp_path, agent=agent, agent_steps=20).statistics
+  assert found['Train/Updates'] == 5
+  for name in ('Seen', 'Key'):
+    total, last = found[f'Train/{name}Sum'], found[f'Train/{name}Last']
+    assert abs(total - 5 * last) > 0.01 * abs(last), name
+
+
+def test_they_are_as_one_after_another():
+  """Of several seeds by priorities, where six steps make one or two periods."""
+  agent = functools.partial(
+    dqn.DQN,
+    network=networks.MLP(hidden=(4,)),
+    replay=prioritized.PrioritizedReplay(
+      capacity=600, batch_size=4, min_history=24
+    ),
+    update_period=4,
+    updates_per_period=3,
+    target_update_period=8,
   )
-  assert int(many.updates) == 5 * int(few.updates)
-  leaves = zip(
-    jax.tree.leaves(few.params), jax.tree.leaves(many.params), strict=True
+  engine = compiled_test.make_engine(
+    walk.Walk(), agent, engine=ENGINES[0], seeds=(5, 6), num_envs=6
   )
-  assert any(not np.allclose(a, b) for a, b in leaves)
+  compiled_test.run(engine, 60)
+  # The multiples of 4 from 20 to 60; the first two are due at step 24.
+  assert (np.asarray(engine.state.updates) == 3 * 11).all()
+  state, metrics = engine.state, engine._zero_metrics(engine.state)
+  update = functools.partial(engine.loop.update, 3)
+  at_once, _, _ = jax.jit(engine.vectorize(update))(state, metrics)
+  learn = jax.jit(engine.vectorize(engine.loop.learn))
+  for _ in range(3):
+    state, _ = learn(state)
+  compiled_test.assert_close(at_once, state)
+  moved = jax.tree.map(
+    lambda a, b: not np.array_equal(a, b),
+    state.experience.replay.tree,
+    engine.state.experience.replay.tree,
+  )
+  assert any(jax.tree.leaves(moved))
 
 
 def test_a_run_resumes_exactly(tmp_path):
