@@ -30,7 +30,7 @@ ENGINES = (
   compiled.CompiledEngine,
 )
 AGENT = dqn.DQN(
-  network=networks.MLP(hidden=(4,)),
+  network=networks.MLP(hidden=()),
   replay=uniform.UniformReplay(capacity=200, batch_size=4, min_history=20),
   # Counted once for each update: 0 from the 100th on.
   optimizer=dj.call(optax.adam, dj.call(optax.linear_schedule, 0.1, 0.0, 100)),
@@ -55,24 +55,49 @@ def test_each_period_has_so_many(engine, tmp_path):
   assert run.load().state.updates == 11 * 5
 
 
-def test_targets_follow_agent_steps_and_schedules_updates(tmp_path):
-  """A copy comes every 2 periods, 10 updates; steps end at 100 updates."""
-  states = [
+def test_schedules_count_updates(tmp_path):
+  """Steps end at 100 updates, of 5 in every 4 agent steps."""
+  last, later = (
     train(tmp_path / str(steps), agent_steps=steps, num_iterations=1)
     .load()
     .state
-    for steps in (52, 56, 100, 104)
-  ]
-  behind, copied, last, later = states
-  assert [int(state.updates) for state in states] == [45, 50, 105, 110]
-  # XLA may compute a sum twice, and round it in two ways.
-  equal = functools.partial(
-    jax.tree.map, functools.partial(np.allclose, rtol=1e-5, atol=1e-7)
+    for steps in (100, 104)
   )
-  assert not all(jax.tree.leaves(equal(behind.params, behind.target_params)))
-  assert all(jax.tree.leaves(equal(copied.params, copied.target_params)))
-  assert all(jax.tree.leaves(equal(last.params, later.params)))
+  assert (last.updates, later.updates) == (105, 110)
+  compiled_test.assert_close(last.params, later.params)
   assert AGENT.last_count('optimizer', 400) == 500
+
+
+def test_a_copy_to_the_target_network_comes_every_two_periods():
+  agent = functools.partial(
+    dqn.DQN,
+    **{
+      f: getattr(AGENT, f)
+      for f in values.fields(AGENT)
+      if f not in dqn.DQN.given_later
+    },
+  )
+  engine = compiled_test.make_engine(
+    walk.Walk(), agent, engine=ENGINES[0], seeds=(5,)
+  )
+  compiled_test.run(engine, 40)
+  state, learn = engine.state, jax.jit(engine.loop.learn)
+
+  def copies(before):
+    """Whether the update after so many copies."""
+    old = state.agent.replace(updates=jnp.int32(before))
+    new = learn(state.replace(agent=old))[0].agent
+    # XLA may compute a sum twice, and round it in two ways.
+    return all(
+      np.allclose(one, two, rtol=1e-5, atol=1e-7)
+      for one, two in zip(
+        jax.tree.leaves(new.target_params),
+        jax.tree.leaves(new.params),
+        strict=True,
+      )
+    )
+
+  assert [before + 1 for before in range(21) if copies(before)] == [10, 20]
 
 
 class Telling(dqn.DQN):
@@ -108,7 +133,7 @@ def test_they_are_as_one_after_another():
   """Of several seeds by priorities, where six steps make one or two periods."""
   agent = functools.partial(
     dqn.DQN,
-    network=networks.MLP(hidden=(4,)),
+    network=networks.MLP(hidden=()),
     replay=prioritized.PrioritizedReplay(
       capacity=600, batch_size=4, min_history=24
     ),
