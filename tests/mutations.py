@@ -109,7 +109,7 @@ FAULTS = [
   Fault(
     'config: what is bound below a default is lost',
     'dopamine_jax/config/build.py',
-    'if adopted is not default:',
+    'if adopted is not value:',
     'if False:',
     'tests/written_test.py',
   ),
