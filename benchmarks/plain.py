@@ -51,12 +51,11 @@ def main():
 
 
 def _started(kind, name, num_seeds, stack):
-  from dopamine_jax import config
   from dopamine_jax import runner as runner_lib
 
   bindings = SOONER if name == 'dqn_atari' else []
-  loaded = config.load([f'dopamine_jax/configs/{name}.gin'], bindings)
-  runner = loaded.build(runner_lib.Runner).replace(engine=kind)
+  with runner_lib.configured([name], bindings) as (runner, _):
+    runner = runner.replace(engine=kind)
   lanes = num_seeds * runner.num_envs
   environments = stack.enter_context(
     contextlib.closing(runner.environment.make(lanes))

@@ -27,10 +27,19 @@ def make_step(rng, envs, ends=0.3, seeds=None):
 def make_ring(capacity, envs, seeds=None):
   step = make_step(np.random.default_rng(0), envs)
   lead = () if seeds is None else (seeds,)
-  # The zeros of `init`, without a program for each of its shapes.
+  return jax.device_put(empty(lambda: ring_lib.init(step, capacity), *lead))
+
+
+def empty(init, *lead):
+  """Returns what a ring's `init` does: zeros, without a program for each shape.
+
+  Args:
+    init: takes nothing.
+    *lead: axes before all others.
+  """
   return jax.tree.map(
-    lambda leaf: jax.device_put(np.zeros((*lead, *leaf.shape), leaf.dtype)),
-    jax.eval_shape(lambda: ring_lib.init(step, capacity)),
+    lambda leaf: np.zeros((*lead, *leaf.shape), leaf.dtype),
+    jax.eval_shape(init),
   )
 
 

@@ -17,7 +17,6 @@ import statistics as stdlib
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from dopamine_jax.analysis import statistics
 from dopamine_jax.metrics import intervals
@@ -176,6 +175,8 @@ def _tail(n: int, m: int) -> np.ndarray:
 
 def _by_chance(x, y, seed):
   """Returns probabilities of improvement of mixed groups, less 1/2."""
+  from scipy import stats  # which takes a third of a second
+
   rng = np.random.default_rng(seed)
   chance = np.zeros(_PERMUTATIONS)
   for game in range(x.shape[1]):

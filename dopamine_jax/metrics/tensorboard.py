@@ -184,7 +184,7 @@ class TensorBoard(base.Collector):
       values = np.array([s.value for s in several])
       with np.errstate(invalid='ignore', over='ignore'):
         yield 'mean', several[0]._replace(value=values.mean())
-      if not name.endswith('/AverageReturns'):
+      if not _has_interval(name):
         continue
       seen = self._seen[name] = _widened(self._seen.get(name), values)
       if len(values) > 1:
@@ -248,6 +248,11 @@ def _run_names(seeds: Sequence[int]) -> list[str]:
   return names
 
 
+def _has_interval(name: str) -> bool:
+  """Whether the mean over the seeds is shown with its interval."""
+  return name.endswith('/AverageReturns')
+
+
 def _ranges_before(run: base.Run) -> dict[str, tuple[float, float]]:
   """Returns where a run that goes on was seen, as far as its CSV says."""
   if run.iteration == 0:
@@ -256,7 +261,8 @@ def _ranges_before(run: base.Run) -> dict[str, tuple[float, float]]:
   with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
     with open(run.base_dir / 'metrics.csv', encoding='utf-8') as file:
       for row in csv.DictReader(file):
-        if int(row['iteration']) <= run.iteration:
+        shown = _has_interval(row['name'])
+        if shown and int(row['iteration']) <= run.iteration:
           value = float(row['value'])
           ranges[row['name']] = _widened(ranges.get(row['name']), [value])
   return ranges

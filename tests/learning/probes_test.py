@@ -94,6 +94,14 @@ def make_agent(name, n_step, num_envs):
   )
 
 
+def expectations(states):
+  """Yields each probe's name, its values [states, A], and the agent's state."""
+  for (name, values_of), state in zip(
+    probes.VALUES.items(), states, strict=True
+  ):
+    yield name, np.array(values_of(GAMMA)), state
+
+
 # Values hold for any n: n = 3, in two environments, but where it must be 1.
 ONE_STEP = [name for name in AGENTS if name.startswith('munchausen')]
 RUNS = [
@@ -119,10 +127,7 @@ def test_an_agent_finds_the_values(agent, n_step, num_envs, tmp_path):
   # From the end of the warm-up, 64 agent steps, on.
   assert (statistics['Train/Updates'] == 401 - 64 // num_envs).all()
   q_values = jax.jit(agent.q_values)
-  for (name, values_of), state in zip(
-    probes.VALUES.items(), states, strict=True
-  ):
-    expected = np.array(values_of(GAMMA))
+  for name, expected, state in expectations(states):
     params = heads.without_noise(state.params)
     q = q_values(params, probes.observations(), jax.random.key(0))
     q = q[: len(expected)]
@@ -152,10 +157,7 @@ def test_pqn_finds_the_values(tmp_path):
     agent, probes.VALUES, tmp_path, steps=1_920, num_envs=2
   )
   assert (statistics['Train/Updates'] == 60).all()
-  for (name, values_of), state in zip(
-    probes.VALUES.items(), states, strict=True
-  ):
-    expected = np.array(values_of(GAMMA))
+  for name, expected, state in expectations(states):
     q = agent.q_values(state.params, probes.observations())
     np.testing.assert_allclose(
       q[: len(expected)], expected, atol=0.1, err_msg=name
@@ -172,10 +174,7 @@ def test_ppo_finds_the_best_actions_and_their_values(tmp_path):
     small_ppo, probes.VALUES, tmp_path, steps=1_920, num_envs=2
   )
   assert (statistics['Train/Updates'] == 60).all()
-  for (name, values_of), state in zip(
-    probes.VALUES.items(), states, strict=True
-  ):
-    q = np.array(values_of(GAMMA))
+  for name, q, state in expectations(states):
     policy, value = agent.policy(state.params, probes.observations())
     np.testing.assert_allclose(
       value[: len(q)], q.max(axis=1), atol=0.15, err_msg=name

@@ -50,11 +50,7 @@ def empty_ring(kind, slots):
     min_history=kind.n * kind.envs,
   )
   step = model.World(kind, [[]] * kind.envs).step()
-  # The zeros of `init`, without a program for each of its shapes.
-  return jax.tree.map(
-    lambda leaf: np.zeros(leaf.shape, leaf.dtype),
-    jax.eval_shape(replay.init, step),
-  )
+  return rings.empty(lambda: replay.init(step))
 
 
 @functools.cache

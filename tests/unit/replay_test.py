@@ -19,6 +19,7 @@ import pytest
 from dopamine_jax import errors
 from dopamine_jax.replay import ring as ring_lib
 from dopamine_jax.replay import uniform
+from tests import rings
 
 # How an episode ends; a running one has not.
 TERMINATED, TRUNCATED, BOTH, RUNNING = 'terminated', 'truncated', 'both', ''
@@ -77,11 +78,7 @@ class Kind:
   def ring(self, slots):
     """Returns an empty ring with so many slots for each environment."""
     step = World(self, [[]] * self.envs).step()
-    # The zeros of `init`, without a program for each of its shapes.
-    return jax.tree.map(
-      lambda leaf: np.zeros(leaf.shape, leaf.dtype),
-      jax.eval_shape(lambda: ring_lib.init(step, slots)),
-    )
+    return rings.empty(lambda: ring_lib.init(step, slots))
 
 
 def transposed(rows):
