@@ -59,11 +59,7 @@ class DQN(action_values.ActionValues):
 
   def init(self, key, observation) -> DQNState:
     """Returns a network and its copy; see `Agent.init`."""
-    rngs = {'params': key, 'noise': jax.random.fold_in(key, 1)}
-    params = outputs_lib.init(self.module, rngs, observation)
-    q_values = functools.partial(self.q_values, key=key)
-    needs = [(int(self.action_space.n),)]
-    outputs_lib.require(self.module, q_values, params, observation, needs=needs)
+    params = self.init_params(key, observation)
     return DQNState(
       params=params,
       # A copy: the update donates both.
@@ -71,6 +67,15 @@ class DQN(action_values.ActionValues):
       optimizer_state=self.optimizer.init(params),
       updates=jnp.zeros((), jnp.int32),
     )
+
+  def init_params(self, key, observation) -> optax.Params:
+    """Returns the first parameters, once the network's outputs fit."""
+    rngs = {'params': key, 'noise': jax.random.fold_in(key, 1)}
+    params = outputs_lib.init(self.module, rngs, observation)
+    q_values = functools.partial(self.q_values, key=key)
+    needs = [(int(self.action_space.n),)]
+    outputs_lib.require(self.module, q_values, params, observation, needs=needs)
+    return params
 
   def losses(self, params, target_params, batch, key):
     """Returns each transition's loss [B] (Mnih et al., 2015, eq. 2).
@@ -107,8 +112,21 @@ class DQN(action_values.ActionValues):
       losses, metrics = outputs_lib.require_losses(self, answer, batch.reward)
       return jnp.mean(sample.weight * losses), (losses, metrics)
 
+    state, (losses, seen), metrics = self.descend(state, loss_fn)
+    return state, metrics | seen, jnp.sqrt(losses)
+
+  def descend(self, state, loss_fn):
+    """Takes one gradient step, and copies the network where that is due.
+
+    Args:
+      state: the agent's.
+      loss_fn: of parameters; gives a loss and anything else.
+
+    Returns:
+      The new state, what else `loss_fn` gave, and metrics by name.
+    """
     gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
-    (loss, (losses, seen)), gradients = gradient_fn(state.params)
+    (loss, rest), gradients = gradient_fn(state.params)
     params, optimizer_state, metrics = optimization.take_step(
       self.optimizer, gradients, state.optimizer_state, state.params
     )
@@ -123,4 +141,4 @@ class DQN(action_values.ActionValues):
       optimizer_state=optimizer_state,
       updates=updates,
     )
-    return state, metrics | seen | {'Loss': loss}, jnp.sqrt(losses)
+    return state, rest, metrics | {'Loss': loss}

@@ -110,13 +110,7 @@ class PPO(on_policy.OnPolicy):
   def outlook(self, state, observation, key) -> agent_lib.Outlook:
     """Returns what films show; see `Agent.outlook`."""
     observation = state.observations.normalize(observation)
-    policy, value = self.policy(state.params, observation)
-    if isinstance(policy, distributions.Categorical):
-      probabilities = jax.nn.softmax(policy.logits)
-      return agent_lib.Outlook(value=value, probabilities=probabilities)
-    mean, std = policy.mean, jnp.exp(policy.log_std)
-    interval = mean - std, mean + std
-    return agent_lib.Outlook(value=value, mean=mean, interval=interval)
+    return distributions.outlook(*self.policy(state.params, observation))
 
   def batch(self, params, trajectory) -> Batch:
     """Returns what to learn of each step; see `OnPolicy.batch`."""
@@ -140,8 +134,12 @@ class PPO(on_policy.OnPolicy):
 
   def loss(self, params, batch, updates):
     """Returns the negative of eq. 9 for a minibatch, and metrics."""
-    clip = values.at(self.clip, updates)
     policy, value = self.policy(params, batch.observation)
+    return self.objective(policy, value, batch, updates)
+
+  def objective(self, policy, value, batch, updates):
+    """Returns what `loss` does, of a policy and values [B]."""
+    clip = values.at(self.clip, updates)
     log_ratio = policy.log_prob(batch.action) - batch.log_prob
     ratio = jnp.exp(log_ratio)
     advantage = batch.target - batch.value

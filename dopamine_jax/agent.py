@@ -18,6 +18,8 @@ from dopamine_jax import settings
 
 # Parameters, optimizer state and counters: any pytree that the agent chooses.
 State = Any
+# What it carries from one step to the next: any pytree of arrays [N, ...].
+Memory = Any
 
 
 class Transition(struct.PyTreeNode):
@@ -52,19 +54,70 @@ class Trajectory(Transition):
   last: jax.Array
 
 
+class Seen(struct.PyTreeNode):
+  """What an agent with memory acts on; leading axis [N], of sequences [T, B].
+
+  Attributes:
+    observation: as in a Transition.
+    action: the action of the step before; zeros where an episode begins.
+    reward: float32, the reward of the step before, as learning sees it; zero
+      where an episode begins.
+    first: bool, whether an episode begins here.
+  """
+
+  observation: jax.Array
+  action: jax.Array
+  reward: jax.Array
+  first: jax.Array
+
+
+class Sequence(Trajectory):
+  """A Trajectory of an agent with memory, [T, B]; of rollouts B is N.
+
+  Rows of a sequence are slots of the replay one after another. An episode's
+  last observation has a row too, in which no step was taken, so that what
+  follows a step always lies in the row below it.
+
+  Attributes:
+    seen: Seen [T, B], what was acted on.
+    next_seen: likewise, what followed each step: `next_observation`, and the
+      step itself as the one before.
+    memory: [B, ...], what the agent carried before the first row, as it was
+      then.
+    taken: [T, B] bool, whether a step was taken in the row; where it was not,
+      action, reward and discount mean nothing.
+    burn_in: how many of the first rows only bring memory up to date.
+  """
+
+  seen: Seen
+  next_seen: Seen
+  memory: Memory
+  taken: jax.Array
+  burn_in: int = struct.field(pytree_node=False, default=0)
+
+  def behind_burn_in(self) -> Trajectory:
+    """Returns the rows that follow the burn-in, and what is said of each."""
+    rows = self.replace(memory=(), burn_in=0)
+    return jax.tree.map(lambda x: x[self.burn_in :], rows)
+
+
 class Sample(struct.PyTreeNode):
   """What a replay hands to `Agent.update`.
 
   Attributes:
     transition: a Transition with leading axis [B]; from a rollout a Trajectory,
-      and then all of the sample has leading axes [T, N].
+      and then all of the sample has leading axes [T, N]; of an agent with
+      memory a Sequence.
     index: [B] int32, where the replay keeps them; for `reprioritize`.
     weight: [B] float32, importance weights; ones under uniform sampling.
+    slot: like `index`, the numbers of their slots, counted from the start of
+      the training: what lies at an index now may be another step.
   """
 
   transition: Transition
   index: jax.Array
   weight: jax.Array
+  slot: jax.Array | None = None
 
 
 class Anatomy(NamedTuple):
@@ -209,6 +262,48 @@ class Agent(settings.Settings):
         explores no more than its evaluation settings say.
     """
     raise NotImplementedError
+
+  def init_memory(self, num_envs: int) -> Memory:
+    """Returns what is carried into an episode's first step; optional.
+
+    An agent with memory overrides this and `act_with_memory`, in place of
+    `act`. Where an episode begins, its memory is this one again. It is part of
+    the training state, and of evaluations and films.
+
+    Returns:
+      A pytree of arrays [N, ...]; (), as here, is no memory.
+    """
+    del num_envs
+    return ()
+
+  def act_with_memory(
+    self,
+    state: State,
+    memory: Memory,
+    seen: Seen,
+    step: jax.Array,
+    key: jax.Array,
+    *,
+    explore: bool,
+  ) -> tuple[jax.Array, Memory]:
+    """Returns actions [N, *action_shape], and the memory for the next step.
+
+    Args:
+      state: the agent's state.
+      memory: [N, ...], fresh where `seen.first`.
+      seen: Seen [N].
+      step: see `act`.
+      key: see `act`.
+      explore: see `act`.
+    """
+    raise NotImplementedError
+
+  def outlook_with_memory(
+    self, state: State, memory: Memory, seen: Seen, key: jax.Array
+  ) -> 'Outlook | None':
+    """Returns what `outlook` does, for an agent with memory; optional."""
+    del memory
+    return self.outlook(state, seen.observation, key)
 
   def update(
     self, state: State, sample: Sample, key: jax.Array

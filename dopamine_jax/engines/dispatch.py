@@ -4,10 +4,10 @@ Passing an array takes some microseconds, whatever its size, and so does each
 switch between XLA's threads.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import functools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import jax
@@ -118,6 +118,16 @@ class Bundle:
       for i, part in zip(group, parts, strict=True):
         leaves[i] = part
     return jax.tree.unflatten(self._structure, leaves)
+
+
+class Several(NamedTuple):
+  """A list of any number of trees, all passed likewise."""
+
+  bundle: Bundle
+
+  def untie(self, lists: Sequence[list[jax.Array]]) -> list[Any]:
+    """Returns the trees."""
+    return [self.bundle.untie(arrays) for arrays in lists]
 
 
 @jax.jit

@@ -1,7 +1,6 @@
 """Whole episodes with a trained agent: for the runner, `evaluate`, `record`."""
 
 from collections.abc import Callable, Sequence
-import functools
 import time
 from typing import Any, NamedTuple
 
@@ -12,10 +11,10 @@ from dopamine_jax import agent as agent_lib
 from dopamine_jax import annotations
 from dopamine_jax.engines import engine
 from dopamine_jax.engines import loop
+from dopamine_jax.engines import memory as memory_lib
 from dopamine_jax.engines import seed_axis
 from dopamine_jax.environments import base
 from dopamine_jax.environments import border
-from dopamine_jax.learning import outputs
 
 # Environments that evaluate side by side, a seed.
 _MAX_ENVS = 32
@@ -44,6 +43,7 @@ class Moment(NamedTuple):
     count: steps before this one; with it `step_key` gives the key they act by.
     answer: what the environments gave in the step before; None at first.
     left: episodes that are still to end.
+    memory: with what agents that have one act, see `memory.Carried`.
   """
 
   observation: jax.Array
@@ -51,6 +51,7 @@ class Moment(NamedTuple):
   count: int
   answer: base.TimeStep | None
   left: int
+  memory: Any = ()
 
 
 class Patience:
@@ -123,23 +124,32 @@ class Evaluator:
       num_seeds * self.num_envs, render=render
     )
     self._axis = seed_axis.SeedAxis(num_seeds)
+    self._reward_clip = environment.reward_clip
     over = self._axis.over
-    self._first = jax.jit(
-      over(functools.partial(loop.first_observation, stack=self._stack))
-    )
-    self._next = jax.jit(
-      over(functools.partial(loop.next_observation, stack=self._stack)),
-      donate_argnums=0,
-    )
+    self._first = jax.jit(over(self._begin))
+    self._next = jax.jit(over(self._see), donate_argnums=0)
     self._act = jax.jit(over(self._choose))
 
-  def _choose(self, state, observation, step, key, count):
-    with outputs.telling(self.agent, 'act'):
-      actions = self.agent.act(
-        state, observation, step, step_key(key, count), explore=False
-      )
-    space = self.agent.action_space
-    return outputs.require_actions(self.agent, actions, space, self.num_envs)
+  def _begin(self, frames):
+    """Returns the first observations, and what is carried into them."""
+    action = loop.random_actions(
+      self.agent.action_space, jax.random.key(0), self.num_envs
+    )
+    memory = memory_lib.begin(self.agent, action)
+    return loop.first_observation(frames, self._stack), memory
+
+  def _see(self, observation, memory, frames, action, reward, done):
+    """Returns the next observations, and what is carried into them."""
+    observation = loop.next_observation(observation, frames, done, self._stack)
+    reward = loop.clipped(reward, self._reward_clip)
+    return observation, memory_lib.see(self.agent, memory, action, reward, done)
+
+  def _choose(self, state, observation, memory, step, key, count):
+    return memory_lib.act(
+      self.agent,
+      *(state, memory, observation, step, step_key(key, count)),
+      explore=False,
+    )
 
   def run(
     self,
@@ -171,22 +181,26 @@ class Evaluator:
     self.environments.on_wait = on_wait
     watched = border.Border(self.environments)
     frames = watched.reset(env_seeds)
-    observation = self._first(self._axis.split(frames))
+    observation, memory = self._first(self._axis.split(frames))
     steps = self._axis.number(step)
     count, answer = 0, None
     while (played < share).any():
-      actions = self._act(
-        state, observation, steps, keys, self._axis.number(count)
+      taken, acted = self._act(
+        state, observation, memory, steps, keys, self._axis.number(count)
       )
-      actions = self._axis.merge(actions)
+      actions = self._axis.merge(taken)
       left = int((share - played).clip(min=0).sum())
-      on_step(Moment(observation, actions, count, answer, left))
+      on_step(Moment(observation, actions, count, answer, left, memory))
       answer = watched.step(actions)
       episodes.record(answer)
       done = answer.terminated | answer.truncated
       played += done
-      seen = self._axis.split((answer.observation, done))
-      observation = self._next(observation, *seen)
+      frames, reward, done = self._axis.split(
+        (answer.observation, answer.reward, done)
+      )
+      observation, memory = self._next(
+        observation, acted, frames, taken, reward, done
+      )
       count += 1
     return self._collect(episodes, share)
 

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dopamine_jax import agent as agent_lib
+from dopamine_jax.engines import memory as memory_lib
 from dopamine_jax.environments import base
 from dopamine_jax.learning import outputs
 from dopamine_jax.replay import ring
@@ -41,6 +42,7 @@ class Experience(struct.PyTreeNode):
     action: [N, *action_shape], what it answered, not yet taken.
     agent_steps: int32 scalar, steps taken over all N environments.
     keys: Keys, constant through a run.
+    memory: of an agent that has one, see `memory.Carried`; otherwise ().
   """
 
   replay: Any
@@ -48,6 +50,7 @@ class Experience(struct.PyTreeNode):
   action: jax.Array
   agent_steps: jax.Array
   keys: Keys
+  memory: Any = ()
 
 
 class Metrics(struct.PyTreeNode):
@@ -108,6 +111,7 @@ class Loop:
     keys = Keys(*keys)
     observation = first_observation(frame, self.stack)
     action = self._random_actions(jax.random.fold_in(keys.act, 0))
+    memory = memory_lib.begin(self.agent, action)
     example = ring.Step(
       observation=frame,
       action=action,
@@ -115,6 +119,7 @@ class Loop:
       terminated=jnp.zeros(self.num_envs, bool),
       truncated=jnp.zeros(self.num_envs, bool),
       next_observation=frame,
+      memory=self._kept(memory),
     )
     experience = Experience(
       replay=self.replay.init(example),
@@ -122,32 +127,38 @@ class Loop:
       action=action,
       agent_steps=jnp.zeros((), jnp.int32),
       keys=keys,
+      memory=memory,
     )
     with outputs.telling(self.agent, 'init'):
       agent = self.agent.init(init_key, observation)
     # What the environments are first stepped with is part of the warm-up.
     if not self.replay.warm_up:
       experience = self.act(agent, experience, Behaviour.AGENT)
+    elif self.has_memory:
+      experience = self.act(agent, experience, Behaviour.RANDOM)
     return TrainingState(
       agent=agent,
       experience=experience,
       updates=jnp.zeros((), jnp.int32),
     )
 
+  @property
+  def has_memory(self) -> bool:
+    """Whether the agent carries something from step to step."""
+    return memory_lib.is_carried(self.agent)
+
   def remember(self, experience: Experience, step: base.TimeStep) -> Experience:
     """Adds what the environments answered to `experience.action`."""
-    reward = step.reward
-    if self.reward_clip is not None:
-      reward = jnp.clip(reward, -self.reward_clip, self.reward_clip)
     replay = self.replay.add(
       experience.replay,
       ring.Step(
         observation=newest_frame(experience.observation, self.stack),
         action=experience.action,
-        reward=reward,
+        reward=clipped(step.reward, self.reward_clip),
         terminated=step.terminated,
         truncated=step.truncated,
         next_observation=step.next_observation,
+        memory=self._kept(experience.memory),
       ),
     )
     return self.see(experience.replace(replay=replay), step)
@@ -160,28 +171,35 @@ class Loop:
         experience.observation, step.observation, done, self.stack
       ),
       agent_steps=experience.agent_steps + self.num_envs,
+      memory=memory_lib.see(
+        self.agent,
+        experience.memory,
+        experience.action,
+        clipped(step.reward, self.reward_clip),
+        done,
+      ),
     )
 
   def act(
     self, agent: Any, experience: Experience, behaviour: Behaviour
   ) -> Experience:
-    """Chooses the next actions."""
+    """Chooses the next actions; memory goes on where they are random, too."""
     key = jax.random.fold_in(experience.keys.act, experience.agent_steps)
-    if behaviour is Behaviour.RANDOM:
-      action = self._random_actions(key)
-    else:
-      with outputs.telling(self.agent, 'act'):
-        action = self.agent.act(
-          agent,
-          experience.observation,
-          experience.agent_steps,
-          key,
-          explore=True,
-        )
-      action = outputs.require_actions(
-        self.agent, action, self.agent.action_space, self.num_envs
+    is_random = behaviour is Behaviour.RANDOM
+    action, memory = None, experience.memory
+    if self.has_memory or not is_random:
+      action, memory = memory_lib.act(
+        self.agent,
+        agent,
+        memory,
+        experience.observation,
+        experience.agent_steps,
+        key,
+        explore=True,
       )
-    return experience.replace(action=action)
+    if is_random:
+      action = self._random_actions(key)
+    return experience.replace(action=action, memory=memory)
 
   def step(
     self,
@@ -260,8 +278,17 @@ class Loop:
       return values[-1].astype(total.dtype)
     return total + jnp.sum(values)
 
+  def _kept(self, memory):
+    """Returns what the replay keeps of memory."""
+    return memory.before if memory and self.replay.keeps_memory else ()
+
   def _random_actions(self, key):
     return random_actions(self.agent.action_space, key, self.num_envs)
+
+
+def clipped(reward: jax.Array, bound: float | None) -> jax.Array:
+  """Returns rewards as learning sees them."""
+  return reward if bound is None else jnp.clip(reward, -bound, bound)
 
 
 def random_actions(

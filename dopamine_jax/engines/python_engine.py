@@ -32,12 +32,14 @@ class Parts(NamedTuple):
     replay: the replay's state.
     seen: what the agent acts on, and the count of agent steps.
     keys: of all draws, as plain arrays: typed ones are slow to pass.
+    memory: what an agent with memory carries since the newest actions.
   """
 
   learner: Any
   replay: Any
   seen: Any
   keys: Any
+  memory: Any
 
 
 class PythonEngine(plain_engine.PlainEngine):
@@ -54,8 +56,8 @@ class PythonEngine(plain_engine.PlainEngine):
     period = self.loop.agent.update_period // self.loop.num_envs
     self._longest = min(max(period, 1), 8)
     self._bundles = None
-    self._draw = self._remember = self._act_program = None
-    self._learn_programs = {}
+    self._draw = self._remember = None
+    self._act_programs, self._learn_programs = {}, {}
 
   def _begin(self):
     """Takes the state apart, by what is passed to which program."""
@@ -66,31 +68,35 @@ class PythonEngine(plain_engine.PlainEngine):
       replay=experience.replay,
       seen=(experience.observation, experience.agent_steps),
       keys=jax.tree.map(jax.random.key_data, experience.keys),
+      memory=experience.memory,
     )
     if self._bundles is None:
       self._prepare(parts)
     tied = Parts(*(b.tie(x) for b, x in zip(self._bundles, parts, strict=True)))
-    self._learner, self._replay, self._known, self._keys = tied
+    self._learner, self._replay, self._known, self._keys, self._memory = tied
     # The newest that was seen; `_known` is what the replay knows of. None while
     # actions are random.
     self._seen = None
     self._action = experience.action
     self._read = None  # of the learner, what acting reads
     self._actions = self.axis.merge(experience.action)
-    # Actions and what was answered, of which the replay does not know yet.
-    self._backlog: list[tuple[np.ndarray, np.ndarray]] = []
+    # Actions, the memory since, and what was answered, of which the replay does
+    # not know yet.
+    self._backlog: list[tuple[np.ndarray, list, np.ndarray]] = []
     self._drawn: list[np.ndarray] = []
 
   def _answer(self, step, num_updates):
     """Does the same as the base class, in as few calls as there may be."""
     packed = dispatch.pack(step, len(self.seeds))
-    self._backlog.append((self._actions, packed))
+    self._backlog.append((self._actions, self._memory, packed))
+    behaviour = self._behaviour_at(self.steps)
+    is_random = behaviour is loop_lib.Behaviour.RANDOM
     if num_updates:
       actions = self._learn(num_updates)
-    elif self._behaviour_at(self.steps) is loop_lib.Behaviour.RANDOM:
+    elif is_random and not self.loop.has_memory:
       actions = self._act_randomly()
     else:
-      actions = self._act()
+      actions = self._act(behaviour)
     if len(self._backlog) == self._longest:
       self._catch_up(self._longest)
     return actions
@@ -100,11 +106,15 @@ class PythonEngine(plain_engine.PlainEngine):
     # With devices or memories to choose from, each array has its place.
     largest = _SMALL if self.layout.is_simple else -1
     self._bundles = Parts(*(dispatch.Bundle(x, largest) for x in parts))
-    _, replay, seen, keys = self._bundles
+    _, replay, seen, keys, memory = self._bundles
+    self._several = dispatch.Several(memory)
     self._draw = jax.jit(self._tied('draw', self._random_actions, [keys], []))
     self._remember = jax.jit(
       self._tied(
-        'remember', self._remember_steps, [replay, seen, keys], [replay, seen]
+        'remember',
+        self._remember_steps,
+        [replay, seen, keys, self._several],
+        [replay, seen],
       ),
       donate_argnums=(0, 1),
       compiler_options=dispatch.one_by_one(),
@@ -126,6 +136,7 @@ class PythonEngine(plain_engine.PlainEngine):
         action=self._action,
         agent_steps=agent_steps,
         keys=self.state.experience.keys,
+        memory=self._bundles.memory.untie(self._memory),
       ),
       updates=updates,
     )
@@ -141,12 +152,13 @@ class PythonEngine(plain_engine.PlainEngine):
       count -= size
 
   def _take(self, count):
-    """Returns the backlog's oldest steps, arrays [S, count, ...]."""
-    actions, packed = zip(*self._backlog[:count], strict=True)
+    """Returns the backlog's oldest steps: memories, arrays [S, count, ...]."""
+    actions, memories, packed = zip(*self._backlog[:count], strict=True)
     del self._backlog[:count]
     steps = [self.axis.split(each) for each in actions], packed
     # As `np.stack(each, self.axis.next)`, which takes five times as long.
-    return tuple(np.array(each).swapaxes(0, self.axis.next) for each in steps)
+    steps = [np.array(each).swapaxes(0, self.axis.next) for each in steps]
+    return memories, *steps
 
   def _act_randomly(self):
     if not self._drawn:
@@ -155,22 +167,24 @@ class PythonEngine(plain_engine.PlainEngine):
       self._drawn = [self.axis.merge(each) for each in drawn]
     return self._drawn.pop(0)
 
-  def _act(self):
+  def _act(self, behaviour):
     """Chooses the next actions, without an update."""
     if self._seen is None:
       self._catch_up(len(self._backlog) - 1)
       self._seen = self._known
-    packed = self._backlog[-1][1]
-    if self._act_program is None:
-      self._act_program = self._compile_act(
-        self._learner, self._seen, self._keys, packed
+    # An agent without memory needs no word of what it did, to see.
+    actions, packed = None, self._backlog[-1][-1]
+    if self.loop.has_memory:
+      actions = self.axis.split(self._backlog[-1][0])
+    arguments = self._seen, self._keys, self._memory, actions, packed
+    if behaviour not in self._act_programs:
+      self._act_programs[behaviour] = self._compile_act(
+        behaviour, self._learner, *arguments
       )
-    program, reads = self._act_program
-    if self._read is None:
+    program, reads = self._act_programs[behaviour]
+    if self._read is None or self.loop.has_memory:
       self._read = [self._learner[i] for i in reads]
-    self._seen, self._action = program(
-      self._read, self._seen, self._keys, packed
-    )
+    self._seen, self._memory, self._action = program(self._read, *arguments)
     return self.axis.merge(self._action)
 
   def _learn(self, num_updates):
@@ -179,24 +193,27 @@ class PythonEngine(plain_engine.PlainEngine):
       self._catch_up(len(self._backlog) - 1)
     if num_updates not in self._learn_programs:
       self._learn_programs[num_updates] = self._compile_learn(num_updates)
-    self._learner, self._replay, self._known, self._action, finite = (
-      self._learn_programs[num_updates](
-        self._learner,
-        self._replay,
-        self._known,
-        self._keys,
-        *self._take(len(self._backlog)),
-      )
+    tied = self._learn_programs[num_updates](
+      self._learner,
+      self._replay,
+      self._known,
+      self._keys,
+      *self._take(len(self._backlog)),
     )
+    self._learner, self._replay, self._known, self._memory = tied[:4]
+    self._action, finite = tied[4:]
     self._require_finite(self._metric_shapes, finite)
     self._read, self._seen = None, self._known
     return self.axis.merge(self._action)
 
-  def _compile_act(self, *arguments):
+  def _compile_act(self, behaviour, *arguments):
     """Returns a step without an update, and the learner's arrays it reads."""
-    learner, _, seen, keys = self._bundles
+    learner, _, seen, keys, memory = self._bundles
     step = self._tied(
-      'act', self._step_without_updates, [learner, seen, keys], [seen]
+      'act',
+      functools.partial(self._step_without_updates, behaviour),
+      [learner, seen, keys, memory],
+      [seen, memory],
     )
     step, reads = dispatch.reading_less(step, *arguments)
     # Nothing is donated: the backlog begins with what was seen then.
@@ -205,9 +222,10 @@ class PythonEngine(plain_engine.PlainEngine):
   def _compile_learn(self, num_updates):
     """Returns the program that remembers, updates and acts."""
     step = functools.partial(self._step_with_updates, num_updates)
-    bundles = list(self._bundles)
+    learner, replay, seen, keys, memory = self._bundles
+    takes = [learner, replay, seen, keys, self._several]
     return jax.jit(
-      self._tied('learn', step, bundles, bundles[:-1]),
+      self._tied('learn', step, takes, [learner, replay, seen, memory]),
       donate_argnums=(0, 1, 2),
     )
 
@@ -215,7 +233,7 @@ class PythonEngine(plain_engine.PlainEngine):
     self,
     name: str,
     function: Callable[..., Any],
-    takes: Sequence[dispatch.Bundle],
+    takes: Sequence[dispatch.Bundle | dispatch.Several],
     gives: Sequence[dispatch.Bundle],
   ) -> Callable[..., Any]:
     """Returns one seed's `function` over all seeds and over tied arguments.
@@ -242,45 +260,48 @@ class PythonEngine(plain_engine.PlainEngine):
   def _step_with_updates(self, num_updates, learner, replay, seen, keys, *new):
     """Returns the new parts, the actions, and which metrics are finite."""
     agent, updates, metrics = learner
-    replay, seen = self._remember_steps(replay, seen, keys, *new)
-    state = loop_lib.TrainingState(
-      agent, _experience(replay, seen, keys), updates
-    )
+    experience = self._remembered(replay, seen, keys, *new)
+    state = loop_lib.TrainingState(agent, experience, updates)
     state, metrics, finite = self.loop.update(num_updates, state, metrics)
     experience = self.loop.act(
       state.agent, state.experience, loop_lib.Behaviour.AGENT
     )
     learner = state.agent, state.updates, metrics
-    seen = experience.observation, experience.agent_steps
-    return learner, experience.replay, seen, experience.action, finite
+    parts = learner, experience.replay, _seen(experience), experience.memory
+    return *parts, experience.action, finite
 
-  def _step_without_updates(self, learner, seen, keys, packed):
+  def _step_without_updates(
+    self, behaviour, learner, seen, keys, memory, actions, packed
+  ):
     """Returns what was seen, and the actions; the replay is not told."""
     agent, _, _ = learner
-    experience = self.loop.see(
-      _experience(None, seen, keys), self._unpack(packed)
-    )
-    experience = self.loop.act(agent, experience, loop_lib.Behaviour.AGENT)
-    seen = experience.observation, experience.agent_steps
-    return seen, experience.action
+    experience = _experience(None, seen, keys, memory, actions)
+    experience = self.loop.see(experience, self._unpack(packed))
+    experience = self.loop.act(agent, experience, behaviour)
+    return _seen(experience), experience.memory, experience.action
 
-  def _remember_steps(self, replay, seen, keys, actions, packed):
+  def _remember_steps(self, *arguments):
+    """Returns the new replay, and what it knows of."""
+    experience = self._remembered(*arguments)
+    return experience.replay, _seen(experience)
+
+  def _remembered(self, replay, seen, keys, memories, actions, packed):
     """Remembers steps, arrays with a leading axis, one after another."""
+    memories = jax.tree.map(lambda *each: jnp.stack(each), *memories)
 
     def remember(i, experience):
-      return self.loop.remember(
-        experience.replace(action=actions[i]), self._unpack(packed[i])
-      )
+      memory = jax.tree.map(lambda each: each[i], memories)
+      experience = experience.replace(action=actions[i], memory=memory)
+      return self.loop.remember(experience, self._unpack(packed[i]))
 
     # XLA writes to a loop's carry in place. Steps that are written out would
     # have it copy whole arrays of the replay, and so would a loop of one turn
     # if it knew of that: a count that it can't see through keeps it a loop. All
     # seeds have the same one, or each turn would copy the replay after all.
     count = jax.lax.optimization_barrier(jnp.int32(len(packed)))
-    experience = _experience(replay, seen, keys).replace(action=actions[0])
-    experience = jax.lax.fori_loop(0, count, remember, experience)
-    seen = experience.observation, experience.agent_steps
-    return experience.replay, seen
+    memory = jax.tree.map(lambda each: each[0], memories)
+    experience = _experience(replay, seen, keys, memory, actions[0])
+    return jax.lax.fori_loop(0, count, remember, experience)
 
   def _random_actions(self, keys, steps):
     """Returns the actions [K, N, ...] after `steps` agent steps and on."""
@@ -298,12 +319,17 @@ class PythonEngine(plain_engine.PlainEngine):
     return dispatch.unpack(packed, space, self.loop.num_envs)
 
 
-def _experience(replay, seen, keys):
+def _experience(replay, seen, keys, memory=(), action=None):
   observation, agent_steps = seen
   return loop_lib.Experience(
     replay=replay,
     observation=observation,
-    action=None,
+    action=action,
     agent_steps=agent_steps,
     keys=jax.tree.map(jax.random.wrap_key_data, keys),
+    memory=memory,
   )
+
+
+def _seen(experience):
+  return experience.observation, experience.agent_steps

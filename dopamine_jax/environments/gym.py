@@ -4,7 +4,7 @@ Here are their settings and how one is made; `gym_vector` steps several, one
 after another, and `gym_async` each in a process of its own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import dataclasses
 import difflib
 import functools
@@ -17,6 +17,7 @@ from dopamine_jax.environments import answers
 from dopamine_jax.environments import base
 from dopamine_jax.environments import gym_async
 from dopamine_jax.environments import gym_vector
+from dopamine_jax.environments import observed as observed_lib
 
 # The extra that brings what a family of Gymnasium's own environments needs.
 _EXTRAS = {'gymnasium.envs.box2d': 'box2d', 'gymnasium.envs.mujoco': 'mujoco'}
@@ -51,6 +52,8 @@ class Gym(base.Environment):
       frames) first: True moves it to the end, where convolutions here expect
       it; False leaves observations as they are; None does too, but refuses
       what looks like such images.
+    observed: which numbers of a vector the agent sees, counted from 0, as in
+      (0, 2) for CartPole without velocities; None: all.
   """
 
   id: str
@@ -60,6 +63,7 @@ class Gym(base.Environment):
   )
   vector: str = 'sync'
   channels_first: bool | None = None
+  observed: Sequence[int] | None = None
 
   def __post_init__(self):
     """Raises UserError for settings that can't work."""
@@ -79,7 +83,8 @@ class Gym(base.Environment):
       )
     # Functions of plain data, which other processes can be sent.
     make_one = functools.partial(
-      _make_one, self.id, self.max_steps_per_episode, dict(self.kwargs)
+      *(_make_one, self.id, self.max_steps_per_episode, dict(self.kwargs)),
+      observed=self.observed,
     )
     if self.vector == 'async' and not render:
       return gym_async.AsyncVector(
@@ -95,6 +100,7 @@ def _make_one(
   max_steps: int | None,
   kwargs: Mapping[str, Any],
   render: bool = False,
+  observed: Sequence[int] | None = None,
 ) -> gymnasium.Env:
   """Makes one environment of `Gym`'s settings.
 
@@ -133,6 +139,8 @@ def _make_one(
     raise errors.UserError(
       f"{id} draws no images: its render_modes lack 'rgb_array'."
     )
+  if observed is not None:
+    env = observed_lib.Observed(env, observed, 'gym.Gym.observed')
   return env
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from dopamine_jax import errors
 from dopamine_jax.environments import base
+from dopamine_jax.environments import observed
 
 
 class Outcome(NamedTuple):
@@ -46,15 +47,27 @@ class Native(base.Environment):
   kind of pytree: the same structure, shapes and types.
 
   Attributes:
+    observed: which numbers of a vector the agent sees, counted from 0, as in
+      (0, 2) for CartPole without velocities; None: all.
     frames_per_second: how many steps pass in a second of a film.
   """
+
+  observed: Sequence[int] | None = None
 
   frames_per_second = 30.0  # no setting: it has no type
 
   @property
   def observation_space(self) -> gymnasium.spaces.Box:
-    """The space of one frame."""
+    """The space of one frame; of all its numbers."""
     raise NotImplementedError
+
+  @property
+  def seen_space(self) -> gymnasium.spaces.Box:
+    """The space of what the agent sees of a frame."""
+    if self.observed is None:
+      return self.observation_space
+    setting = f'{type(self).__name__}.observed'
+    return observed.space(self.observation_space, self.observed, setting)
 
   @property
   def action_space(self) -> gymnasium.Space[Any]:
@@ -187,7 +200,7 @@ class NativeVector(base.VectorEnvironment):
     self.name = type(settings).__name__
     self.num_envs = num_envs
     self.frames_per_second = settings.frames_per_second
-    self.observation_space = settings.observation_space
+    self.observation_space = settings.seen_space
     _check_dtype(self.name, self.observation_space.dtype)
     self.action_space = base.space_of_agents(settings.action_space)
     self._begin = jax.jit(jax.vmap(functools.partial(begin, settings)))
@@ -318,6 +331,8 @@ def _as_space(environment, observation):
       f'says {space.dtype} {space.shape}, and it gave {given}. Mend the '
       'environment.'
     )
+  if environment.observed is not None:
+    observation = observation[jnp.array(environment.observed)]
   return observation.astype(space.dtype)
 
 

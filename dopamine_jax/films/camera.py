@@ -11,6 +11,7 @@ import numpy as np
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import errors
 from dopamine_jax.engines import evaluation
+from dopamine_jax.engines import memory as memory_lib
 from dopamine_jax.environments import answers
 from dopamine_jax.environments import base
 from dopamine_jax.environments import border
@@ -47,7 +48,7 @@ class Camera:
     self._environments = environments
     name = type(agent).__name__
     # Inherited, it tells nothing.
-    is_told = type(agent).outlook is not agent_lib.Agent.outlook
+    is_told = memory_lib.tells_outlook(agent)
     if saliency:
       _require_saliency(is_told, name, environments.observation_space)
     if panel and not is_told:
@@ -74,7 +75,10 @@ class Camera:
   def shoot(self, moment: evaluation.Moment) -> np.ndarray:
     """Returns a picture of a moment, uint8 [H, W, 3] with H and W even."""
     self._count(moment.answer)
-    seen = self._state, moment.observation, self._key, np.int32(moment.count)
+    seen = (
+      *(self._state, moment.observation, self._key),
+      *(np.int32(moment.count), moment.memory),
+    )
     outlook, height = None, _MIN_HEIGHT
     if self._wants_panel:
       outlook = self._outlook(seen)
@@ -135,13 +139,16 @@ class Camera:
     return slopes / self._brightest
 
 
-def look(agent, state, observation, key, count) -> agent_lib.Outlook | None:
+def look(
+  agent, state, observation, key, count, memory=()
+) -> agent_lib.Outlook | None:
   """Returns an agent's outlook in an evaluation's step.
 
   Raises:
     UserError: if it is anything but an Outlook of these observations.
   """
-  found = agent.outlook(state, observation, evaluation.step_key(key, count))
+  key = evaluation.step_key(key, count)
+  found = memory_lib.outlook(agent, state, memory, observation, key)
   if found is None:
     return None
   shape = (len(observation),)
@@ -158,7 +165,9 @@ def look(agent, state, observation, key, count) -> agent_lib.Outlook | None:
   return found
 
 
-def derivative(agent, stack, state, observation, key, count) -> jax.Array:
+def derivative(
+  agent, stack, state, observation, key, count, memory=()
+) -> jax.Array:
   """Returns |d value / d pixel| [H, W] of the newest frame.
 
   A pixel's colours, or the layers of a grid, are summed.
@@ -170,10 +179,11 @@ def derivative(agent, stack, state, observation, key, count) -> jax.Array:
     observation: [1, H, W, ...].
     key: see `look`.
     count: see `look`.
+    memory: what an agent with memory carries, of the one environment.
   """
 
   def value(observation):
-    found = look(agent, state, observation, key, count)
+    found = look(agent, state, observation, key, count, memory)
     if found is None:
       raise errors.UserError(
         f'{type(agent).__name__}.outlook tells no value, on which --saliency '

@@ -1,10 +1,14 @@
 """Distributions over actions; leading axis [B]."""
 
+from typing import Any
+
 from flax import struct
 import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from dopamine_jax import agent as agent_lib
 
 
 class Categorical(struct.PyTreeNode):
@@ -142,3 +146,13 @@ def over(
     return Categorical(outputs)
   mean = outputs.reshape(-1, *space.shape)
   return Gaussian(mean, jnp.broadcast_to(log_std[None], mean.shape))
+
+
+def outlook(policy: Any, value: jax.Array) -> agent_lib.Outlook:
+  """Returns what films show of a policy of N actions and their values [N]."""
+  if isinstance(policy, Categorical):
+    probabilities = jax.nn.softmax(policy.logits)
+    return agent_lib.Outlook(value=value, probabilities=probabilities)
+  mean, std = policy.mean, jnp.exp(policy.log_std)
+  interval = mean - std, mean + std
+  return agent_lib.Outlook(value=value, mean=mean, interval=interval)

@@ -93,6 +93,16 @@ class OnPolicy(agent_lib.Agent):
     """
     raise NotImplementedError
 
+  def rows(self, trajectory: agent_lib.Trajectory, batch: Any) -> Any:
+    """Returns what minibatches are made of: rows [K, ...].
+
+    Args:
+      trajectory: [T, N], normalized.
+      batch: what `batch` made of it.
+    """
+    del trajectory
+    return jax.tree.map(returns.flat, batch)
+
   def last_count(self, name, agent_steps):
     """Counts an update's gradient steps; see `Agent.last_count`."""
     updates = super().last_count(name, agent_steps)
@@ -129,15 +139,9 @@ class OnPolicy(agent_lib.Agent):
     """Learns from a rollout [T, N]; see `Agent.update`."""
     seen = sample.transition
     rewards = state.rewards.add(seen, self.gamma)
-    see = state.observations.normalize
-    batch = self.batch(
-      state.params,
-      seen.replace(
-        observation=see(seen.observation),
-        next_observation=see(seen.next_observation),
-        reward=rewards.normalize(seen.reward),
-      ),
-    )
+    trajectory = _normalized(seen, state.observations, rewards)
+    rows = self.rows(trajectory, self.batch(state.params, trajectory))
+    num_rows = len(jax.tree.leaves(rows)[0])
 
     def loss_fn(params, batch):
       loss, metrics = self.loss(params, batch, state.updates)
@@ -150,9 +154,9 @@ class OnPolicy(agent_lib.Agent):
       self.optimizer,
       state.params,
       state.optimizer_state,
-      jax.tree.map(returns.flat, batch),
+      rows,
       optimization.shuffled(
-        key, self.update_period, self.num_epochs, self.num_minibatches
+        key, num_rows, self.num_epochs, self.num_minibatches
       ),
       self.stop(),
       self.reductions,
@@ -181,3 +185,19 @@ class OnPolicy(agent_lib.Agent):
     """The network, a Flax module."""
     outputs = distributions.num_outputs(self.action_space)
     return self.make_part('network', num_outputs=outputs)
+
+
+def _normalized(trajectory, observations, rewards):
+  """Returns a trajectory as it is learnt from."""
+  see = observations.normalize
+  if isinstance(trajectory, agent_lib.Sequence):
+    seen, after = trajectory.seen, trajectory.next_seen
+    trajectory = trajectory.replace(
+      seen=seen.replace(observation=see(seen.observation)),
+      next_seen=after.replace(observation=see(after.observation)),
+    )
+  return trajectory.replace(
+    observation=see(trajectory.observation),
+    next_observation=see(trajectory.next_observation),
+    reward=rewards.normalize(trajectory.reward),
+  )

@@ -58,7 +58,8 @@ def init(module: nn.Module, rngs: Any, *inputs: jax.Array) -> Any:
   except errors.UserError:
     raise
   except Exception as error:
-    inputs = ' and '.join(f'{x.dtype} {x.shape}' for x in inputs)
+    leaves = jax.tree.leaves(inputs)
+    inputs = ' and '.join(f'{x.dtype} {x.shape}' for x in leaves)
     raise errors.UserError(
       f'the network {type(module).__name__} fails when it is first applied, to '
       f'{inputs}: {errors.told(error)}'
@@ -173,7 +174,7 @@ def require_floats(
   if not (_is_float(given) and given.shape == shape):
     raise errors.UserError(
       f'{type(agent).__name__}.{what} must be floats of shape {shape}, and it '
-      f'is {_kind(given)}. Mend the agent.'
+      f'is {kind(given)}. Mend the agent.'
     )
   return given
 
@@ -194,7 +195,7 @@ def require_losses(
   if not isinstance(answer, tuple) or len(answer) != 2:
     raise errors.UserError(
       f'{type(agent).__name__}.losses() must return losses {example.shape} and '
-      f'a dict of metrics, and it gave {_kind(answer)}. Mend the agent: '
+      f'a dict of metrics, and it gave {kind(answer)}. Mend the agent: '
       '`return losses, {}`.'
     )
   losses, metrics = answer
@@ -213,7 +214,7 @@ def require_state(agent: Any, state: Any) -> Any:
     if not (_is_array(leaf) or isinstance(leaf, (bool, int, float))):
       raise errors.UserError(
         f'{type(agent).__name__}.init must return a state of arrays, and its '
-        f'state{jax.tree_util.keystr(path)} is {_kind(leaf)}. Mend the agent.'
+        f'state{jax.tree_util.keystr(path)} is {kind(leaf)}. Mend the agent.'
       )
   return state
 
@@ -237,24 +238,39 @@ def require_update(agent: Any, before: Any, answer: Any) -> tuple:
       f'it gave {_several(answer)}. Mend the agent.'
     )
   state, metrics, _ = answer
+  require_alike(name, 'state', before, state)
+  require_scalars(name, metrics)
+  return answer
+
+
+def require_alike(name: str, what: str, before: Any, after: Any):
+  """Refuses a state or memory that is another one than before.
+
+  Args:
+    name: of the method that gave it.
+    what: which of the two it is.
+    before: as it was given to the method.
+    after: as it came back.
+
+  Raises:
+    UserError: names the first leaf that differs in shape or type.
+  """
   old, new = (
     {jax.tree_util.keystr(path): _type(leaf) for path, leaf in leaves}
-    for leaves in map(jax.tree_util.tree_leaves_with_path, (before, state))
+    for leaves in map(jax.tree_util.tree_leaves_with_path, (before, after))
   )
   for path in [*old, *new]:
     if old.get(path) != new.get(path):
       raise errors.UserError(
-        f'{name} must return a state like the one it was given, and of that '
-        f'state{path} was {old.get(path, "not there")} and is now '
+        f'{name} must return a {what} like the one it was given, and of that '
+        f'{what}{path} was {old.get(path, "not there")} and is now '
         f'{new.get(path, "not there")}. Mend the agent.'
       )
-  if jax.tree.structure(before) != jax.tree.structure(state):
+  if jax.tree.structure(before) != jax.tree.structure(after):
     raise errors.UserError(
-      f'{name} must return a state like the one it was given, and it has other '
-      'containers (a list for a tuple, say). Mend the agent.'
+      f'{name} must return a {what} like the one it was given, and it has '
+      'other containers (a list for a tuple, say). Mend the agent.'
     )
-  require_scalars(name, metrics)
-  return answer
 
 
 def require_reductions(agent: Any, metrics: dict[str, Any]):
@@ -309,7 +325,7 @@ def require_scalars(giver: str, metrics: Any) -> dict[str, Any]:
     ):
       raise errors.UserError(
         f'{giver} must return scalar metrics, and its {metric} is '
-        f'{_kind(value)}. Mend it.'
+        f'{kind(value)}. Mend it.'
       )
   return metrics
 
@@ -322,7 +338,7 @@ def _is_float(value):
   return _is_array(value) and jnp.issubdtype(value.dtype, jnp.floating)
 
 
-def _kind(value):
+def kind(value: Any) -> str:
   """Returns what a value is, in words."""
   if value is None or hasattr(value, 'dtype'):
     return _type(value)
@@ -347,7 +363,7 @@ def _shapes(outputs):
   several = outputs if isinstance(outputs, (tuple, list)) else [outputs]
   if all(map(_is_float, several)):
     return [tuple(array.shape) for array in several]
-  return f'{" and ".join(map(_kind, several))}, where floats are due'
+  return f'{" and ".join(map(kind, several))}, where floats are due'
 
 
 def _with_batch(shape):

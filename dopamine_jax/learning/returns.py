@@ -17,7 +17,8 @@ from dopamine_jax import agent as agent_lib
 def next_values(
   trajectory: agent_lib.Trajectory,
   values: jax.Array,
-  value: Callable[[jax.Array], jax.Array],
+  value: Callable[[Any], jax.Array],
+  following: Any = None,
 ) -> jax.Array:
   """Returns the values [T, N] of `trajectory.next_observation`.
 
@@ -29,16 +30,23 @@ def next_values(
   Args:
     trajectory: [T, N].
     values: [T, N], of `trajectory.observation`.
-    value: gives the values [B] of observations [B, ...].
+    value: gives the values [N] of a row of `following`.
+    following: arrays [T, N, ...]; None: `trajectory.next_observation`.
   """
-  newest = value(trajectory.next_observation[-1])
+  if following is None:
+    following = trajectory.next_observation
+
+  def value_of(row):
+    return value(jax.tree.map(lambda x: x[row], following))
+
+  newest = value_of(-1)
   below = jnp.concatenate([values[1:], newest[None]])
   truncated = trajectory.last & (trajectory.discount > 0)
 
   def ask(carry):
     known, unknown = carry
     row = jnp.argmax(jnp.any(unknown, axis=1))
-    true = value(trajectory.next_observation[row])
+    true = value_of(row)
     true = jnp.where(unknown[row], true, known[row])
     return known.at[row].set(true), unknown.at[row].set(False)
 
@@ -66,6 +74,31 @@ def lambda_returns(
   return jax.vmap(rlax.lambda_returns, in_axes=1, out_axes=1)(
     trajectory.reward, trajectory.discount, next_values, lambdas
   )
+
+
+def n_step_returns(
+  sequence: agent_lib.Sequence, values: jax.Array, n: int | jax.Array
+) -> jax.Array:
+  """Returns the n-step returns [R, B] of a sequence's rows.
+
+  G_t = r_t + discount_t G_{t+1}, n times over and then `values`; at an
+  episode's last step the value of the row below stands for all that follows.
+
+  Args:
+    sequence: [R, B].
+    values: [R, B], what is expected of each row.
+    n: how many rewards; may be traced. The last n rows have fewer, and rows in
+      which no step was taken mean nothing.
+  """
+
+  def below(rows):
+    return jnp.concatenate([rows[1:], rows[-1:]])
+
+  def one_more(_, returns):
+    rest = jnp.where(sequence.last, below(values), below(returns))
+    return sequence.reward + sequence.discount * rest
+
+  return jax.lax.fori_loop(0, n, one_more, values)
 
 
 def over_rows(function: Callable[..., Any], *rows: Any) -> Any:

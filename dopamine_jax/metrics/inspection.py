@@ -93,7 +93,7 @@ class View:
     def each(i):
       key = jax.random.fold_in(self._key, i)
       seen = self._sample(key)
-      if isinstance(seen, agent_lib.Trajectory):
+      if _in_any_order(seen):
         seen = some_of(seen, num_transitions, key)
       return see(anatomy, params, anatomy.inputs(seen), key)
 
@@ -111,6 +111,13 @@ class View:
     return self.loop.split_batch(
       self.loop.replay.sample(replay, key)
     ).transition
+
+
+def _in_any_order(transitions):
+  """Whether they are a rollout whose rows a network may see by themselves."""
+  return isinstance(transitions, agent_lib.Trajectory) and not isinstance(
+    transitions, agent_lib.Sequence
+  )
 
 
 def some_of(

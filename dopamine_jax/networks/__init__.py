@@ -2,13 +2,17 @@
 
 What gin files name as `networks.MLP` lies there. `modules` is the base that
 checks fields; `heads` has noisy layers and dueling, `impala` a residual torso.
-`layers` and `convolution` are forms that are fast on CPUs.
+`recurrent` has networks with memory. `layers` and `convolution` are forms that
+are fast on CPUs.
 """
 
 from dopamine_jax.networks import fourier
+from dopamine_jax.networks import recurrent
 from dopamine_jax.networks import standard
 from dopamine_jax.networks.fourier import FourierBasis
 from dopamine_jax.networks.fourier import fourier_features
+from dopamine_jax.networks.recurrent import RecurrentActorCritic
+from dopamine_jax.networks.recurrent import RecurrentQ
 from dopamine_jax.networks.standard import MLP
 from dopamine_jax.networks.standard import Activation
 from dopamine_jax.networks.standard import ActorCritic
@@ -35,6 +39,8 @@ __all__ = [
   'MinAtarTorso',
   'NatureCNN',
   'NatureTorso',
+  'RecurrentActorCritic',
+  'RecurrentQ',
   'as_images',
   'fitting',
   'fourier_features',
@@ -46,6 +52,7 @@ __all__ = [
 for _name in __all__:
   if getattr(vars()[_name], '__module__', '') in (
     fourier.__name__,
+    recurrent.__name__,
     standard.__name__,
   ):
     vars()[_name].__module__ = __name__

@@ -13,6 +13,7 @@ from dopamine_jax import agent as agent_lib
 from dopamine_jax import errors
 from dopamine_jax.engines import evaluation
 from dopamine_jax.engines import loop
+from dopamine_jax.engines import memory as memory_lib
 from dopamine_jax.playing import trained as trained_lib
 from dopamine_jax.system import provenance
 from dopamine_jax.training import run_folder
@@ -55,43 +56,55 @@ class Player:
     self._key = jax.random.key(seed)
     self._count = 0
     self._stacked: Any = None  # array [N, *observation_shape]
+    self._taken: Any = None  # the actions [N, ...], and what is carried on
     self._act = jax.jit(self._choose)
     self._look = jax.jit(self._outlook)
 
   def act(
-    self, observation: Any, first: bool | Sequence[bool] = False
+    self,
+    observation: Any,
+    first: bool | Sequence[bool] = False,
+    reward: float | Sequence[float] = 0.0,
   ) -> np.ndarray:
     """Returns the action for an observation, or the actions for a batch.
 
     Args:
       observation: what the environment gives, [*shape], or [N, *shape].
       first: whether an episode begins with it, [N] of a batch. It matters to
-        agents that see stacks of frames; the first of all needs no word.
+        agents that see stacks of frames or have memory; the first of all needs
+        no word.
+      reward: what the step before brought, [N] of a batch; for agents with
+        memory that see it.
 
     Raises:
       UserError: if the observation has another shape or type.
     """
     frames, is_one = self._frames(observation)
     self._stacked = self._stack(frames, first)
-    actions = self._act(self.state, self._stacked, self._count)
+    memory = self._carried(first, reward)
+    actions, carried = self._act(self.state, memory, self._stacked, self._count)
+    self._taken = actions, carried
     self._count += 1
     actions = self._environments.as_taken(np.asarray(actions))
     return actions[0] if is_one else actions
 
   def reset(self):
-    """Forgets the frames that were seen; the next ones begin episodes."""
-    self._stacked = None
+    """Forgets what was seen; the next observations begin episodes."""
+    self._stacked = self._taken = None
 
   def outlook(self, observation: Any) -> agent_lib.Outlook:
     """Returns what the agent expects and means to do, see `agent.Outlook`.
 
-    Of what it sees if the next observation is this one; nothing is remembered.
+    Of what it sees if the next observation is this one, and the step before
+    brought no reward; nothing is remembered.
 
     Raises:
       UserError: if the agent tells nothing.
     """
     frames, is_one = self._frames(observation)
-    found = self._look(self.state, self._stack(frames, False), self._count)
+    stacked = self._stack(frames, False)
+    memory = self._carried(False, 0.0, len(frames))
+    found = self._look(self.state, memory, stacked, self._count)
     if found is None:
       raise errors.UserError(
         f'{type(self.agent).__name__} tells nothing: it has no method outlook.'
@@ -120,7 +133,9 @@ class Player:
     `parameters.safetensors` has the networks' parameters, by their paths;
     `policy.jax` what `jax.export.deserialize` reads: a function of observations
     [N, ...] as the agent sees them, stacked, that returns its actions [N, ...];
-    `card.json` what they are.
+    `card.json` what they are. Of an agent with memory the function also takes
+    the actions and rewards of the step before, whether episodes begin, and the
+    arrays of its memory, which it returns behind the actions.
 
     Raises:
       UserError: if the folder has such files already, or an extra is missing.
@@ -168,15 +183,33 @@ class Player:
   def _exported(self):
     """Returns the policy as a program, for any number of observations."""
     space = self.agent.observation_space
+    action = loop.random_actions(self.agent.action_space, self._key, 1)
+    carried = memory_lib.begin(self.agent, action)
 
     def act(observation):
       # One by one: a network may choose a form by how many it is given.
-      return self._choose(self.state, observation[None], 0)[0]
+      return self._choose(self.state, (), observation[None], 0)[0][0]
+
+    def act_with_memory(observation, action, reward, first, *memory):
+      given = jax.tree.map(lambda x: x[None], (action, reward, first, memory))
+      action, reward, first, memory = given
+      now = jax.tree.unflatten(jax.tree.structure(carried.now), memory)
+      before = memory_lib.see(
+        *(self.agent, carried.replace(now=now), action, reward, first)
+      )
+      taken, after = self._choose(self.state, before, observation[None], 0)
+      return jax.tree.map(lambda x: x[0], (taken, *jax.tree.leaves(after.now)))
 
     (number,) = jax.export.symbolic_shape('n')
-    shape = (number, *space.shape)
-    policy = jax.jit(jax.vmap(act))
-    return jax.export.export(policy)(jax.ShapeDtypeStruct(shape, space.dtype))
+    takes = [jax.ShapeDtypeStruct((number, *space.shape), space.dtype)]
+    if carried:
+      act = act_with_memory
+      leaves = (action, carried.reward, carried.first)
+      takes += [
+        jax.ShapeDtypeStruct((number, *leaf.shape[1:]), leaf.dtype)
+        for leaf in (*leaves, *jax.tree.leaves(carried.now))
+      ]
+    return jax.export.export(jax.jit(jax.vmap(act)))(*takes)
 
   def _card(self, arrays, exported):
     kind = type(self.agent)
@@ -189,8 +222,8 @@ class Player:
       'observation_space': str(observation),
       'action_space': str(action),
       'policy': {
-        'input': str(exported.in_avals[0]),
-        'output': str(exported.out_avals[0]),
+        'input': ', '.join(map(str, exported.in_avals)),
+        'output': ', '.join(map(str, exported.out_avals)),
         'platforms': list(exported.platforms),
         'actions': "in [-1, 1] of a Box; the environment's are stretched",
       },
@@ -244,11 +277,10 @@ class Player:
         f'each of {len(frames)} observations.'
       )
     size = self.environment.stack
-    if size == 1:
-      return frames
     if self._stacked is None:
       return loop.first_observation(frames, size)
-    if len(self._stacked) != len(frames):
+    remembers = size > 1 or memory_lib.is_carried(self.agent)
+    if remembers and len(self._stacked) != len(frames):
       raise errors.UserError(
         f'{len(frames)} observations, and there were {len(self._stacked)} '
         'before. Call reset() where others begin.'
@@ -256,18 +288,42 @@ class Player:
     begins = np.broadcast_to(first, len(frames))
     return loop.next_observation(self._stacked, frames, begins, size)
 
-  def _choose(self, state, observation, count):
-    return self.agent.act(
-      state,
-      observation,
-      np.int32(self.agent_steps),
-      evaluation.step_key(self._key, count),
-      explore=False,
+  def _carried(self, first, reward, num_envs=None):
+    """Returns what an agent with memory carries into the next step."""
+    if not memory_lib.is_carried(self.agent):
+      return ()
+    if self._taken is None:
+      num_envs = num_envs or len(self._stacked)
+      actions = loop.random_actions(
+        self.agent.action_space, self._key, num_envs
+      )
+      return memory_lib.begin(self.agent, actions)
+    actions, carried = self._taken
+    reward = np.asarray(reward, np.float32)
+    if reward.shape not in ((), (len(actions),)):
+      raise errors.UserError(
+        f'reward has the shape {reward.shape}; expected one number, or one for '
+        f'each of {len(actions)} observations.'
+      )
+    reward = loop.clipped(reward, self.environment.reward_clip)
+    shape = (len(actions),)
+    return memory_lib.see(
+      *(self.agent, carried, actions),
+      *(np.broadcast_to(reward, shape), np.broadcast_to(first, shape)),
     )
 
-  def _outlook(self, state, observation, count):
-    key = evaluation.step_key(self._key, count)
-    return self.agent.outlook(state, observation, key)
+  def _choose(self, state, memory, observation, count):
+    step, key = np.int32(self.agent_steps), self._step_key(count)
+    return memory_lib.act(
+      self.agent, state, memory, observation, step, key, explore=False
+    )
+
+  def _outlook(self, state, memory, observation, count):
+    key = self._step_key(count)
+    return memory_lib.outlook(self.agent, state, memory, observation, key)
+
+  def _step_key(self, count):
+    return evaluation.step_key(self._key, count)
 
 
 def _name(path):

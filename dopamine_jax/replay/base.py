@@ -25,6 +25,9 @@ class Replay(settings.Settings):
   gamma: float = 0.99
   stack: int = 1
 
+  # Whether the ring keeps the agent's memory with each step. No setting.
+  keeps_memory = False
+
   def __post_init__(self):
     super().__post_init__()
     self.require_at_least(1, 'stack')

@@ -66,14 +66,7 @@ class PrioritizedReplay(uniform.UniformReplay):
 
   def init(self, step: ring_lib.Step) -> PrioritizedRing:
     """See `Replay.init`."""
-    ring = super().init(step)
-    return PrioritizedRing(
-      slots=ring.slots,
-      head=ring.head,
-      age=ring.age,
-      tree=sum_tree.init(ring.head.shape[0] * ring.capacity),
-      largest=jnp.zeros(()),
-    )
+    return empty(super().init(step))
 
   def add(self, ring: PrioritizedRing, step: ring_lib.Step) -> PrioritizedRing:
     """Adds a step; priorities follow what becomes valid, or ceases to be."""
@@ -104,24 +97,19 @@ class PrioritizedReplay(uniform.UniformReplay):
     self, ring: PrioritizedRing, key: jax.Array, updates: int | jax.Array = 0
   ) -> agent_lib.Sample:
     """Returns B valid transitions, each drawn by its priority; see base."""
-    depth = ring.tree.depth
-    fraction, *finer = jax.random.uniform(key, (1 + depth, self.batch_size))
-    if self.stratified:
-      fraction = (jnp.arange(self.batch_size) + fraction) / self.batch_size
-      fraction = jnp.minimum(fraction, 1 - _FLOAT.epsneg)  # it may round to 1
-    index = sum_tree.find(ring.tree, fraction, jnp.stack(finer))
-    lane, slot = index // ring.capacity, index % ring.capacity
-    newest = ring.head[lane] - 1
-    # N and the sum of all priorities fall out of the weights.
-    relative = sum_tree.get(ring.tree, index)
-    relative = jnp.min(relative) / relative
-    beta = values.at(self.beta, updates)
+    index, weight = draw(
+      ring,
+      key,
+      self.batch_size,
+      values.at(self.beta, updates),
+      stratified=self.stratified,
+    )
+    lane, slot = place_of(ring, index)
     return agent_lib.Sample(
-      transition=self.transition_at(
-        ring, lane, newest - (newest - slot) % ring.capacity
-      ),
+      transition=self.transition_at(ring, lane, slot),
       index=index,
-      weight=relative**beta,
+      weight=weight,
+      slot=slot,
     )
 
   def reprioritize(
@@ -132,25 +120,79 @@ class PrioritizedReplay(uniform.UniformReplay):
     Of several for one transition, the largest holds. Those of slots in which
     no valid transition begins (any more) change nothing.
     """
-    given = getattr(priority, 'shape', None)
-    if given != index.shape:
-      shown = type(priority).__name__ if given is None else given
-      raise errors.UserError(
-        f'Agent.update must return a priority for each transition, of shape '
-        f'{index.shape}, and it gave {shown}. Mend the agent.'
-      )
-    # Below or above these, sums of them would not be what they should.
-    high = _FLOAT.max / ring.tree.levels[0].size
-    priority = jnp.clip(
-      (priority + self.epsilon) ** self.alpha, _FLOAT.tiny, high
+    return put(ring, index, priority, self.epsilon, self.alpha)
+
+
+def empty(ring: ring_lib.Ring) -> PrioritizedRing:
+  """Returns an empty ring with a place for each slot's priority."""
+  return PrioritizedRing(
+    slots=ring.slots,
+    head=ring.head,
+    age=ring.age,
+    tree=sum_tree.init(ring.head.shape[0] * ring.capacity),
+    largest=jnp.zeros(()),
+  )
+
+
+def draw(
+  ring: PrioritizedRing,
+  key: jax.Array,
+  batch_size: int,
+  beta: float | jax.Array,
+  *,
+  stratified: bool,
+) -> tuple[jax.Array, jax.Array]:
+  """Returns B leaves of the tree, drawn by priority, and their weights [B]."""
+  depth = ring.tree.depth
+  fraction, *finer = jax.random.uniform(key, (1 + depth, batch_size))
+  if stratified:
+    fraction = (jnp.arange(batch_size) + fraction) / batch_size
+    fraction = jnp.minimum(fraction, 1 - _FLOAT.epsneg)  # it may round to 1
+  index = sum_tree.find(ring.tree, fraction, jnp.stack(finer))
+  # N and the sum of all priorities fall out of the weights.
+  relative = sum_tree.get(ring.tree, index)
+  relative = jnp.min(relative) / relative
+  return index, relative**beta
+
+
+def place_of(
+  ring: ring_lib.Ring, index: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Returns the lanes and slots [B] that belong to leaves [B] of the tree."""
+  lane, slot = index // ring.capacity, index % ring.capacity
+  newest = ring.head[lane] - 1
+  return lane, newest - (newest - slot) % ring.capacity
+
+
+def put(
+  ring: PrioritizedRing,
+  index: jax.Array,
+  priority: jax.Array,
+  epsilon: float,
+  alpha: float,
+) -> PrioritizedRing:
+  """Returns the ring with (priority + epsilon)^alpha for what was sampled.
+
+  Raises:
+    UserError: if there is no priority for each index.
+  """
+  given = getattr(priority, 'shape', None)
+  if given != index.shape:
+    shown = type(priority).__name__ if given is None else given
+    raise errors.UserError(
+      f'Agent.update must return a priority for each transition, of shape '
+      f'{index.shape}, and it gave {shown}. Mend the agent.'
     )
-    tree = sum_tree.put(
-      ring.tree,
-      index,
-      sum_tree.agree(index, priority),
-      where=sum_tree.get(ring.tree, index) > 0,
-    )
-    return ring.replace(
-      tree=tree,
-      largest=jnp.maximum(ring.largest, jnp.max(priority)),
-    )
+  # Below or above these, sums of them would not be what they should.
+  high = _FLOAT.max / ring.tree.levels[0].size
+  priority = jnp.clip((priority + epsilon) ** alpha, _FLOAT.tiny, high)
+  tree = sum_tree.put(
+    ring.tree,
+    index,
+    sum_tree.agree(index, priority),
+    where=sum_tree.get(ring.tree, index) > 0,
+  )
+  return ring.replace(
+    tree=tree,
+    largest=jnp.maximum(ring.largest, jnp.max(priority)),
+  )

@@ -35,6 +35,8 @@ class Step(struct.PyTreeNode):
     truncated: [N] bool.
     next_observation: [N, *frame_shape], the frame that followed, the true one
       if the episode ended.
+    memory: [N, ...], what the agent carried when it chose the action; () of an
+      agent without memory, or where the replay does not keep it.
   """
 
   observation: jax.Array
@@ -43,6 +45,7 @@ class Step(struct.PyTreeNode):
   terminated: jax.Array
   truncated: jax.Array
   next_observation: jax.Array
+  memory: Any = ()
 
 
 class Slots(struct.PyTreeNode):
@@ -54,6 +57,7 @@ class Slots(struct.PyTreeNode):
     reward: [N, C] float32.
     status: [N, C] uint8, RUNNING, TERMINATED, TRUNCATED or LAST.
     age: [N, C] int32, steps since the episode began.
+    memory: [N, C, ...], see `Step`.
   """
 
   frame: jax.Array
@@ -61,6 +65,7 @@ class Slots(struct.PyTreeNode):
   reward: jax.Array
   status: jax.Array
   age: jax.Array
+  memory: Any = ()
 
 
 class Ring(struct.PyTreeNode):
@@ -117,6 +122,7 @@ def init(step: Step, capacity: int) -> Ring:
     reward=empty(step.reward, jnp.float32),
     status=empty(step.reward, jnp.uint8),
     age=empty(step.reward, jnp.int32),
+    memory=jax.tree.map(empty, step.memory),
   )
   zeros = jnp.zeros(step.reward.shape, jnp.int32)
   # Two arrays: a donated buffer must not be passed twice.
@@ -145,6 +151,9 @@ def add(ring: Ring, step: Step) -> Ring:
     reward=_put(slots.reward, here, step.reward),
     status=_put(_put(slots.status, here, status), after, last),
     age=_put(_put(slots.age, here, ring.age), after, ring.age + 1),
+    memory=jax.tree.map(
+      lambda leaf, value: _put(leaf, here, value), slots.memory, step.memory
+    ),
   )
   return ring.replace(
     slots=slots,

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from dopamine_jax import agent as agent_lib
 from dopamine_jax.replay import base
 from dopamine_jax.replay import ring as ring_lib
+from dopamine_jax.replay import sequences
 
 
 class Rollout(base.Replay):
@@ -25,6 +26,8 @@ class Rollout(base.Replay):
   given_later = ('steps', 'gamma', 'stack')
 
   steps: int
+
+  keeps_memory = True
 
   def __post_init__(self):
     super().__post_init__()
@@ -62,8 +65,9 @@ class Rollout(base.Replay):
         'of the agent, and counts the steps of all environments',
       )
     # T episodes of one step take two slots each; before them lie the frames
-    # that the first observation is stacked from.
-    return ring_lib.init(step, 2 * (self.steps // num_envs) + self.stack)
+    # that the first observation is stacked from, and the step before.
+    before = max(self.stack, 2) if jax.tree.leaves(step.memory) else self.stack
+    return ring_lib.init(step, 2 * (self.steps // num_envs) + before)
 
   def sample(
     self, ring: ring_lib.Ring, key: jax.Array, updates: int | jax.Array = 0
@@ -76,19 +80,25 @@ class Rollout(base.Replay):
     lane, slot = self._newest(ring)
     place = slot % ring.capacity
     status = ring.slots.status[lane, place]
-    return agent_lib.Sample(
-      transition=agent_lib.Trajectory(
-        observation=self._observation_at(ring, lane, slot),
-        action=ring.slots.action[lane, place],
-        reward=ring.slots.reward[lane, place],
-        discount=jnp.where(
-          status == ring_lib.TERMINATED, 0.0, jnp.float32(self.gamma)
-        ),
-        next_observation=self._observation_at(ring, lane, slot + 1),
-        last=status != ring_lib.RUNNING,
+    trajectory = agent_lib.Trajectory(
+      observation=sequences.observation_at(ring, lane, slot, self.stack),
+      action=ring.slots.action[lane, place],
+      reward=ring.slots.reward[lane, place],
+      discount=jnp.where(
+        status == ring_lib.TERMINATED, 0.0, jnp.float32(self.gamma)
       ),
+      next_observation=sequences.observation_at(
+        ring, lane, slot + 1, self.stack
+      ),
+      last=status != ring_lib.RUNNING,
+    )
+    if jax.tree.leaves(ring.slots.memory):
+      trajectory = sequences.with_memory(ring, trajectory, lane, slot)
+    return agent_lib.Sample(
+      transition=trajectory,
       index=lane * ring.capacity + place,
       weight=jnp.ones(slot.shape),
+      slot=slot,
     )
 
   def _newest(self, ring):
@@ -102,9 +112,3 @@ class Rollout(base.Replay):
     # Behind those in which no step was taken, the newest T come last.
     slot = jnp.sort(jnp.where(taken, slot, -1), axis=1)[:, -length:].T
     return jnp.broadcast_to(lane.T, slot.shape), slot
-
-  def _observation_at(self, ring, lane, slot):
-    found = ring_lib.observation_at(
-      ring, lane.ravel(), slot.ravel(), self.stack
-    )
-    return found.reshape(*slot.shape, *found.shape[1:])

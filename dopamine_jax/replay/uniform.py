@@ -92,6 +92,7 @@ class UniformReplay(base.Replay):
       transition=self.transition_at(ring, lane, slot),
       index=lane * ring.capacity + slot % ring.capacity,
       weight=jnp.ones(self.batch_size),
+      slot=slot,
     )
 
   def _sample_slots(self, ring, key):
