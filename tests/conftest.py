@@ -1,5 +1,6 @@
 """What every test runs under; the environment reaches subprocesses too."""
 
+import gc
 import importlib.util
 import mmap
 import os
@@ -27,26 +28,37 @@ os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
 os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
 
 # These emitters take most of the time that is left, and those before them are
-# still there. XLA ends a process that names a flag which it does not know.
-_FLAG = 'xla_cpu_use_fusion_emitters'
+# still there. A program that is cut into parts, for several cores, takes longer
+# to compile in all, and the other cores run other tests. XLA ends a process
+# that names a flag which it does not know.
+_FLAGS = {
+  'xla_cpu_use_fusion_emitters': 'false',
+  'xla_cpu_parallel_codegen_split_count': '1',
+}
 
 
-def _xla_knows(flag):
+def _known_to_xla(flags):
   jaxlib = pathlib.Path(importlib.util.find_spec('jaxlib').origin).parent
+  known = set()
   for library in jaxlib.glob('*.so'):
     with (
       library.open('rb') as file,
       mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
     ):
-      if mapped.find(flag.encode()) >= 0:
-        return True
-  return False
+      known |= {flag for flag in flags if mapped.find(flag.encode()) >= 0}
+  return known
 
 
-if _xla_knows(_FLAG):
-  os.environ['XLA_FLAGS'] = (
-    f'{os.environ.get("XLA_FLAGS", "")} --{_FLAG}=false'.strip()
-  )
+os.environ['XLA_FLAGS'] = ' '.join(
+  [
+    os.environ.get('XLA_FLAGS', ''),
+    *(f'--{flag}={_FLAGS[flag]}' for flag in sorted(_known_to_xla(_FLAGS))),
+  ]
+).strip()
+
+# Tracing makes many objects that stay; to look through all of them again and
+# again took a twentieth of the time.
+gc.set_threshold(50_000, 20, 20)
 
 # The key that signs runs is not the user's own either.
 _settings_folder = tempfile.TemporaryDirectory(prefix='dopamine_jax_tests_')
