@@ -11,6 +11,8 @@ import nbclient
 import nbformat
 import pytest
 
+from tests import snippets_test
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / 'colabs').glob('*.ipynb'))
 REPOSITORY = 'dopamine-jax/dopamine-jax'
@@ -46,39 +48,35 @@ def test_there_are_the_six_notebooks():
   }
 
 
-# What makes trainings short. What the other notebooks show, the tests of
-# commands, of analysis, of README's agent and of `dopamine-jax new agent` do
-# too; the slow tests run them all as they are.
-SHORTER = {
-  'library': {'agent_steps=10_000': 'agent_steps=2_000'},
-  'quickstart': {
-    '--seed 2': "--seed 2 -b 'runner.Runner.num_iterations = 2' "
-    "-b 'runner.Runner.evaluation_episodes = 1'"
-  },
+# Those whose cells the fast tests run, and what makes its trainings short. What
+# the others show, the tests of commands, of analysis, of README's agent and of
+# `dopamine-jax new agent` do too; the slow tests run them all in a kernel.
+RUN = {
+  'library': ('agent_steps=10_000', 'agent_steps=2_000'),
+  'quickstart': ('--seed 2', '--seed 2'),  # `Reader` shortens commands
 }
 
 
-def shortened(notebook, replacements):
-  for old, new in replacements.items():
-    assert any(old in source for source in sources(notebook, 'code')), old
-    for cell in notebook.cells:
-      cell.source = cell.source.replace(old, new)
-  return notebook
+@pytest.mark.parametrize('name', RUN)
+def test_its_cells_run_in_their_order(name, tmp_path, monkeypatch, capfd):
+  """In this process, which saves to start a kernel and its commands' own."""
+  monkeypatch.chdir(tmp_path)
+  reader = snippets_test.Reader(monkeypatch, capfd, long=False)
+  cells = sources(read(ROOT / f'colabs/{name}.ipynb'), 'code')
+  long, short = RUN[name]
+  assert long in ''.join(cells)
+  names = {}
+  for cell in cells:
+    cell = cell.replace(long, short)
+    if cell.startswith('%%sh\n'):
+      reader.type(snippets_test.Block('sh', cell.partition('\n')[2], file=''))
+    else:
+      exec(re.sub('^( *)%.*', r'\1pass', cell, flags=re.MULTILINE), names)
 
 
-@pytest.mark.parametrize(
-  ('path', 'replacements'),
-  [
-    pytest.param(path, SHORTER[path.stem], id=path.stem)
-    for path in NOTEBOOKS
-    if path.stem in SHORTER
-  ]
-  + [
-    pytest.param(path, {}, marks=pytest.mark.slow, id=f'{path.stem}, whole')
-    for path in NOTEBOOKS
-  ],
-)
-def test_it_runs_from_top_to_bottom(path, replacements, tmp_path, monkeypatch):
+@pytest.mark.slow
+@each
+def test_it_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
   # The checkout's package and command, also in the processes that it starts.
   commands = pathlib.Path(sys.executable).parent
   monkeypatch.setenv('PYTHONPATH', str(ROOT))
@@ -87,7 +85,7 @@ def test_it_runs_from_top_to_bottom(path, replacements, tmp_path, monkeypatch):
   # pytest's choice of it would be another kernel's; each kernel sets its own.
   monkeypatch.delenv('MPLBACKEND', raising=False)
   client = nbclient.NotebookClient(
-    shortened(read(path), replacements),
+    read(path),
     timeout=300,
     kernel_manager_class=KernelOfTheseTests,
     resources={'metadata': {'path': str(tmp_path)}},
