@@ -186,16 +186,13 @@ import signal
 import sys
 
 from dopamine_jax.engines import compiled
-from dopamine_jax.environments import atari
 from dopamine_jax.environments import gym_vector
-from dopamine_jax.metrics import csv_file
 from dopamine_jax.checkpoints import ring_files
 
 compiled.LONGEST = 8  # So that many chunks make an iteration on any machine.
 PLACES = {
   'chunk': [(compiled.CompiledEngine, '_run_chunk')],
-  'step': [(gym_vector.GymVector, 'step'), (atari.AtariVector, 'step')],
-  'metrics': [(csv_file.CSV, 'write')],
+  'step': [(gym_vector.GymVector, 'step')],
   'rows': [(ring_files, '_write_rows')],
 }
 name, number = sys.argv[1], int(sys.argv[2])
@@ -288,6 +285,18 @@ def die_at(patch, owner, method, number, action=None):
   patch.setattr(owner, method, wrapped)
 
 
+def die_here(monkeypatch, words, owner, method, number):
+  """Runs the command line in this process until it dies at that moment.
+
+  Runs that a signal ends leave no more behind, as those of CartPole show; this
+  saves to start a process for what another agent or environment has to restore.
+  """
+  with monkeypatch.context() as patch:
+    die_at(patch, owner, method, number)
+    with pytest.raises(Died):
+      run_here(monkeypatch, words)
+
+
 def metrics(base_dir):
   """Returns the rows of metrics.csv but for timings."""
   with open(base_dir / 'metrics.csv', newline='') as stream:
@@ -369,13 +378,12 @@ def test_three_seeds_that_were_killed_end_the_same(
 ):
   words = command(folder, tmp_path / 'run', 'cartpole', '--num_seeds', '3')
   # With a checkpoint there, and its iteration evaluated and not written.
-  kill_at(folder, 'metrics', 4, words)
+  die_here(monkeypatch, words, csv_file.CSV, 'write', 4)
   assert checkpoints(tmp_path / 'run') == ['000002', '000004']
   # With a checkpoint there, and the old ones not yet removed.
-  with monkeypatch.context() as patch:
-    die_at(patch, checkpoints_lib.Checkpoints, 'collect_garbage', 3)
-    with pytest.raises(Died):
-      run_here(monkeypatch, words)
+  die_here(
+    monkeypatch, words, checkpoints_lib.Checkpoints, 'collect_garbage', 3
+  )
   assert checkpoints(tmp_path / 'run')[-1] == '000008'
   assert run_here(monkeypatch, words) == 0
   assert_equal_runs(
@@ -387,8 +395,10 @@ def test_an_atari_run_that_was_killed_ends_the_same(
   folder, never_stopped, tmp_path, monkeypatch
 ):
   pytest.importorskip('ale_py')
+  from dopamine_jax.environments import atari
+
   words = command(folder, tmp_path / 'run', 'atari')
-  kill_at(folder, 'step', 150, words)
+  die_here(monkeypatch, words, atari.AtariVector, 'step', 150)
   assert checkpoints(tmp_path / 'run') == ['000002']
   assert run_here(monkeypatch, words) == 0
   assert_equal_runs(tmp_path / 'run', never_stopped('atari'))
@@ -440,7 +450,7 @@ def test_a_run_that_was_killed_within_a_rollout_ends_the_same(
   words = command(folder, tmp_path / 'run', 'ppo', *seeds)
   # At agent step 84, 4 into the third rollout; the checkpoint is from 60, half
   # a rollout.
-  kill_at(folder, 'step', 42, words)
+  die_here(monkeypatch, words, gym_vector.GymVector, 'step', 42)
   assert checkpoints(tmp_path / 'run') == ['000001']
   if twice:
     # While that of 360 is written, so that it goes on from 300, half a rollout.
@@ -457,7 +467,7 @@ def test_a_run_of_sac_that_was_killed_ends_the_same(
   seeds = ('--num_seeds', num_seeds)
   words = command(folder, tmp_path / 'run', 'sac', *seeds)
   # At agent step 86, between two updates.
-  kill_at(folder, 'step', 43, words)
+  die_here(monkeypatch, words, gym_vector.GymVector, 'step', 43)
   assert checkpoints(tmp_path / 'run') == ['000001']
   assert run_here(monkeypatch, words) == 0
   assert_equal_runs(tmp_path / 'run', never_stopped('sac', *seeds))
