@@ -157,8 +157,9 @@ def test_pqn_finds_the_values(tmp_path):
     agent, probes.VALUES, tmp_path, steps=1_920, num_envs=2
   )
   assert (statistics['Train/Updates'] == 60).all()
+  q_values = jax.jit(agent.q_values)
   for name, expected, state in expectations(states):
-    q = agent.q_values(state.params, probes.observations())
+    q = q_values(state.params, probes.observations())
     np.testing.assert_allclose(
       q[: len(expected)], expected, atol=0.1, err_msg=name
     )
@@ -174,12 +175,18 @@ def test_ppo_finds_the_best_actions_and_their_values(tmp_path):
     small_ppo, probes.VALUES, tmp_path, steps=1_920, num_envs=2
   )
   assert (statistics['Train/Updates'] == 60).all()
+
+  @jax.jit
+  def probabilities_and_value(params):
+    policy, value = agent.policy(params, probes.observations())
+    return jax.nn.softmax(policy.logits), value
+
   for name, q, state in expectations(states):
-    policy, value = agent.policy(state.params, probes.observations())
+    probabilities, value = probabilities_and_value(state.params)
     np.testing.assert_allclose(
       value[: len(q)], q.max(axis=1), atol=0.15, err_msg=name
     )
-    probabilities = np.asarray(jax.nn.softmax(policy.logits))[: len(q)]
+    probabilities = np.asarray(probabilities)[: len(q)]
     worse = q < q.max(axis=1, keepdims=True)
     assert np.all(probabilities[worse] < 0.1), name
 
@@ -199,12 +206,8 @@ def test_ppo_finds_continuous_actions(normalized, tmp_path):
   agent, (state,), _ = probes.train(
     agent, ['Probe/Target-v0'], tmp_path, steps=12_800, num_envs=4
   )
-  actions = agent.act(
-    state,
-    probes.observations()[:2],
-    jnp.int32(0),
-    jax.random.key(0),
-    explore=False,
+  actions = jax.jit(functools.partial(agent.act, explore=False))(
+    state, probes.observations()[:2], jnp.int32(0), jax.random.key(0)
   )
   # The environment's are twice as large.
   np.testing.assert_allclose(2 * actions[:, 0], probes.TARGETS, atol=0.2)
@@ -244,14 +247,15 @@ def test_sac_finds_the_values(n_step, num_envs, tmp_path):
     num_envs=num_envs,
   )
   assert (statistics['Train/Updates'] == 601 - 64 // num_envs).all()
+  q_values = jax.jit(agent.q_values)
   for name, state in zip(probes.PASSIVE, states, strict=True):
     expected = np.array(probes.VALUES[name](GAMMA))  # of actions -0.5 and 0.5
     for i, action in enumerate((-0.5, 0.5)):
-      q = agent.q_values(
+      q = q_values(
         state.params['critics'],
-        probes.observations()[: len(expected)],
-        jnp.full((len(expected), 1), action),
-      )
+        probes.observations(),
+        np.full((probes.NUM_STATES, 1), action, np.float32),
+      )[..., : len(expected)]
       both = np.broadcast_to(expected[:, i], q.shape)
       np.testing.assert_allclose(q, both, atol=0.15, err_msg=name)
 
@@ -274,10 +278,15 @@ def test_sac_finds_continuous_actions_and_keeps_its_entropy(replay, tmp_path):
   )
   seen = probes.observations()[:2]
   key = jax.random.key(0)
-  actions = agent.act(state, seen, jnp.int32(0), key, explore=False)
+
+  @jax.jit
+  def actions_and_log_prob(state):
+    actions = agent.act(state, seen, jnp.int32(0), key, explore=False)
+    policy = agent.policy(state.params['actor'], seen)
+    keys = jax.random.split(key, 1_000)
+    return actions, jax.vmap(policy.sample_and_log_prob)(keys)[1]
+
+  actions, log_prob = actions_and_log_prob(state)
   # The environment's are twice as large.
   np.testing.assert_allclose(2 * actions[:, 0], probes.TARGETS, atol=0.2)
-  policy = agent.policy(state.params['actor'], seen)
-  keys = jax.random.split(key, 1_000)
-  _, log_prob = jax.vmap(policy.sample_and_log_prob)(keys)
   np.testing.assert_allclose(-log_prob.mean(), -1.0, atol=0.3)
