@@ -29,15 +29,23 @@ RUN = (
   'runner.Runner.checkpoint_period = 1',
 )
 SMALL_REPLAY = ('capacity = 200', 'min_history = 16', 'batch_size = 4')
+SMALL_SEQUENCES = (
+  'runner.Runner.num_envs = 2',
+  'r2d2.R2D2.update_period = 4',
+  'r2d2.R2D2.n_step = 2',
+  'prioritized_sequences.PrioritizedSequenceReplay.length = 3',
+  'prioritized_sequences.PrioritizedSequenceReplay.burn_in = 1',
+)
 
 
 def shrunk(path):
   """Returns bindings under which a config trains for two updates or more."""
-  agent = path.stem.split('_')[0]
-  if agent not in ('ppo', 'pqn'):
-    replay = re.search(r'replay = @(\w+\.\w+)', path.read_text()).group(1)
-    return *RUN, *(f'{replay}.{binding}' for binding in SMALL_REPLAY)
-  settings = f'{agent}.{agent.upper()}'
+  settings = re.search(r'agent = @(\w+\.\w+)', path.read_text())[1]
+  if not settings.startswith(('ppo', 'pqn')):
+    replay = re.search(r'replay = @(\w+\.\w+)', path.read_text())[1]
+    small = [f'{replay}.{binding}' for binding in SMALL_REPLAY]
+    sequences = SMALL_SEQUENCES if settings.startswith('r2d2') else ()
+    return *RUN, *small, *sequences
   return (
     *RUN,
     'runner.Runner.num_envs = 2',

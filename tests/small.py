@@ -6,6 +6,7 @@ import re
 # Agent steps of an iteration: eight of each of up to eight environments.
 STEPS = 64
 REPLAY = ('capacity = 200', 'min_history = 16', 'batch_size = 4')
+SEQUENCES = ('min_history = 48', 'length = 2', 'burn_in = 1')
 
 
 def bindings(gin_files) -> list[str]:
@@ -21,6 +22,12 @@ def bindings(gin_files) -> list[str]:
     f'runner.Runner.training_steps = {STEPS}',
     'runner.Runner.evaluation_episodes = 1',
     *(f'{replay}.{each}' for replay in replays for each in REPLAY),
+    *(
+      f'{replay}.{each}'
+      for replay in replays
+      for each in SEQUENCES
+      if 'Sequence' in replay
+    ),
   ]
 
 
