@@ -141,15 +141,18 @@ def load(
   base_dir: str | pathlib.Path,
   *,
   seed: int | None = None,
+  checkpoint: str | int | None = None,
   trusted: Sequence[str] = (),
 ) -> player.Player:
-  """Returns a run's newest agent, all exploration off, ready to act.
+  """Returns a run's agent, all exploration off, ready to act.
 
   Several can be loaded at once, of whatever settings.
 
   Args:
     base_dir: the run's folder.
     seed: which of the run's seeds; None: the first.
+    checkpoint: which one: its iteration, or the name by which a callback keeps
+      it, such as 'best'; None: the newest.
     trusted: packages that a stranger's run may import and call as well.
 
   Raises:
@@ -159,8 +162,13 @@ def load(
     raise errors.UserError(
       f'load({base_dir!r}): expected the path of a folder.'
     )
+  if type(checkpoint) not in (str, int, type(None)):
+    raise errors.UserError(
+      f'checkpoint = {checkpoint!r}; expected an iteration or a name.'
+    )
   _prepare()
-  return player.Player(trained.load(base_dir, _say, trusted), seed)
+  name = None if checkpoint is None else str(checkpoint)
+  return player.Player(trained.load(base_dir, _say, trusted, name), seed)
 
 
 def _train(runner, base_dir, *, seed=0, num_seeds=1, **options) -> Run:

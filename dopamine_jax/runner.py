@@ -16,6 +16,9 @@ from dopamine_jax import annotations
 from dopamine_jax import config
 from dopamine_jax import errors
 from dopamine_jax import settings
+from dopamine_jax.callbacks import (
+  base as callbacks_lib,  # a field is called `callbacks`
+)
 from dopamine_jax.engines import (
   devices as devices_lib,  # a field is called `devices`
 )
@@ -68,6 +71,9 @@ class Runner(settings.Settings):
     videos: whether collectors get a video of the first seed's agent after an
       evaluation; TensorBoard shows them, see `videos`.
     collectors: where statistics go; classes or functions that make one.
+    callbacks: what may change the agent, keep a checkpoint or end the run when
+      an iteration has ended; see `callbacks`. They see evaluations, which then
+      come before the iteration's checkpoint.
   """
 
   agent: agent_lib.Agent | Callable[..., agent_lib.Agent]
@@ -91,6 +97,7 @@ class Runner(settings.Settings):
     csv_file.CSV,
     tensorboard.TensorBoard,
   )
+  callbacks: Sequence[callbacks_lib.Callback] = ()
 
   def __post_init__(self):
     super().__post_init__()
@@ -109,6 +116,14 @@ class Runner(settings.Settings):
         'videos',
         'shows the agent after an evaluation, and evaluation_episodes = 0 '
         'means that there is none; set it to 1 or more',
+      )
+    if not self.evaluation_episodes and any(
+      callback.needs_evaluations for callback in self.callbacks
+    ):
+      self.refuse(
+        'callbacks',
+        'decide by evaluations, and evaluation_episodes = 0 means that there '
+        'are none; set it to 1 or more, or decide by training returns',
       )
     if self.num_iterations * self.training_steps >= 2**31:
       self.refuse(

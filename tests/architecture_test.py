@@ -105,7 +105,7 @@ ORDER = [
   {'checkpoints', 'learning'},
   {'engines'},
   {'metrics'},
-  {'films', 'trust'},
+  {'callbacks', 'films', 'trust'},
   {'training'},
   {'analysis', 'runner'},
   {'playing'},

@@ -47,6 +47,7 @@ class Report(NamedTuple):
     table: the columns seed, iteration, agent_steps, metric and value.
     evaluation: the columns seed, episode, return and length; or None.
     warnings: what a reader has to know.
+    ended_by: which callback ended it before that, and why; '' if none did.
   """
 
   folder: pathlib.Path
@@ -61,6 +62,7 @@ class Report(NamedTuple):
   table: pd.DataFrame
   evaluation: pd.DataFrame | None
   warnings: Sequence[str]
+  ended_by: str = ''
 
   @property
   def iteration(self) -> int:
@@ -74,7 +76,9 @@ class Report(NamedTuple):
 
   @property
   def finished(self) -> bool | None:
-    """Whether all its iterations are done; None if nobody knows."""
+    """Whether it is done with its iterations; None if nobody knows."""
+    if self.ended_by:
+      return True
     if self.num_iterations is None:
       return None
     return self.iteration >= self.num_iterations
@@ -155,6 +159,7 @@ def gather(base_dir: str | pathlib.Path) -> Report:
     table=table,
     evaluation=evaluation,
     warnings=warnings,
+    ended_by=texts.line(str(facts.get('ended_by') or '')),
   )
   return report._replace(
     warnings=[*_state(report), *warnings, *_doubts(report, facts)]

@@ -46,7 +46,8 @@ class Run(NamedTuple):
     agent: the class's name.
     game: the environment's name.
     settings: the bindings that decide results, as text, without the game.
-    num_iterations: how many it is to have; None if unknown.
+    num_iterations: how many it is to have; None if unknown, or if a callback
+      has ended it.
     table: the columns seed, iteration, agent_steps, metric and value.
   """
 
@@ -183,7 +184,10 @@ def _read_csv(path):
       f'{fault}. Undo what was changed in it; to compare the run under these '
       'settings, copy both files into a folder without run.json.'
     )
-  yield folder, *identify(text, folder.name), table
+  agent, game, settings, num_iterations = identify(text, folder.name)
+  if safe_files.read_noted(folder / 'run.json', MAX_TEXT, 'ended_by'):
+    num_iterations = None  # It is finished without having done them all.
+  yield folder, agent, game, settings, num_iterations, table
 
 
 def read_table(path):

@@ -29,6 +29,7 @@ import numpy as np
 from dopamine_jax import errors
 from dopamine_jax.checkpoints import array_files
 from dopamine_jax.checkpoints import manifests
+from dopamine_jax.checkpoints import places
 from dopamine_jax.checkpoints import ring_files
 from dopamine_jax.checkpoints import segments
 from dopamine_jax.checkpoints import state_arrays
@@ -52,6 +53,7 @@ class Checkpoints:
   Attributes:
     folder: where they lie.
     max_to_keep: how many are kept, the newest.
+    kept: iterations of older ones that are kept too, without their replay.
     say: prints what the user should know.
   """
 
@@ -63,6 +65,7 @@ class Checkpoints:
   ):
     self.folder = pathlib.Path(base_dir).absolute() / 'checkpoints'
     self.max_to_keep = max_to_keep
+    self.kept: frozenset[int] = frozenset()
     self.say = say
     self._watch = segments.Watch(self.folder, say)
     # A checkpoint that was restored without its replay, if one was: no later
@@ -79,7 +82,9 @@ class Checkpoints:
     """
     try:
       found = self.folder.iterdir() if self._is_there() else ()
-      return sorted(_number(path) for path in found if _counts(path))
+      return sorted(
+        places.number(path) for path in found if places.counts(path)
+      )
     except OSError as error:
       raise errors.UserError(
         f'{self.folder} can not be read: {error.strerror}.'
@@ -244,14 +249,14 @@ class Checkpoints:
       yield from ring_files.rows(saved, ring, leaf, self._watch.find)
 
   def collect_garbage(self):
-    """Removes what neither the newest checkpoints nor their replays need."""
+    """Removes what is neither kept nor needed by the newest ones' replays."""
     if not processes.is_writer():
       return
-    kept = self.iterations()[-self.max_to_keep :]
+    newest = self.iterations()[-self.max_to_keep :]
     try:
       replay_needed = {
         segment['folder']
-        for iteration in kept
+        for iteration in newest
         for ring in self.manifest(iteration)['rings'].values()
         for segment in ring['segments']
       }
@@ -260,14 +265,20 @@ class Checkpoints:
     # A disk that can't be read just now ends no run: the next save tidies too.
     with contextlib.suppress(OSError):
       for path in self.folder.iterdir():
-        is_old = _number(path) not in (None, *kept)
+        number = places.number(path)
+        is_old = number not in (None, *newest)
         if not is_old or plain_files.kind(path) != 'a folder':
+          continue
+        is_needed = path.name in replay_needed
+        if number in self.kept:
+          for name in () if is_needed else ring_files.PLACES:
+            plain_files.remove(path / name)
           continue
         # The manifest goes last: a kill in between leaves a checkpoint that is
         # known to be damaged, and older than those that are kept.
         for name in ('state', 'state.bin', 'manifest.json'):
           plain_files.remove(path / name)
-        if path.name not in replay_needed:
+        if not is_needed:
           plain_files.remove(path)
 
   def _path(self, iteration):
@@ -309,9 +320,9 @@ class Checkpoints:
     manifests.write(beside / 'manifest.json', manifest)
     plain_files.sync(beside)
     for path in list(self.folder.iterdir()):
-      number = _number(path)
+      number = places.number(path)
       if number is not None and (previous is None or number > previous):
-        _set_aside(path)
+        places.set_aside(path)
     beside.rename(final)
     plain_files.sync(self.folder)
     self._watch.wrote(manifest['rings'])
@@ -363,33 +374,6 @@ class Checkpoints:
       state_arrays.without_slots(ring),
     )
     return rest.replace(slots=slots)
-
-
-def _number(path):
-  """Returns the iteration that a folder is called after, None if none."""
-  name = path.name
-  is_number = name.isascii() and name.isdecimal()
-  return int(name) if is_number and name == f'{int(name):06d}' else None
-
-
-def _counts(path):
-  """Whether this is a checkpoint, or in the place of one."""
-  number = _number(path)
-  if number is None or plain_files.kind(path) != 'a folder':
-    return number is not None
-  # A folder of rows alone is none: later checkpoints need those.
-  parts = ('manifest.json', 'state', 'state.bin')
-  return any(plain_files.kind(path / part) for part in parts)
-
-
-def _set_aside(path):
-  """Renames a folder to the first free of `000010.set-aside-1`, `-2`, ..."""
-  number = 1
-  while plain_files.kind(
-    name := path.with_name(f'{path.name}.set-aside-{number}')
-  ):
-    number += 1
-  path.rename(name)
 
 
 @contextlib.contextmanager

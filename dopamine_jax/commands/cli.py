@@ -132,9 +132,10 @@ def evaluate(
       show_default='BASE_DIR/evaluation.csv',
     ),
   ] = None,
+  checkpoint: options.Checkpoint = None,
   trust: options.Trust = (),
 ):
-  """Play episodes with a training's newest checkpoint, exploration off."""
+  """Play episodes with a training's agent, exploration off."""
   _prepare(users_code=False)
   import numpy as np
 
@@ -142,7 +143,7 @@ def evaluate(
   from dopamine_jax.playing import trained
   from dopamine_jax.system import safe_files
 
-  agent = trained.load(base_dir, say=_say, trusted=trust)
+  agent = trained.load(base_dir, _say, trust, checkpoint)
   result = trained.play(agent, episodes, seed)
   for row, name in enumerate(agent.seeds):
     returns = result.returns[row]
@@ -194,6 +195,7 @@ def record(
       'd pixel|; for agents that see images.',
     ),
   ] = False,
+  checkpoint: options.Checkpoint = None,
   trust: options.Trust = (),
 ):
   """Film a training's agent (its first seed) playing, exploration off."""
@@ -201,7 +203,7 @@ def record(
   from dopamine_jax.playing import trained
 
   output = output or base_dir / 'video.mp4'
-  agent = trained.load(base_dir, say=_say, trusted=trust)
+  agent = trained.load(base_dir, _say, trust, checkpoint)
   result = trained.film(
     *(agent, episodes, seed, output),
     panel=panel,

@@ -61,6 +61,15 @@ BaseDir = Annotated[
   pathlib.Path,
   typer.Argument(parser=parse_path, help='The folder of a training.'),
 ]
+Checkpoint = Annotated[
+  str | None,
+  typer.Option(
+    metavar='NAME',
+    help='Which one: its iteration, or the name by which a callback keeps it, '
+    'such as best.',
+    show_default='the newest',
+  ),
+]
 Configs = Annotated[
   list[pathlib.Path],
   typer.Argument(

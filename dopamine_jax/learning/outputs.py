@@ -243,7 +243,9 @@ def require_update(agent: Any, before: Any, answer: Any) -> tuple:
   return answer
 
 
-def require_alike(name: str, what: str, before: Any, after: Any):
+def require_alike(
+  name: str, what: str, before: Any, after: Any, owner: str = 'agent'
+):
   """Refuses a state or memory that is another one than before.
 
   Args:
@@ -251,6 +253,7 @@ def require_alike(name: str, what: str, before: Any, after: Any):
     what: which of the two it is.
     before: as it was given to the method.
     after: as it came back.
+    owner: whose the method is, 'agent' or 'callback'.
 
   Raises:
     UserError: names the first leaf that differs in shape or type.
@@ -264,12 +267,12 @@ def require_alike(name: str, what: str, before: Any, after: Any):
       raise errors.UserError(
         f'{name} must return a {what} like the one it was given, and of that '
         f'{what}{path} was {old.get(path, "not there")} and is now '
-        f'{new.get(path, "not there")}. Mend the agent.'
+        f'{new.get(path, "not there")}. Mend the {owner}.'
       )
   if jax.tree.structure(before) != jax.tree.structure(after):
     raise errors.UserError(
       f'{name} must return a {what} like the one it was given, and it has '
-      'other containers (a list for a tuple, say). Mend the agent.'
+      f'other containers (a list for a tuple, say). Mend the {owner}.'
     )
 
 

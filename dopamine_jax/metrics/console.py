@@ -183,7 +183,9 @@ def _headline(run: base.Run) -> str:
     f'{_compact(run.total_agent_steps)} agent steps{each}',
     f'Run folder: {run.base_dir}',
   ]
-  if is_done:
+  if run.ended_by:
+    lines.append(f'It is finished: ended by {run.ended_by}.')
+  elif is_done:
     lines.append(
       f'All {run.iteration} iterations are done. To go on, set '
       'runner.Runner.num_iterations higher.'

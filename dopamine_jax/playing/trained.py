@@ -26,6 +26,7 @@ from dopamine_jax.engines import streams
 from dopamine_jax.environments import base
 from dopamine_jax.films import camera as camera_lib
 from dopamine_jax.system import safe_files
+from dopamine_jax.training import kept
 from dopamine_jax.training import run_folder
 from dopamine_jax.trust import strangers
 
@@ -64,8 +65,9 @@ def load(
   base_dir: str | pathlib.Path,
   say: Callable[[str], None] = print,
   trusted: Sequence[str] = (),
+  checkpoint: str | None = None,
 ) -> Trained:
-  """Loads the newest good checkpoint, by the run's own configuration.
+  """Loads a checkpoint's agent, by the run's own configuration.
 
   The configuration names Python code, which is imported. What it may name, if
   it is of a run that this user didn't train, `trust` says.
@@ -74,6 +76,8 @@ def load(
     base_dir: the run's folder.
     say: prints what the user should know.
     trusted: packages whose code such a run may import and call as well.
+    checkpoint: an iteration in digits, or a name by which a callback keeps it;
+      None: the newest good one.
 
   Raises:
     UserError: if the folder holds no run, no checkpoint that can be read,
@@ -103,10 +107,7 @@ def load(
   template = jax.eval_shape(axis.over(init), axis.of(keys))
   checkpoints = checkpoints_lib.Checkpoints(folder, say=say)
   run_folder.require_own(checkpoints, seeds, admitted.text)
-  found = checkpoints.restore_newest({'agent': template})
-  if found is None:
-    raise errors.UserError(f'{folder} has no checkpoint that can be read yet.')
-  iteration, state = found
+  iteration, state = _restore(checkpoints, {'agent': template}, checkpoint)
   greedy = agent.greedy()
   if not isinstance(greedy, type(agent)):
     raise errors.UserError(
@@ -122,6 +123,25 @@ def load(
     iteration=iteration,
     steps=iteration * runner.training_steps,
   )
+
+
+def _restore(checkpoints, template, name):
+  """Returns an iteration, and what its checkpoint holds of the template."""
+  if name is None:
+    found = checkpoints.restore_newest(template)
+    if found is None:
+      raise errors.UserError(
+        f'{checkpoints.folder.parent} has no checkpoint that can be read yet.'
+      )
+    return found
+  iteration = kept.iteration_called(checkpoints, name)
+  try:
+    return iteration, checkpoints.restore(iteration, template)
+  except checkpoints_lib.Damaged as damage:
+    raise errors.UserError(
+      f'the checkpoint of iteration {iteration} in {checkpoints.folder} is '
+      f'damaged: {damage}. Choose another one.'
+    ) from damage
 
 
 def play(trained: Trained, episodes: int, seed: int) -> evaluation.Evaluation:

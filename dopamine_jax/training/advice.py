@@ -1,6 +1,7 @@
 """What a user should know before a training starts, though it may go on."""
 
 from collections.abc import Callable
+import shlex
 from typing import Any
 
 from dopamine_jax.engines import loop as loop_lib
@@ -31,3 +32,20 @@ def before_the_start(
       'Other programs, such as dopamine-jax evaluate, will not find it. Move '
       'it into a module of its own, and import it from there.'
     )
+
+
+def how_to_go_on(one: Any) -> str:
+  """Returns what to do after a signal has stopped a `training.Training`."""
+  newest = one.newest_checkpoint
+  where = f'after iteration {newest}' if newest else 'from the start'
+  promise = ''
+  if one.with_replay and (one.runner.checkpoint_replay or not newest):
+    promise = ', and ends as if it had never been stopped'
+  flags = [] if one.resume else ['--no-resume']
+  flags += [] if one.with_replay else ['--without-replay']
+  without = f' and without {" and ".join(flags)}' if flags else ''
+  return (
+    f'Stopped by {one.stop.name} at agent step {one.engine.steps}, in '
+    f'iteration {one.iteration}. The same command with --base_dir '
+    f'{shlex.quote(str(one.folder))}{without} goes on {where}{promise}.'
+  )

@@ -17,8 +17,8 @@ from dopamine_jax.system import safe_files
 # only look. What older versions had no setting for changes nothing by default.
 _MAY_CHANGE = re.compile(
   r'^\S*(Runner\.(num_iterations|histograms|videos) = .*'
-  r'|Gym\.channels_first = None|SAC\.reward_scale = 1\.0'
-  r'|SAC\.log_temperature_loss = False)$',
+  r'|Runner\.callbacks = \(\)|Gym\.channels_first = None'
+  r'|SAC\.reward_scale = 1\.0|SAC\.log_temperature_loss = False)$',
   re.MULTILINE,
 )
 _MEGABYTES = 10  # at most in run.json

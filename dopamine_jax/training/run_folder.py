@@ -8,7 +8,7 @@ of which knows its seeds and versions too. `signature` tells that this user
 trained with this configuration.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import datetime
 import functools
@@ -86,7 +86,7 @@ def look(
     _check_progress(folder, before, iterations, say)
     require_own(checkpoints, facts['seeds'], config)
     wanted = re.search(r'Runner\.num_iterations = (\d+)', config)
-    done = max((i for i, _ in _readable(checkpoints)), default=0)
+    done = max((i for i, _ in readable(checkpoints)), default=0)
     if wanted and int(wanted.group(1)) < done:
       raise errors.UserError(
         f'the run in {folder} has done {done} iterations; '
@@ -145,7 +145,7 @@ def require_own(
     UserError: names the checkpoint, and what it has.
   """
   own = identity.digest(config) if config is not None else None
-  for iteration, saved in _readable(checkpoints):
+  for iteration, saved in readable(checkpoints):
     facts = saved.get('facts') or {}
     theirs = facts.get('seeds', list(seeds))
     if theirs != list(seeds):
@@ -200,6 +200,17 @@ def set_progress(folder: pathlib.Path, **progress: Any):
   write(
     folder / 'run.json', json.dumps(facts | {'progress': progress}, indent=1)
   )
+
+
+def set_fact(folder: pathlib.Path, name: str, value: Any):
+  """Notes something of the whole run in `run.json`.
+
+  Raises:
+    UserError: if the file can't be read or written.
+  """
+  if processes.is_writer():
+    facts = read_facts(folder) | {name: value}
+    write(folder / 'run.json', json.dumps(facts, indent=1))
 
 
 def read_facts(
@@ -274,6 +285,18 @@ def write(file: pathlib.Path, text: str):
     ) from error
 
 
+def readable(
+  checkpoints: checkpoints_lib.Checkpoints,
+) -> Iterator[tuple[int, dict[str, Any]]]:
+  """Yields each iteration, and what its checkpoint says of the run.
+
+  Those that are damaged are left to whoever restores them.
+  """
+  for iteration in checkpoints.iterations():
+    with contextlib.suppress(checkpoints_lib.Damaged):
+      yield iteration, checkpoints.manifest(iteration).get('run') or {}
+
+
 def _has_some(path):
   """Whether something lies there; an empty folder is nothing."""
   return any(path.iterdir()) if path.is_dir() else path.exists()
@@ -315,20 +338,10 @@ def _checked(facts):
 def _facts_of_checkpoints(folder):
   """Returns an iteration and the facts in its checkpoint, if any has some."""
   checkpoints = checkpoints_lib.Checkpoints(folder)
-  for iteration, saved in reversed(list(_readable(checkpoints))):
+  for iteration, saved in reversed(list(readable(checkpoints))):
     with contextlib.suppress(KeyError, TypeError, ValueError):
       return iteration, _checked(saved['facts'])
   return None, None
-
-
-def _readable(checkpoints):
-  """Yields each iteration, and what its checkpoint says of the run.
-
-  Those that are damaged are left to whoever restores them.
-  """
-  for iteration in checkpoints.iterations():
-    with contextlib.suppress(checkpoints_lib.Damaged):
-      yield iteration, checkpoints.manifest(iteration).get('run') or {}
 
 
 def _old_config(folder, before):

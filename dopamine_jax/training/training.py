@@ -4,11 +4,11 @@ A checkpoint comes before the evaluation, whose episodes might not end. So it
 holds the iteration's `statistics` so far, the `facts` of the run, and what
 collectors have `written` of the iterations before. A run that goes on from it
 evaluates and reports that iteration first, unless `run.json` says that this was
-done.
+done. With callbacks the evaluation comes first, and the checkpoint holds what
+they decided of it.
 """
 
 import contextlib
-import shlex
 import time
 
 import jax
@@ -18,7 +18,7 @@ from dopamine_jax import config
 from dopamine_jax import errors
 from dopamine_jax import settings
 from dopamine_jax.checkpoints import checkpoints as checkpoints_lib
-from dopamine_jax.engines import evaluation
+from dopamine_jax.engines import loop
 from dopamine_jax.engines import streams
 from dopamine_jax.environments import base
 from dopamine_jax.metrics import base as metrics_base
@@ -27,6 +27,8 @@ from dopamine_jax.metrics import profiling
 from dopamine_jax.system import processes
 from dopamine_jax.system import provenance
 from dopamine_jax.training import advice
+from dopamine_jax.training import decisions
+from dopamine_jax.training import evaluations
 from dopamine_jax.training import folder_lock
 from dopamine_jax.training import identity
 from dopamine_jax.training import reports
@@ -75,15 +77,10 @@ class Training:
     self.reports = reports.Reports(
       runner.make_collectors(), self.engine, self.closers
     )
-    self.monitor = self.profiler = self.evaluator = None
-    if runner.evaluation_episodes:
-      self.evaluator = evaluation.Evaluator(
-        self.engine.loop.agent,
-        runner.environment,
-        len(seeds),
-        runner.evaluation_episodes,
-      )
-      self.closers.callback(self.evaluator.environments.close)
+    self.monitor = self.profiler = None
+    self.evaluations = evaluations.Evaluations(
+      runner, self.engine, closers, say
+    )
     self.videos = None
     if runner.videos and processes.is_writer():
       # Now, since it brings libraries for drawing that few runs need.
@@ -108,6 +105,7 @@ class Training:
       self.monitor = health.Monitor(self.runner.health, self.engine)
     if self.runner.histograms:
       self.reports.add_histograms()
+    self.decisions = decisions.Decisions(self.runner.callbacks, self.engine)
     advice.before_the_start(
       self.runner, self.engine.loop, self.config, self.say
     )
@@ -162,16 +160,24 @@ class Training:
     )
 
   def _restore(self, newest, template, with_replay):
-    found = self.checkpoints.restore_newest(template, with_replay)
+    found = self.checkpoints.restore_newest(
+      self._with_callbacks(template, self.decisions.template()), with_replay
+    )
     if found is None:
       raise errors.UserError(
         f'no checkpoint in {self.checkpoints.folder} can be read. Nothing was '
         'changed. Train into another --base_dir, or move this folder away.'
       )
-    iteration, state = found
+    iteration, arrays = found
+    own = arrays.pop('callbacks')
+    state = loop.TrainingState(**arrays)
     steps = iteration * self.runner.training_steps
     manifest = self.checkpoints.manifest(iteration)
-    began = (manifest.get('run') or {}).get('replay_began', 0)
+    run = manifest.get('run') or {}
+    began = run.get('replay_began', 0)
+    if self.runner.callbacks:
+      self.decisions.restore(own, run['callbacks'])
+      self.checkpoints.kept = frozenset(self.decisions.kept.values())
     if not with_replay or not manifest['rings']:
       began = steps
       why = 'checkpoint_replay = False' if with_replay else '--without-replay'
@@ -187,7 +193,7 @@ class Training:
     self.engine.reset(
       self._env_seeds(streams.Stream.TRAIN, iteration, self.runner.num_envs)
     )
-    if iteration < self.runner.num_iterations:
+    if not self._has_ended():
       self.say(f'Going on after iteration {iteration} in {self.folder}.')
 
   def _find_unreported(self, progress):
@@ -228,6 +234,7 @@ class Training:
         ),
         config=self.config,
         quiet=quiet,
+        ended_by=self.decisions.stop if self._has_ended() else '',
       ),
       self.written,
     )
@@ -247,11 +254,11 @@ class Training:
     try:
       if self.unreported is not None:
         statistics = self._report(self.unreported)
-      while self.iteration < self.runner.num_iterations:
+      while not self._has_ended():
         self.iteration += 1
         statistics = self._iterate()
       processes.wait_for_all('the last checkpoint is written')
-      self._note('finished')
+      self._end()
     except BaseException as error:
       # Else whoever read what is printed has left.
       why = str(error) if isinstance(error, Exception) else repr(error)
@@ -261,9 +268,22 @@ class Training:
       raise
     return statistics
 
+  def _has_ended(self):
+    if self.decisions.stop and self.iteration == self.newest_checkpoint:
+      return True
+    return self.iteration >= self.runner.num_iterations
+
+  def _end(self):
+    """Notes that the run is finished, and by whom if a callback ended it."""
+    if why := self.decisions.stop:
+      run_folder.set_fact(self.folder, 'ended_by', why)
+      self._note('finished', why=f'Ended by {why}')
+    else:
+      self._note('finished')
+
   def _on_step(self):
     if self.stop.is_set:
-      raise Stopped(self._how_to_go_on(self.stop.name), self.stop.status)
+      raise Stopped(advice.how_to_go_on(self), self.stop.status)
     self.reports.progress()
 
   def _on_training_step(self):
@@ -280,6 +300,7 @@ class Training:
       cut_with = self._env_seeds(
         streams.Stream.TRAIN, iteration, runner.num_envs
       )
+    self.decisions.change_agent()
     metrics = self.engine.run(
       runner.training_steps, cut_with=cut_with, on_step=self._on_training_step
     )
@@ -291,24 +312,33 @@ class Training:
     statistics = reports.of_training(self.engine, metrics, rate)
     if self.monitor:
       statistics |= self.monitor.measure()
+    if runner.callbacks:
+      statistics |= self._evaluate()
+      self.decisions.look(
+        iteration,
+        statistics,
+        evaluates=runner.evaluation_episodes > 0,
+        has_checkpoint=is_checkpoint,
+      )
     if is_checkpoint:
       self._save(statistics)
-    return self._report(statistics)
+    self._report(statistics)
+    if self.decisions.stop and self._has_ended():
+      self.say(f'The run is finished: ended by {self.decisions.stop}.')
+    return statistics
 
   def _is_last(self):
     return self.iteration == self.runner.num_iterations
 
   def _report(self, statistics):
-    """Evaluates, if that is due, and hands on the iteration's statistics."""
-    if self.evaluator and (
-      self._is_last() or self.iteration % self.runner.evaluation_period == 0
-    ):
+    """Evaluates, if that is still due, and hands on what was measured."""
+    if not self.runner.callbacks:
       statistics |= self._evaluate()
-      if self.videos:
-        env_seeds = self._env_seeds(streams.Stream.FILM, self.iteration, 1)
-        self.reports.write_video(
-          self.videos.film(self.iteration, env_seeds[:1], self._on_step)
-        )
+    if self.videos and self.evaluations.are_due(self.iteration):
+      env_seeds = self._env_seeds(streams.Stream.FILM, self.iteration, 1)
+      self.reports.write_video(
+        self.videos.film(self.iteration, env_seeds[:1], self._on_step)
+      )
     self.place.require_same()
     self.reports.write(self.iteration, statistics)
     if self.iteration == self.newest_checkpoint:
@@ -323,10 +353,14 @@ class Training:
     self.place.require_same()
     action = processes.fetch(self.engine.state.experience.action)
     base.check_actions(self.engine.environments.action_space, action)
+    run = {}
+    if self.runner.callbacks:
+      run['callbacks'] = self.decisions.saved()
+      self.checkpoints.kept = frozenset(self.decisions.kept.values())
     try:
       self.checkpoints.save(
         self.iteration,
-        self.engine.state,
+        self._with_callbacks(self.engine.state, self.decisions.own),
         previous=self.newest_checkpoint,
         with_replay=self.runner.checkpoint_replay,
         run={
@@ -337,6 +371,7 @@ class Training:
           },
           'written': self.reports.written(),
           'replay_began': self.engine.replay_began,
+          **run,
         },
       )
     except errors.UserError:
@@ -346,54 +381,15 @@ class Training:
     run_folder.set_progress(self.folder, checkpoint=self.iteration)
 
   def _evaluate(self):
-    started = time.perf_counter()
+    """Returns an evaluation's statistics; none if no evaluation is due."""
+    if not self.evaluations.are_due(self.iteration):
+      return {}
     self.reports.evaluating()
-    state = self.engine.state
-    patience = evaluation.Patience(
-      f'The evaluation of iteration {self.iteration}',
-      self.runner.environment,
-      self.say,
-    )
+    return self.evaluations.run(self.iteration, self._on_step)
 
-    def on_step(moment):
-      self._on_step()
-      patience(moment)
-
-    result = self.evaluator.run(
-      processes.local(state.agent),
-      self._evaluation_keys(processes.local(state.experience.keys.evaluate)),
-      self._env_seeds(
-        streams.Stream.EVALUATE, self.iteration, self.evaluator.num_envs
-      ),
-      self.engine.steps,
-      on_step,
-      self._on_step,
-    )
-    rate = result.lengths.sum() / (time.perf_counter() - started)
-    statistics = reports.summarize('Eval', result.returns, result.lengths)
-    statistics['Eval/AverageStepsPerSecond'] = np.full(len(self.seeds), rate)
-    return statistics
-
-  def _evaluation_keys(self, keys):
-    fold = self.engine.axis.over(
-      lambda key: jax.random.fold_in(key, self.iteration)
-    )
-    return fold(keys)
-
-  def _how_to_go_on(self, signal_name):
-    newest = self.newest_checkpoint
-    where = f'after iteration {newest}' if newest else 'from the start'
-    promise = ''
-    if self.with_replay and (self.runner.checkpoint_replay or not newest):
-      promise = ', and ends as if it had never been stopped'
-    flags = [] if self.resume else ['--no-resume']
-    flags += [] if self.with_replay else ['--without-replay']
-    without = f' and without {" and ".join(flags)}' if flags else ''
-    return (
-      f'Stopped by {signal_name} at agent step {self.engine.steps}, in '
-      f'iteration {self.iteration}. The same command with --base_dir '
-      f'{shlex.quote(str(self.folder))}{without} goes on {where}{promise}.'
-    )
+  def _with_callbacks(self, state, own):
+    """Returns what a checkpoint holds: a training state, callbacks' states."""
+    return {**vars(state), 'callbacks': own}
 
   def _env_seeds(self, stream, iteration, num_envs):
     return streams.env_seeds(self.seeds, stream, iteration, num_envs)

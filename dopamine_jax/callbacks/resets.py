@@ -1,0 +1,148 @@
+"""Callbacks that give parts of an agent a new beginning.
+
+Names are those of arrays in the agent's state, joined by dots, such as
+`params.Dense_1.kernel` or `optimizer_state.0.mu.Dense_1.kernel`. A pattern fits
+a name or its end after any dot, and `*` stands for anything: `Dense_1.*` is
+that layer in parameters, target network and the optimizer's moments.
+"""
+
+from collections.abc import Callable, Sequence
+import fnmatch
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from dopamine_jax import annotations
+from dopamine_jax import errors
+from dopamine_jax.callbacks import base
+from dopamine_jax.checkpoints import state_arrays
+
+# What is taken where a callback names nothing.
+ALL = ('params.*', 'target_params.*', 'optimizer_state.*')
+
+
+class Periodic(base.Callback):
+  """A change of the agent each few iterations.
+
+  Attributes:
+    period: iterations from one change to the next.
+    last_iteration: after which none follows, so that the agent can recover;
+      None: none is the last.
+  """
+
+  period: int
+  last_iteration: int | None = None
+
+  def __post_init__(self):
+    super().__post_init__()
+    self.require_at_least(1, 'period', 'last_iteration')
+
+  def after_iteration(self, seen, own):
+    """Asks for a change if one is due; see `Callback.after_iteration`."""
+    last = self.last_iteration
+    is_over = last is not None and seen.iteration > last
+    return base.Decision(
+      own, change=seen.iteration % self.period == 0 and not is_over
+    )
+
+
+class Reset(Periodic):
+  """Gives named layers the values of a new agent: Nikishin et al. (2022).
+
+  The Primacy Bias in Deep Reinforcement Learning.
+  https://arxiv.org/abs/2205.07802
+
+  The optimizer's moments of what is reset are reset too, if the names fit them.
+  Its counts are not, unless they are named (`optimizer_state.*`): schedules go
+  on, and Adam's first steps of new moments are up to three times as long.
+
+  Attributes:
+    names: patterns of names, see `resets`; none: all parameters, those of
+      target networks, and the optimizer's state.
+  """
+
+  names: Sequence[str] = ()
+
+  def change(self, view, own, key):
+    """Resets one seed; see `Callback.change`."""
+    del own
+    return _mixed(self, view, key, lambda old, new: new)
+
+
+class ShrinkAndPerturb(Periodic):
+  """Moves parameters towards those of a new agent: Ash & Adams (2020).
+
+  On Warm-Starting Neural Network Training. https://arxiv.org/abs/1910.08475
+  Resets of this kind in reinforcement learning: D'Oro et al. (2023),
+  Sample-Efficient Reinforcement Learning by Breaking the Replay Ratio Barrier.
+
+  A parameter becomes `shrink * old + perturb * new`. Of an optimizer's state
+  (names with `optimizer`), what is named begins anew.
+
+  Attributes:
+    shrink: the factor of the old parameters.
+    perturb: the factor of newly drawn ones.
+    names: patterns of names, see `resets`; none: all parameters, those of
+      target networks, and the optimizer's state.
+  """
+
+  shrink: float = 0.5
+  perturb: float = 0.5
+  names: Sequence[str] = ()
+
+  def __post_init__(self):
+    super().__post_init__()
+    self.require_fraction('shrink', 'perturb')
+
+  def change(self, view, own, key):
+    """Shrinks and perturbs one seed; see `Callback.change`."""
+    del own
+    return _mixed(
+      self,
+      view,
+      key,
+      lambda old, new: self.shrink * old + self.perturb * new,
+    )
+
+
+def fits(name: str, patterns: Sequence[str]) -> bool:
+  """Whether a name or its end after a dot fits one of the patterns."""
+  return any(fnmatch.fnmatchcase(f'.{name}', f'*.{p}') for p in patterns)
+
+
+def require_fits(
+  owner: base.Callback, patterns: Sequence[str], names: Sequence[str]
+):
+  """Refuses patterns that fit none of the names."""
+  for pattern in patterns:
+    if not any(fits(name, [pattern]) for name in names):
+      shown = ', '.join(names[:12]) + (', ...' if len(names) > 12 else '')
+      raise errors.UserError(
+        f'{annotations.full_name(type(owner))}.names: {pattern!r} fits nothing '
+        f"in the agent's state, which has {shown}. Name some of these; '*' "
+        'stands for anything.'
+      )
+
+
+def _mixed(
+  owner: Any,
+  view: Any,
+  key: jax.Array,
+  mix: Callable[[jax.Array, jax.Array], jax.Array],
+) -> Any:
+  """Returns an agent's state, what is named mixed with that of a new agent."""
+  old = view.state.agent
+  new = view.loop.agent.init(key, view.state.experience.observation)
+  require_fits(owner, owner.names, list(state_arrays.named(old)))
+
+  def each(path, old, new):
+    name = state_arrays.path_name(path)
+    if not fits(name, owner.names or ALL):
+      return old
+    is_parameter = jnp.issubdtype(old.dtype, jnp.floating)
+    if 'optimizer' in name or not is_parameter:
+      return new
+    return mix(old, new).astype(old.dtype)
+
+  return jax.tree_util.tree_map_with_path(each, old, new)

@@ -1,0 +1,91 @@
+"""The evaluations of a training, on environments of their own."""
+
+from collections.abc import Callable
+import contextlib
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from dopamine_jax.engines import engine as engine_lib
+from dopamine_jax.engines import evaluation
+from dopamine_jax.engines import streams
+from dopamine_jax.system import processes
+from dopamine_jax.training import reports
+
+
+class Evaluations:
+  """Evaluates what an engine trains, when that is due.
+
+  Args:
+    runner: the settings of the run, a `runner.Runner`.
+    engine: what trains.
+    closers: what is closed with the training.
+    say: prints what the user should know.
+  """
+
+  def __init__(
+    self,
+    runner: Any,
+    engine: engine_lib.Engine,
+    closers: contextlib.ExitStack,
+    say: Callable[[str], None],
+  ):
+    self._runner = runner
+    self._engine = engine
+    self._say = say
+    self._evaluator = None
+    if runner.evaluation_episodes:
+      self._evaluator = evaluation.Evaluator(
+        engine.loop.agent,
+        runner.environment,
+        len(engine.seeds),
+        runner.evaluation_episodes,
+      )
+      closers.callback(self._evaluator.environments.close)
+
+  def are_due(self, iteration: int) -> bool:
+    """Whether an iteration ends with an evaluation."""
+    is_last = iteration == self._runner.num_iterations
+    is_due = iteration % self._runner.evaluation_period == 0
+    return self._evaluator is not None and (is_due or is_last)
+
+  def run(
+    self, iteration: int, on_step: Callable[[], None]
+  ) -> dict[str, np.ndarray]:
+    """Returns an evaluation's statistics, [S] by name.
+
+    Args:
+      iteration: that has ended.
+      on_step: called before each step, and while one takes long; may raise to
+        stop.
+    """
+    started = time.perf_counter()
+    engine, evaluator = self._engine, self._evaluator
+    patience = evaluation.Patience(
+      f'The evaluation of iteration {iteration}',
+      self._runner.environment,
+      self._say,
+    )
+
+    def look(moment):
+      on_step()
+      patience(moment)
+
+    keys = processes.local(engine.state.experience.keys.evaluate)
+    fold = engine.axis.over(lambda key: jax.random.fold_in(key, iteration))
+    result = evaluator.run(
+      processes.local(engine.state.agent),
+      fold(keys),
+      streams.env_seeds(
+        engine.seeds, streams.Stream.EVALUATE, iteration, evaluator.num_envs
+      ),
+      engine.steps,
+      look,
+      on_step,
+    )
+    rate = result.lengths.sum() / (time.perf_counter() - started)
+    statistics = reports.summarize('Eval', result.returns, result.lengths)
+    statistics['Eval/AverageStepsPerSecond'] = np.full(len(engine.seeds), rate)
+    return statistics
