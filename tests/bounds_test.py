@@ -27,6 +27,7 @@ GIVEN = {
   'action_space': gymnasium.spaces.Discrete(2),
   'action_shape': (1,),
   'agent': dqn.DQN,
+  'at_return': 1.0,
   'engine': python_engine.PythonEngine,
   'environment': catch.Catch(),
   'evaluation_episodes': 1,
@@ -37,6 +38,7 @@ GIVEN = {
   'num_iterations': 2,
   'num_minibatches': 1,
   'optimizer': optax.sgd(0.1),
+  'period': 1,
   'num_outputs': 2,
   'steps': 8,
   'training_steps': 8,
@@ -56,6 +58,7 @@ MAY_BE_NEGATIVE = {
   'networks.MLPTorso.high': 'a bound of what is observed',
   'networks.MLPTorso.low': 'a bound of what is observed',
   'sac.SAC.target_entropy': 'the entropy of a density may be negative',
+  'stopping.EarlyStopping.at_return': 'returns may be negative',
 }
 
 

@@ -86,6 +86,13 @@ class View:
       self._seen[call] = self._look(*call)
     return self._seen[call]
 
+  def inputs(self, network: str = '') -> tuple[jax.Array, ...]:
+    """Returns what a network is given of one sample, arrays [B, ...]."""
+    seen = self._sample(self._key)
+    if isinstance(seen, agent_lib.Trajectory):
+      seen = jax.tree.map(returns.flat, seen)
+    return self.anatomy[network].inputs(seen)
+
   def _look(self, num_transitions, network, target):
     anatomy = self.anatomy[network]
     params = anatomy.target_params if target else anatomy.params

@@ -1,0 +1,431 @@
+"""Callbacks: what they decide and change, by hand; and that runs stay exact."""
+
+import json
+import types
+
+from flax import linen as nn
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from dopamine_jax import agent as agent_lib
+from dopamine_jax import errors
+from dopamine_jax import networks
+from dopamine_jax import runner as runner_lib
+from dopamine_jax import values
+from dopamine_jax.agents import dqn
+from dopamine_jax.analysis import run_report
+from dopamine_jax.analysis import runs as runs_lib
+from dopamine_jax.callbacks import base
+from dopamine_jax.callbacks import redo
+from dopamine_jax.callbacks import resets
+from dopamine_jax.callbacks import stopping
+from dopamine_jax.callbacks import wiring
+from dopamine_jax.checkpoints import checkpoints as checkpoints_lib
+from dopamine_jax.checkpoints import state_arrays
+from dopamine_jax.engines import compiled
+from dopamine_jax.engines import evaluation
+from dopamine_jax.engines import python_engine
+from dopamine_jax.environments import catch
+from dopamine_jax.metrics import csv_file
+from dopamine_jax.networks import heads
+from dopamine_jax.playing import trained
+from dopamine_jax.replay import uniform
+from dopamine_jax.training import fingerprint
+
+TRAIN, EVAL = stopping.RETURNS
+
+
+def seen(iteration=1, *, evaluates=True, has_checkpoint=True, **statistics):
+  names = {'train': TRAIN, 'eval': EVAL}
+  return base.Seen(
+    iteration=iteration,
+    agent_steps=10 * iteration,
+    statistics={names[k]: np.array(v, float) for k, v in statistics.items()},
+    evaluates=evaluates,
+    has_checkpoint=has_checkpoint,
+    can_sample=True,
+  )
+
+
+def decisions(callback, *iterations):
+  """Returns what a callback answers to one iteration after the other."""
+  own, answers = callback.init(), []
+  for each in iterations:
+    answers.append(callback.after_iteration(each, own))
+    own = answers[-1].own
+  return answers
+
+
+def test_early_stopping_takes_the_mean_over_seeds_and_iterations():
+  callback = stopping.EarlyStopping(at_return=10, num_values=2)
+  answers = decisions(
+    callback,
+    seen(eval=[30, 10]),  # one value, not two
+    seen(train=[99, 99]),  # not evaluated
+    seen(eval=[-10, 6]),  # (20 - 2) / 2 = 9
+    seen(eval=[20, 24]),  # (-2 + 22) / 2 = 10
+  )
+  assert [bool(each.stop) for each in answers] == [False, False, False, True]
+  assert answers[-1].stop == (
+    'Eval/AverageReturns = 10, over 2 of them, at least 10'
+  )
+
+
+def test_early_stopping_waits_for_each_seed_to_have_a_return():
+  callback = stopping.EarlyStopping(at_return=1, statistic=TRAIN)
+  answers = decisions(
+    callback, seen(train=[9, np.nan]), seen(train=[0, 1.9]), seen(train=[0, 2])
+  )
+  assert [bool(each.stop) for each in answers] == [False, False, True]
+
+
+def test_the_first_of_the_best_checkpoints_is_kept():
+  answers = decisions(
+    stopping.KeepBest(),
+    seen(train=[9], eval=[1]),
+    seen(train=[10]),  # not evaluated
+    seen(eval=[3], has_checkpoint=False),
+    seen(eval=[2]),
+    seen(eval=[2]),
+    seen(eval=[np.nan]),
+  )
+  assert [each.keep for each in answers] == ['best', '', '', 'best', '', '']
+  (answer,) = decisions(
+    stopping.KeepBest(name='top'), seen(train=[1], evaluates=False)
+  )
+  assert answer.keep == 'top'
+
+
+def test_periodic_changes_end_with_the_last_iteration():
+  callback = resets.Reset(period=2, last_iteration=4)
+  answers = decisions(callback, *(seen(i) for i in range(1, 9)))
+  assert [i + 1 for i, each in enumerate(answers) if each.change] == [2, 4]
+
+
+# One network and its states: as a new agent has it, and as if it had learned.
+AGENT = dqn.DQN(
+  network=networks.MLP(hidden=(4, 3)),
+  optimizer=optax.adam(0.1),
+  observation_space=gymnasium.spaces.Box(-1, 1, (2,)),
+  action_space=gymnasium.spaces.Discrete(2),
+)
+OBSERVATION = jnp.zeros((1, 2))
+KEY = jax.random.key(3)
+
+
+@pytest.fixture(scope='module')
+def states():
+  new = AGENT.init(KEY, OBSERVATION)
+  old = jax.tree.map(lambda x: x * 0 + 7, new)
+  return (
+    {k: np.asarray(v) for k, v in state_arrays.named(new).items()},
+    old,
+  )
+
+
+def view_of(state, **more):
+  return types.SimpleNamespace(
+    loop=types.SimpleNamespace(agent=AGENT),
+    state=types.SimpleNamespace(
+      agent=state, experience=types.SimpleNamespace(observation=OBSERVATION)
+    ),
+    **more,
+  )
+
+
+def test_a_reset_makes_the_named_layer_new_and_nothing_else(states):
+  new, old = states
+  callback = resets.Reset(period=1, names=['MLPTorso_0.Dense_1.*'])
+  changed = state_arrays.named(callback.change(view_of(old), (), KEY))
+  touched = {name for name in changed if (changed[name] != 7).any()}
+  assert touched == {
+    f'{place}.MLPTorso_0.Dense_1.{part}'
+    for place in (
+      *('params', 'target_params'),
+      *('optimizer_state.0.mu', 'optimizer_state.0.nu'),
+    )
+    for part in ('kernel', 'bias')
+  }
+  for name in touched:
+    np.testing.assert_array_equal(changed[name], new[name])
+
+
+def test_shrink_and_perturb_mixes_parameters_and_forgets_moments(states):
+  new, old = states
+  callback = resets.ShrinkAndPerturb(period=1, shrink=0.25, perturb=0.5)
+  changed = state_arrays.named(callback.change(view_of(old), (), KEY))
+  for name, array in changed.items():
+    if name.startswith('optimizer_state.'):
+      expected = np.zeros_like(array)
+    elif name == 'updates':
+      expected = 7
+    else:
+      expected = 0.25 * 7 + 0.5 * new[name]
+    np.testing.assert_allclose(array, expected, rtol=1e-6, err_msg=name)
+
+
+def test_a_name_that_fits_nothing_is_refused(states):
+  callback = resets.Reset(period=1, names=['Dense_0.*', 'Dens_1.*'])
+  with pytest.raises(
+    errors.UserError, match=r"'Dens_1\.\*' fits nothing .*par"
+  ):
+    callback.change(view_of(states[1]), (), KEY)
+
+
+def test_redo_recycles_a_dormant_neuron_by_hand(states):
+  new, old = states
+  # Of the first layer's four neurons the second is silent; of three none is.
+  magnitudes = {
+    'MLPTorso_0/activations/0': jnp.array([[1.0, 0, 2, 1], [1, 0.1, 2, 1]]),
+    'MLPTorso_0/activations/1': jnp.ones((2, 3)),
+  }
+  view = view_of(
+    old,
+    anatomy=AGENT.anatomy(old),
+    look=lambda *_: types.SimpleNamespace(magnitudes=magnitudes),
+    inputs=lambda _: (OBSERVATION,),
+  )
+  changed = redo.ReDo(period=1, threshold=0.1).change(view, (), KEY)
+  changed = {k: np.asarray(v) for k, v in state_arrays.named(changed).items()}
+  expected = {k: np.full_like(v, 7) for k, v in changed.items()}
+  first, second = 'MLPTorso_0.Dense_0', 'MLPTorso_0.Dense_1'
+  expected[f'params.{first}.kernel'][:, 1] = new[f'params.{first}.kernel'][:, 1]
+  expected[f'params.{first}.bias'][1] = 0
+  expected[f'params.{second}.kernel'][1] = 0
+  for moment in ('mu', 'nu'):
+    expected[f'optimizer_state.0.{moment}.{first}.kernel'][:, 1] = 0
+    expected[f'optimizer_state.0.{moment}.{first}.bias'][1] = 0
+    expected[f'optimizer_state.0.{moment}.{second}.kernel'][1] = 0
+  assert changed.keys() == expected.keys()
+  for name, array in expected.items():
+    np.testing.assert_array_equal(changed[name], array, err_msg=name)
+
+
+def wires(module, *inputs):
+  rngs = {'params': KEY, 'noise': KEY}
+  params = module.init(rngs, *inputs)['params']
+  return wiring.neurons_of(agent_lib.Anatomy(module, params), inputs)
+
+
+class Images(nn.Module):
+  """Two convolutions, flattened, and a layer with no neurons before it."""
+
+  @nn.compact
+  def __call__(self, x):
+    for features in (3, 2):
+      x = nn.relu(nn.Conv(features, (2, 2))(x))
+      self.sow('intermediates', 'activations', x)
+    return nn.Dense(2)(x.reshape(len(x), -1))
+
+
+def test_layers_are_known_by_what_they_read():
+  image = jnp.zeros((2, 3, 3, 1), jnp.uint8)
+  assert wires(Images(), image) == [
+    ('activations/0', ('Conv_0',), (('Conv_1',),)),
+    ('activations/1', ('Conv_1',), (('Dense_0',),)),
+  ]
+  # Two streams, whose first layers read no neurons.
+  head = heads.Dueling(4, hidden=(6,), dense=heads.NoisyDense)
+  assert wires(head, jnp.zeros((2, 5))) == [
+    (
+      f'{stream}/activations/0',
+      (stream, 'NoisyDense_0'),
+      ((stream, 'NoisyDense_1'),),
+    )
+    for stream in ('advantage', 'value')
+  ]
+
+
+class Residual(nn.Module):
+  """Neurons that two layers make together."""
+
+  @nn.compact
+  def __call__(self, x):
+    for _ in range(2):
+      y = nn.relu(x)
+      self.sow('intermediates', 'activations', y)
+      x += nn.Dense(3)(y)
+    return x
+
+
+def test_a_residual_network_is_not_taken_for_layers_in_a_row():
+  with pytest.raises(errors.UserError, match='it needs layers in a row'):
+    wires(Residual(), jnp.zeros((2, 3)))
+
+
+class Count(base.Callback):
+  """Counts iterations, and shifts an agent's parameters by that.
+
+  Attributes:
+    fault: what it does wrong.
+    stop_at: the iteration after which the run ends.
+  """
+
+  fault: str = ''
+  stop_at: int = 100
+
+  def init(self):
+    return {'count': 0, 'other': np.zeros(2)}
+
+  def after_iteration(self, seen, own):
+    if self.fault == 'clock':
+      assert not any('StepsPerSecond' in name for name in seen.statistics)
+    count = own['count'] + 1
+    own = {'count': count if self.fault != 'own' else np.zeros(3)} | {
+      'other': own['other'] + seen.statistics['Train/Updates'].mean()
+    }
+    stop = f'{count} iterations' if count == self.stop_at else ''
+    keep = 'mine' if self.fault == 'keep' else ''
+    return base.Decision(own, change=True, stop=stop, keep=keep)
+
+  def change(self, view, own, key):
+    agent = view.state.agent
+    if self.fault == 'change':
+      return agent.replace(updates=jnp.zeros(2))
+    noise = jax.random.uniform(key)
+    shifted = jax.tree.map(
+      lambda x: x + 0.01 * noise * own['count'], agent.params
+    )
+    return agent.replace(params=shifted)
+
+
+def make_agent(**given):
+  return dqn.DQN(
+    network=networks.MLP(hidden=(4,)),
+    replay=uniform.UniformReplay(capacity=32, batch_size=4, min_history=20),
+    optimizer=values.call(optax.adam, 1e-2),
+    target_update_period=8,
+    epsilon=0.5,
+    **given,
+  )
+
+
+def runner(*callbacks, engine=compiled.CompiledEngine, **settings):
+  return runner_lib.Runner(
+    **{
+      'agent': make_agent(),
+      'environment': catch.Catch(),
+      'engine': engine,
+      'num_iterations': 6,
+      'training_steps': 12,
+      'evaluation_episodes': 2,
+      'evaluation_period': 2,
+      'max_to_keep': 1,
+      'collectors': [csv_file.CSV],
+      **settings,
+    },
+    callbacks=callbacks,
+  )
+
+
+def train(folder, *callbacks, num_seeds=2, say=lambda _: None, **settings):
+  return runner(*callbacks, **settings).train(
+    folder, num_seeds=num_seeds, quiet=True, say=say
+  )
+
+
+ALL = (
+  Count(fault='clock'),
+  stopping.KeepBest(),
+  resets.Reset(period=3, names=['Dense_0.*']),
+  resets.ShrinkAndPerturb(period=2),
+  redo.ReDo(period=1, threshold=0.9, num_transitions=8),
+)
+
+
+class Died(BaseException):
+  """Ends a run as abruptly as can be."""
+
+
+def die_at(patch, owner, method, number):
+  """Makes the n-th call of a method raise Died."""
+  original, calls = getattr(owner, method), []
+
+  def wrapped(*args, **kwargs):
+    calls.append(None)
+    if len(calls) == number:
+      raise Died
+    return original(*args, **kwargs)
+
+  patch.setattr(owner, method, wrapped)
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+  """The folder of a run with all callbacks."""
+  folder = tmp_path_factory.mktemp('callbacks') / 'run'
+  train(folder, *ALL)
+  return folder
+
+
+def test_a_run_that_was_killed_decides_as_one_that_was_not(run, tmp_path):
+  for owner, method, number in (
+    (evaluation.Evaluator, 'run', 1),  # of iteration 2, before its checkpoint
+    (csv_file.CSV, 'write', 3),  # of iteration 4, after its checkpoint
+  ):
+    with pytest.MonkeyPatch.context() as patch:
+      die_at(patch, owner, method, number)
+      with pytest.raises(Died):
+        train(tmp_path, *ALL)
+  train(tmp_path, *ALL)
+  assert fingerprint.fingerprint(tmp_path) == fingerprint.fingerprint(run)
+
+
+def test_the_best_checkpoint_has_a_name_and_no_replay(run):
+  store = checkpoints_lib.Checkpoints(run)
+  kept = store.manifest(6)['run']['callbacks']['kept']
+  table = runs_lib.load(run)
+  best = table[table.metric == EVAL].groupby('iteration').value.mean().idxmax()
+  assert kept == {'best': best}
+  assert store.iterations() == sorted({best, 6})
+  assert trained.load(run, checkpoint='best').iteration == best
+  assert trained.load(run, checkpoint='6').iteration == 6
+  with pytest.raises(errors.UserError, match=f'iterations {best}.*name: best'):
+    trained.load(run, checkpoint='nest')
+  assert best == 6 or not (store.folder / f'{best:06d}' / 'replay').exists()
+
+
+def test_a_callback_ends_a_run_at_a_checkpoint_and_for_good(tmp_path):
+  said, run = [], tmp_path / 'run'
+  settings = {
+    'engine': python_engine.PythonEngine,
+    'checkpoint_period': 2,
+    'evaluation_episodes': 0,
+    'num_seeds': 1,
+    'say': said.append,
+  }
+  train(run, Count(stop_at=3), **settings)
+  ended = 'callbacks_test.Count after iteration 3: 3 iterations'
+  assert said == [f'The run is finished: ended by {ended}.']
+  assert json.loads((run / 'run.json').read_text())['ended_by'] == ended
+  report = run_report.gather(run)
+  assert report.finished and report.iteration == 4
+  assert not any('not finished' in each for each in report.warnings)
+  before = fingerprint.fingerprint(run)
+  assert train(run, Count(stop_at=3), **settings) == {}
+  assert fingerprint.fingerprint(run) == before
+
+
+@pytest.mark.parametrize(
+  ('fault', 'message'),
+  [
+    ('own', r"after_iteration must return .* \['count'\] was int32 \(\)"),
+    ('keep', 'checkpoint of iteration 1, and it has none. Look at'),
+    ('change', r'Count.change must return .*updates was int32 \(\)'),
+  ],
+)
+def test_what_a_callback_does_wrong_is_told(fault, message, tmp_path):
+  message = message.replace(' [', '')
+  with pytest.raises(errors.UserError, match=message.replace(r' \[', r'\[')):
+    train(tmp_path, Count(fault=fault), checkpoint_period=2, num_seeds=1)
+
+
+def test_to_decide_by_evaluations_needs_some():
+  callback = stopping.EarlyStopping(at_return=1)
+  with pytest.raises(errors.UserError, match='set it to 1 or more'):
+    runner(callback, evaluation_episodes=0)
+  runner(callback.replace(statistic=TRAIN), evaluation_episodes=0)
