@@ -34,6 +34,7 @@ from dopamine_jax.metrics import health as health_lib  # and one `health`
 from dopamine_jax.metrics import tensorboard
 from dopamine_jax.system import signals
 from dopamine_jax.training import folder_lock
+from dopamine_jax.training import starts
 from dopamine_jax.training import training
 
 _MOST_SEEDS = 65_536  # as on the command line
@@ -74,6 +75,8 @@ class Runner(settings.Settings):
     callbacks: what may change the agent, keep a checkpoint or end the run when
       an iteration has ended; see `callbacks`. They see evaluations, which then
       come before the iteration's checkpoint.
+    start_from: another run to begin with: the path of its folder, to go on from
+      its newest checkpoint under these settings, or a `starts.StartFrom`.
   """
 
   agent: agent_lib.Agent | Callable[..., agent_lib.Agent]
@@ -98,6 +101,7 @@ class Runner(settings.Settings):
     tensorboard.TensorBoard,
   )
   callbacks: Sequence[callbacks_lib.Callback] = ()
+  start_from: str | starts.StartFrom | None = None
 
   def __post_init__(self):
     super().__post_init__()

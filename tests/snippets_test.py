@@ -38,6 +38,7 @@ NOT_RUN = {
   'tensorboard --logdir': 'serves until it is stopped',
   'runner.Runner.collectors = [@console.Console': 'names a class of yours',
   'runner.Runner.health = [@health.DormantNeurons(), @ranks': 'likewise',
+  'dopamine-jax train dqn_cartpole --base_dir runs/fork': 'is to be longer',
 }
 # Those that only the long form runs, which is marked slow.
 COSTLY = {

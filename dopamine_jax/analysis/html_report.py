@@ -167,12 +167,13 @@ def _reproduce(report):
   train = 'dopamine-jax train --gin_files config.gin --base_dir again'
   train += f' --seed {seeds[0]}' if seeds[0] else ''
   train += f' --num_seeds {len(seeds)}' if len(seeds) > 1 else ''
-  foreign = report.foreign_imports()
-  needs = None
-  if foreign:
-    needs = element(
-      'p', f'It imports, and so needs beside it: {", ".join(foreign)}.'
-    )
+  needs = []
+  if foreign := report.foreign_imports():
+    text = f'It imports, and so needs beside it: {", ".join(foreign)}.'
+    needs.append(element('p', text))
+  if report.lineage:
+    text = f'It starts from another run, and so needs {report.lineage[0]}.'
+    needs.append(element('p', text))
   data = base64.b64encode(report.config.encode()).decode()
   link = element(
     'a',
@@ -184,7 +185,7 @@ def _reproduce(report):
     'How to reproduce it',
     element('p', link, ', every setting that was in force, and run'),
     parts.code(f'{install}\n{train}\ndopamine-jax fingerprint again'),
-    needs,
+    *needs,
     element(
       'p',
       'On the same machine with the same libraries the result is the same to '
@@ -208,6 +209,7 @@ def _circumstances(report):
   for name, commit in (commits if isinstance(commits, dict) else {}).items():
     facts.append((f'{name}, commit', commit))
   facts.append(('seeds', ', '.join(map(str, report.seeds))))
+  facts += [('started from', each) for each in report.lineage]
   versions = report.versions.items() or [('versions', _UNKNOWN)]
   command = starts[0].get('command') if starts else None
   return parts.section(

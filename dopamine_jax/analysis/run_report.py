@@ -47,6 +47,8 @@ class Report(NamedTuple):
     table: the columns seed, iteration, agent_steps, metric and value.
     evaluation: the columns seed, episode, return and length; or None.
     warnings: what a reader has to know.
+    lineage: the run and iteration that it was started from, and those that this
+      was started from, and so on; empty if it began by itself.
     ended_by: which callback ended it before that, and why; '' if none did.
   """
 
@@ -62,6 +64,7 @@ class Report(NamedTuple):
   table: pd.DataFrame
   evaluation: pd.DataFrame | None
   warnings: Sequence[str]
+  lineage: Sequence[str] = ()
   ended_by: str = ''
 
   @property
@@ -159,6 +162,7 @@ def gather(base_dir: str | pathlib.Path) -> Report:
     table=table,
     evaluation=evaluation,
     warnings=warnings,
+    lineage=_lineage(facts),
     ended_by=texts.line(str(facts.get('ended_by') or '')),
   )
   return report._replace(
@@ -280,6 +284,17 @@ def _facts(folder, warnings):
     why = texts.line(str(error))[:200].rstrip('.')
     warnings.append(f'{folder}/run.json can not be read: {why}.')
   return {}
+
+
+def _lineage(facts):
+  """Returns what a run was started from, the nearest first."""
+  found = []
+  while facts := _mapping(facts.get('started_from')):
+    what = ', '.join(map(str, _sequence(facts.get('names'))))
+    what = f': {what}' if what else ''
+    run, iteration = facts.get('run'), facts.get('iteration')
+    found.append(texts.line(f'{run}, iteration {iteration}{what}'))
+  return found
 
 
 def _config(folder, warnings):

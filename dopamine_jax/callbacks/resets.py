@@ -7,14 +7,12 @@ that layer in parameters, target network and the optimizer's moments.
 """
 
 from collections.abc import Callable, Sequence
-import fnmatch
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from dopamine_jax import annotations
-from dopamine_jax import errors
 from dopamine_jax.callbacks import base
 from dopamine_jax.checkpoints import state_arrays
 
@@ -106,25 +104,6 @@ class ShrinkAndPerturb(Periodic):
     )
 
 
-def fits(name: str, patterns: Sequence[str]) -> bool:
-  """Whether a name or its end after a dot fits one of the patterns."""
-  return any(fnmatch.fnmatchcase(f'.{name}', f'*.{p}') for p in patterns)
-
-
-def require_fits(
-  owner: base.Callback, patterns: Sequence[str], names: Sequence[str]
-):
-  """Refuses patterns that fit none of the names."""
-  for pattern in patterns:
-    if not any(fits(name, [pattern]) for name in names):
-      shown = ', '.join(names[:12]) + (', ...' if len(names) > 12 else '')
-      raise errors.UserError(
-        f'{annotations.full_name(type(owner))}.names: {pattern!r} fits nothing '
-        f"in the agent's state, which has {shown}. Name some of these; '*' "
-        'stands for anything.'
-      )
-
-
 def _mixed(
   owner: Any,
   view: Any,
@@ -134,11 +113,12 @@ def _mixed(
   """Returns an agent's state, what is named mixed with that of a new agent."""
   old = view.state.agent
   new = view.loop.agent.init(key, view.state.experience.observation)
-  require_fits(owner, owner.names, list(state_arrays.named(old)))
+  setting = f'{annotations.full_name(type(owner))}.names'
+  state_arrays.require_fits(setting, owner.names, state_arrays.named(old))
 
   def each(path, old, new):
     name = state_arrays.path_name(path)
-    if not fits(name, owner.names or ALL):
+    if not state_arrays.fits(name, owner.names or ALL):
       return old
     is_parameter = jnp.issubdtype(old.dtype, jnp.floating)
     if 'optimizer' in name or not is_parameter:

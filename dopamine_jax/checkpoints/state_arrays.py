@@ -3,6 +3,8 @@
 The slots of rings are left out: `checkpoints/ring_files.py` writes those.
 """
 
+from collections.abc import Iterable
+import fnmatch
 from typing import Any
 
 import jax
@@ -41,6 +43,35 @@ def named(tree: Any) -> dict[str, Any]:
 def path_name(path: Any) -> str:
   """Returns what a leaf is called, given its key path."""
   return jax.tree_util.keystr(path, simple=True, separator='.') or 'state'
+
+
+def fits(name: str, patterns: Iterable[str]) -> bool:
+  """Whether a name, or its end after a dot, fits one of the patterns.
+
+  `*` stands for anything: `Dense_1.*` fits `params.Dense_1.kernel`.
+  """
+  return any(fnmatch.fnmatchcase(f'.{name}', f'*.{p}') for p in patterns)
+
+
+def require_fits(setting: str, patterns: Iterable[str], names: Iterable[str]):
+  """Refuses patterns that fit none of the names.
+
+  Args:
+    setting: which has the patterns.
+    patterns: as in `fits`.
+    names: of an agent's state.
+
+  Raises:
+    UserError: says which names there are.
+  """
+  names = list(names)
+  for pattern in patterns:
+    if not any(fits(name, [pattern]) for name in names):
+      shown = ', '.join(names[:20]) + (', ...' if len(names) > 20 else '')
+      raise errors.UserError(
+        f"{setting}: {pattern!r} fits nothing in the agent's state, which has "
+        f"{shown}. Name some of these; '*' stands for anything."
+      )
 
 
 def without_slots(tree: Any) -> Any:

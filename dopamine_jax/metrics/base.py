@@ -53,6 +53,7 @@ class Run(NamedTuple):
   total_agent_steps: int  # of the whole training, by each seed
   config: str  # the run's settings, as config.gin has them
   quiet: bool  # print nothing
+  first_iteration: int = 0  # before its own: 0, or where it left another run
   ended_by: str = ''  # which callback ended it, and why; '' if none did
   # What this collector's `written` returned when `iteration` was reported;
   # None if nothing is known of it.

@@ -103,7 +103,7 @@ class TensorBoard(base.Collector):
     self._charts = set()
     self._seen = _ranges_before(run)
     names = _run_names(run.seeds)
-    if run.iteration > 0:
+    if run.iteration > run.first_iteration:
       _warn_of_gaps(root, names, run.iteration)
     # Where what is true of the whole training goes: '' or 'mean'.
     self._whole = 'mean' if 'mean' in names else ''

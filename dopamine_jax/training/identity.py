@@ -9,15 +9,21 @@ import shlex
 from typing import Any
 
 from dopamine_jax import annotations
+from dopamine_jax import (
+  config as config_lib,  # texts of a configuration are called `config`
+)
 from dopamine_jax import errors
+from dopamine_jax import settings
 from dopamine_jax.system import safe_files
+from dopamine_jax.trust import strangers
 
 # A run may be made longer. It then equals one that was as long from its start,
 # but for a checkpoint and an evaluation at its old end. Histograms and videos
 # only look. What older versions had no setting for changes nothing by default.
 _MAY_CHANGE = re.compile(
   r'^\S*(Runner\.(num_iterations|histograms|videos) = .*'
-  r'|Runner\.callbacks = \(\)|Gym\.channels_first = None'
+  r'|Runner\.callbacks = \(\)|Runner\.start_from = None'
+  r'|Gym\.channels_first = None'
   r'|SAC\.reward_scale = 1\.0|SAC\.log_temperature_loss = False)$',
   re.MULTILINE,
 )
@@ -81,6 +87,26 @@ def require_same(
 def are_same(one: str, other: str) -> bool:
   """Whether two configurations have the same settings, line by line."""
   return _comparable(one) == _comparable(other)
+
+
+def record_of(one: Any) -> str:
+  """Returns the record of the run in a folder as this version writes it.
+
+  Args:
+    one: the `training.Training` that wants to go on there.
+
+  Raises:
+    UserError: if it can't be built from what lies there.
+  """
+  admitted = strangers.admit(one.folder, (), one.say)
+  before = config_lib.load([admitted.file], text=admitted.text)
+  # The runner that all others extend, for the run may be of another.
+  first = next(
+    kind
+    for kind in reversed(type(one.runner).__mro__)
+    if issubclass(kind, settings.Settings) and kind is not settings.Settings
+  )
+  return config_lib.write(before.build(before.kind(first)))
 
 
 def edited(file: pathlib.Path, config: str) -> str:

@@ -16,7 +16,6 @@ import numpy as np
 
 from dopamine_jax import config
 from dopamine_jax import errors
-from dopamine_jax import settings
 from dopamine_jax.checkpoints import checkpoints as checkpoints_lib
 from dopamine_jax.engines import loop
 from dopamine_jax.engines import streams
@@ -33,7 +32,7 @@ from dopamine_jax.training import folder_lock
 from dopamine_jax.training import identity
 from dopamine_jax.training import reports
 from dopamine_jax.training import run_folder
-from dopamine_jax.trust import strangers
+from dopamine_jax.training import starts
 
 
 class Stopped(errors.UserError):
@@ -117,11 +116,15 @@ class Training:
     }
     iterations, before = run_folder.look(
       *(self.folder, self.checkpoints, self.config, self.facts),
-      *(resume, self.say, self._record_of_folder),
+      *(resume, self.say, lambda: identity.record_of(self)),
     )
     if iterations:
+      if lineage := before.get('started_from'):
+        self.facts['started_from'] = lineage
       self._restore(iterations[-1], template, with_replay)
       self._find_unreported(before.get('progress', {}))
+    elif self.runner.start_from:
+      self._start_from(template)
     else:
       self.engine.init()
     self.place = folder_lock.Place(self.folder)
@@ -136,22 +139,6 @@ class Training:
       damaged=[i for i in iterations if i > self.iteration],
       with_replay=with_replay,
     )
-
-  def _record_of_folder(self):
-    """Returns the record of the run in the folder as this version writes it.
-
-    Raises:
-      UserError: if it can't be built from what lies there.
-    """
-    admitted = strangers.admit(self.folder, (), self.say)
-    before = config.load([admitted.file], text=admitted.text)
-    # The runner that all others extend, for the run may be of another.
-    first = next(
-      kind
-      for kind in reversed(type(self.runner).__mro__)
-      if issubclass(kind, settings.Settings) and kind is not settings.Settings
-    )
-    return config.write(before.build(before.kind(first)))
 
   def _note(self, event, **details):
     self.place.require_same()
@@ -196,12 +183,25 @@ class Training:
     if not self._has_ended():
       self.say(f'Going on after iteration {iteration} in {self.folder}.')
 
+  def _start_from(self, template):
+    """Begins with what another run has learned."""
+    began = starts.begin(self.runner, self.engine, template, self.say)
+    self.iteration, self.facts['started_from'] = began.iteration, began.facts
+    starts.copy_metrics(began, self.folder)
+    self.engine.reset(
+      self._env_seeds(
+        streams.Stream.TRAIN, self.iteration, self.runner.num_envs
+      )
+    )
+    starts.show_first_frames(self.engine)
+
   def _find_unreported(self, progress):
     """Looks for what a run that was stopped after its save has left to do."""
     saved = self.checkpoints.manifest(self.iteration).get('run')
     if progress.get('reported') == self.iteration:
       self.written = progress.get('written', {})
-    elif saved:  # Older versions reported before they saved.
+    # Older versions reported before they saved; a start has nothing to report.
+    elif saved and saved.get('statistics') != {}:
       try:
         self.written = dict(saved['written'])
         self.unreported = {
@@ -234,6 +234,7 @@ class Training:
         ),
         config=self.config,
         quiet=quiet,
+        first_iteration=iteration if self.newest_checkpoint is None else 0,
         ended_by=self.decisions.stop if self._has_ended() else '',
       ),
       self.written,
@@ -252,6 +253,9 @@ class Training:
     """Runs the iterations that are left; returns the last one's statistics."""
     self.stop, statistics = stop, {}
     try:
+      if self.runner.start_from and self.newest_checkpoint is None:
+        # From here on nothing is read of the other run.
+        self._save({})
       if self.unreported is not None:
         statistics = self._report(self.unreported)
       while not self._has_ended():

@@ -1,0 +1,149 @@
+"""Runs that start from another one: the same course, parts of it, misfits."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from dopamine_jax import errors
+from dopamine_jax import networks
+from dopamine_jax import runner as runner_lib
+from dopamine_jax.analysis import run_report
+from dopamine_jax.checkpoints import checkpoints as checkpoints_lib
+from dopamine_jax.engines import compiled
+from dopamine_jax.environments import catch
+from dopamine_jax.metrics import csv_file
+from dopamine_jax.training import fingerprint
+from dopamine_jax.training import starts
+from tests.unit import callbacks_test
+
+
+def train(folder, num_iterations=4, *, num_seeds=2, agent=None, **settings):
+  said = []
+  runner_lib.Runner(
+    agent=agent or callbacks_test.make_agent(),
+    num_iterations=num_iterations,
+    **{
+      'environment': catch.Catch(),
+      'engine': compiled.CompiledEngine,
+      'training_steps': 12,
+      'collectors': [csv_file.CSV],
+      'max_to_keep': 1,
+      **settings,
+    },
+  ).train(folder, num_seeds=num_seeds, quiet=True, say=said.append)
+  return said
+
+
+def arrays(folder):
+  store = checkpoints_lib.Checkpoints(folder)
+  return {i: store.arrays(i) for i in store.iterations()}
+
+
+@pytest.fixture(scope='module')
+def parent(tmp_path_factory):
+  """A run of four iterations; and of two, from which others start."""
+  folder = tmp_path_factory.mktemp('parent')
+  train(folder / 'two', 2)
+  shutil.copytree(folder / 'two', folder / 'four')
+  train(folder / 'four')
+  return folder
+
+
+def test_a_fork_under_the_same_settings_is_the_same_run(parent, tmp_path):
+  source = shutil.copytree(parent / 'two', tmp_path / 'source')
+  train(tmp_path / 'fork', 3, start_from=str(source))
+  shutil.rmtree(source)  # It goes on from its own checkpoints.
+  train(tmp_path / 'fork', start_from=str(source))
+  same = fingerprint.fingerprint(tmp_path / 'fork')
+  assert same == fingerprint.fingerprint(parent / 'four')
+  facts = json.loads((tmp_path / 'fork' / 'run.json').read_text())
+  assert facts['started_from'] == {
+    'run': str(source),
+    'iteration': 2,
+    'record': json.loads((parent / 'two' / 'run.json').read_text())['record'],
+    'title': '',
+    'names': [],
+    'replay': True,
+    'started_from': None,
+  }
+  report = run_report.gather(tmp_path / 'fork')
+  assert report.lineage == [f'{source}, iteration 2']
+
+
+def test_a_run_begins_with_what_is_named_and_is_new_otherwise(parent, tmp_path):
+  train(tmp_path / 'one', 2, num_seeds=1)
+  start = starts.StartFrom(
+    run=str(tmp_path / 'one'), names=['params.Dense_0.*']
+  )
+  # They learn nothing, so that what was taken is there still.
+  never = {'update_period': 10**6, 'target_update_period': 10**6}
+  agent = callbacks_test.make_agent().replace(**never)
+  train(tmp_path / 'new', 1, agent=agent, start_from=start)
+  train(tmp_path / 'other', 1, agent=agent)
+  (old,), (new,), (other,) = (
+    arrays(tmp_path / name).values() for name in ('one', 'new', 'other')
+  )
+  taken = {name for name in new if not np.array_equal(new[name], other[name])}
+  assert taken >= {'agent.params.Dense_0.kernel', 'agent.params.Dense_0.bias'}
+  for name in ('kernel', 'bias'):
+    name = f'agent.params.Dense_0.{name}'
+    for seed in range(2):  # Both begin with the one's.
+      np.testing.assert_array_equal(new[name][seed], old[name])
+  # What was taken changes actions, and so experience, but no other parameter.
+  assert not any('MLPTorso' in name for name in taken)
+
+
+def test_without_its_replay_a_fork_fills_a_new_one(parent, tmp_path):
+  start = starts.StartFrom(
+    run=str(parent / 'two'), checkpoint='2', replay=False
+  )
+  train(tmp_path, 3, start_from=start)
+  manifest = checkpoints_lib.Checkpoints(tmp_path).manifest(3)
+  assert manifest['run']['replay_began'] == 24
+  # 20 steps have to be there, and 12 are.
+  assert arrays(tmp_path)[3]['updates'].tolist() == (
+    arrays(parent / 'two')[2]['updates'].tolist()
+  )
+
+
+@pytest.mark.parametrize(
+  ('start', 'settings', 'message'),
+  [
+    ({}, {'num_seeds': 1}, r'seeds \[0, 1\], and this run \[0\]. Give'),
+    ({}, {'num_iterations': 2}, '24 agent steps in .*Make it longer'),
+    ({}, {'training_steps': 18}, '24 agent steps in .*add up to 24'),
+    ({'checkpoint': '1'}, {}, "no checkpoint '1'. There are .*iterations 2"),
+    ({'names': ['nothing']}, {}, "'nothing' fits nothing .* params.Dense_0"),
+    (
+      {'names': ['params.*']},
+      {'num_seeds': 3},
+      'has 2 seeds, and this run 3. Give --num_seeds 2',
+    ),
+  ],
+)
+def test_what_does_not_fit_is_refused(
+  start, settings, message, parent, tmp_path
+):
+  start = starts.StartFrom(run=str(parent / 'two'), **start)
+  with pytest.raises(errors.UserError, match=message):
+    train(tmp_path / 'run', start_from=start, **settings)
+  assert not (tmp_path / 'run' / 'checkpoints').exists()
+
+
+@pytest.mark.parametrize(
+  ('names', 'message'),
+  [
+    ([], r'kernel was saved with shape \(2, 4, 3\) .* has \(2, 5, 3\)'),
+    (['Dense_0.kernel'], r'is float32 \(2, 5, 3\) in this run, and .*\(2, 4'),
+  ],
+)
+def test_another_network_is_refused_by_the_array(
+  names, message, parent, tmp_path
+):
+  agent = callbacks_test.make_agent()
+  agent = agent.replace(network=networks.MLP(hidden=(5,)))
+  start = starts.StartFrom(run=str(parent / 'two'), names=names)
+  with pytest.raises(errors.UserError, match=message):
+    train(tmp_path, agent=agent, start_from=start)
