@@ -46,7 +46,7 @@ class Runner(settings.Settings):
   Attributes:
     agent: its settings, or what makes them from `observation_space` and
       `action_space`.
-    environment: settings of the environment to train and evaluate on.
+    environment: settings of the environment to train on, and to evaluate on.
     engine: what takes the steps: `python_engine.PythonEngine` for any
       environment, `compiled.CompiledEngine` for those written in JAX;
       `plain_engine.PlainEngine` to read and to debug in.
@@ -58,6 +58,8 @@ class Runner(settings.Settings):
     evaluation_episodes: whole episodes of an evaluation, on environments of
       its own; 0 for none.
     evaluation_period: iterations from one evaluation to the next.
+    evaluation_environment: settings of another environment to evaluate on, of
+      the same spaces; None: `environment`.
     checkpoint_period: iterations from one checkpoint to the next; the last
       iteration always has one. Running episodes are cut there, so that a run
       with another period is another run.
@@ -88,6 +90,7 @@ class Runner(settings.Settings):
   num_envs: int = 1
   evaluation_episodes: int = 0
   evaluation_period: int = 1
+  evaluation_environment: base.Environment | None = None
   checkpoint_period: int = 1
   max_to_keep: int = 3
   checkpoint_replay: bool = True
@@ -141,6 +144,11 @@ class Runner(settings.Settings):
         f'is not a multiple of num_envs = {self.num_envs}, so that an '
         'iteration could not be exactly that long',
       )
+
+  @property
+  def evaluated_on(self) -> base.Environment:
+    """Settings of the environment of evaluations and films."""
+    return self.evaluation_environment or self.environment
 
   def make_agent(self, environments: base.VectorEnvironment) -> Any:
     """Returns the agent for these environments."""

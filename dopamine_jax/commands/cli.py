@@ -133,6 +133,7 @@ def evaluate(
     ),
   ] = None,
   checkpoint: options.Checkpoint = None,
+  gin_bindings: options.EnvironmentBindings = (),
   trust: options.Trust = (),
 ):
   """Play episodes with a training's agent, exploration off."""
@@ -143,7 +144,7 @@ def evaluate(
   from dopamine_jax.playing import trained
   from dopamine_jax.system import safe_files
 
-  agent = trained.load(base_dir, _say, trust, checkpoint)
+  agent = trained.load(base_dir, _say, trust, checkpoint, gin_bindings)
   result = trained.play(agent, episodes, seed)
   for row, name in enumerate(agent.seeds):
     returns = result.returns[row]
@@ -196,6 +197,7 @@ def record(
     ),
   ] = False,
   checkpoint: options.Checkpoint = None,
+  gin_bindings: options.EnvironmentBindings = (),
   trust: options.Trust = (),
 ):
   """Film a training's agent (its first seed) playing, exploration off."""
@@ -203,7 +205,7 @@ def record(
   from dopamine_jax.playing import trained
 
   output = output or base_dir / 'video.mp4'
-  agent = trained.load(base_dir, _say, trust, checkpoint)
+  agent = trained.load(base_dir, _say, trust, checkpoint, gin_bindings)
   result = trained.film(
     *(agent, episodes, seed, output),
     panel=panel,

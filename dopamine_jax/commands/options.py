@@ -92,6 +92,14 @@ GinBindings = Annotated[
     help="A line of gin, e.g. 'dqn.DQN.gamma = 0.9'; repeatable.",
   ),
 ]
+EnvironmentBindings = Annotated[
+  list[str],
+  typer.Option(
+    *('--gin_bindings', '-b'),
+    help='A line of gin that changes the environment to play on, e.g. '
+    "'gym.Gym.max_steps_per_episode = 1000'; repeatable.",
+  ),
+]
 Seed = Annotated[
   int,
   typer.Option(min=0, max=MAX_SEED, help='All randomness of these episodes.'),

@@ -9,6 +9,7 @@ import numpy as np
 
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import annotations
+from dopamine_jax import errors
 from dopamine_jax.engines import engine
 from dopamine_jax.engines import loop
 from dopamine_jax.engines import memory as memory_lib
@@ -94,6 +95,39 @@ class Patience:
 def step_key(key: jax.Array, count: int | jax.Array) -> jax.Array:
   """Returns the key by which one seed's agent acts in a step."""
   return jax.random.fold_in(key, count)
+
+
+def require_same_spaces(
+  trained_on: base.Environment,
+  training: base.VectorEnvironment,
+  played_on: base.Environment,
+  playing: base.VectorEnvironment,
+):
+  """Refuses to play on what an agent was not trained for.
+
+  Args:
+    trained_on: settings of the training's environments.
+    training: the environments.
+    played_on: settings of those to play on.
+    playing: the environments.
+
+  Raises:
+    UserError: shows both spaces, of what agents see or of what they do.
+  """
+  seen, others = (
+    loop.stacked_space(each.observation_space, settings.stack)
+    for settings, each in ((trained_on, training), (played_on, playing))
+  )
+  for what, own, other in (
+    ('observations', seen, others),
+    ('actions', training.action_space, playing.action_space),
+  ):
+    if own != other:
+      raise errors.UserError(
+        f'agents are trained with {what} in {own}, and '
+        f'{annotations.full_name(type(played_on))} would have them play with '
+        f'{what} in {other}. Choose an environment of the same spaces.'
+      )
 
 
 class Evaluator:

@@ -41,7 +41,7 @@ class Trained(NamedTuple):
     folder: the run's.
     agent: the settings.
     state: the agent's state, [S, ...].
-    environment: settings of what it was trained on.
+    environment: settings of what it plays on, as its evaluations did.
     seeds: the run's seeds, S of them.
     iteration: of the checkpoint.
     steps: agent steps of training.
@@ -66,6 +66,7 @@ def load(
   say: Callable[[str], None] = print,
   trusted: Sequence[str] = (),
   checkpoint: str | None = None,
+  bindings: Sequence[str] = (),
 ) -> Trained:
   """Loads a checkpoint's agent, by the run's own configuration.
 
@@ -78,6 +79,8 @@ def load(
     trusted: packages whose code such a run may import and call as well.
     checkpoint: an iteration in digits, or a name by which a callback keeps it;
       None: the newest good one.
+    bindings: lines of gin, of the environment to play on; they win over the
+      run's own.
 
   Raises:
     UserError: if the folder holds no run, no checkpoint that can be read,
@@ -89,10 +92,19 @@ def load(
   loaded = config.load([admitted.file], text=admitted.text)
   runner = loaded.build(loaded.kind(runner_lib.Runner))
   admitted.check(runner.environment)
+  admitted.check(runner.evaluated_on)
+  played_on = runner.evaluated_on
+  if bindings:
+    played_on = _bound(admitted, bindings, say)
   environments = runner.environment.make(1)
   with contextlib.closing(environments):
     agent = runner.make_agent(environments)
     frames = environments.reset([0])
+    if played_on != runner.environment:
+      with contextlib.closing(played_on.make(1)) as others:
+        evaluation.require_same_spaces(
+          *(runner.environment, environments, played_on, others)
+        )
 
   def init(key):
     # Only its shapes are looked at, so that `num_envs` takes no memory here.
@@ -118,11 +130,19 @@ def load(
     folder=folder,
     agent=greedy,
     state=state['agent'],
-    environment=runner.environment,
+    environment=played_on,
     seeds=seeds,
     iteration=iteration,
     steps=iteration * runner.training_steps,
   )
+
+
+def _bound(admitted, bindings, say):
+  """Returns the environment to play on, as the user's bindings change it."""
+  loaded = config.load([admitted.file], bindings, text=admitted.text)
+  runner = loaded.build(loaded.kind(runner_lib.Runner))
+  loaded.refuse_unread(say)
+  return runner.evaluated_on
 
 
 def _restore(checkpoints, template, name):

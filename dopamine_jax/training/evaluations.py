@@ -39,11 +39,15 @@ class Evaluations:
     if runner.evaluation_episodes:
       self._evaluator = evaluation.Evaluator(
         engine.loop.agent,
-        runner.environment,
+        runner.evaluated_on,
         len(engine.seeds),
         runner.evaluation_episodes,
       )
       closers.callback(self._evaluator.environments.close)
+      evaluation.require_same_spaces(
+        *(runner.environment, engine.environments),
+        *(runner.evaluated_on, self._evaluator.environments),
+      )
 
   def are_due(self, iteration: int) -> bool:
     """Whether an iteration ends with an evaluation."""
@@ -65,7 +69,7 @@ class Evaluations:
     engine, evaluator = self._engine, self._evaluator
     patience = evaluation.Patience(
       f'The evaluation of iteration {iteration}',
-      self._runner.environment,
+      self._runner.evaluated_on,
       self._say,
     )
 

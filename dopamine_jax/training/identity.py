@@ -22,7 +22,7 @@ from dopamine_jax.trust import strangers
 # only look. What older versions had no setting for changes nothing by default.
 _MAY_CHANGE = re.compile(
   r'^\S*(Runner\.(num_iterations|histograms|videos) = .*'
-  r'|Runner\.callbacks = \(\)|Runner\.start_from = None'
+  r'|Runner\.(callbacks = \(\)|(start_from|evaluation_environment) = None)'
   r'|Gym\.channels_first = None'
   r'|SAC\.reward_scale = 1\.0|SAC\.log_temperature_loss = False)$',
   re.MULTILINE,

@@ -85,7 +85,7 @@ class Training:
       # Now, since it brings libraries for drawing that few runs need.
       from dopamine_jax.films import videos
 
-      self.videos = videos.Videos(self.engine, runner.environment, say)
+      self.videos = videos.Videos(self.engine, runner.evaluated_on, say)
       self.closers.callback(self.videos.close)
     self.place = None  # of the folder
     # Of a checkpoint's iteration that collectors don't have all of.
