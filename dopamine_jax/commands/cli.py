@@ -159,12 +159,14 @@ def evaluate(
   output = output or base_dir / 'evaluation.csv'
   rows = [
     [name, i, float(result.returns[row, i]), int(result.lengths[row, i])]
+    + [float(numbers[row, i]) for numbers in result.told.values()]
     for row, name in enumerate(agent.seeds)
     for i in range(episodes)
   ]
   stream = io.StringIO()
   writer = csv.writer(stream, lineterminator='\n')
-  writer.writerows([['seed', 'episode', 'return', 'length'], *rows])
+  header = ['seed', 'episode', 'return', 'length', *result.told]
+  writer.writerows([header, *rows])
   safe_files.write(output, stream.getvalue(), base_dir)
   typer.echo(f'Returns of each episode: {output}')
 

@@ -66,35 +66,54 @@ class Log(struct.PyTreeNode):
     reward: float32 [LONGEST, ..., N], raw.
     done: bool, likewise; whether an episode ended by itself.
     flaw: uint8, likewise; 0, or what was not sound: see `_flaws`.
+    told: float32, likewise, by name: see `native.Native.info`.
   """
 
   reward: jax.Array
   done: jax.Array
   flaw: jax.Array
+  told: dict[str, jax.Array]
 
   @classmethod
-  def empty(cls, shape: Sequence[int]) -> 'Log':
-    """Returns a log for lanes of this shape."""
+  def empty(cls, lanes: native.Lane) -> 'Log':
+    """Returns a log for these lanes."""
+    shape = lanes.age.shape
     return cls(
       reward=jnp.zeros((LONGEST, *shape)),
       done=jnp.zeros((LONGEST, *shape), bool),
       flaw=jnp.zeros((LONGEST, *shape), jnp.uint8),
+      told={name: jnp.zeros((LONGEST, *shape)) for name in lanes.told},
     )
 
-  def write(self, i: jax.Array, step: base.TimeStep, flaw: jax.Array) -> 'Log':
+  def write(
+    self,
+    i: jax.Array,
+    step: base.TimeStep,
+    flaw: jax.Array,
+    told: dict[str, jax.Array],
+  ) -> 'Log':
     """Returns the log with step `i` in it."""
     return Log(
       reward=self.reward.at[i].set(step.reward),
       done=self.done.at[i].set(step.terminated | step.truncated),
       flaw=self.flaw.at[i].set(flaw),
+      told={name: self.told[name].at[i].set(told[name]) for name in told},
     )
 
-  def steps(self, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns rewards, ends and flaws [count, lanes] of the first steps."""
-    return tuple(
+  def steps(
+    self, count: int, names: Sequence[str]
+  ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Returns rewards, ends and flaws [count, lanes] of the first steps.
+
+    And what was told under these names, [count, lanes, K].
+    """
+    told = [self.told[name] for name in names]
+    reward, done, flaw, *told = (
       processes.fetch(leaf)[:count].reshape(count, -1)
-      for leaf in (self.reward, self.done, self.flaw)
+      for leaf in (self.reward, self.done, self.flaw, *told)
     )
+    told = np.stack(told, axis=-1) if told else np.zeros((*done.shape, 0))
+    return reward, done, flaw, told
 
 
 class Carry(struct.PyTreeNode):
@@ -201,10 +220,10 @@ class CompiledEngine(engine.Engine):
     count = int(processes.fetch(count))
     pace.stop(count)
     self.steps += count * self.loop.num_envs
-    reward, done, flaw = log.steps(count)
+    reward, done, flaw, told = log.steps(count, self.episodes.told_names)
     self._require_sound(reward, flaw)
     self._since_reset += count
-    self.episodes.record_all(reward, done)
+    self.episodes.record_all(reward, done, told)
     return carry.metrics, finite
 
   def _require_sound(self, reward, flaw):
@@ -249,7 +268,7 @@ class CompiledEngine(engine.Engine):
     """
     seeds = carry.metrics.count.shape
     finite = jnp.ones((*seeds, len(carry.metrics.total)), bool)
-    log = Log.empty(carry.lanes.age.shape)
+    log = Log.empty(carry.lanes)
 
     def goes_on(loop_state):
       i, _, _, finite = loop_state
@@ -258,8 +277,8 @@ class CompiledEngine(engine.Engine):
     def body(loop_state):
       i, carry, log, finite = loop_state
       action = carry.state.experience.action
-      carry, step = self._remember(carry, plan.first, i == plan.cut_at)
-      log = log.write(i, step, self._flaws(action, step))
+      carry, step, told = self._remember(carry, plan.first, i == plan.cut_at)
+      log = log.write(i, step, self._flaws(action, step), told)
       state, metrics = carry.state, carry.metrics
       if behaviour is loop_lib.Behaviour.AGENT:
         due = plan.updates_due[i]
@@ -289,10 +308,14 @@ class CompiledEngine(engine.Engine):
     return carry, log, count, finite
 
   def _remember(self, carry, first, cut):
-    """Steps the environments; returns their answer as it was without a cut."""
+    """Steps the environments; returns their answer as it was without a cut.
+
+    And what they told of the step.
+    """
 
     def remember(experience, lanes, first):
       lanes, step = self._advance(lanes, experience.action)
+      told = lanes.told
       lanes, observation = jax.tree.map(
         lambda new, old: jnp.where(cut, new, old),
         first,
@@ -305,13 +328,13 @@ class CompiledEngine(engine.Engine):
           truncated=step.truncated | (cut & ~step.terminated),
         ),
       )
-      return experience, lanes, step
+      return experience, lanes, step, told
 
-    experience, lanes, step = self.vectorize(remember)(
+    experience, lanes, step, told = self.vectorize(remember)(
       carry.state.experience, carry.lanes, first
     )
     state = carry.state.replace(experience=experience)
-    return carry.replace(state=state, lanes=lanes), step
+    return carry.replace(state=state, lanes=lanes), step, told
 
   def _flaws(self, action, step):
     """Returns what is not sound in a step of each lane; uint8 [..., N]."""

@@ -1,8 +1,9 @@
 """What all engines share: seeds in lockstep, metrics, when updates are due."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import dataclasses
 import functools
+import types
 from typing import Any
 
 import jax
@@ -27,9 +28,15 @@ class Episodes:
 
   Steps are only noted, and counted many at a time: between XLA's calls a few
   operations of NumPy on a few numbers take as long as a small network does.
+
+  Attributes:
+    told_names: of the numbers that environments tell of episodes, K of them.
+    told: [K] of each that is finished; NaN where nothing was told.
   """
 
-  def __init__(self, lanes: int):
+  def __init__(self, lanes: int, told_names: Sequence[str] = ()):
+    self.told_names = tuple(told_names)
+    self.told: list[np.ndarray] = []
     self._returns = np.zeros(lanes)
     self._lengths = np.zeros(lanes, int)
     self._finished: list[tuple[int, float, int]] = []
@@ -37,6 +44,7 @@ class Episodes:
     self._reward = np.zeros((_NOTED, lanes), np.float32)
     self._terminated = np.zeros((_NOTED, lanes), bool)
     self._truncated = np.zeros((_NOTED, lanes), bool)
+    self._told = np.zeros((_NOTED, lanes, len(self.told_names)), np.float32)
 
   @property
   def finished(self) -> list[tuple[int, float, int]]:
@@ -44,12 +52,18 @@ class Episodes:
     self._settle()
     return self._finished
 
-  def record(self, step: base.TimeStep):
-    """Takes note of one step of every lane."""
+  def record(
+    self,
+    step: base.TimeStep,
+    told: Mapping[str, np.ndarray] = types.MappingProxyType({}),
+  ):
+    """Takes note of one step of every lane, and of what was told of it."""
     i = self._noted
     self._reward[i] = step.reward
     self._terminated[i] = step.terminated
     self._truncated[i] = step.truncated
+    for k, name in enumerate(self.told_names if told else ()):
+      self._told[i, :, k] = told[name]
     self._noted = i + 1
     if self._noted == _NOTED:
       self._settle()
@@ -58,10 +72,18 @@ class Episodes:
     """Counts what was noted."""
     count, self._noted = self._noted, 0
     done = self._terminated[:count] | self._truncated[:count]
-    self.record_all(self._reward[:count], done)
+    self.record_all(self._reward[:count], done, self._told[:count])
 
-  def record_all(self, reward: np.ndarray, done: np.ndarray):
-    """Counts steps [T, lanes], to the bit as if they were added in turn."""
+  def record_all(
+    self, reward: np.ndarray, done: np.ndarray, told: np.ndarray | None = None
+  ):
+    """Counts steps [T, lanes], to the bit as if they were added in turn.
+
+    Args:
+      reward: raw.
+      done: whether an episode ended.
+      told: [T, lanes, K]; None if K is 0.
+    """
     begin = 0
     for end in (*(np.flatnonzero(done.any(axis=1)) + 1), len(done)):
       # Unlike a sum, which may add in pairs, this adds in order.
@@ -70,6 +92,8 @@ class Episodes:
       self._lengths += end - begin
       if end > begin:
         self._end(done[end - 1])
+        if self.told_names:
+          self.told += list(told[end - 1][done[end - 1]].copy())
       begin = end
 
   def _end(self, done):
@@ -121,7 +145,9 @@ class Engine:
     self.seeds = tuple(seeds)
     self.axis = seed_axis.SeedAxis(len(seeds))
     self.check_finite = check_finite
-    self.episodes = Episodes(len(seeds) * loop.num_envs)
+    self.episodes = Episodes(
+      len(seeds) * loop.num_envs, environments.told_names
+    )
     self.state: loop_lib.TrainingState | None = None
     self.steps = 0
     # Where the replay that is held now began; above 0 after a restore without.

@@ -1,7 +1,8 @@
 """Whole episodes with a trained agent: for the runner, `evaluate`, `record`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import time
+import types
 from typing import Any, NamedTuple
 
 import jax
@@ -28,10 +29,13 @@ class Evaluation(NamedTuple):
   Attributes:
     returns: [S, E] float, raw episode returns.
     lengths: [S, E] int, agent steps.
+    told: [S, E] float by name, what environments tell of an episode; NaN where
+      they told nothing.
   """
 
   returns: np.ndarray
   lengths: np.ndarray
+  told: Mapping[str, np.ndarray] = types.MappingProxyType({})
 
 
 class Moment(NamedTuple):
@@ -211,7 +215,7 @@ class Evaluator:
     )
     share = np.tile(share, self.num_seeds)
     played = np.zeros(lanes, int)
-    episodes = engine.Episodes(lanes)
+    episodes = engine.Episodes(lanes, self.environments.told_names)
     self.environments.on_wait = on_wait
     watched = border.Border(self.environments)
     frames = watched.reset(env_seeds)
@@ -226,7 +230,7 @@ class Evaluator:
       left = int((share - played).clip(min=0).sum())
       on_step(Moment(observation, actions, count, answer, left, memory))
       answer = watched.step(actions)
-      episodes.record(answer)
+      episodes.record(answer, self.environments.told)
       done = answer.terminated | answer.truncated
       played += done
       frames, reward, done = self._axis.split(
@@ -241,11 +245,15 @@ class Evaluator:
   def _collect(self, episodes, share):
     """Takes each lane's share, in the order of lanes."""
     by_lane = [[] for _ in share]
-    for lane, value, length in episodes.finished:
+    for i, (lane, value, length) in enumerate(episodes.finished):
       if len(by_lane[lane]) < share[lane]:
-        by_lane[lane].append((value, length))
-    results = np.array([pair for lane in by_lane for pair in lane])
-    results = results.reshape(self.num_seeds, self.episodes, 2)
+        told = episodes.told[i] if episodes.told else ()
+        by_lane[lane].append((value, length, *told))
+    results = np.array([each for lane in by_lane for each in lane])
+    results = results.reshape(self.num_seeds, self.episodes, -1)
+    returns, lengths, *told = np.moveaxis(results, -1, 0)
     return Evaluation(
-      returns=results[..., 0], lengths=results[..., 1].astype(int)
+      returns=returns,
+      lengths=lengths.astype(int),
+      told=dict(zip(episodes.told_names, told, strict=True)),
     )

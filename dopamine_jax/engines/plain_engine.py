@@ -35,7 +35,7 @@ class PlainEngine(engine.Engine):
     for i in range(num_steps // num_envs):
       on_step()
       step = self._border.step(self._actions)
-      self.episodes.record(step)
+      self.episodes.record(step, self.environments.told)
       self.steps += num_envs
       if cut_with is not None and i == num_steps // num_envs - 1:
         step = step._replace(

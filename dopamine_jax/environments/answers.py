@@ -109,7 +109,7 @@ class Answers:
     except CODE_ERRORS as error:
       raise self.failed('step', error) from error
     try:
-      observation, reward, terminated, truncated, _ = answer
+      observation, reward, terminated, truncated, self.info = answer
     except (TypeError, ValueError):
       raise self._not_five(kind(answer)) from None
     # False for NaN as well.
@@ -120,6 +120,24 @@ class Answers:
     if truncated is not False:
       truncated = self._flag('truncated', truncated)
     return observation, reward, terminated, truncated
+
+  def told(self, name: str) -> float:
+    """Returns a number that the last step's `info` holds.
+
+    Raises:
+      UserError: If there is none.
+    """
+    try:
+      value = np.asarray(self.info[name])
+    except (KeyError, TypeError, IndexError):
+      value = None
+    if value is None or value.size != 1 or value.dtype.kind not in 'biuf':
+      there = sorted(map(str, self.info)) if self.info else 'nothing'
+      raise self._error(
+        f'Gym.info names {name!r}, a number at the end of each episode',
+        f'its info has {there if value is None else f"{value!r:.80}"} there',
+      )
+    return float(value.ravel()[0])
 
   def observation(self, observation: Any, giver: str) -> np.ndarray:
     """Returns an observation in the type and order that is stored.

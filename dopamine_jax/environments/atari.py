@@ -143,12 +143,16 @@ class AtariVector(base.VectorEnvironment):
     self._max_steps = settings.max_steps_per_episode or _NEVER
     self._steps = np.zeros(num_envs, np.int64)  # in the running games
     self._lives = np.zeros(num_envs, np.int32)
+    # An episode is a life then, and whole games are told beside.
+    if settings.terminate_on_life_loss:
+      self.told_names = ('GameReturn',)
+    self._returns = np.zeros(num_envs, np.float32)  # of the running games
 
   def reset(self, seeds: Sequence[int]) -> np.ndarray:
     """Restarts and seeds every game; see the base class."""
     seeds = np.asarray(base.check_seeds(seeds, self.num_envs))
     frames, info = self._vector.reset(seed=seeds)
-    self._steps[:] = 0
+    self._steps[:] = self._returns[:] = 0
     self._lives = info['lives']
     if self._screen:
       self._image = self._screen.reset(seed=seeds[:1])[0]
@@ -187,6 +191,11 @@ class AtariVector(base.VectorEnvironment):
       frames, info = self._vector.reset(options={'reset_mask': out_of_time})
       if self._screen and out_of_time[0]:
         self._image = self._screen.reset()[0]
+    if self.told_names:
+      self._returns += reward
+      is_whole = game_over | truncated
+      self.told = {'GameReturn': np.where(is_whole, self._returns, np.nan)}
+      self._returns[is_whole] = 0
     self._steps[game_over | truncated] = 0
     self._lives = info['lives']
     return base.TimeStep(

@@ -4,10 +4,11 @@ Autoreset happens within the step (Gymnasium's `SAME_STEP`), so that every step
 of the engine is a step of every environment, and no action is ever ignored.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import math
 import numbers
 import operator
+import types
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -57,6 +58,9 @@ class VectorEnvironment:
     action_names: What a film calls the actions of a Discrete space; None, where
       the environment gives them no names.
     name: What errors call the environments; None: by their class.
+    told_names: What `told` has.
+    told: Numbers of the environments' own by name, float32 [N], of the step
+      before. They count where an episode ended, and not where they are NaN.
     checks_answers: Whether `step` itself refuses what must not be stored, but
       for observations that are not finite.
     on_wait: Called now and then by those that wait for another process; may
@@ -69,6 +73,8 @@ class VectorEnvironment:
   frames_per_second: float = 30
   action_names: Sequence[str] | None = None
   name: str | None = None
+  told_names: Sequence[str] = ()
+  told: Mapping[str, np.ndarray] = types.MappingProxyType({})
   checks_answers: bool = False
   on_wait: Callable[[], None] = staticmethod(lambda: None)
 

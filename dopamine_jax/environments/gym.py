@@ -54,6 +54,9 @@ class Gym(base.Environment):
       what looks like such images.
     observed: which numbers of a vector the agent sees, counted from 0, as in
       (0, 2) for CartPole without velocities; None: all.
+    info: names of numbers that the environment's `info` holds at the end of
+      each episode, such as 'is_success'. Their means become statistics,
+      `Train/is_success` and `Eval/is_success`. With vector = 'sync' alone.
   """
 
   id: str
@@ -64,6 +67,7 @@ class Gym(base.Environment):
   vector: str = 'sync'
   channels_first: bool | None = None
   observed: Sequence[int] | None = None
+  info: Sequence[str] = ()
 
   def __post_init__(self):
     """Raises UserError for settings that can't work."""
@@ -72,6 +76,8 @@ class Gym(base.Environment):
       if name in self.kwargs:
         self.refuse('kwargs', f'holds {name!r}: {remedy}')
     self.require_one_of('vector', ('sync', 'async'))
+    if self.info and self.vector == 'async':
+      self.refuse('info', "does not reach this process; set vector = 'sync'")
 
   def make(self, num_envs: int, render: bool = False) -> base.VectorEnvironment:
     """Makes the environments; see `base.Environment.make`."""
@@ -92,7 +98,7 @@ class Gym(base.Environment):
       )
     first = functools.partial(make_one, render=render)
     makers = [first] + [make_one] * (num_envs - 1)
-    return gym_vector.GymVector(self.id, makers, self.channels_first)
+    return gym_vector.GymVector(self.id, makers, self.channels_first, self.info)
 
 
 def _make_one(

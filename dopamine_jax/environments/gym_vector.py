@@ -137,6 +137,7 @@ class GymVector(Vector):
     name: str,
     makers: Sequence[Callable[[], gymnasium.Env]],
     channels_first: bool | None = None,
+    info: Sequence[str] = (),
   ):
     """Makes the environments.
 
@@ -144,11 +145,13 @@ class GymVector(Vector):
       name: What errors call the environments.
       makers: One function for each environment; called again at each reset.
       channels_first: See `gym.Gym`.
+      info: See `gym.Gym`.
 
     Raises:
       UserError: If observations don't form a Box that agents take.
     """
     self._makers = makers
+    self.told_names = tuple(info)
     self._envs = [maker() for maker in makers]
     self._fresh = True
     try:
@@ -205,10 +208,22 @@ class GymVector(Vector):
     reward = np.array(rewards, np.float32)
     observation = successor
     if ended:
+      self.told = self._tell(ended)
       observation = successor.copy()
       for i in ended:
         observation[i] = self._answers[i].reset(self._envs[i], None)
     return base.TimeStep(observation, reward, terminated, truncated, successor)
+
+  def _tell(self, ended: Sequence[int]) -> dict[str, np.ndarray]:
+    """Returns what those environments say whose episodes ended."""
+    told = {
+      name: np.full(self.num_envs, np.nan, np.float32)
+      for name in self.told_names
+    }
+    for name, numbers in told.items():
+      for i in ended:
+        numbers[i] = self._answers[i].told(name)
+    return told
 
   def render(self) -> np.ndarray:
     """Returns environment 0 as an image; see the base class."""

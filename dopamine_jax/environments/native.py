@@ -5,8 +5,9 @@ whoever steps from Python: the other engine, evaluation and films. Both use
 `begin` and `advance`, so that a seed means the same episodes everywhere.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import functools
+import types
 from typing import Any, NamedTuple
 
 from flax import struct
@@ -30,6 +31,8 @@ class Outcome(NamedTuple):
     terminated: bool scalar, whether a terminal state was reached.
     truncated: bool scalar, whether the environment itself cuts the episode;
       `advance` adds `max_steps_per_episode`.
+    info: numbers by name, scalars; those that `Native.info` names become
+      statistics, as they are where an episode ends.
   """
 
   state: Any
@@ -37,6 +40,7 @@ class Outcome(NamedTuple):
   reward: jax.Array | float
   terminated: jax.Array | bool
   truncated: jax.Array | bool = False
+  info: Mapping[str, Any] = types.MappingProxyType({})
 
 
 class Native(base.Environment):
@@ -49,10 +53,13 @@ class Native(base.Environment):
   Attributes:
     observed: which numbers of a vector the agent sees, counted from 0, as in
       (0, 2) for CartPole without velocities; None: all.
+    info: names of numbers in `Outcome.info`, whose means over the episodes, as
+      they end, become statistics: `Train/NAME` and `Eval/NAME`.
     frames_per_second: how many steps pass in a second of a film.
   """
 
   observed: Sequence[int] | None = None
+  info: Sequence[str] = ()
 
   frames_per_second = 30.0  # no setting: it has no type
 
@@ -108,12 +115,15 @@ class Lane(struct.PyTreeNode):
       it `2 * count + 1`.
     count: int32 scalar, steps since it was seeded, counted from 1.
     age: int32 scalar, steps of the running episode.
+    told: what the last step said of itself, float32 scalars by name, see
+      `Native.info`; NaN before the first.
   """
 
   state: Any
   key: jax.Array
   count: jax.Array
   age: jax.Array
+  told: dict[str, jax.Array]
 
 
 def begin(environment: Native, seed: jax.Array) -> tuple[Lane, jax.Array]:
@@ -121,7 +131,10 @@ def begin(environment: Native, seed: jax.Array) -> tuple[Lane, jax.Array]:
   key = jax.random.key(seed)
   state, observation = _reset(environment, jax.random.fold_in(key, 1))
   zero = jnp.zeros((), jnp.int32)
-  lane = Lane(state=_strong(state), key=key, count=zero + 1, age=zero)
+  told = {name: jnp.full((), jnp.nan) for name in environment.info}
+  lane = Lane(
+    state=_strong(state), key=key, count=zero + 1, age=zero, told=told
+  )
   return lane, _as_space(environment, observation)
 
 
@@ -175,6 +188,7 @@ def advance(
     key=lane.key,
     count=lane.count + 1,
     age=jnp.where(done, 0, age),
+    told={name: _told(environment, outcome, name) for name in environment.info},
   )
   return lane, base.TimeStep(
     observation=observation,
@@ -203,6 +217,7 @@ class NativeVector(base.VectorEnvironment):
     self.observation_space = settings.seen_space
     _check_dtype(self.name, self.observation_space.dtype)
     self.action_space = base.space_of_agents(settings.action_space)
+    self.told_names = tuple(settings.info)
     self._begin = jax.jit(jax.vmap(functools.partial(begin, settings)))
     self._advance = jax.jit(
       jax.vmap(functools.partial(advance, settings)), donate_argnums=0
@@ -239,6 +254,8 @@ class NativeVector(base.VectorEnvironment):
     base.check_actions(self.action_space, actions)
     self._lanes, step = self._advance(self._lanes, actions)
     step = jax.tree.map(np.array, step)
+    if self.told_names:
+      self.told = jax.tree.map(np.array, self._lanes.told)
     if not (step.terminated | step.truncated).any():
       step = step._replace(observation=step.next_observation)
     return step
@@ -336,9 +353,20 @@ def _as_space(environment, observation):
   return observation.astype(space.dtype)
 
 
-def _scalar(environment, outcome, name, dtype):
+def _told(environment, outcome, name):
+  """Returns a number of `Outcome.info`, float32."""
+  if name not in outcome.info:
+    raise errors.UserError(
+      f'{type(environment).__name__}.info names {name!r}, and its step tells '
+      f'{sorted(outcome.info) or "nothing"}. Name one of these, or leave it '
+      'out.'
+    )
+  return _scalar(environment, outcome, name, jnp.float32, outcome.info[name])
+
+
+def _scalar(environment, outcome, name, dtype, value=None):
   """Returns a part of an outcome, which must be one real number."""
-  value = getattr(outcome, name)
+  value = getattr(outcome, name) if value is None else value
   kinds, words = 'biuf', 'a number or bool'
   if dtype is bool:
     # A number that is neither 0 nor 1 could not be seen in a trace.

@@ -91,5 +91,7 @@ class Evaluations:
     )
     rate = result.lengths.sum() / (time.perf_counter() - started)
     statistics = reports.summarize('Eval', result.returns, result.lengths)
+    for name, numbers in result.told.items():
+      reports.add_told(statistics, f'Eval/{name}', numbers)
     statistics['Eval/AverageStepsPerSecond'] = np.full(len(engine.seeds), rate)
     return statistics

@@ -159,8 +159,16 @@ def of_training(
   for lane, value, length in finished:
     returns[lane // loop.num_envs].append(value)
     lengths[lane // loop.num_envs].append(length)
+  lanes = [lane for lane, _, _ in finished]
+  told = np.array(engine.episodes.told).reshape(len(finished), -1)
   finished.clear()
+  engine.episodes.told.clear()
   statistics = summarize('Train', returns, lengths)
+  for k, name in enumerate(engine.episodes.told_names):
+    numbers = [[] for _ in engine.seeds]
+    for lane, row in zip(lanes, told, strict=True):
+      numbers[lane // loop.num_envs].append(row[k])
+    add_told(statistics, f'Train/{name}', numbers)
   own = {*statistics, 'Train/AverageStepsPerSecond', 'Train/Updates'}
   schedules = _schedules(loop.agent, steps)
   for giver, found in (('update', metrics), ('schedules', schedules)):
@@ -184,6 +192,31 @@ def of_training(
   ):
     statistics[name] = processes.fetch(value).reshape(num_seeds)
   return statistics
+
+
+def add_told(
+  statistics: dict[str, np.ndarray], name: str, numbers: Sequence[Any]
+):
+  """Adds the means of what environments told of each seed's episodes.
+
+  Args:
+    statistics: [S] by name.
+    name: of the new one; it has no value where nothing was told.
+    numbers: for each seed, of its episodes; NaN where nothing was told.
+
+  Raises:
+    UserError: if the name is taken.
+  """
+  if name in statistics:
+    raise errors.UserError(
+      f"the environment's info names {name.partition('/')[2]}, and {name} is "
+      'measured already. Leave it out, or give it another name there.'
+    )
+  numbers = [np.asarray(each, float) for each in numbers]
+  numbers = [each[~np.isnan(each)] for each in numbers]
+  statistics[name] = np.array(
+    [np.mean(each) if len(each) else np.nan for each in numbers]
+  )
 
 
 def _schedules(agent, steps):
