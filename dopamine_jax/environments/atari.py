@@ -49,7 +49,8 @@ class Atari(base.Environment):
     fire_reset: Whether a game that has FIRE begins with it.
     terminate_on_life_loss: Whether an episode ends with each life. The game
       goes on, under the same time limit, and both observations of that time
-      step are its current frame. Returns in metrics are then those of a life.
+      step are its current frame. Returns in metrics are then those of a life,
+      and `Train/GameReturn` and `Eval/GameReturn` those of whole games.
     full_action_set: All 18 actions, instead of those that the game uses.
     frame_skip: Frames of an agent step.
     max_pool: Whether an observation is the maximum over the last two frames.

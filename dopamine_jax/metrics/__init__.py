@@ -23,6 +23,8 @@ Each number comes once an iteration and once a seed. The x-axis is agent steps
 | Eval/NumEpisodes            | the same of the evaluation episodes | count   |
 | Eval/AverageEpisodeLengths  | the same of the evaluation episodes | steps   |
 | Eval/AverageStepsPerSecond  | the same of the evaluation episodes | steps/s |
+| Train/GameReturn            | of whole games, where lives end     | reward  |
+| Eval/GameReturn             | the same of the evaluation episodes | reward  |
 | Train/Loss                  | the loss that is minimized          | -       |
 | Train/QMean                 | mean Q-value over batch and actions | reward  |
 | Train/QMax                  | highest Q-value of the batch        | reward  |
@@ -63,6 +65,11 @@ Health/ActorDormantNeurons, Health/CriticsDormantNeurons and so on; its actor
 has no target network, and no drift. PPO and PQN have neither target networks
 nor priorities. Quantiles of priorities are those that `PriorityQuantiles`
 names.
+
+Whole games are told of Atari with `terminate_on_life_loss`. What else an
+environment tells when an episode ends (`gym.Gym.info`, `native.Native.info`)
+has its own name: Train/is_success, Eval/is_success. The mean is over the
+episodes of which something was told.
 
 In TensorBoard alone are Interval/.../low and Interval/.../high, the 95%
 interval of several seeds' mean return; and with `runner.Runner.histograms` and

@@ -159,16 +159,14 @@ def of_training(
   for lane, value, length in finished:
     returns[lane // loop.num_envs].append(value)
     lengths[lane // loop.num_envs].append(length)
-  lanes = [lane for lane, _, _ in finished]
-  told = np.array(engine.episodes.told).reshape(len(finished), -1)
-  finished.clear()
-  engine.episodes.told.clear()
   statistics = summarize('Train', returns, lengths)
   for k, name in enumerate(engine.episodes.told_names):
     numbers = [[] for _ in engine.seeds]
-    for lane, row in zip(lanes, told, strict=True):
-      numbers[lane // loop.num_envs].append(row[k])
+    for (lane, _, _), told in zip(finished, engine.episodes.told, strict=True):
+      numbers[lane // loop.num_envs].append(told[k])
     add_told(statistics, f'Train/{name}', numbers)
+  finished.clear()
+  engine.episodes.told.clear()
   own = {*statistics, 'Train/AverageStepsPerSecond', 'Train/Updates'}
   schedules = _schedules(loop.agent, steps)
   for giver, found in (('update', metrics), ('schedules', schedules)):

@@ -97,7 +97,7 @@ def played(environment, seed, actions):
   for action in actions:
     step_key = jax.random.fold_in(key, next(draws))
     reset_key = jax.random.fold_in(key, next(draws))
-    state, successor, reward, terminated, truncated = environment.step(
+    state, successor, reward, terminated, truncated, _ = environment.step(
       state, action, step_key
     )
     age += 1

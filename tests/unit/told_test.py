@@ -69,7 +69,7 @@ def train(folder, environment, engine, num_seeds=2, **settings):
       'num_iterations': 2,
       'training_steps': 60,
       'num_envs': 2,
-      'evaluation_episodes': 5,
+      'evaluation_episodes': 12,
       'collectors': [csv_file.CSV],
       **settings,
     }
