@@ -89,7 +89,7 @@ class View:
   def inputs(self, network: str = '') -> tuple[jax.Array, ...]:
     """Returns what a network is given of one sample, arrays [B, ...]."""
     seen = self._sample(self._key)
-    if isinstance(seen, agent_lib.Trajectory):
+    if _in_any_order(seen):
       seen = jax.tree.map(returns.flat, seen)
     return self.anatomy[network].inputs(seen)
 

@@ -47,6 +47,7 @@ _LAYOUT = {
       'Train/MinReturns',
       'Train/MaxReturns',
     ),
+    'Whole games, where lives end episodes': ('(Train|Eval)/GameReturn',),
     'Length of an episode': ('(Train|Eval)/AverageEpisodeLengths',),
   },
   'Losses': {
