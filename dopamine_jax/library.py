@@ -17,6 +17,7 @@ import numpy as np
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import errors
 from dopamine_jax import runner as runner_lib
+from dopamine_jax import variations
 from dopamine_jax.config import names
 from dopamine_jax.engines import startup
 from dopamine_jax.environments import base
@@ -77,7 +78,16 @@ def train(
 ) -> Run: ...
 
 
-def train(what, *where, **kwargs) -> Run:
+@overload
+def train(
+  what: Mapping[str, runner_lib.Runner],
+  base_dir: str | pathlib.Path,
+  /,
+  **options: Any,
+) -> dict[str, Run]: ...
+
+
+def train(what, *where, **kwargs):
   """Trains, or goes on where a run in the folder was stopped.
 
   Of a gin file, a Runner, or an agent and an environment:
@@ -88,9 +98,15 @@ def train(what, *where, **kwargs) -> Run:
       train(dqn.DQN(n_step=1), gym.Gym(id='CartPole-v1'), 'runs/c',
             agent_steps=25_000, num_envs=4)
 
+  Several that differ in real numbers of their agents train in one program, as
+  a dict of Runners by the names of their folders, or of a gin file by `vary`;
+  a Run of each comes back by that name:
+
+      train('dqn_cartpole', 'runs/d', vary={'dqn.DQN.gamma': [0.9, 0.99]})
+
   Args:
     what: the name of a shipped config or the path of a gin file, or several of
-      them; a Runner; or an agent.
+      them; a Runner, or several by name; or an agent.
     *where: the run's folder; of an agent, its environment before it.
     **kwargs: options of `Runner.train`: `seed`, `num_seeds`, `resume`, `quiet`
       and so on. With gin files, `bindings`: lines of gin, which win. With an
@@ -113,6 +129,8 @@ def train(what, *where, **kwargs) -> Run:
   (base_dir,) = _parts(where, 'a folder')
   if isinstance(what, runner_lib.Runner):
     return _train(what, base_dir, **kwargs)
+  if isinstance(what, Mapping):
+    return _train_together(what, base_dir, **kwargs)
   files = [what] if isinstance(what, (str, pathlib.Path)) else what
   if (
     not isinstance(files, Sequence)
@@ -133,6 +151,9 @@ def train(what, *where, **kwargs) -> Run:
       "['dqn.DQN.gamma = 0.9']."
     )
   say = kwargs.get('say', _say)
+  if vary := kwargs.pop('vary', None):
+    runners = variations.of_files(files, bindings, vary, say)
+    return _train_together(runners, base_dir, **kwargs)
   with runner_lib.configured(files, bindings, say) as (runner, title):
     return _train(runner, base_dir, **{'title': title, **kwargs})
 
@@ -180,6 +201,26 @@ def _train(runner, base_dir, *, seed=0, num_seeds=1, **options) -> Run:
   statistics = runner.train(base_dir, seed=seed, num_seeds=num_seeds, **options)
   seeds = tuple(range(seed, seed + num_seeds))
   return Run(pathlib.Path(base_dir), seeds, statistics)
+
+
+def _train_together(runners, base_dir, *, seed=0, num_seeds=1, **options):
+  options.setdefault('say', _say)
+  wrong = [
+    each for each in runners.values() if not isinstance(each, runner_lib.Runner)
+  ]
+  if not runners or wrong:
+    raise errors.UserError(
+      f'train({runners!r:.60}, ...): expected Runners by the names of their '
+      'folders, at least one.'
+    )
+  found = variations.train(
+    runners, base_dir, seed=seed, num_seeds=num_seeds, **options
+  )
+  seeds = tuple(range(seed, seed + num_seeds))
+  return {
+    name: Run(pathlib.Path(base_dir) / name, seeds, statistics)
+    for name, statistics in found.items()
+  }
 
 
 def _runner(agent, environment, *, agent_steps=None, **kwargs):

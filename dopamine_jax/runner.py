@@ -33,6 +33,7 @@ from dopamine_jax.metrics import csv_file
 from dopamine_jax.metrics import health as health_lib  # and one `health`
 from dopamine_jax.metrics import tensorboard
 from dopamine_jax.system import signals
+from dopamine_jax.training import driving
 from dopamine_jax.training import folder_lock
 from dopamine_jax.training import starts
 from dopamine_jax.training import training
@@ -172,14 +173,8 @@ class Runner(settings.Settings):
         )
     return made
 
-  def make_engine(
-    self,
-    environments: base.VectorEnvironment,
-    seeds: Sequence[int],
-    *,
-    check_finite: bool,
-  ) -> engine_lib.Engine:
-    """Returns the engine that trains these seeds, without a state."""
+  def make_loop(self, environments: base.VectorEnvironment) -> loop.Loop:
+    """Returns the functions of a step, for these environments."""
     agent = self.make_agent(environments)
     replay = agent.make_replay(self.environment.stack)
     if not isinstance(replay, settings.Settings):
@@ -196,19 +191,35 @@ class Runner(settings.Settings):
     steps = self.num_iterations * self.training_steps
     trials.check(agent, lambda name: agent.last_count(name, steps))
     trials.check(replay, lambda name: agent.last_count('', steps))
+    return loop.Loop(
+      agent=agent,
+      replay=replay,
+      reward_clip=self.environment.reward_clip,
+      stack=self.environment.stack,
+      num_envs=self.num_envs,
+    )
+
+  def make_engine(
+    self,
+    environments: base.VectorEnvironment,
+    seeds: Sequence[int],
+    **given: Any,
+  ) -> engine_lib.Engine:
+    """Returns the engine that trains these seeds, without a state.
+
+    Args:
+      environments: S * N of them.
+      seeds: S of them.
+      **given: what else `Engine` takes: `check_finite`, and of trainings that
+        share an engine `numbers` and `names`.
+    """
     return self.make_part(
       'engine',
-      loop=loop.Loop(
-        agent=agent,
-        replay=replay,
-        reward_clip=self.environment.reward_clip,
-        stack=self.environment.stack,
-        num_envs=self.num_envs,
-      ),
+      loop=self.make_loop(environments),
       environments=environments,
       seeds=seeds,
-      check_finite=check_finite,
       devices=self.devices,
+      **given,
     )
 
   def train(
@@ -244,32 +255,12 @@ class Runner(settings.Settings):
       UserError: if a setting, the folder or a checkpoint doesn't fit.
       Stopped: after SIGINT, SIGTERM or SIGHUP.
     """
-    for name, value in (('seed', seed), ('num_seeds', num_seeds)):
-      least = 1 if name == 'num_seeds' else 0
-      if type(value) is not int or value < least:
-        raise errors.UserError(
-          f'{name} = {value!r}; expected a whole number, at least {least}.'
-        )
-    if num_seeds > _MOST_SEEDS:
-      raise errors.UserError(
-        f'num_seeds = {num_seeds}; expected {_MOST_SEEDS:,} at most.'
-      )
-    for name, value in (
-      ('resume', resume),
-      ('quiet', quiet),
-      ('with_replay', with_replay),
-    ):
-      if type(value) is not bool:
-        raise errors.UserError(f'{name} = {value!r}; expected True or False.')
-    if not isinstance(title, str):
-      raise errors.UserError(f'title = {title!r}; expected a line of text.')
-    if not isinstance(base_dir, (str, pathlib.Path)):
-      raise errors.UserError(f'base_dir = {base_dir!r}; expected a path.')
-    if not 0 <= seed <= seed + num_seeds - 1 < 2**31:
-      raise errors.UserError(
-        f'seeds {seed} to {seed + num_seeds - 1} are not all from 0 to '
-        f'{2**31 - 1}: JAX takes them as 32-bit integers.'
-      )
+    check_options(
+      *(base_dir, seed, num_seeds, title),
+      resume=resume,
+      quiet=quiet,
+      with_replay=with_replay,
+    )
     with contextlib.ExitStack() as stack:
       folder = stack.enter_context(folder_lock.open_for_training(base_dir, say))
       one = training.Training(
@@ -286,7 +277,7 @@ class Runner(settings.Settings):
       one.open_collectors(quiet)
       if profile:
         one.profile(profile)
-      return one.run(stop)
+      return driving.alone(one, stop)
 
 
 @contextlib.contextmanager
@@ -312,3 +303,29 @@ def configured(
   loaded.refuse_unread(say)
   with loaded.located():
     yield runner, loaded.title
+
+
+def check_options(base_dir, seed, num_seeds, title, **switches):
+  """Refuses options of a training that can't be meant."""
+  for name, value in (('seed', seed), ('num_seeds', num_seeds)):
+    least = 1 if name == 'num_seeds' else 0
+    if type(value) is not int or value < least:
+      raise errors.UserError(
+        f'{name} = {value!r}; expected a whole number, at least {least}.'
+      )
+  if num_seeds > _MOST_SEEDS:
+    raise errors.UserError(
+      f'num_seeds = {num_seeds}; expected {_MOST_SEEDS:,} at most.'
+    )
+  for name, value in switches.items():
+    if type(value) is not bool:
+      raise errors.UserError(f'{name} = {value!r}; expected True or False.')
+  if not isinstance(title, str):
+    raise errors.UserError(f'title = {title!r}; expected a line of text.')
+  if not isinstance(base_dir, (str, pathlib.Path)):
+    raise errors.UserError(f'base_dir = {base_dir!r}; expected a path.')
+  if not 0 <= seed <= seed + num_seeds - 1 < 2**31:
+    raise errors.UserError(
+      f'seeds {seed} to {seed + num_seeds - 1} are not all from 0 to '
+      f'{2**31 - 1}: JAX takes them as 32-bit integers.'
+    )

@@ -98,7 +98,7 @@ def test_there_is_something_to_look_at():
 ORDER = [
   {'annotations', 'errors'},
   {'values'},
-  {'settings', 'system'},
+  {'lanes', 'settings', 'system'},
   {'agent'},
   {'config', 'environments', 'networks'},
   {'replay'},
@@ -108,7 +108,7 @@ ORDER = [
   {'callbacks', 'films', 'trust'},
   {'training'},
   {'analysis', 'runner'},
-  {'playing'},
+  {'playing', 'variations'},
   {'commands', 'library'},
   {'__main__'},
 ]

@@ -244,8 +244,9 @@ def test_frames_are_stacked_as_in_training(tmp_path):
     np.full(shape, i, catch.Catch().observation_space.dtype) for i in (1, 2, 3)
   ]
   seen = []
-  player._act = lambda state, observation, count: (
-    seen.append(observation) or np.zeros(len(observation), np.int32)
+  player._act = lambda state, memory, observation, count: (
+    seen.append(observation) or np.zeros(len(observation), np.int32),
+    memory,
   )
   for frame in frames:
     player.act(frame)

@@ -191,19 +191,22 @@ class Checkpoints:
     return state
 
   def restore_newest(
-    self, template: Any, with_replay: bool = True
+    self, template: Any, with_replay: bool = True, upto: int | None = None
   ) -> tuple[int, Any] | None:
     """Returns the newest good checkpoint's iteration and state, if any is.
 
     Args:
       template: as in `restore`.
       with_replay: as in `restore`.
+      upto: the newest iteration that is asked for; None: any.
 
     Raises:
       UserError: if there is none, but one of which the replay alone is damaged.
     """
     without = None
     for iteration in reversed(self.iterations()):
+      if upto is not None and iteration > upto:
+        continue
       try:
         return iteration, self.restore(iteration, template, with_replay)
       except Damaged as damage:

@@ -18,6 +18,7 @@ from dopamine_jax import errors
 from dopamine_jax.commands import exits
 from dopamine_jax.commands import options
 from dopamine_jax.commands import scaffold
+from dopamine_jax.commands import varying
 
 app = typer.Typer(
   name='dopamine-jax',
@@ -57,6 +58,7 @@ def train(
   ] = None,
   gin_files: options.GinFiles = (),
   gin_bindings: options.GinBindings = (),
+  vary: options.Vary = (),
   seed: Annotated[
     int,
     typer.Option(
@@ -101,6 +103,15 @@ def train(
   startup.find_devices()
   quiet = quiet or not processes.is_writer()
   files = options.files(configs, gin_files)
+  if vary:
+    varying.refuse_with_vary(profile, without_replay)
+    base_dir = base_dir or options.new_folder(files[0])
+    given = {'seed': seed, 'num_seeds': num_seeds, 'resume': resume}
+    varying.train(
+      *(files, gin_bindings, vary, base_dir),
+      *(given, quiet, _say),
+    )
+    return
   with runner_lib.configured(files, gin_bindings, _say) as (runner, title):
     base_dir = base_dir or options.new_folder(files[0])
     statistics = runner.train(

@@ -92,6 +92,17 @@ GinBindings = Annotated[
     help="A line of gin, e.g. 'dqn.DQN.gamma = 0.9'; repeatable.",
   ),
 ]
+Vary = Annotated[
+  list[str],
+  typer.Option(
+    '--vary',
+    metavar='LINE',
+    help='Train several at once, in one program: a number of the agent, its '
+    "optimizer or its replay, and what to try, e.g. 'dqn.DQN.gamma = [0.9, "
+    "0.99]'; repeatable, for every combination. Each run lies in a folder of "
+    'its own in --base_dir.',
+  ),
+]
 EnvironmentBindings = Annotated[
   list[str],
   typer.Option(

@@ -294,8 +294,8 @@ class CompiledEngine(engine.Engine):
           metrics,
           finite,
         )
-      act = self.vectorize(
-        functools.partial(self.loop.act, behaviour=behaviour)
+      act = self.vectorize_loop(
+        functools.partial(loop_lib.Loop.act, behaviour=behaviour)
       )
       experience = act(state.agent, state.experience)
       carry = carry.replace(
@@ -313,7 +313,7 @@ class CompiledEngine(engine.Engine):
     And what they told of the step.
     """
 
-    def remember(experience, lanes, first):
+    def remember(loop, experience, lanes, first):
       lanes, step = self._advance(lanes, experience.action)
       told = lanes.told
       lanes, observation = jax.tree.map(
@@ -321,7 +321,7 @@ class CompiledEngine(engine.Engine):
         first,
         (lanes, step.observation),
       )
-      experience = self.loop.remember(
+      experience = loop.remember(
         experience,
         step._replace(
           observation=observation,
@@ -330,7 +330,7 @@ class CompiledEngine(engine.Engine):
       )
       return experience, lanes, step, told
 
-    experience, lanes, step, told = self.vectorize(remember)(
+    experience, lanes, step, told = self.vectorize_loop(remember)(
       carry.state.experience, carry.lanes, first
     )
     state = carry.state.replace(experience=experience)
@@ -355,8 +355,11 @@ class CompiledEngine(engine.Engine):
 
   def _learn(self, state, metrics, finite):
     """Updates once; `finite` [..., M] turns false where a metric isn't."""
-    update = self.vectorize(functools.partial(self.loop.update, 1))
-    state, metrics, now = update(state, metrics)
+
+    def update(loop, state, metrics):
+      return loop.update(1, state, metrics)
+
+    state, metrics, now = self.vectorize_loop(update)(state, metrics)
     return state, metrics, finite & now if self.check_finite else finite
 
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dopamine_jax import errors
+from dopamine_jax import lanes
 from dopamine_jax.engines import devices as devices_lib
 from dopamine_jax.engines import loop as loop_lib
 from dopamine_jax.engines import seed_axis
@@ -121,13 +122,18 @@ class Engine:
     axis: of the seeds.
     check_finite: stop when a metric of an update is NaN or infinite.
     layout: where arrays lie, and which device computes what.
+    numbers: in which the lanes' settings differ, [S] by path; see `lanes`.
+    names: of the trainings that do, each of which has as many lanes.
     state: the training state, [S, ...].
     steps: agent steps done by each seed.
     episodes: the episodes of all lanes.
   """
 
   # What `Runner` gives; no user's to set.
-  given_later = ('loop', 'environments', 'seeds', 'check_finite', 'devices')
+  given_later = (
+    *('loop', 'environments', 'seeds', 'check_finite', 'devices'),
+    *('numbers', 'names'),
+  )
 
   def __init__(
     self,
@@ -137,7 +143,10 @@ class Engine:
     *,
     check_finite: bool = True,
     devices: devices_lib.Devices = devices_lib.ONE_DEVICE,
+    numbers: Mapping[lanes.Path, np.ndarray] = types.MappingProxyType({}),
+    names: Sequence[str] = (),
   ):
+    self.numbers, self.names = dict(numbers), tuple(names)
     self.layout = devices_lib.Layout(devices, len(seeds))
     self.loop = dataclasses.replace(loop, split_batch=self.layout.split_batch)
     self.environments = environments
@@ -153,7 +162,7 @@ class Engine:
     # Where the replay that is held now began; above 0 after a restore without.
     self.replay_began = 0
     self._metric_shapes = None
-    self._init = self.vectorize(self._first_state)
+    self._init = self.vectorize_loop(_first_state)
 
   def abstract_state(self) -> loop_lib.TrainingState:
     """Returns the state's shapes, dtypes and places, without making it.
@@ -163,14 +172,11 @@ class Engine:
         would otherwise be seen when the warm-up ends.
     """
     shapes = jax.eval_shape(self._init, *self._init_arguments())
-    act = functools.partial(self.loop.act, behaviour=loop_lib.Behaviour.AGENT)
-    jax.eval_shape(self.vectorize(act), shapes.agent, shapes.experience)
+    act = functools.partial(
+      loop_lib.Loop.act, behaviour=loop_lib.Behaviour.AGENT
+    )
+    jax.eval_shape(self.vectorize_loop(act), shapes.agent, shapes.experience)
     return self.layout.place(shapes)
-
-  def _first_state(self, seed, frame):
-    state = self.loop.init(seed, frame)
-    outputs.require_state(self.loop.agent, state.agent)
-    return state
 
   def init(self):
     """Makes the state before the first step."""
@@ -217,6 +223,19 @@ class Engine:
     """Returns one seed's `function` for all, as the devices share the work."""
     return self.layout.spread(self.axis.over(function))
 
+  def vectorize_loop(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns one seed's `function` of a Loop and more for all seeds.
+
+    Where lanes differ in numbers, each is given a loop of its own.
+    """
+    if not self.numbers:
+      return self.vectorize(functools.partial(function, self.loop))
+
+    def of_lane(numbers, *arguments):
+      return function(self.loop.with_numbers(numbers), *arguments)
+
+    return functools.partial(self.vectorize(of_lane), self.numbers)
+
   def _init_arguments(self):
     seeds = self.axis.of(np.asarray(self.seeds, np.int32))
     return seeds, self.axis.split(self.first_frames)
@@ -238,7 +257,7 @@ class Engine:
   def _zero_metrics(self, state: loop_lib.TrainingState) -> loop_lib.Metrics:
     """Returns sums of nothing, shaped like the metrics of an update."""
     if self._metric_shapes is None:  # Tracing an update takes a tenth second.
-      learn = self.vectorize(self.loop.learn)
+      learn = self.vectorize_loop(loop_lib.Loop.learn)
       self._metric_shapes = jax.eval_shape(learn, state)[1]
       outputs.require_reductions(self.loop.agent, self._metric_shapes)
     sums = jax.tree.map(
@@ -264,6 +283,14 @@ class Engine:
       for name, value in reduced.items()
     }
 
+  def _named(self, lane):
+    """Returns a lane's name, for messages."""
+    seed = f'seed {self.seeds[lane]}'
+    if not self.names:
+      return seed
+    of_each = len(self.seeds) // len(self.names)
+    return f'{seed} of {self.names[lane // of_each]}'
+
   def _require_finite(self, names: Iterable[str], finite: jax.Array):
     """Raises UserError if a metric was not finite, and names the first."""
     if not self.check_finite:
@@ -271,11 +298,17 @@ class Engine:
     finite = processes.fetch(finite)
     if finite.all():
       return
-    seed, metric = np.argwhere(~finite.reshape(len(self.seeds), -1))[0]
+    lane, metric = np.argwhere(~finite.reshape(len(self.seeds), -1))[0]
     raise errors.UserError(
       f'{sorted(names)[metric]} is not finite (NaN or infinity) after the '
-      f'update at agent step {self.steps} of seed {self.seeds[seed]}. Training '
+      f'update at agent step {self.steps} of {self._named(lane)}. Training '
       'stopped there; the last checkpoint is from before. Try a lower learning '
       'rate, or a reward_clip; `runner.Runner.check_finite = False` turns this '
       'check off.'
     )
+
+
+def _first_state(loop, seed, frame):
+  state = loop.init(seed, frame)
+  outputs.require_state(loop.agent, state.agent)
+  return state

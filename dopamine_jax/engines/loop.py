@@ -6,7 +6,7 @@ Engines differ in who steps the environment between them. A seed axis is vmapped
 over all of it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import dataclasses
 import enum
 from typing import Any
@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dopamine_jax import agent as agent_lib
+from dopamine_jax import lanes
 from dopamine_jax.engines import memory as memory_lib
 from dopamine_jax.environments import base
 from dopamine_jax.learning import outputs
@@ -141,6 +142,14 @@ class Loop:
       experience=experience,
       updates=jnp.zeros((), jnp.int32),
     )
+
+  def with_numbers(self, numbers: Mapping[lanes.Path, jax.Array]) -> 'Loop':
+    """Returns the loop of one lane.
+
+    Args:
+      numbers: of the settings `agent` and `replay`, by path; see `lanes`.
+    """
+    return lanes.put(self, numbers) if numbers else self
 
   @property
   def has_memory(self) -> bool:

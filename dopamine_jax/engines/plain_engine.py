@@ -4,13 +4,13 @@ Python steps the environments, and one program does the rest of the step:
 remember, learn, act.
 """
 
-import functools
 from typing import Any
 
 import jax
 import numpy as np
 
 from dopamine_jax.engines import engine
+from dopamine_jax.engines import loop as loop_lib
 from dopamine_jax.environments import base
 
 
@@ -71,8 +71,12 @@ class PlainEngine(engine.Engine):
   def _program(self, *choices):
     """Returns the step with so many updates and this behaviour."""
     if choices not in self._programs:
-      step = functools.partial(self.loop.step, *choices)
+      step = loop_lib.Loop.step
+
+      def program(loop, *arguments):
+        return step(loop, *choices, *arguments)
+
       self._programs[choices] = jax.jit(
-        self.vectorize(step), donate_argnums=(0, 1)
+        self.vectorize_loop(program), donate_argnums=(0, 1)
       )
     return self._programs[choices]

@@ -236,15 +236,15 @@ class PythonEngine(plain_engine.PlainEngine):
     takes: Sequence[dispatch.Bundle | dispatch.Several],
     gives: Sequence[dispatch.Bundle],
   ) -> Callable[..., Any]:
-    """Returns one seed's `function` over all seeds and over tied arguments.
+    """Returns one seed's `function` over all seeds, of tied arguments.
 
     Args:
       name: of the program, in a profile.
-      function: gives a tuple.
+      function: of a Loop and more; gives a tuple.
       takes: what ties its first arguments; those that follow are not.
       gives: the same of its results.
     """
-    function = self.vectorize(function)
+    function = self.vectorize_loop(function)
 
     def program(*arguments):
       untied = [b.untie(x) for b, x in zip(takes, arguments, strict=False)]
@@ -257,13 +257,15 @@ class PythonEngine(plain_engine.PlainEngine):
 
   # What follows is traced, for one seed.
 
-  def _step_with_updates(self, num_updates, learner, replay, seen, keys, *new):
+  def _step_with_updates(
+    self, num_updates, loop, learner, replay, seen, keys, *new
+  ):
     """Returns the new parts, the actions, and which metrics are finite."""
     agent, updates, metrics = learner
-    experience = self._remembered(replay, seen, keys, *new)
+    experience = self._remembered(loop, replay, seen, keys, *new)
     state = loop_lib.TrainingState(agent, experience, updates)
-    state, metrics, finite = self.loop.update(num_updates, state, metrics)
-    experience = self.loop.act(
+    state, metrics, finite = loop.update(num_updates, state, metrics)
+    experience = loop.act(
       state.agent, state.experience, loop_lib.Behaviour.AGENT
     )
     learner = state.agent, state.updates, metrics
@@ -271,13 +273,13 @@ class PythonEngine(plain_engine.PlainEngine):
     return *parts, experience.action, finite
 
   def _step_without_updates(
-    self, behaviour, learner, seen, keys, memory, actions, packed
+    self, behaviour, loop, learner, seen, keys, memory, actions, packed
   ):
     """Returns what was seen, and the actions; the replay is not told."""
     agent, _, _ = learner
     experience = _experience(None, seen, keys, memory, actions)
-    experience = self.loop.see(experience, self._unpack(packed))
-    experience = self.loop.act(agent, experience, behaviour)
+    experience = loop.see(experience, self._unpack(packed))
+    experience = loop.act(agent, experience, behaviour)
     return _seen(experience), experience.memory, experience.action
 
   def _remember_steps(self, *arguments):
@@ -285,14 +287,14 @@ class PythonEngine(plain_engine.PlainEngine):
     experience = self._remembered(*arguments)
     return experience.replay, _seen(experience)
 
-  def _remembered(self, replay, seen, keys, memories, actions, packed):
+  def _remembered(self, loop, replay, seen, keys, memories, actions, packed):
     """Remembers steps, arrays with a leading axis, one after another."""
     memories = jax.tree.map(lambda *each: jnp.stack(each), *memories)
 
     def remember(i, experience):
       memory = jax.tree.map(lambda each: each[i], memories)
       experience = experience.replace(action=actions[i], memory=memory)
-      return self.loop.remember(experience, self._unpack(packed[i]))
+      return loop.remember(experience, self._unpack(packed[i]))
 
     # XLA writes to a loop's carry in place. Steps that are written out would
     # have it copy whole arrays of the replay, and so would a loop of one turn
@@ -303,15 +305,15 @@ class PythonEngine(plain_engine.PlainEngine):
     experience = _experience(replay, seen, keys, memory, actions[0])
     return jax.lax.fori_loop(0, count, remember, experience)
 
-  def _random_actions(self, keys, steps):
+  def _random_actions(self, loop, keys, steps):
     """Returns the actions [K, N, ...] after `steps` agent steps and on."""
 
     def act(steps):
       experience = _experience(None, (None, steps), keys)
       random = loop_lib.Behaviour.RANDOM
-      return self.loop.act(None, experience, random).action
+      return loop.act(None, experience, random).action
 
-    ahead = jnp.arange(_DRAWN) * self.loop.num_envs
+    ahead = jnp.arange(_DRAWN) * loop.num_envs
     return (jax.vmap(act)(steps + ahead),)
 
   def _unpack(self, packed):

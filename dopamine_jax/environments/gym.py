@@ -76,6 +76,7 @@ class Gym(base.Environment):
       if name in self.kwargs:
         self.refuse('kwargs', f'holds {name!r}: {remedy}')
     self.require_one_of('vector', ('sync', 'async'))
+    self.require_at_least(0, 'observed')
     if self.info and self.vector == 'async':
       self.refuse('info', "does not reach this process; set vector = 'sync'")
 

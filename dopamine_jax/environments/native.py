@@ -63,6 +63,11 @@ class Native(base.Environment):
 
   frames_per_second = 30.0  # no setting: it has no type
 
+  def __post_init__(self):
+    """Raises UserError for settings that can't work."""
+    super().__post_init__()
+    self.require_at_least(0, 'observed')
+
   @property
   def observation_space(self) -> gymnasium.spaces.Box:
     """The space of one frame; of all its numbers."""

@@ -41,7 +41,7 @@ class Reports:
     self._histograms: histograms.Histograms | None = None
     self._folder = None
     self._failed: list[base.Collector] = []
-    self._latest: dict[str, float] = {}
+    self.latest: dict[str, float] = {}
     _schedules(engine.loop.agent, 0)  # which is seen before anything is trained
     self._next_progress = 0.0
 
@@ -79,7 +79,7 @@ class Reports:
       for i, seed in enumerate(self._engine.seeds)
       if not np.isnan(values[i])
     )
-    self._latest |= {
+    self.latest |= {
       name: float(np.nanmean(values))
       for name, values in statistics.items()
       if not np.isnan(values).all()
@@ -104,7 +104,7 @@ class Reports:
     if time.monotonic() < self._next_progress:
       return
     self._next_progress = time.monotonic() + _PROGRESS_PERIOD
-    statistics, seeds = dict(self._latest), self._engine.seeds
+    statistics, seeds = dict(self.latest), self._engine.seeds
     if finished := self._engine.episodes.finished:
       # What just ended tells more than the iteration before.
       recent = [value for _, value, _ in finished[-20 * len(seeds) :]]

@@ -8,16 +8,15 @@ done. With callbacks the evaluation comes first, and the checkpoint holds what
 they decided of it.
 """
 
+from collections.abc import Iterator, Sequence
 import contextlib
 import time
 
 import jax
-import numpy as np
 
 from dopamine_jax import config
 from dopamine_jax import errors
 from dopamine_jax.checkpoints import checkpoints as checkpoints_lib
-from dopamine_jax.engines import loop
 from dopamine_jax.engines import streams
 from dopamine_jax.environments import base
 from dopamine_jax.metrics import base as metrics_base
@@ -31,8 +30,8 @@ from dopamine_jax.training import evaluations
 from dopamine_jax.training import folder_lock
 from dopamine_jax.training import identity
 from dopamine_jax.training import reports
+from dopamine_jax.training import resuming
 from dopamine_jax.training import run_folder
-from dopamine_jax.training import starts
 
 
 class Stopped(errors.UserError):
@@ -55,7 +54,20 @@ class Training:
     iteration: the last one that was begun; counted from 1.
   """
 
-  def __init__(self, runner, folder, seeds, say, closers, title=''):
+  def __init__(
+    self, runner, folder, seeds, say, closers, title='', engine=None
+  ):
+    """Sees that everything can be made; changes nothing yet.
+
+    Args:
+      runner: see above; likewise the others.
+      folder: the run's.
+      seeds: S of them.
+      say: prints what the user should know.
+      closers: see above.
+      title: what the run is, in a line.
+      engine: None makes one; a `share.Share` trains together with others.
+    """
     self.runner = runner
     self.config = config.record(runner, title)
     self.title = title
@@ -68,11 +80,16 @@ class Training:
     self.iteration = 0
     self.newest_checkpoint = None  # that this process restored or saved
     self.closers = closers
-    environments = runner.environment.make(len(seeds) * runner.num_envs)
-    self.closers.callback(environments.close)
-    self.engine = runner.make_engine(
-      environments, seeds, check_finite=runner.check_finite
-    )
+    # From here on nothing is read of another run; and those that train together
+    # have a checkpoint in common, whenever they are killed.
+    self._saves_first = bool(runner.start_from) or engine is not None
+    if engine is None:
+      environments = runner.environment.make(len(seeds) * runner.num_envs)
+      self.closers.callback(environments.close)
+      engine = runner.make_engine(
+        environments, seeds, check_finite=runner.check_finite
+      )
+    self.engine = engine
     self.reports = reports.Reports(
       runner.make_collectors(), self.engine, self.closers
     )
@@ -92,11 +109,19 @@ class Training:
     self.unreported = None
     self.written = {}  # by the collectors, of what was reported
 
-  def prepare(self, resume: bool, with_replay: bool = True):
-    """Makes the first state, or restores the newest good checkpoint."""
+  def prepare(
+    self, resume: bool, with_replay: bool = True, upto: int | None = None
+  ):
+    """Makes the first state, or restores the newest good checkpoint.
+
+    Args:
+      resume: whether a run in the folder may go on.
+      with_replay: whether with its replay.
+      upto: the newest checkpoint that may be restored; None: any.
+    """
     self.resume, self.with_replay = resume, with_replay
     self.engine.reset(
-      self._env_seeds(streams.Stream.TRAIN, 0, self.runner.num_envs)
+      self.env_seeds(streams.Stream.TRAIN, 0, self.runner.num_envs)
     )
     template = self.engine.abstract_state()
     self.engine.layout.check(self.engine.loop.replay, template)
@@ -121,10 +146,10 @@ class Training:
     if iterations:
       if lineage := before.get('started_from'):
         self.facts['started_from'] = lineage
-      self._restore(iterations[-1], template, with_replay)
-      self._find_unreported(before.get('progress', {}))
+      resuming.restore(self, iterations[-1], template, upto)
+      resuming.find_unreported(self, before.get('progress', {}))
     elif self.runner.start_from:
-      self._start_from(template)
+      resuming.start_from(self, template)
     else:
       self.engine.init()
     self.place = folder_lock.Place(self.folder)
@@ -146,75 +171,6 @@ class Training:
       self.folder, event, iteration=self.iteration, **details
     )
 
-  def _restore(self, newest, template, with_replay):
-    found = self.checkpoints.restore_newest(
-      self._with_callbacks(template, self.decisions.template()), with_replay
-    )
-    if found is None:
-      raise errors.UserError(
-        f'no checkpoint in {self.checkpoints.folder} can be read. Nothing was '
-        'changed. Train into another --base_dir, or move this folder away.'
-      )
-    iteration, arrays = found
-    own = arrays.pop('callbacks')
-    state = loop.TrainingState(**arrays)
-    steps = iteration * self.runner.training_steps
-    manifest = self.checkpoints.manifest(iteration)
-    run = manifest.get('run') or {}
-    began = run.get('replay_began', 0)
-    if self.runner.callbacks:
-      self.decisions.restore(own, run['callbacks'])
-      self.checkpoints.kept = frozenset(self.decisions.kept.values())
-    if not with_replay or not manifest['rings']:
-      began = steps
-      why = 'checkpoint_replay = False' if with_replay else '--without-replay'
-      self.say(
-        f'The run goes on without its replay ({why}): that is filled anew '
-        'before learning goes on. It no longer equals one never stopped.'
-      )
-    if iteration == newest:
-      # A run that was killed after a save may have left old ones behind.
-      self.checkpoints.collect_garbage()
-    self.engine.restore(state, steps, began)
-    self.iteration = self.newest_checkpoint = iteration
-    self.engine.reset(
-      self._env_seeds(streams.Stream.TRAIN, iteration, self.runner.num_envs)
-    )
-    if not self._has_ended():
-      self.say(f'Going on after iteration {iteration} in {self.folder}.')
-
-  def _start_from(self, template):
-    """Begins with what another run has learned."""
-    began = starts.begin(self.runner, self.engine, template, self.say)
-    self.iteration, self.facts['started_from'] = began.iteration, began.facts
-    starts.copy_metrics(began, self.folder)
-    self.engine.reset(
-      self._env_seeds(
-        streams.Stream.TRAIN, self.iteration, self.runner.num_envs
-      )
-    )
-    starts.show_first_frames(self.engine)
-
-  def _find_unreported(self, progress):
-    """Looks for what a run that was stopped after its save has left to do."""
-    saved = self.checkpoints.manifest(self.iteration).get('run')
-    if progress.get('reported') == self.iteration:
-      self.written = progress.get('written', {})
-    # Older versions reported before they saved; a start has nothing to report.
-    elif saved and saved.get('statistics') != {}:
-      try:
-        self.written = dict(saved['written'])
-        self.unreported = {
-          name: np.array(values, float).reshape(len(self.seeds))
-          for name, values in saved['statistics'].items()
-        }
-      except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise errors.UserError(
-          f'the checkpoint of iteration {self.iteration} has no statistics '
-          f'that can be read: {error!r}. Bring back the one that was saved, or '
-          'train into another --base_dir.'
-        ) from error
-
   def open_collectors(self, quiet: bool):
     """Tells the collectors of the run."""
     iteration = self.iteration - (self.unreported is not None)
@@ -235,7 +191,7 @@ class Training:
         config=self.config,
         quiet=quiet,
         first_iteration=iteration if self.newest_checkpoint is None else 0,
-        ended_by=self.decisions.stop if self._has_ended() else '',
+        ended_by=self.decisions.stop if self.has_ended() else '',
       ),
       self.written,
     )
@@ -249,18 +205,24 @@ class Training:
       )
       self.closers.callback(self.profiler.close)
 
-  def run(self, stop) -> dict[str, np.ndarray]:
-    """Runs the iterations that are left; returns the last one's statistics."""
-    self.stop, statistics = stop, {}
+  def iterations(self, stop) -> Iterator[Sequence[int] | None]:
+    """Yields where the engine is to run an iteration; is sent its metrics.
+
+    What is yielded is `cut_with` of `Engine.run`. Once it has ended, `goes_on`
+    is False and `statistics` are the last iteration's.
+
+    Args:
+      stop: whether the user asked to.
+    """
+    self.stop, statistics, self.goes_on = stop, {}, True
     try:
-      if self.runner.start_from and self.newest_checkpoint is None:
-        # From here on nothing is read of the other run.
+      if self._saves_first and self.newest_checkpoint is None:
         self._save({})
       if self.unreported is not None:
         statistics = self._report(self.unreported)
-      while not self._has_ended():
+      while not self.has_ended():
         self.iteration += 1
-        statistics = self._iterate()
+        statistics = yield from self._iterate()
       processes.wait_for_all('the last checkpoint is written')
       self._end()
     except BaseException as error:
@@ -270,12 +232,26 @@ class Training:
       with contextlib.suppress(errors.UserError):
         self._note('stopped', agent_step=self.engine.steps, why=why)
       raise
-    return statistics
+    self.statistics, self.goes_on = statistics, False
 
-  def _has_ended(self):
+  def has_ended(self) -> bool:
+    """Whether no iteration is left."""
     if self.decisions.stop and self.iteration == self.newest_checkpoint:
       return True
     return self.iteration >= self.runner.num_iterations
+
+  def summary(self) -> str:
+    """Returns what was reached so far, in a few words."""
+    latest = self.reports.latest
+    shown = [
+      f'{word} {latest[name]:.2f}'
+      for word, name in (
+        ('train', 'Train/AverageReturns'),
+        ('eval', 'Eval/AverageReturns'),
+      )
+      if name in latest
+    ]
+    return '  '.join(shown) or 'no episode has ended'
 
   def _end(self):
     """Notes that the run is finished, and by whom if a callback ended it."""
@@ -290,7 +266,8 @@ class Training:
       raise Stopped(advice.how_to_go_on(self), self.stop.status)
     self.reports.progress()
 
-  def _on_training_step(self):
+  def on_training_step(self):
+    """Is called before each step of the engine; may raise to stop."""
     self._on_step()
     if self.profiler:
       self.profiler.on_step()
@@ -301,13 +278,11 @@ class Training:
     started = time.perf_counter()
     cut_with = None
     if is_checkpoint:
-      cut_with = self._env_seeds(
+      cut_with = self.env_seeds(
         streams.Stream.TRAIN, iteration, runner.num_envs
       )
     self.decisions.change_agent()
-    metrics = self.engine.run(
-      runner.training_steps, cut_with=cut_with, on_step=self._on_training_step
-    )
+    metrics = yield cut_with
     jax.block_until_ready(self.engine.state)
     seconds = time.perf_counter() - started
     if self.profiler:
@@ -327,7 +302,7 @@ class Training:
     if is_checkpoint:
       self._save(statistics)
     self._report(statistics)
-    if self.decisions.stop and self._has_ended():
+    if self.decisions.stop and self.has_ended():
       self.say(f'The run is finished: ended by {self.decisions.stop}.')
     return statistics
 
@@ -339,7 +314,7 @@ class Training:
     if not self.runner.callbacks:
       statistics |= self._evaluate()
     if self.videos and self.evaluations.are_due(self.iteration):
-      env_seeds = self._env_seeds(streams.Stream.FILM, self.iteration, 1)
+      env_seeds = self.env_seeds(streams.Stream.FILM, self.iteration, 1)
       self.reports.write_video(
         self.videos.film(self.iteration, env_seeds[:1], self._on_step)
       )
@@ -364,7 +339,7 @@ class Training:
     try:
       self.checkpoints.save(
         self.iteration,
-        self._with_callbacks(self.engine.state, self.decisions.own),
+        self.with_callbacks(self.engine.state, self.decisions.own),
         previous=self.newest_checkpoint,
         with_replay=self.runner.checkpoint_replay,
         run={
@@ -391,9 +366,10 @@ class Training:
     self.reports.evaluating()
     return self.evaluations.run(self.iteration, self._on_step)
 
-  def _with_callbacks(self, state, own):
+  def with_callbacks(self, state, own) -> dict:
     """Returns what a checkpoint holds: a training state, callbacks' states."""
     return {**vars(state), 'callbacks': own}
 
-  def _env_seeds(self, stream, iteration, num_envs):
+  def env_seeds(self, stream, iteration, num_envs) -> list[int]:
+    """Returns environment seeds of all lanes; see `streams`."""
     return streams.env_seeds(self.seeds, stream, iteration, num_envs)

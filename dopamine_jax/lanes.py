@@ -1,0 +1,168 @@
+"""Numbers that differ between trainings of one program, a lane each.
+
+Settings are constants of a compiled program, unless several trainings differ in
+nothing but numbers of their agents: then these become arrays with an entry for
+each lane, and one program trains them all. What shapes the program (sizes,
+counts, choices) can't differ.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+import copy
+import functools
+from typing import Any
+
+import numpy as np
+
+from dopamine_jax import annotations
+from dopamine_jax import errors
+from dopamine_jax import values
+
+# The way to a setting, as names of fields and arguments.
+Path = tuple[str, ...]
+
+
+def differing(trees: Sequence[Any], names: Sequence[str]) -> dict[Path, Any]:
+  """Returns the numbers in which settings differ, [L] float32 by path.
+
+  Args:
+    trees: settings of L lanes, built alike.
+    names: of the lanes, for messages.
+
+  Raises:
+    UserError: names the first setting that differs and is no number.
+  """
+  leaves = [dict(_leaves(tree, ())) for tree in trees]
+  found = {}
+  for path, first in leaves[0].items():
+    given = [each.get(path) for each in leaves]
+    if all(_equal(first, each) for each in given[1:]):
+      continue
+    if not _are_numbers(given):
+      _refuse(path, given, names)
+    found[path] = np.asarray(given, np.float32)
+  for each, name in zip(leaves[1:], names[1:], strict=True):
+    if lacking := each.keys() ^ leaves[0].keys():
+      path = min(lacking)
+      _refuse(path, [leaves[0].get(path), each.get(path)], [names[0], name])
+  return found
+
+
+def put(tree: Any, numbers: Mapping[Path, Any]) -> Any:
+  """Returns settings with other numbers, unchecked: they may be traced.
+
+  Args:
+    tree: settings.
+    numbers: by path, as `differing` gives them.
+  """
+  by_name = {}
+  for path, number in numbers.items():
+    by_name.setdefault(path[0], {})[path[1:]] = number
+  changes = {}
+  parts = dict(_parts(tree))
+  for name, inner in by_name.items():
+    changes[name] = inner[()] if () in inner else put(parts[name], inner)
+  return _with(tree, changes)
+
+
+def _parts(value) -> Iterator[tuple[str, Any]]:
+  """Yields what a setting is made of, by name; nothing of a leaf."""
+  if values.is_part(value):
+    for name in values.fields(value):
+      yield name, getattr(value, name)
+  elif made := values.origin(value):
+    yield from made.keywords.items()
+  elif isinstance(value, functools.partial):
+    yield from enumerate(value.args)
+    yield from value.keywords.items()
+  elif isinstance(value, (tuple, list)) and _is_several(value):
+    yield from enumerate(value)
+  elif isinstance(value, Mapping):
+    yield from value.items()
+
+
+def _is_several(value):
+  """Whether a tuple is just that: an optimizer is one of functions."""
+  return type(value) in (tuple, list)
+
+
+def _with(value, changes):
+  if values.is_part(value):
+    new = copy.copy(value)
+    for name, change in changes.items():
+      object.__setattr__(new, name, change)
+    return new
+  if made := values.origin(value):
+    args, kwargs = values.positional(
+      made.function, {**made.keywords, **changes}
+    )
+    return made.function(*args, **kwargs)
+  if isinstance(value, functools.partial):
+    args = [changes.get(i, each) for i, each in enumerate(value.args)]
+    named = {k: changes.get(k, each) for k, each in value.keywords.items()}
+    return functools.partial(value.func, *args, **named)
+  if isinstance(value, Mapping):
+    return {**value, **changes}
+  return type(value)(changes.get(i, each) for i, each in enumerate(value))
+
+
+def _leaves(value, path) -> Iterator[tuple[Path, Any]]:
+  """Yields all that a setting holds, and the kinds of what it is made of."""
+  parts = list(_parts(value))
+  if not parts:
+    yield path, value
+    return
+  # A Flax module may hold what is made of its numbers already.
+  is_network = hasattr(value, 'clone')
+  yield (*path, ''), _kind(value)
+  for name, part in parts:
+    for inner, leaf in _leaves(part, (*path, name)):
+      yield inner, _Constant(leaf) if is_network else leaf
+
+
+class _Constant:
+  """A leaf that can't differ by lane, whatever it is."""
+
+  def __init__(self, value):
+    self.value = value.value if isinstance(value, _Constant) else value
+
+  def __eq__(self, other):
+    return isinstance(other, _Constant) and _equal(self.value, other.value)
+
+  __hash__ = None
+
+  def __repr__(self):
+    return repr(self.value)
+
+
+def _kind(value):
+  made = values.origin(value)
+  if made:
+    return made.function
+  is_partial = isinstance(value, functools.partial)
+  return value.func if is_partial else type(value)
+
+
+def _equal(one, other):
+  if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
+    return np.array_equal(one, other)
+  return type(one) is type(other) and bool(one == other)
+
+
+def _are_numbers(given):
+  """Whether they are real numbers, and not all of them whole."""
+  kinds = {type(each) for each in given}
+  return kinds <= {int, float} and float in kinds
+
+
+def _refuse(path, given, names):
+  where = '.'.join(str(each) for each in path if each != '')
+  shown = [annotations.shown(each) for each in given]
+  differ = next(i for i, each in enumerate(shown) if each != shown[0])
+  raise errors.UserError(
+    f'{where} can not differ between trainings of one program: it is '
+    f'{shown[0]} in {names[0]} and {shown[differ]} in {names[differ]}. Only '
+    'real numbers of an agent, its optimizer and its replay can; what shapes '
+    'the program (whole numbers, sizes, choices, networks) is trained as a run '
+    'of '
+    'its own.'
+  )

@@ -1,0 +1,88 @@
+"""How a training goes on: from its own checkpoint, or from another run's."""
+
+import numpy as np
+
+from dopamine_jax import errors
+from dopamine_jax.engines import loop
+from dopamine_jax.engines import streams
+from dopamine_jax.training import starts
+
+
+def restore(one, newest, template, upto):
+  """Goes on from the newest good checkpoint.
+
+  Args:
+    one: a Training.
+    newest: the newest iteration that has a checkpoint.
+    template: the training state's shapes.
+    upto: the newest that may be restored; None: any.
+  """
+  with_replay = one.with_replay
+  found = one.checkpoints.restore_newest(
+    one.with_callbacks(template, one.decisions.template()),
+    *(with_replay, upto),
+  )
+  if found is None:
+    raise errors.UserError(
+      f'no checkpoint in {one.checkpoints.folder} can be read. Nothing was '
+      'changed. Train into another --base_dir, or move this folder away.'
+    )
+  iteration, arrays = found
+  own = arrays.pop('callbacks')
+  state = loop.TrainingState(**arrays)
+  steps = iteration * one.runner.training_steps
+  manifest = one.checkpoints.manifest(iteration)
+  run = manifest.get('run') or {}
+  began = run.get('replay_began', 0)
+  if one.runner.callbacks:
+    one.decisions.restore(own, run['callbacks'])
+    one.checkpoints.kept = frozenset(one.decisions.kept.values())
+  if not with_replay or not manifest['rings']:
+    began = steps
+    why = 'checkpoint_replay = False' if with_replay else '--without-replay'
+    one.say(
+      f'The run goes on without its replay ({why}): that is filled anew '
+      'before learning goes on. It no longer equals one never stopped.'
+    )
+  if iteration == newest:
+    # A run that was killed after a save may have left old ones behind.
+    one.checkpoints.collect_garbage()
+  one.engine.restore(state, steps, began)
+  one.iteration = one.newest_checkpoint = iteration
+  one.engine.reset(
+    one.env_seeds(streams.Stream.TRAIN, iteration, one.runner.num_envs)
+  )
+  if not one.has_ended():
+    one.say(f'Going on after iteration {iteration} in {one.folder}.')
+
+
+def start_from(one, template):
+  """Begins with what another run has learned."""
+  began = starts.begin(one.runner, one.engine, template, one.say)
+  one.iteration, one.facts['started_from'] = began.iteration, began.facts
+  starts.copy_metrics(began, one.folder)
+  one.engine.reset(
+    one.env_seeds(streams.Stream.TRAIN, one.iteration, one.runner.num_envs)
+  )
+  starts.show_first_frames(one.engine)
+
+
+def find_unreported(one, progress):
+  """Looks for what a run that was stopped after its save has left to do."""
+  saved = one.checkpoints.manifest(one.iteration).get('run')
+  if progress.get('reported') == one.iteration:
+    one.written = progress.get('written', {})
+  # Older versions reported before they saved; a start has nothing to report.
+  elif saved and saved.get('statistics') != {}:
+    try:
+      one.written = dict(saved['written'])
+      one.unreported = {
+        name: np.array(values, float).reshape(len(one.seeds))
+        for name, values in saved['statistics'].items()
+      }
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+      raise errors.UserError(
+        f'the checkpoint of iteration {one.iteration} has no statistics '
+        f'that can be read: {error!r}. Bring back the one that was saved, or '
+        'train into another --base_dir.'
+      ) from error

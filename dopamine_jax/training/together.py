@@ -1,0 +1,154 @@
+"""Several trainings in one program: the same but for numbers of their agents.
+
+Each has an ordinary run folder, which can be looked at, compared, evaluated and
+filmed by itself, and equals the run that was trained alone to rounding. One
+engine takes the steps of all.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from dopamine_jax import errors
+from dopamine_jax import lanes
+from dopamine_jax import values
+from dopamine_jax.engines import share
+from dopamine_jax.system import signals
+from dopamine_jax.training import driving
+from dopamine_jax.training import folder_lock
+from dopamine_jax.training import training
+
+
+def train(
+  runners: Mapping[str, Any],
+  base_dir: pathlib.Path,
+  seeds: Sequence[int],
+  *,
+  resume: bool,
+  quiet: bool,
+  title: str,
+  say: Callable[[str], None],
+) -> dict[str, dict[str, np.ndarray]]:
+  """Trains, or goes on where these trainings were stopped.
+
+  Args:
+    runners: `runner.Runner`s by the name of their folders; those differ in
+      numbers of their agents alone.
+    base_dir: where the folders lie.
+    seeds: of each training.
+    resume: whether to go on from runs that lie there.
+    quiet: whether nothing is shown.
+    title: what the runs are, in a line.
+    say: prints what the user should know.
+
+  Returns:
+    The last iteration's statistics, [S] by name, of each training.
+
+  Raises:
+    UserError: if they differ in something else, or what `Runner.train` raises.
+  """
+  names, first = list(runners), next(iter(runners.values()))
+  _require_alike(runners)
+  with contextlib.ExitStack() as stack:
+    folders = [
+      stack.enter_context(folder_lock.open_for_training(base_dir / name, say))
+      for name in names
+    ]
+    environments = first.environment.make(
+      len(names) * len(seeds) * first.num_envs
+    )
+    stack.callback(environments.close)
+    loops = [runner.make_loop(environments) for runner in runners.values()]
+    engine = first.make_engine(
+      environments,
+      tuple(seeds) * len(names),
+      check_finite=first.check_finite,
+      numbers=_by_lane(lanes.differing(loops, names), len(seeds)),
+      names=names,
+    )
+    shares = [
+      share.Share(engine, loop, seeds, i) for i, loop in enumerate(loops)
+    ]
+    trainings = [
+      training.Training(runner, folder, seeds, say, stack, title, each)
+      for runner, folder, each in zip(
+        runners.values(), folders, shares, strict=True
+      )
+    ]
+    _prepare(trainings, names, resume)
+    stop = stack.enter_context(signals.stop_signals())
+    for each in trainings:
+      each.open_collectors(quiet=True)
+    show = (lambda line: None) if quiet else say
+    _drive(engine, shares, trainings, names, stop, show)
+    return {
+      name: each.statistics for name, each in zip(names, trainings, strict=True)
+    }
+
+
+def _require_alike(runners):
+  """Refuses runs that differ in anything but their agents."""
+  names = list(runners)
+  rest = [
+    {
+      name: getattr(runner, name)
+      for name in values.fields(runner)
+      if name != 'agent'
+    }
+    for runner in runners.values()
+  ]
+  for path, given in lanes.differing(rest, names).items():
+    raise errors.UserError(
+      f'{".".join(path)} can not differ between trainings of one program: it '
+      f'is {given[0]:g} in {names[0]} and another in others, and only numbers '
+      'of an agent, its optimizer and its replay can. Train them as runs of '
+      'their own.'
+    )
+
+
+def _by_lane(numbers, num_seeds):
+  """Returns numbers [V] as those of V * S lanes."""
+  return {path: np.repeat(given, num_seeds) for path, given in numbers.items()}
+
+
+def _prepare(trainings, names, resume):
+  """Makes the first states, or restores the newest that all of them have."""
+  engine = trainings[0].engine.whole
+  newest = [max(each.checkpoints.iterations(), default=0) for each in trainings]
+  for each in trainings:
+    each.prepare(resume, upto=min(newest))
+  engine.layout.check(engine.loop.replay, engine.abstract_state())
+  iterations = [each.iteration for each in trainings]
+  if len(set(iterations)) > 1:
+    raise errors.UserError(
+      'these trainings have no checkpoint of the same iteration to go on from: '
+      f'{names[0]} is at {iterations[0]}, others at {sorted(set(iterations))}. '
+      'Train each by itself, or all into another --base_dir.'
+    )
+
+
+def _drive(engine, shares, trainings, names, stop, show):
+  """Runs the iterations that are left."""
+  going = [each.iterations(stop) for each in trainings]
+  wanted = [next(each, None) for each in going]
+  while active := [i for i, each in enumerate(trainings) if each.goes_on]:
+    one = trainings[active[0]]
+    with driving.passing_on(*(going[i] for i in active)):
+      metrics = engine.run(
+        one.runner.training_steps,
+        cut_with=shares[0].of_all(wanted[active[0]]),
+        on_step=one.on_training_step,
+      )
+    share.deal(engine, shares)
+    shown = []
+    for i in active:
+      wanted[i] = driving.send(going[i], shares[i].own_seeds(metrics))
+      shares[i].forget()
+      shown.append(f'{names[i]}  {trainings[i].summary()}')
+    iteration = engine.steps // one.runner.training_steps
+    show(f'iteration {iteration:3}  {engine.steps:,} agent steps each')
+    for line in shown:
+      show(f'  {line}')

@@ -1,0 +1,225 @@
+"""Trainings that share a program, each as if it were trained alone."""
+
+import functools
+import pathlib
+
+import numpy as np
+import optax
+import pytest
+
+import dopamine_jax as dj
+from dopamine_jax import config
+from dopamine_jax import errors
+from dopamine_jax import lanes
+from dopamine_jax import networks
+from dopamine_jax import runner as runner_lib
+from dopamine_jax import values
+from dopamine_jax.agents import dqn
+from dopamine_jax.agents import ppo
+from dopamine_jax.config import grid
+from dopamine_jax.engines import compiled
+from dopamine_jax.environments import catch
+from dopamine_jax.replay import prioritized
+from dopamine_jax.training import fingerprint
+from dopamine_jax.training import training
+
+MLP = networks.MLP(hidden=(8,))
+
+
+def make_dqn(rate, gamma, **changes):
+  settings = {
+    'network': MLP,
+    'replay': prioritized.PrioritizedReplay(
+      capacity=200, batch_size=4, min_history=16, beta=gamma
+    ),
+    'optimizer': values.call(optax.adam, rate, eps=1e-3),
+    'gamma': gamma,
+    'update_period': 4,
+    'target_update_period': 16,
+    'epsilon': values.call(optax.linear_schedule, 1.0, gamma / 2, 50),
+  }
+  return dqn.DQN(**settings | changes)
+
+
+def make_ppo(rate, weight):
+  return ppo.PPO(
+    network=networks.ActorCritic(torso=networks.MLPTorso(hidden=(8,))),
+    optimizer=values.call(optax.adam, rate),
+    update_period=16,
+    num_epochs=2,
+    num_minibatches=2,
+    entropy_weight=weight,
+    gae_lambda=weight,
+    clip=weight,
+  )
+
+
+def make_runner(agent, **changes):
+  settings = {
+    'agent': agent,
+    'environment': catch.Catch(rows=4),
+    'num_iterations': 3,
+    'training_steps': 32,
+    'num_envs': 2,
+    'evaluation_episodes': 2,
+    'evaluation_period': 3,
+    'checkpoint_period': 1,
+  }
+  return runner_lib.Runner(**settings | changes)
+
+
+def test_numbers_are_found_by_their_paths_and_put_back():
+  one, other = make_dqn(1e-3, 0.9), make_dqn(1e-2, 0.5)
+  found = lanes.differing([one, other], ['a', 'b'])
+  assert {path: given.tolist() for path, given in found.items()} == {
+    ('gamma',): [pytest.approx(0.9), 0.5],
+    ('optimizer', 'learning_rate'): [pytest.approx(1e-3), pytest.approx(1e-2)],
+    ('replay', 'beta'): [pytest.approx(0.9), 0.5],
+    ('epsilon', 'end_value'): [pytest.approx(0.45), 0.25],
+  }
+  numbers = {path: float(given[1]) for path, given in found.items()}
+  again = lanes.put(one, numbers)
+  assert again.gamma == 0.5
+  assert again.replay.beta == 0.5
+  assert again.epsilon(50) == 0.25
+  gradient = {'w': np.float32(2.0)}
+  updates = [
+    each.optimizer.update(gradient, each.optimizer.init(gradient))[0]['w']
+    for each in (again, other, one)
+  ]
+  np.testing.assert_allclose(updates[0], updates[1])
+  assert updates[0] != updates[2]
+  assert one.gamma == 0.9  # which is as it was
+
+
+@pytest.mark.parametrize(
+  ('changes', 'said'),
+  [
+    ({'n_step': 3}, 'n_step can not differ .* 1 in a and 3 in b'),
+    ({'huber_delta': 1.0}, 'huber_delta can not differ .* None in a and 1.0'),
+    ({'network': networks.MLP(hidden=(4,))}, r'network\.hidden\.0 can not differ'),
+    (
+      {'optimizer': values.call(optax.sgd, 1e-3)},
+      'optimizer can not differ .* adam in a and .* sgd in b|optimizer',
+    ),
+  ],
+)
+def test_what_shapes_a_program_can_not_differ(changes, said):
+  pair = [make_dqn(1e-3, 0.9), make_dqn(1e-3, 0.9, **changes)]
+  with pytest.raises(errors.UserError, match=said):
+    lanes.differing(pair, ['a', 'b'])
+
+
+CASES = {
+  'Gym-like': (functools.partial(make_dqn), (1e-2, 0.9), (1e-3, 0.5), {}),
+  'compiled': (
+    make_ppo,
+    (1e-2, 0.5),
+    (1e-3, 0.1),
+    {'engine': compiled.CompiledEngine},
+  ),
+}
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_each_equals_its_solo_run(case, tmp_path):
+  make, one, other, changes = CASES[case]
+  runners = {
+    name: make_runner(make(*numbers), **changes)
+    for name, numbers in (('a', one), ('b', other))
+  }
+  runs = dj.train(runners, tmp_path, num_seeds=2, quiet=True)
+  assert sorted(p.name for p in tmp_path.iterdir()) == ['a', 'b']
+  differ = [runs[n].statistics['Train/Loss'] for n in runners]
+  assert not np.allclose(*differ)
+  for name, run in runs.items():
+    alone = dj.train(
+      runners[name], tmp_path / f'alone_{name}', num_seeds=2, quiet=True
+    )
+    for key, found in alone.statistics.items():
+      if not key.endswith(('PerSecond', 'Seconds')) and 'Memory' not in key:
+        np.testing.assert_allclose(
+          run.statistics[key], found, rtol=1e-4, atol=1e-5, err_msg=key
+        )
+    digests = [
+      fingerprint.fingerprint(folder) for folder in (run.folder, alone.folder)
+    ]
+    assert digests[0]['counters'] == digests[1]['counters']
+    text = (run.folder / 'config.gin').read_text()
+    assert text == (alone.folder / 'config.gin').read_text()
+    player = run.load()  # as any run
+    assert player.act(np.zeros((4, 5), np.uint8)).shape == ()
+
+
+class Killed(BaseException):
+  """As if the process had ended there."""
+
+
+@pytest.mark.parametrize('saves', [1, 5])
+def test_a_run_that_was_killed_between_saves_ends_the_same(
+  saves, tmp_path, monkeypatch
+):
+  runners = {
+    'a': make_runner(make_dqn(1e-2, 0.9), num_iterations=2),
+    'b': make_runner(make_dqn(1e-3, 0.5), num_iterations=2),
+  }
+  whole = dj.train(runners, _folder(tmp_path), quiet=True)
+  save, count = training.Training._save, []
+
+  def dies(self, statistics):
+    save(self, statistics)
+    count.append(self)
+    if len(count) == saves:  # of one training, and not yet of the other
+      raise Killed
+
+  monkeypatch.setattr(training.Training, '_save', dies)
+  with pytest.raises(Killed):
+    dj.train(runners, tmp_path / 'killed', quiet=True)
+  monkeypatch.undo()
+  again = dj.train(runners, tmp_path / 'killed', quiet=True)
+  for name in runners:
+    assert fingerprint.fingerprint(again[name].folder) == (
+      fingerprint.fingerprint(whole[name].folder)
+    )
+
+
+def _folder(tmp_path):
+  return tmp_path / 'whole'
+
+
+def test_settings_to_vary_make_every_combination():
+  vary = grid.parse(['a.A.x = [1e-3, 2.0]', "s/b.B.y = ['u', None]"])
+  assert grid.combinations(vary) == {
+    'x_0.001_y_u': ['a.A.x = 0.001', "s/b.B.y = 'u'"],
+    'x_0.001_y_None': ['a.A.x = 0.001', 's/b.B.y = None'],
+    'x_2.0_y_u': ['a.A.x = 2.0', "s/b.B.y = 'u'"],
+    'x_2.0_y_None': ['a.A.x = 2.0', 's/b.B.y = None'],
+  }
+  same = grid.combinations({'s/a.A.x': [1.0], 'a.A.x': [2.0]})
+  assert list(same) == ['s.a.A.x_1.0_a.A.x_2.0']
+
+
+@pytest.mark.parametrize(
+  'line', ['a.A.x', 'a.A.x = 3', '= [3]', 'a.A.x = []', 'a.A.x = [y]']
+)
+def test_what_is_nothing_to_vary_is_told(line):
+  with pytest.raises(errors.UserError, match='expected a setting and what'):
+    grid.parse([line])
+
+
+@pytest.mark.parametrize(
+  ('vary', 'said'),
+  [
+    ({'dqn.DQN.n_step': [1, 3]}, 'n_step can not differ'),
+    ({'runner.Runner.num_envs': [1, 2]}, 'num_envs can not differ'),
+    ({'dqn.DQN.gama': [0.5, 0.9]}, 'gamma'),
+    ({'dqn.DQN.gamma': [0.5, 0.5]}, 'twice'),
+  ],
+)
+def test_what_can_not_vary_is_told_before_anything_is_made(
+  vary, said, tmp_path
+):
+  with pytest.raises(errors.UserError, match=said):
+    dj.train('dqn_cartpole', tmp_path / 'runs', vary=vary)
+  assert not list(tmp_path.glob('runs/*/run.json'))
+  assert pathlib.Path(config.find('dqn_cartpole')).exists()
