@@ -141,7 +141,10 @@ class Reader:
       file = pathlib.Path(f'snippet_{self._number}.{block.language}')
       if block.language == 'python':
         file.write_text(block.text)
-        runpy.run_path(str(file))
+        with self._monkeypatch.context() as patch:
+          # As `python FILE` does.
+          patch.setattr(sys, 'path', [str(file.parent.absolute()), *sys.path])
+          runpy.run_path(str(file))
       else:
         self._train_with(file, block.text)
 

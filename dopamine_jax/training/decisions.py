@@ -44,7 +44,7 @@ class Decisions:
     """
     self._callbacks = callbacks
     self._engine = engine
-    self.own = [_arrays(each, each.init()) for each in callbacks]
+    self.own = [_first(each) for each in callbacks]
     self.kept: dict[str, int] = {}
     self.stop = ''
     self._due: list[int] = []  # callbacks that are to change the agent
@@ -103,7 +103,8 @@ class Decisions:
       can_sample=history >= engine.loop.replay.min_history,
     )
     for i, callback in enumerate(self._callbacks):
-      decision = callback.after_iteration(seen, self.own[i])
+      with outputs.telling(callback, 'after_iteration'):
+        decision = callback.after_iteration(seen, self.own[i])
       _require_decision(callback, decision, seen)
       self.own[i] = _arrays(callback, decision.own, self.own[i])
       if decision.change:
@@ -137,10 +138,18 @@ class Decisions:
       key = jax.random.fold_in(key, number)
     callback = self._callbacks[i]
     view = inspection.View(self._engine.loop, state)
-    agent = callback.change(view, own, key)
+    with outputs.telling(callback, 'change'):
+      agent = callback.change(view, own, key)
     name = f'{annotations.full_name(type(callback))}.change'
     outputs.require_alike(name, 'state', state.agent, agent, 'callback')
     return agent
+
+
+def _first(callback):
+  """Returns a callback's first own state."""
+  with outputs.telling(callback, 'init'):
+    own = callback.init()
+  return _arrays(callback, own)
 
 
 def _arrays(callback, own, like=None):
