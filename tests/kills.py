@@ -40,6 +40,9 @@ CONFIGS = {
   'ppo.PPO': 'ppo_cartpole',
   'pqn.PQN': 'pqn_cartpole',
   'sac.SAC': 'sac_pendulum',
+  'r2d2.R2D2': 'r2d2_cartpole',
+  'ppo_rnn.PPORNN': 'ppo_rnn_cartpole',
+  'pqn_rnn.PQNRNN': 'pqn_rnn_memory',
 }
 ITERATIONS = 6
 # A replay that wraps, targets that move, rollouts that checkpoints cut.
@@ -57,6 +60,9 @@ SMALL = {
   'target_update_period': 20,
   'num_epochs': 2,
   'num_minibatches': 2,
+  'length': 3,
+  'burn_in': 2,
+  'units': 8,
 }
 ENGINES = ('python', 'compiled')
 SEEDS = (1, 3)
@@ -98,8 +104,10 @@ def config(agent: str, engine: str) -> str:
     text = re.sub(rf'\b{name} = .*', f'{name} = {value}', text)
   # Rollouts of 28 steps; the agents with a replay learn every step or two.
   text = re.sub(r'\bupdate_period = \d[\d_]{2,}.*', 'update_period = 28', text)
+  text = re.sub(r'\bupdate_period = 32.*', 'update_period = 4', text)
   text = re.sub(r'^ *(agent|environment|engine) = .*\n', '', text, flags=re.M)
-  text = re.sub(r'^gym\.Gym\.id = .*\n', '', text, flags=re.M)
+  text = re.sub(r'^gym\.Gym(\.id = .*\n|:\n(  .*\n)+)', '', text, flags=re.M)
+  text = re.sub(r'^memory_chain\.\S+ = .*\n', '', text, flags=re.M)
   game = 'Pendulum' if agent == 'sac.SAC' else 'CartPole'
   module = agent.partition('.')[0]
   if module == 'munchausen':  # which takes single steps
