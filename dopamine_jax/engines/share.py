@@ -135,11 +135,15 @@ class Share:
     return {name: values[begin:end] for name, values in metrics.items()}
 
   def _part(self, leaf):
+    if len(self.whole.seeds) == 1:  # one lane, without an axis
+      return leaf
     begin = self._index * len(self.seeds)
     part = leaf[begin : begin + len(self.seeds)]
     return part if len(self.seeds) > 1 else part[0]
 
   def _with_part(self, leaf, part):
+    if len(self.whole.seeds) == 1:
+      return part
     begin = self._index * len(self.seeds)
     if len(self.seeds) == 1:
       return leaf.at[begin].set(part)

@@ -118,16 +118,26 @@ def _prepare(trainings, names, resume):
   """Makes the first states, or restores the newest that all of them have."""
   engine = trainings[0].engine.whole
   newest = [max(each.checkpoints.iterations(), default=0) for each in trainings]
+  # Killed while they were saving, some have one checkpoint more than others.
+  ahead = max(newest) - min(newest)
+  if ahead > trainings[0].runner.checkpoint_period:
+    raise _at_unlike_iterations(names, newest)
   for each in trainings:
     each.prepare(resume, upto=min(newest))
   engine.layout.check(engine.loop.replay, engine.abstract_state())
   iterations = [each.iteration for each in trainings]
   if len(set(iterations)) > 1:
-    raise errors.UserError(
-      'these trainings have no checkpoint of the same iteration to go on from: '
-      f'{names[0]} is at {iterations[0]}, others at {sorted(set(iterations))}. '
-      'Train each by itself, or all into another --base_dir.'
-    )
+    raise _at_unlike_iterations(names, iterations)
+
+
+def _at_unlike_iterations(names, iterations):
+  first, last = np.argmin(iterations), np.argmax(iterations)
+  return errors.UserError(
+    'these trainings can not go on together: the newest checkpoint of '
+    f'{names[first]} is of iteration {iterations[first]}, that of '
+    f'{names[last]} of iteration {iterations[last]}. Train those that lag by '
+    'themselves, or all into another --base_dir.'
+  )
 
 
 def _drive(engine, shares, trainings, names, stop, show):

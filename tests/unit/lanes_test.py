@@ -183,6 +183,14 @@ def test_a_run_that_was_killed_between_saves_ends_the_same(
     )
 
 
+def test_a_new_training_does_not_take_others_back_to_its_start(tmp_path):
+  runners = {'a': make_runner(make_dqn(1e-2, 0.9))}
+  dj.train(runners, tmp_path, quiet=True)
+  runners['b'] = make_runner(make_dqn(1e-3, 0.9))
+  with pytest.raises(errors.UserError, match='of b is of iteration 0, '):
+    dj.train(runners, tmp_path, quiet=True)
+
+
 def _folder(tmp_path):
   return tmp_path / 'whole'
 
