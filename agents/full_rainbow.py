@@ -28,6 +28,7 @@ from dopamine_jax import networks
 from dopamine_jax import values
 from dopamine_jax.agents import c51
 from dopamine_jax.learning import action_values
+from dopamine_jax.learning import encoding
 from dopamine_jax.learning import optimization
 from dopamine_jax.networks import heads
 from dopamine_jax.networks import initializers
@@ -166,9 +167,8 @@ class FullRainbow(c51.C51):
     """The network, a Flax module."""
     switches = {'noisy': self.noisy, 'dueling': self.dueling}
     atoms = self._atoms_per_action
-    return self.make_part(
-      'network', num_outputs=self.num_outputs, num_atoms=atoms, **switches
-    )
+    given = {'num_outputs': self.num_outputs, 'num_atoms': atoms}
+    return encoding.network(self, 'network', **given, **switches)
 
   @property
   def _atoms_per_action(self):

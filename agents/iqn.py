@@ -18,6 +18,7 @@ import numpy as np
 import optax
 
 from dopamine_jax import networks
+from dopamine_jax import spaces
 from dopamine_jax import values
 from dopamine_jax.agents import dqn
 from dopamine_jax.learning import action_values
@@ -103,7 +104,8 @@ class IQN(dqn.DQN):
 
   def quantiles(self, params, observation, key, num):
     """Draws tau [B, num]; returns it and its quantiles [B, num, A]."""
-    tau = jax.random.uniform(key, (len(observation), num))
+    batch = spaces.num_rows(observation)
+    tau = jax.random.uniform(key, (batch, num))
     return tau, self.quantiles_at(tau, params, observation, key)
 
   def quantiles_at(self, tau, params, observation, key) -> jax.Array:
@@ -119,9 +121,8 @@ class IQN(dqn.DQN):
   def distribution(self, params, observation, key):
     """Returns N evenly spaced quantiles, the same at every call."""
     num = self.num_tau_samples
-    tau = jnp.broadcast_to(
-      (jnp.arange(num) + 0.5) / num, (len(observation), num)
-    )
+    batch = spaces.num_rows(observation)
+    tau = jnp.broadcast_to((jnp.arange(num) + 0.5) / num, (batch, num))
     quantiles = self.quantiles_at(tau, params, observation, key).swapaxes(1, 2)
     returns = jnp.sort(quantiles, axis=-1)
     return returns, jnp.full_like(returns, 1 / num)

@@ -75,7 +75,7 @@ class PPO(on_policy.OnPolicy):
 
   def __post_init__(self):
     super().__post_init__()
-    self.require_discrete_or_box_actions()
+    self.require_actions_to_draw()
     self.require_fraction('gae_lambda')
     self.require_at_least(0, 'clip', 'value_clip', 'target_kl')
     self.require_at_least(0, 'value_weight', 'entropy_weight')

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import networks
+from dopamine_jax import spaces
 from dopamine_jax.agents import ppo
 from dopamine_jax.learning import distributions
 from dopamine_jax.learning import recurrent
@@ -38,7 +39,7 @@ class PPORNN(ppo.PPO):
 
   def init_params(self, key, observation):
     """Returns the first parameters; see `OnPolicy.init_params`."""
-    recurrent.require_shares(self, len(observation))
+    recurrent.require_shares(self, spaces.num_rows(observation))
     needs = [(distributions.num_outputs(self.action_space),), ()]
     params = recurrent.first_params(
       self.module, key, observation, self.action_space, needs

@@ -21,6 +21,7 @@ from dopamine_jax import agent as agent_lib
 from dopamine_jax import networks
 from dopamine_jax import values
 from dopamine_jax.learning import action_values
+from dopamine_jax.learning import encoding
 from dopamine_jax.learning import exploration
 from dopamine_jax.learning import on_policy
 from dopamine_jax.learning import optimization
@@ -126,6 +127,7 @@ class PQN(on_policy.OnPolicy):
     """The network, a Flax module."""
     if self.network is not None:
       return super().module
-    return networks.fitting(self.observation_space)(
+    module = networks.fitting(self.observation_space)(
       num_outputs=int(self.action_space.n), activation=networks.normalized_relu
     )
+    return encoding.encoded(self.observation_space, module)

@@ -16,6 +16,7 @@ import rlax
 
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import networks
+from dopamine_jax import spaces
 from dopamine_jax import values
 from dopamine_jax.agents import pqn
 from dopamine_jax.learning import action_values
@@ -49,7 +50,7 @@ class PQNRNN(pqn.PQN):
 
   def init_params(self, key, observation):
     """Returns the first parameters; see `OnPolicy.init_params`."""
-    recurrent.require_shares(self, len(observation))
+    recurrent.require_shares(self, spaces.num_rows(observation))
     needs = [(int(self.action_space.n),)]
     return recurrent.first_params(
       self.module, key, observation, self.action_space, needs

@@ -71,7 +71,8 @@ class SAC(off_policy.OffPolicy):
 
   def init(self, key, observation) -> actor_critic.State:
     """Returns the first state; see `Agent.init`."""
-    action = jnp.zeros((len(observation), *self.action_space.shape))
+    num_envs = len(jax.tree.leaves(observation)[0])
+    action = jnp.zeros((num_envs, *self.action_space.shape))
     params = {
       **actor_critic.first_params(*self.modules, key, observation, action),
       'log_temperature': jnp.full((), np.log(self.temperature)),
@@ -176,5 +177,4 @@ class SAC(off_policy.OffPolicy):
   @property
   def modules(self):
     """The networks of policy and values, Flax modules."""
-    actor = self.make_part('actor', action_shape=self.action_space.shape)
-    return actor, self.make_part('critics')
+    return actor_critic.make_modules(self)

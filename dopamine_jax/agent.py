@@ -26,7 +26,8 @@ class Transition(struct.PyTreeNode):
   """Experience as an agent learns from it; leading axis [B].
 
   Attributes:
-    observation: [B, *observation_shape].
+    observation: [B, *observation_shape]; where the space of observations is a
+      Dict or Tuple, here and everywhere, a dict or tuple of such arrays.
     action: [B, *action_shape].
     reward: [B] float32, the discounted sum over the k <= n steps that lead to
       `next_observation`; clipped if the environment's `reward_clip` is set.
@@ -36,11 +37,11 @@ class Transition(struct.PyTreeNode):
       truncation.
   """
 
-  observation: jax.Array
+  observation: Any
   action: jax.Array
   reward: jax.Array
   discount: jax.Array
-  next_observation: jax.Array
+  next_observation: Any
 
 
 class Trajectory(Transition):
@@ -203,8 +204,14 @@ class Agent(settings.Settings):
         'action_space',
         f'does not fit: {type(self).__name__} learns a value for each of a '
         'finite set of actions and takes Discrete(n) spaces that start at 0. '
-        'Choose another environment, or an agent for continuous actions',
+        f'Choose another environment, or {self._fitting_agent()}',
       )
+
+  def _fitting_agent(self):
+    """Returns what kind of agent takes these actions, in words."""
+    if isinstance(self.action_space, gymnasium.spaces.MultiDiscrete):
+      return 'an agent that takes MultiDiscrete actions, as PPO does'
+    return 'an agent for continuous actions'
 
   def require_box_actions(self):
     """Refuses action spaces but Boxes."""
@@ -215,14 +222,19 @@ class Agent(settings.Settings):
         'Choose another environment, or an agent for discrete actions',
       )
 
-  def require_discrete_or_box_actions(self):
-    """Refuses action spaces but Discrete ones from 0 on, and Boxes."""
-    is_box = isinstance(self.action_space, (gymnasium.spaces.Box, type(None)))
-    if not is_box and not _is_discrete(self.action_space):
+  def require_actions_to_draw(self):
+    """Refuses action spaces but counted ones from 0 on, and Boxes.
+
+    What is counted is Discrete, or MultiDiscrete on one axis.
+    """
+    space = self.action_space
+    is_box = isinstance(space, (gymnasium.spaces.Box, type(None)))
+    if not is_box and not _is_discrete(space) and not _is_several(space):
       self.refuse(
         'action_space',
-        f'does not fit: {type(self).__name__} takes Discrete(n) spaces that '
-        'start at 0, and Boxes. Choose another environment, or wrap this one',
+        f'does not fit: {type(self).__name__} takes Discrete(n) and '
+        'MultiDiscrete([n, ...]) spaces that start at 0, and Boxes. Choose '
+        'another environment, or wrap this one',
       )
 
   def make_replay(self, stack: int) -> Any:
@@ -233,7 +245,7 @@ class Agent(settings.Settings):
     """
     raise NotImplementedError
 
-  def init(self, key: jax.Array, observation: jax.Array) -> State:
+  def init(self, key: jax.Array, observation: Any) -> State:
     """Returns the first state.
 
     Args:
@@ -245,7 +257,7 @@ class Agent(settings.Settings):
   def act(
     self,
     state: State,
-    observation: jax.Array,
+    observation: Any,
     step: jax.Array,
     key: jax.Array,
     *,
@@ -334,7 +346,7 @@ class Agent(settings.Settings):
     )
 
   def outlook(
-    self, state: State, observation: jax.Array, key: jax.Array
+    self, state: State, observation: Any, key: jax.Array
   ) -> Outlook | None:
     """Returns what `record` shows beside the film; optional, None: nothing.
 
@@ -367,3 +379,9 @@ class Agent(settings.Settings):
 
 def _is_discrete(space):
   return isinstance(space, gymnasium.spaces.Discrete) and space.start == 0
+
+
+def _is_several(space):
+  is_one_axis = len(space.shape or ()) == 1
+  is_counted = isinstance(space, gymnasium.spaces.MultiDiscrete)
+  return is_counted and is_one_axis and not space.start.any()

@@ -98,7 +98,7 @@ def test_there_is_something_to_look_at():
 ORDER = [
   {'annotations', 'errors'},
   {'values'},
-  {'lanes', 'settings', 'system'},
+  {'lanes', 'settings', 'spaces', 'system'},
   {'agent'},
   {'config', 'environments', 'networks'},
   {'replay'},

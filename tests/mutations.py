@@ -95,7 +95,7 @@ FAULTS = [
   Fault(
     "engines: a stack keeps an earlier episode's frames",
     'dopamine_jax/engines/loop.py',
-    'return jnp.where(done, first_observation(frame, stack), shifted)',
+    'return jnp.where(is_new, _first(frame, stack), shifted)',
     'return shifted',
     'tests/unit/loop_test.py',
   ),

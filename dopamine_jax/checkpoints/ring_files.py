@@ -221,8 +221,17 @@ def put(
 
 
 def leaf_name(path: Any) -> str:
-  """Returns what a leaf of `Slots` is called, given its key path."""
-  return jax.tree_util.keystr(path, simple=True, separator='.')
+  """Returns what a leaf of a tree is called, given its key path.
+
+  No two leaves have one name, which is one of a file, whatever keys an
+  environment gives its observations: '.' separates, and so '.' and '/' within a
+  key are written as URLs write them.
+  """
+  keys = [jax.tree_util.keystr((key,), simple=True) for key in path]
+  return '.'.join(
+    key.replace('%', '%25').replace('.', '%2E').replace('/', '%2F')
+    for key in keys
+  )
 
 
 def _new_lanes(ring, segments):

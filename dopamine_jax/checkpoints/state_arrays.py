@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from dopamine_jax import errors
+from dopamine_jax.checkpoints import ring_files
 from dopamine_jax.replay import ring as ring_lib
 from dopamine_jax.system import processes
 
@@ -42,7 +43,7 @@ def named(tree: Any) -> dict[str, Any]:
 
 def path_name(path: Any) -> str:
   """Returns what a leaf is called, given its key path."""
-  return jax.tree_util.keystr(path, simple=True, separator='.') or 'state'
+  return ring_files.leaf_name(path) or 'state'
 
 
 def fits(name: str, patterns: Iterable[str]) -> bool:

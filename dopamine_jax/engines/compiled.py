@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dopamine_jax import errors
+from dopamine_jax import spaces
 from dopamine_jax.engines import engine
 from dopamine_jax.engines import loop as loop_lib
 from dopamine_jax.environments import base
@@ -144,7 +145,7 @@ class Plan(struct.PyTreeNode):
   num_steps: jax.Array
   updates_due: jax.Array
   cut_at: jax.Array
-  first: tuple[native.Lane, jax.Array]
+  first: tuple[native.Lane, Any]
 
 
 class CompiledEngine(engine.Engine):
@@ -181,8 +182,7 @@ class CompiledEngine(engine.Engine):
     lanes, frames = self._first
     # A copy, since a chunk donates it.
     self._lanes = jax.tree.map(jnp.copy, lanes)
-    shape = self.environments.observation_space.shape
-    frames = processes.fetch(frames).reshape(-1, *shape)
+    frames = jax.tree.map(self.axis.merge, frames)
     self.first_frames = self._border.checked_first(frames)
     return self.first_frames
 
@@ -340,18 +340,18 @@ class CompiledEngine(engine.Engine):
     """Returns what is not sound in a step of each lane; uint8 [..., N]."""
     shape = step.reward.shape
     flaw = jnp.zeros(shape, jnp.uint8)
-    if jnp.issubdtype(step.observation.dtype, jnp.floating):
-      sound = _is_finite(step.observation, shape)
-      sound &= _is_finite(step.next_observation, shape)
-      flaw = jnp.where(sound, flaw, jnp.uint8(_OBSERVATION))
+    for leaf in jax.tree.leaves((step.observation, step.next_observation)):
+      if jnp.issubdtype(leaf.dtype, jnp.floating):
+        sound = _is_finite(leaf, shape)
+        flaw = jnp.where(sound, flaw, jnp.uint8(_OBSERVATION))
     space = self.environments.action_space
     if isinstance(space, gymnasium.spaces.Box):
       sound = _is_finite(action, shape)
-      flaw = jnp.where(sound, flaw, jnp.uint8(_ACTION))
-    else:
-      sound = (action >= 0) & (action < space.n)
-      flaw = jnp.where(sound, flaw, jnp.uint8(_NO_ACTION))
-    return flaw
+      return jnp.where(sound, flaw, jnp.uint8(_ACTION))
+    sizes = jnp.asarray(spaces.num_values(space), action.dtype)
+    sound = (action >= 0) & (action < jnp.broadcast_to(sizes, action.shape))
+    sound = sound.reshape(*shape, -1).all(axis=-1)
+    return jnp.where(sound, flaw, jnp.uint8(_NO_ACTION))
 
   def _learn(self, state, metrics, finite):
     """Updates once; `finite` [..., M] turns false where a metric isn't."""

@@ -195,9 +195,7 @@ class Layout:
 
     def without_frames(*args):
       return jax.tree.map(
-        lambda leaf: (
-          _with_frame(leaf, None) if ring_lib.is_ring(leaf) else leaf
-        ),
+        lambda leaf: _without_frame(leaf) if ring_lib.is_ring(leaf) else leaf,
         function(*args),
         is_leaf=ring_lib.is_ring,
       )
@@ -255,8 +253,10 @@ class Layout:
     def each(leaf):
       if not ring_lib.is_ring(leaf):
         return function(leaf, self._sharding())
-      frame = leaf.slots.frame
-      frame = function(frame, self._frame_sharding(frame, leaf.head.ndim))
+      frame = jax.tree.map(
+        lambda x: function(x, self._frame_sharding(x, leaf.head.ndim)),
+        leaf.slots.frame,
+      )
       rest = jax.tree.map(each, _with_frame(leaf, None))
       return _with_frame(rest, frame)
 
@@ -291,6 +291,10 @@ class Layout:
 
 def _with_frame(ring, frame):
   return ring.replace(slots=ring.slots.replace(frame=frame))
+
+
+def _without_frame(ring):
+  return _with_frame(ring, jax.tree.map(lambda _: None, ring.slots.frame))
 
 
 def _refuse_above(available, needed, where):

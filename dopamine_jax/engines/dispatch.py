@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dopamine_jax import spaces
 from dopamine_jax.environments import base
 
 
@@ -149,16 +150,17 @@ def pack(step: base.TimeStep, num_seeds: int) -> np.ndarray:
   S = 1 it is [K]; `unpack` undoes one seed's.
   """
   if num_seeds == 1:  # Python joins bytes in a fifth of NumPy's time.
-    return np.frombuffer(b''.join([x.tobytes() for x in step]), np.uint8)
+    parts = jax.tree.leaves(step)
+    return np.frombuffer(b''.join([x.tobytes() for x in parts]), np.uint8)
   parts = [
     np.ascontiguousarray(part).view(np.uint8).reshape(num_seeds, -1)
-    for part in step
+    for part in jax.tree.leaves(step)
   ]
   return np.concatenate(parts, axis=1)
 
 
 def unpack(
-  packed: jax.Array, space: gymnasium.spaces.Box, num_envs: int
+  packed: jax.Array, space: gymnasium.Space, num_envs: int
 ) -> base.TimeStep:
   """Returns the time step of one seed, arrays [N, ...], from its bytes.
 
@@ -167,11 +169,14 @@ def unpack(
     space: of one frame.
     num_envs: N.
   """
-  frame = (num_envs, *space.shape), space.dtype
-  reward = (num_envs,), np.dtype(np.float32)
-  flag = (num_envs,), np.dtype(np.bool_)
+  frame = spaces.lay_out(jax.ShapeDtypeStruct, space, (num_envs,))
+  reward = jax.ShapeDtypeStruct((num_envs,), np.float32)
+  flag = jax.ShapeDtypeStruct((num_envs,), np.bool_)
+  leaves, structure = jax.tree.flatten(
+    base.TimeStep(frame, reward, flag, flag, frame)
+  )
   parts, begin = [], 0
-  for shape, dtype in (frame, reward, flag, flag, frame):
+  for shape, dtype in ((leaf.shape, leaf.dtype) for leaf in leaves):
     end = begin + int(np.prod(shape)) * dtype.itemsize
     part = packed[begin:end]
     if dtype == np.bool_:
@@ -181,4 +186,4 @@ def unpack(
       part = jax.lax.bitcast_convert_type(part.reshape(*shape, *size), dtype)
     parts.append(part)
     begin = end
-  return base.TimeStep(*parts)
+  return jax.tree.unflatten(structure, parts)

@@ -18,7 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from dopamine_jax import agent as agent_lib
+from dopamine_jax import errors
 from dopamine_jax import lanes
+from dopamine_jax import spaces
 from dopamine_jax.engines import memory as memory_lib
 from dopamine_jax.environments import base
 from dopamine_jax.learning import outputs
@@ -39,7 +41,8 @@ class Experience(struct.PyTreeNode):
 
   Attributes:
     replay: the replay's state.
-    observation: [N, *observation_shape], stacked, what the agent acts on.
+    observation: [N, *observation_shape], stacked, what the agent acts on; a
+      tree of arrays where its space is a Dict or Tuple.
     action: [N, *action_shape], what it answered, not yet taken.
     agent_steps: int32 scalar, steps taken over all N environments.
     keys: Keys, constant through a run.
@@ -47,7 +50,7 @@ class Experience(struct.PyTreeNode):
   """
 
   replay: Any
-  observation: jax.Array
+  observation: Any
   action: jax.Array
   agent_steps: jax.Array
   keys: Keys
@@ -101,7 +104,7 @@ class Loop:
   num_envs: int
   split_batch: Callable[[agent_lib.Sample], agent_lib.Sample] = lambda s: s
 
-  def init(self, seed: jax.Array, frame: jax.Array) -> TrainingState:
+  def init(self, seed: jax.Array, frame: Any) -> TrainingState:
     """Returns the state before the first step.
 
     Args:
@@ -306,10 +309,13 @@ def random_actions(
   """Returns actions [N, *action_shape], uniform over the space.
 
   Raises:
-    TypeError: if the space is neither Discrete nor a Box.
+    TypeError: if the space is not Discrete, MultiDiscrete or a Box.
   """
   if isinstance(space, gymnasium.spaces.Discrete):
     return jax.random.randint(key, (num_envs,), 0, int(space.n))
+  if isinstance(space, gymnasium.spaces.MultiDiscrete):
+    shape = (num_envs, *space.shape)
+    return jax.random.randint(key, shape, 0, jnp.asarray(space.nvec)[None])
   if isinstance(space, gymnasium.spaces.Box):
     low, high = jnp.asarray(space.low), jnp.asarray(space.high)
     unit = jax.random.uniform(key, (num_envs, *space.shape))
@@ -317,21 +323,44 @@ def random_actions(
   raise TypeError(f'no random actions for the action space {space}')
 
 
-def stacked_space(
-  space: gymnasium.spaces.Box, stack: int
-) -> gymnasium.spaces.Box:
-  """Returns the space of an agent's observation, given that of one frame."""
+def stacked_space(space: gymnasium.Space, stack: int) -> gymnasium.Space:
+  """Returns the space of an agent's observation, given that of one frame.
+
+  Raises:
+    UserError: if there is nothing that could be stacked.
+  """
   if stack == 1:
     return space
-  return gymnasium.spaces.Box(
-    np.repeat(space.low[..., None], stack, axis=-1),
-    np.repeat(space.high[..., None], stack, axis=-1),
-    dtype=space.dtype,
-  )
+  frame = spaces.lay_out(jax.ShapeDtypeStruct, space)
+  sizes = jax.tree.leaves(ring.stacks(frame, stack, axes=0))
+  sizes = dict(zip(spaces.leaves(space), sizes, strict=True))
+  is_box = isinstance(space, gymnasium.spaces.Box)
+  if max(sizes.values()) == 1 or not (is_box or spaces.is_tree(space)):
+    raise errors.UserError(
+      f'stack = {stack} is of frames, and observations in {space} have no part '
+      'with two or more axes, as images have. Leave it out.'
+    )
+
+  def stacked(path, leaf):
+    if sizes[path] == 1:
+      return leaf
+    low, high = (
+      np.repeat(x[..., None], stack, -1) for x in (leaf.low, leaf.high)
+    )
+    return gymnasium.spaces.Box(low, high, dtype=leaf.dtype)
+
+  return spaces.map_space(stacked, space)
 
 
-def first_observation(frame: jax.Array, stack: int) -> jax.Array:
+# Of one leaf or of trees: a plain observation is its only leaf.
+
+
+def first_observation(frame: Any, stack: int) -> Any:
   """Returns [N, *frame_shape(, stack)]: `frame` after zeros."""
+  return jax.tree.map(_first, frame, ring.stacks(frame, stack, axes=1))
+
+
+def _first(frame, stack):
   if stack == 1:
     return frame
   zeros = jnp.zeros((*frame.shape, stack - 1), frame.dtype)
@@ -339,16 +368,25 @@ def first_observation(frame: jax.Array, stack: int) -> jax.Array:
 
 
 def next_observation(
-  observation: jax.Array, frame: jax.Array, done: jax.Array, stack: int
-) -> jax.Array:
+  observation: Any, frame: Any, done: jax.Array, stack: int
+) -> Any:
   """Returns the stack with `frame` [N, ...] appended, fresh where `done`."""
-  if stack == 1:
-    return frame
-  shifted = jnp.concatenate([observation[..., 1:], frame[..., None]], axis=-1)
-  done = done.reshape(-1, *(1,) * frame.ndim)
-  return jnp.where(done, first_observation(frame, stack), shifted)
+
+  def one(frame, observation, stack):
+    if stack == 1:
+      return frame
+    shifted = jnp.concatenate([observation[..., 1:], frame[..., None]], axis=-1)
+    is_new = done.reshape(-1, *(1,) * frame.ndim)
+    return jnp.where(is_new, _first(frame, stack), shifted)
+
+  sizes = ring.stacks(frame, stack, axes=1)
+  return jax.tree.map(one, frame, observation, sizes)
 
 
-def newest_frame(observation: jax.Array, stack: int) -> jax.Array:
+def newest_frame(observation: Any, stack: int) -> Any:
   """Returns the last of the stacked frames, [N, *frame_shape]."""
-  return observation if stack == 1 else observation[..., -1]
+  return jax.tree.map(
+    lambda seen, stack: seen if stack == 1 else seen[..., -1],
+    observation,
+    ring.stacks(observation, stack, axes=1),
+  )

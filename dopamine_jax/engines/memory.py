@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import errors
+from dopamine_jax import spaces
 from dopamine_jax.learning import outputs
 
 
@@ -94,7 +95,7 @@ def see(
   )
 
 
-def seen(carried: Carried, observation: jax.Array) -> agent_lib.Seen:
+def seen(carried: Carried, observation: Any) -> agent_lib.Seen:
   """Returns what the agent acts on, given an observation [N, ...]."""
   return agent_lib.Seen(
     observation=observation,
@@ -108,7 +109,7 @@ def act(
   agent: agent_lib.Agent,
   state: Any,
   carried: Carried | tuple,
-  observation: jax.Array,
+  observation: Any,
   step: jax.Array,
   key: jax.Array,
   *,
@@ -140,7 +141,7 @@ def act(
     with outputs.telling(agent, 'act'):
       action = agent.act(state, observation, step, key, explore=explore)
   action = outputs.require_actions(
-    agent, action, agent.action_space, len(observation)
+    agent, action, agent.action_space, spaces.num_rows(observation)
   )
   return action, carried
 
@@ -149,7 +150,7 @@ def outlook(
   agent: agent_lib.Agent,
   state: Any,
   carried: Carried | tuple,
-  observation: jax.Array,
+  observation: Any,
   key: jax.Array,
 ) -> agent_lib.Outlook | None:
   """Returns what an agent expects of what it sees; see `Agent.outlook`."""

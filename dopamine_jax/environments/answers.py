@@ -7,7 +7,6 @@ of N environments, whoever made them.
 """
 
 from collections.abc import Sequence
-import reprlib
 import traceback
 from typing import Any
 
@@ -15,7 +14,9 @@ import gymnasium
 import numpy as np
 
 from dopamine_jax import errors
+from dopamine_jax import spaces
 from dopamine_jax.environments import base
+from dopamine_jax.environments import leaves as leaves_lib
 
 # What an environment's own code may raise; `sys.exit` would end a run as if it
 # had come to its end. KeyboardInterrupt is told by `signals`.
@@ -30,16 +31,15 @@ class Answers:
 
   Attributes:
     steps: since the last seeded reset.
-    dtype: that observations are stored in.
-    shape: of an observation as it is given.
-    channels_first: whether its axes are then moved.
+    leaves: of its observations; a plain one is its only leaf.
+    is_simple: whether observations are single Boxes with their axes as given.
   """
 
   def __init__(
     self,
     name: str,
-    given: gymnasium.spaces.Box,
-    stored: np.dtype,
+    given: gymnasium.Space,
+    stored: gymnasium.Space,
     *,
     number: int = 0,
     num_envs: int = 1,
@@ -50,16 +50,20 @@ class Answers:
     Args:
       name: The environment's.
       given: What it says of its observations.
-      stored: The type that they are delivered in.
+      stored: How they are delivered.
       number: Which one of `num_envs` it is, from 0 on.
       num_envs: How many there are.
       channels_first: Whether its images are to be transposed.
     """
     self.steps = 0
     self._name, self._number, self._num_envs = name, number, num_envs
-    self.dtype, self.shape = stored, given.shape
     self._given = given
-    self.channels_first = channels_first
+    self.leaves = leaves_lib.of(given, stored, channels_first)
+    self._plain = None if spaces.is_tree(given) else self.leaves[0]
+    # Whether observations are single Boxes that are stored as they come.
+    self.is_simple = isinstance(given, gymnasium.spaces.Box) and not (
+      self._plain.channels_first
+    )
 
   def reset(self, env: gymnasium.Env, seed: int | None) -> np.ndarray:
     """Begins an episode; None goes on with the environment's random stream.
@@ -78,7 +82,8 @@ class Answers:
       raise self.failed('reset', error) from error
     if not isinstance(answer, tuple) or len(answer) != 2:
       raise self._error(
-        'reset must give (observation, info)', f'it gave {kind(answer)}'
+        'reset must give (observation, info)',
+        f'it gave {leaves_lib.kind(answer)}',
       )
     return self.observation(answer[0], 'reset')
 
@@ -111,7 +116,7 @@ class Answers:
     try:
       observation, reward, terminated, truncated, self.info = answer
     except (TypeError, ValueError):
-      raise self._not_five(kind(answer)) from None
+      raise self._not_five(leaves_lib.kind(answer)) from None
     # False for NaN as well.
     if not (isinstance(reward, float) and -_LARGEST <= reward <= _LARGEST):
       reward = self._reward(reward)
@@ -139,52 +144,33 @@ class Answers:
       )
     return float(value.ravel()[0])
 
-  def observation(self, observation: Any, giver: str) -> np.ndarray:
-    """Returns an observation in the type and order that is stored.
+  def observation(self, observation: Any, giver: str) -> Any:
+    """Returns an observation in the types and order that are stored.
 
     Raises:
       UserError: If it isn't what the environment's space says.
     """
+    if self._plain is not None:
+      return self._read(self._plain, observation, giver)
     try:
-      array = np.asarray(observation)
-    except ValueError:  # a list whose rows differ in length
-      array = None
-    if (
-      array is None or array.shape != self.shape or not self._fits(array.dtype)
-    ):
+      parts = spaces.flatten(self._given, observation)
+    except ValueError as error:
       raise self._error(
-        f'its observation_space says {self._given.dtype} {self.shape}',
-        f'{giver} gave {kind(observation)}',
-      )
-    if array.dtype != self.dtype:
-      array = self._cast(array, giver)
-    return array.transpose(1, 2, 0) if self.channels_first else array
-
-  def _fits(self, dtype):
-    """Whether a type is the space's own, or of its kind."""
-    given = self._given.dtype
-    return dtype == given or np.can_cast(dtype, given, 'same_kind')
-
-  def _cast(self, array, giver):
-    """Returns the same numbers in the type that is stored."""
-    if self.dtype.kind in 'iu' and array.size:
-      bounds = np.iinfo(self.dtype)
-      for extreme in int(array.min()), int(array.max()):
-        if not bounds.min <= extreme <= bounds.max:
-          raise self._error(
-            f'its observations are stored as {self.dtype}, which holds '
-            f'{bounds.min} to {bounds.max}',
-            f'{giver} gave {extreme}',
-          )
-    try:
-      with np.errstate(over='raise'):
-        return array.astype(self.dtype)
-    except FloatingPointError:
-      raise self._error(
-        f'its observations are stored as {self.dtype}, whose largest number '
-        f'is {np.finfo(self.dtype).max}',
-        f'{giver} gave {np.nanmax(np.abs(array))}',
+        f'its observation_space is {self._given}',
+        f'{giver} gave {leaves_lib.kind(observation)}, which differs at '
+        f'observation{error}',
       ) from None
+    pairs = zip(self.leaves, parts, strict=True)
+    return spaces.unflatten(
+      self._given, [self._read(leaf, part, giver) for leaf, part in pairs]
+    )
+
+  def _read(self, leaf, part, giver):
+    try:
+      return leaf.read(part)
+    except leaves_lib.Misfit as misfit:
+      given = f'{giver} gave {misfit.given}'
+      raise self._error(misfit.expected, given) from None
 
   def _reward(self, reward):
     """Returns a reward that isn't a plain float as one."""
@@ -192,7 +178,7 @@ class Answers:
     if number is None or not -_LARGEST <= number <= _LARGEST:
       raise self._error(
         'a reward must be one finite number that float32 holds',
-        f'step gave {kind(reward)}',
+        f'step gave {leaves_lib.kind(reward)}',
       )
     return float(number)
 
@@ -203,7 +189,7 @@ class Answers:
     number = _single(flag, 'biu')
     if number is None or number not in (0, 1):
       raise self._error(
-        f'{name} must be True or False', f'step gave {kind(flag)}'
+        f'{name} must be True or False', f'step gave {leaves_lib.kind(flag)}'
       )
     return bool(number)
 
@@ -230,7 +216,7 @@ class Answers:
     return failed(self._name, where, giver, error)
 
 
-def rows(answers: Sequence[Answers], observations: list[Any]) -> np.ndarray:
+def rows(answers: Sequence[Answers], observations: list[Any]) -> Any:
   """Returns observations of N environments' steps as they are stored.
 
   Args:
@@ -243,22 +229,44 @@ def rows(answers: Sequence[Answers], observations: list[Any]) -> np.ndarray:
   Raises:
     UserError: If one isn't what the environment's space says.
   """
-  first = answers[0]
+  first = answers[0].leaves[0]
   # All at once takes less time than one after another; and an array of the
   # space's type comes only of types whose numbers it holds.
-  try:
-    together = np.array(observations)
-  except ValueError:  # their shapes differ
-    together = None
+  together = None
+  if answers[0].is_simple:
+    try:
+      together = np.array(observations)
+    except ValueError:  # their shapes differ
+      pass
   if (
     together is None
     or together.dtype is not first.dtype
     or together.shape[1:] != first.shape
-    or first.channels_first
   ):
     pairs = zip(answers, observations, strict=True)
-    together = np.array([each.observation(x, 'step') for each, x in pairs])
+    each = [each.observation(x, 'step') for each, x in pairs]
+    together = spaces.map_trees(lambda *parts: np.array(parts), *each)
   return together
+
+
+def with_rows(
+  observations: Any, numbers: Sequence[int], others: Sequence[Any]
+) -> Any:
+  """Returns a copy of observations [N, ...] in which some are others.
+
+  Args:
+    observations: arrays, or trees of them.
+    numbers: which ones are replaced.
+    others: what replaces each.
+  """
+
+  def one(rows, *new):
+    rows = rows.copy()
+    for number, row in zip(numbers, new, strict=True):
+      rows[number] = row
+    return rows
+
+  return spaces.map_trees(one, observations, *others)
 
 
 def named(environments: base.VectorEnvironment) -> str:
@@ -327,10 +335,3 @@ def _single(value, kinds):
     return None
   is_number = array.size == 1 and array.dtype.kind in kinds
   return array.item() if is_number else None
-
-
-def kind(value: Any) -> str:
-  """Returns what a value is, in words."""
-  if isinstance(value, (np.ndarray, np.generic)) and np.shape(value):
-    return f'{value.dtype} {value.shape}'
-  return f'{reprlib.repr(value)} ({type(value).__name__})'

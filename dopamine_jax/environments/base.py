@@ -5,7 +5,6 @@ of the engine is a step of every environment, and no action is ever ignored.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-import math
 import numbers
 import operator
 import types
@@ -16,16 +15,15 @@ import numpy as np
 
 from dopamine_jax import errors
 from dopamine_jax import settings
-
-# Numbers that Python adds faster than NumPy is called.
-_FEW = 16
-_MANY = 4096
+from dopamine_jax import spaces
+from dopamine_jax.environments import leaves
 
 
 class TimeStep(NamedTuple):
   """What one step of N environments gave; NumPy arrays with a leading axis [N].
 
-  No array is written to after it was returned, so JAX may alias its memory.
+  Observations are such arrays, or trees of them where the space is one. No
+  array is written to after it was returned, so JAX may alias its memory.
 
   Attributes:
     observation: What the agent acts on next. Where an episode ended, the first
@@ -39,18 +37,19 @@ class TimeStep(NamedTuple):
       where none did.
   """
 
-  observation: np.ndarray
+  observation: Any
   reward: np.ndarray
   terminated: np.ndarray
   truncated: np.ndarray
-  next_observation: np.ndarray
+  next_observation: Any
 
 
 class VectorEnvironment:
   """N environments in lockstep, each with its own seed.
 
   Attributes:
-    observation_space: The space of one frame of one environment.
+    observation_space: The space of one frame of one environment; of a Dict or
+      Tuple, frames are trees of arrays, see `spaces`.
     action_space: The space of one environment's action, as agents give it:
       a Box is [-1, 1], see `space_of_agents`.
     num_envs: N.
@@ -63,11 +62,13 @@ class VectorEnvironment:
       before. They count where an episode ended, and not where they are NaN.
     checks_answers: Whether `step` itself refuses what must not be stored, but
       for observations that are not finite.
+    channels_first: Whether the environment gives images with the axis of
+      channels first, which is then moved to the end.
     on_wait: Called now and then by those that wait for another process; may
       raise to stop.
   """
 
-  observation_space: gymnasium.spaces.Box
+  observation_space: gymnasium.Space[Any]
   action_space: gymnasium.Space[Any]
   num_envs: int
   frames_per_second: float = 30
@@ -76,26 +77,30 @@ class VectorEnvironment:
   told_names: Sequence[str] = ()
   told: Mapping[str, np.ndarray] = types.MappingProxyType({})
   checks_answers: bool = False
+  channels_first: bool = False
   on_wait: Callable[[], None] = staticmethod(lambda: None)
 
   @property
-  def given_shape(self) -> tuple[int, ...]:
-    """The shape of an observation as the environment itself gives it."""
-    return self.observation_space.shape
+  def given_space(self) -> gymnasium.Space[Any]:
+    """The space of an observation as the environment itself gives it."""
+    return self.observation_space
 
-  def as_seen(self, observations: np.ndarray) -> np.ndarray:
+  def as_seen(self, observations: Any) -> Any:
     """Returns observations [N, ...] of the environment as agents see them.
 
     Args:
-      observations: [N, *given_shape], of the environment's own type.
+      observations: [N, ...], arrays as `given_space` says, or trees of them.
     """
-    return observations.astype(self.observation_space.dtype)
+    given = self.given_space
+    kept = leaves.of(given, self.observation_space, self.channels_first)
+    parts = zip(kept, spaces.flatten(given, observations), strict=True)
+    return spaces.unflatten(given, [leaf.as_seen(x) for leaf, x in parts])
 
   def as_taken(self, actions: np.ndarray) -> np.ndarray:
     """Returns agents' actions [N, ...] as the environment itself takes them."""
     return actions
 
-  def reset(self, seeds: Sequence[int]) -> np.ndarray:
+  def reset(self, seeds: Sequence[int]) -> Any:
     """Restarts every environment as if it had just been made.
 
     What follows depends on an environment's seed and its actions alone, not on
@@ -176,6 +181,7 @@ class Environment(settings.Settings):
 def space_of_agents(space: gymnasium.Space[Any]) -> gymnasium.Space[Any]:
   """Returns the space that agents act in: a Box becomes [-1, 1].
 
+  What is counted starts at 0, and MultiBinary is a MultiDiscrete of twos.
   Every adapter says this of its actions and calls `as_environments_action`, so
   that an agent knows no environment's units.
 
@@ -185,6 +191,12 @@ def space_of_agents(space: gymnasium.Space[Any]) -> gymnasium.Space[Any]:
   Raises:
     UserError: if a Box has no bounds to scale to.
   """
+  if isinstance(space, gymnasium.spaces.Discrete) and space.start:
+    return gymnasium.spaces.Discrete(int(space.n), dtype=space.dtype.type)
+  if isinstance(space, gymnasium.spaces.MultiDiscrete) and space.start.any():
+    return gymnasium.spaces.MultiDiscrete(space.nvec, dtype=space.dtype.type)
+  if isinstance(space, gymnasium.spaces.MultiBinary):
+    return gymnasium.spaces.MultiDiscrete(np.full(space.shape, 2))
   if not isinstance(space, gymnasium.spaces.Box):
     return space
   if not space.is_bounded():
@@ -198,9 +210,10 @@ def space_of_agents(space: gymnasium.Space[Any]) -> gymnasium.Space[Any]:
 class Actions:
   """How an agent's actions become those that an environment takes.
 
-  In a Box, [-1, 1] is stretched to the bounds, and what is outside is clipped;
-  of whole numbers it is the nearest. The result lies in the space, whatever is
-  rounded on the way, and -1 and 1 are its bounds themselves.
+  What is counted is counted from the space's start on. In a Box, [-1, 1] is
+  stretched to the bounds, and what is outside is clipped; of whole numbers it
+  is the nearest. The result lies in the space, whatever is rounded on the way,
+  and -1 and 1 are its bounds themselves.
   """
 
   def __init__(self, space: gymnasium.Space[Any], library: Any = np):
@@ -216,6 +229,8 @@ class Actions:
     self._space, self._library = space, library
     self._is_box = isinstance(space, gymnasium.spaces.Box)
     self._known = None  # a type that fits, so as not to ask at every step
+    start = spaces.start(space)
+    self._start = start if np.any(start) else None
     if not self._is_box:
       return
     low, high = space.low, space.high
@@ -248,6 +263,11 @@ class Actions:
       action: [..., *action_shape], finite, of the library's.
     """
     if not self._is_box:
+      if self._start is not None:
+        if isinstance(action, np.ndarray):  # JAX may not have that type
+          action = action.astype(self._space.dtype)
+        start = np.asarray(self._start, action.dtype)
+        action = action + np.broadcast_to(start, action.shape)
       kind = getattr(action, 'dtype', self._space.dtype)
       if kind != self._known:
         if not np.can_cast(kind, self._space.dtype):
@@ -293,26 +313,17 @@ def check_actions(space: gymnasium.Space[Any], actions: np.ndarray) -> None:
     UserError: if there is such an action.
   """
   if isinstance(space, gymnasium.spaces.Box):
-    if not is_finite(actions):
+    if not leaves.is_finite(actions):
       raise action_not_finite()
+    return
+  if space.shape:
+    if ((actions < 0) | (actions >= space.nvec)).any():
+      raise action_outside(space)
     return
   # Python's numbers: of few, they take less time than NumPy's functions.
   numbers = np.ravel(actions).tolist()
   if min(numbers) < 0 or max(numbers) >= space.n:
     raise action_outside(space)
-
-
-def is_finite(array: np.ndarray) -> bool:
-  """Whether no number of an array, at most float32, is NaN or infinite."""
-  if array.size <= _FEW:
-    # Python adds in float64, where few such numbers do not overflow, before
-    # NumPy has been called.
-    return math.isfinite(sum(array.ravel().tolist()))
-  finite = np.isfinite(array)
-  # Of few, in bytes, which takes less time than `all`.
-  if array.size < _MANY:
-    return not finite.tobytes().count(0)
-  return bool(finite.all())
 
 
 def action_not_finite() -> errors.UserError:
@@ -324,11 +335,12 @@ def action_not_finite() -> errors.UserError:
   )
 
 
-def action_outside(space: gymnasium.spaces.Discrete) -> errors.UserError:
-  """Returns what to raise where an agent's action is none of a Discrete's."""
+def action_outside(space: gymnasium.Space[Any]) -> errors.UserError:
+  """Returns what to raise where an agent's action is none of those counted."""
+  largest = space.nvec if hasattr(space, 'nvec') else space.n
   return errors.UserError(
     f"the agent's action lies outside {space}, whose actions are 0 to "
-    f'{space.n - 1}. Mend its act.'
+    f'{largest - 1}. Mend its act.'
   )
 
 

@@ -5,12 +5,15 @@ nothing that is misshaped or not finite passes on to a replay.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from dopamine_jax import errors
+from dopamine_jax import spaces
 from dopamine_jax.environments import answers
 from dopamine_jax.environments import base
+from dopamine_jax.environments import leaves
 
 
 class Border:
@@ -27,26 +30,44 @@ class Border:
     """
     self._environments = environments
     self._num_envs = environments.num_envs
-    space = environments.observation_space
-    if 0 in space.shape:
-      raise errors.UserError(
-        f'{answers.named(environments)} shows nothing: its observation_space '
-        f'is {space}, which has no numbers to learn from. Mend the environment.'
-      )
-    self._dtype = np.dtype(space.dtype)
-    self._may_be_infinite = self._dtype.kind not in 'iub'
-    frames = (self._num_envs, *space.shape), self._dtype
+    self._space = environments.observation_space
+    # Shape and type of each leaf, by its path.
+    self._leaves = {
+      path: ((self._num_envs, *leaf.shape), np.dtype(leaf.dtype))
+      for path, leaf in spaces.leaves(self._space).items()
+    }
+    self._require_numbers()
+    self._floats = [
+      i
+      for i, (_, dtype) in enumerate(self._leaves.values())
+      if dtype.kind not in 'iub'
+    ]
     each = (self._num_envs,)
     self._expected = {
-      'observation': frames,
-      'next_observation': frames,
       'reward': (each, np.dtype(np.float32)),
       'terminated': (each, np.dtype(np.bool_)),
       'truncated': (each, np.dtype(np.bool_)),
     }
     self._steps = 0
 
-  def reset(self, seeds: Sequence[int]) -> np.ndarray:
+  def _require_numbers(self):
+    """Refuses observations without numbers, or of types that JAX lacks."""
+    name = answers.named(self._environments)
+    shapes = [shape for shape, _ in self._leaves.values()]
+    if not shapes or any(0 in shape for shape in shapes):
+      raise errors.UserError(
+        f'{name} shows nothing: its observation_space is {self._space}, which '
+        'has no numbers to learn from, or a part without. Mend the environment.'
+      )
+    spaces.stored(self._space, name)  # says which leaf is no array of numbers
+    for path, (_, dtype) in self._leaves.items():
+      if held := spaces.NARROWED.get(dtype.name):
+        raise errors.UserError(
+          f'{name} has an observation{path} of {dtype}, which JAX does not '
+          f'have here. Give its space dtype=np.{held}, and deliver that.'
+        )
+
+  def reset(self, seeds: Sequence[int]) -> Any:
     """Restarts every environment; see `base.VectorEnvironment.reset`.
 
     Raises:
@@ -54,16 +75,15 @@ class Border:
     """
     return self.checked_first(self._environments.reset(seeds))
 
-  def checked_first(self, frames: np.ndarray) -> np.ndarray:
+  def checked_first(self, frames: Any) -> Any:
     """Returns the first observations, whoever reset the environments.
 
     Raises:
       UserError: As `reset`.
     """
     self._steps = 0
-    self._check('observation', frames, *self._expected['observation'])
-    if self._may_be_infinite and not base.is_finite(frames):
-      raise self._not_finite('observation', frames)
+    self._check_observation('observation', frames)
+    self._require_finite(frames)
     return frames
 
   def step(self, actions: np.ndarray) -> base.TimeStep:
@@ -77,22 +97,40 @@ class Border:
     self._steps += 1
     if not self._environments.checks_answers:
       self._check_each(step)
-    if self._may_be_infinite:
-      observation, successor = step.observation, step.next_observation
-      if not base.is_finite(successor):
-        raise self._not_finite('observation', successor)
-      if observation is not successor and not base.is_finite(observation):
-        raise self._not_finite('observation', observation)
+    if self._floats:
+      self._require_finite(step.next_observation)
+      if step.observation is not step.next_observation:
+        self._require_finite(step.observation)
     return step
+
+  def _require_finite(self, observation):
+    parts = spaces.flatten(self._space, observation)
+    for i in self._floats:
+      if not leaves.is_finite(parts[i]):
+        path = list(self._leaves)[i]
+        raise self._not_finite(f'observation{path}', parts[i])
 
   def _check_each(self, step):
     if type(step) is not base.TimeStep:
-      given = answers.kind(step)
+      given = leaves.kind(step)
       raise self._broken(f'step must give a TimeStep, and it gave {given}')
+    self._check_observation('observation', step.observation)
+    self._check_observation('next_observation', step.next_observation)
     for name, (shape, dtype) in self._expected.items():
       self._check(name, getattr(step, name), shape, dtype)
-    if not base.is_finite(step.reward):
+    if not leaves.is_finite(step.reward):
       raise self._not_finite('reward', step.reward)
+
+  def _check_observation(self, quantity, observation):
+    try:
+      parts = spaces.flatten(self._space, observation)
+    except ValueError:
+      raise self._broken(
+        f'{quantity} must be a tree of arrays for {self._space}, and it gave '
+        f'{leaves.kind(observation)}'
+      ) from None
+    for part, (path, kinds) in zip(parts, self._leaves.items(), strict=True):
+      self._check(quantity + path, part, *kinds)
 
   def _check(self, quantity, array, shape, dtype):
     if (
@@ -101,7 +139,7 @@ class Border:
       return
     raise self._broken(
       f'{quantity} must be an array {np.dtype(dtype)} {shape}, and it gave '
-      f'{answers.kind(array)}'
+      f'{leaves.kind(array)}'
     )
 
   def _broken(self, reason):

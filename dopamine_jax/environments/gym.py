@@ -1,4 +1,4 @@
-"""Gymnasium environments with Box observations.
+"""Gymnasium environments, of any observations that are made of numbers.
 
 Here are their settings and how one is made; `gym_vector` steps several, one
 after another, and `gym_async` each in a process of its own.
@@ -31,12 +31,13 @@ _RESERVED = {
 
 
 class Gym(base.Environment):
-  """Any Gymnasium environment with a Box observation space.
+  """Any Gymnasium environment whose observations are made of numbers.
 
-  Observations of 64 bits become those of 32, if their numbers fit; other types,
-  bool and uint8 among them, stay as they are. A seeded reset makes each
-  environment anew, because some carry more than their seed across a reset
-  (MinAtar its last action).
+  They are a Box, Discrete, MultiDiscrete or MultiBinary, or a Dict or Tuple of
+  these. Boxes of 64 bits become those of 32, if their numbers fit; other types,
+  bool and uint8 among them, stay as they are. What is counted begins at 0. A
+  seeded reset makes each environment anew, because some carry more than their
+  seed across a reset (MinAtar its last action).
 
   Attributes:
     id: What `gymnasium.make` takes: 'CartPole-v1', 'MinAtar/Breakout-v1', or
@@ -57,6 +58,8 @@ class Gym(base.Environment):
     info: names of numbers that the environment's `info` holds at the end of
       each episode, such as 'is_success'. Their means become statistics,
       `Train/is_success` and `Eval/is_success`. With vector = 'sync' alone.
+    leave_out: keys of a Dict of observations that agents do not see, as
+      ('mission',) of MiniGrid, which is text.
   """
 
   id: str
@@ -68,6 +71,7 @@ class Gym(base.Environment):
   channels_first: bool | None = None
   observed: Sequence[int] | None = None
   info: Sequence[str] = ()
+  leave_out: Sequence[str] = ()
 
   def __post_init__(self):
     """Raises UserError for settings that can't work."""
@@ -92,6 +96,7 @@ class Gym(base.Environment):
     make_one = functools.partial(
       *(_make_one, self.id, self.max_steps_per_episode, dict(self.kwargs)),
       observed=self.observed,
+      leave_out=tuple(self.leave_out),
     )
     if self.vector == 'async' and not render:
       return gym_async.AsyncVector(
@@ -106,6 +111,7 @@ def _make_one(
   id: str,
   max_steps: int | None,
   kwargs: Mapping[str, Any],
+  leave_out: Sequence[str] = (),
   render: bool = False,
   observed: Sequence[int] | None = None,
 ) -> gymnasium.Env:
@@ -132,6 +138,8 @@ def _make_one(
       f'Gym.id = {id!r} needs a module that is not installed or not on '
       f'the path: {error}'
     ) from error
+  except ImportError as error:
+    raise errors.UserError(_not_importable(id, error)) from error
   except gymnasium.error.Error as error:
     raise errors.UserError(_unknown_id(id, error)) from error
   except answers.CODE_ERRORS as error:
@@ -148,7 +156,30 @@ def _make_one(
     )
   if observed is not None:
     env = observed_lib.Observed(env, observed, 'gym.Gym.observed')
-  return env
+  return _Without(id, env, leave_out) if leave_out else env
+
+
+class _Without(gymnasium.ObservationWrapper):
+  """An environment without some keys of its observations, which are a Dict."""
+
+  def __init__(self, id: str, env: gymnasium.Env, keys: Sequence[str]):
+    super().__init__(env)
+    space = env.observation_space
+    has = space.keys() if isinstance(space, gymnasium.spaces.Dict) else ()
+    for key in keys:
+      if key not in has:
+        raise errors.UserError(
+          f'Gym.leave_out names {key!r}, and {id} has no such observation: its '
+          f'observation_space is {space}.'
+        )
+    self._keys = [key for key in has if key not in keys]
+    self.observation_space = gymnasium.spaces.Dict(
+      {key: space[key] for key in self._keys}
+    )
+
+  def observation(self, observation):
+    """Returns the keys that are left."""
+    return {key: observation[key] for key in self._keys}
 
 
 def _register_minatar() -> None:
@@ -171,6 +202,21 @@ def _missing_dependency(id: str, error: Exception) -> str:
         f'{id} needs packages that are not installed: {errors.install(extra)}'
       )
   return f'{id} needs packages that are not installed: {error}'
+
+
+def _not_importable(id: str, error: Exception) -> str:
+  """Says why, and names the newest version if it is another one."""
+  name, _, version = id.rpartition('-v')
+  versions = [
+    int(known.rpartition('-v')[2])
+    for known in gymnasium.registry
+    if known.rpartition('-v')[0] == name and known[-1].isdigit()
+  ]
+  newest = max(versions, default=None)
+  hint = ''
+  if newest is not None and str(newest) != version:
+    hint = f" The newest version here is '{name}-v{newest}': set that."
+  return f'Gym.id = {id!r} cannot be imported: {str(error).rstrip(".")}.{hint}'
 
 
 def _unknown_id(id: str, error: Exception) -> str:

@@ -21,6 +21,7 @@ import gymnasium
 import numpy as np
 
 from dopamine_jax import errors
+from dopamine_jax import spaces as trees  # and a setting `spaces`
 from dopamine_jax.environments import answers
 from dopamine_jax.environments import base
 from dopamine_jax.environments import gym_vector
@@ -50,7 +51,7 @@ class AsyncVector(gym_vector.Vector):
       'stored': self.observation_space,
       'spaces': (env.observation_space, env.action_space),
       'num_envs': self.num_envs,
-      'channels_first': self._transposes,
+      'channels_first': self.channels_first,
       'starter': os.getpid(),
     }
     before = multiprocessing.active_children()
@@ -83,7 +84,7 @@ class AsyncVector(gym_vector.Vector):
       self._polls[-1].register(pipe.fileno(), select.POLLIN)
     self._steps = 0
 
-  def reset(self, seeds: Sequence[int]) -> np.ndarray:
+  def reset(self, seeds: Sequence[int]) -> Any:
     """Makes every environment anew and seeds it; see the base class."""
     seeds = base.check_seeds(seeds, self.num_envs)
     self._steps = 0
@@ -92,7 +93,7 @@ class AsyncVector(gym_vector.Vector):
       self._wait('reset')
       seen, infos = self._vector.reset_wait()
     _check_failures(infos)
-    return seen
+    return self._tree(seen)
 
   def step(self, actions: np.ndarray) -> base.TimeStep:
     """Steps every environment; see the base class."""
@@ -103,15 +104,19 @@ class AsyncVector(gym_vector.Vector):
       self._wait('step')
       observation, reward, *ends, infos = self._vector.step_wait()
     _check_failures(infos)
-    successor = observation
+    observation = successor = self._tree(observation)
     ended = np.flatnonzero(ends[0] | ends[1])
     if len(ended):
-      successor = observation.copy()
-      for i in ended:
-        successor[i] = infos['final_obs'][i]
+      last = [self._tree(infos['final_obs'][i]) for i in ended]
+      successor = answers.with_rows(observation, ended, last)
     return base.TimeStep(
       observation, reward.astype(np.float32), *ends, successor
     )
+
+  def _tree(self, observations):
+    """Returns observations as plain dicts and tuples, which JAX tells apart."""
+    parts = trees.flatten(self.observation_space, observations)
+    return trees.unflatten(self.observation_space, parts)
 
   def close(self) -> None:
     """Ends the processes, at the latest some seconds later by force."""
@@ -222,7 +227,7 @@ class _Remote(gymnasium.Wrapper):
     *,
     number: int,
     num_envs: int,
-    stored: gymnasium.spaces.Box,
+    stored: gymnasium.Space,
     spaces: tuple[gymnasium.Space, gymnasium.Space],
     channels_first: bool,
     starter: int,
@@ -248,13 +253,14 @@ class _Remote(gymnasium.Wrapper):
     self._answers = answers.Answers(
       name,
       self.env.observation_space,
-      stored.dtype,
+      stored,
       number=number,
       num_envs=num_envs,
       channels_first=channels_first,
     )
     # What is not alike is told at the reset, by a sentence.
-    self.observation_space, self.action_space = stored, spaces[1]
+    self.observation_space = _as_boxes(stored)
+    self.action_space = spaces[1]
 
   def reset(self, *, seed=None, options=None):
     """Begins an episode; given a seed, in a new environment unless unused."""
@@ -276,13 +282,20 @@ class _Remote(gymnasium.Wrapper):
     except BaseException as error:
       return self._nothing(), 0.0, False, False, self._failure('step', error)
     # A copy: a reset may write into the same buffer before this is sent.
-    return np.array(observation), *rest, {}
+    return trees.map_trees(np.array, observation), *rest, {}
 
   def _failure(self, giver, error):
     return {'failure': str(self._answers.failed(giver, error))}
 
   def _nothing(self):
-    return np.zeros(self.observation_space.shape, self.observation_space.dtype)
+    return trees.lay_out(np.zeros, self.observation_space)
+
+
+def _as_boxes(space):
+  """Returns Boxes of the same arrays, whose batches keep their types."""
+  return trees.map_space(
+    lambda path, leaf: gymnasium.spaces.Box(0, 1, leaf.shape, leaf.dtype), space
+  )
 
 
 def _check_failures(infos: dict[str, Any]) -> None:

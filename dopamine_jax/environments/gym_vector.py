@@ -13,16 +13,9 @@ import gymnasium
 import numpy as np
 
 from dopamine_jax import errors
+from dopamine_jax import spaces
 from dopamine_jax.environments import answers
 from dopamine_jax.environments import base
-
-# Types that JAX does not have, as it is used here, and what they become.
-_STORED = {
-  'float64': 'float32',
-  'longdouble': 'float32',
-  'int64': 'int32',
-  'uint64': 'uint32',
-}
 
 
 class Vector(base.VectorEnvironment):
@@ -46,8 +39,8 @@ class Vector(base.VectorEnvironment):
       channels_first: See `gym.Gym`.
 
     Raises:
-      UserError: If observations don't form a Box, or look like images whose
-        axes are in another order than it is said.
+      UserError: If a part of the observations is not made of numbers, or looks
+        like images whose axes are in another order than it is said.
     """
     self.name = name
     self.num_envs = num_envs
@@ -61,29 +54,20 @@ class Vector(base.VectorEnvironment):
     # A row of such actions would be a number, and no array.
     self._takes_numbers = takes_box and not env.action_space.shape
     given = env.observation_space
-    if not isinstance(given, gymnasium.spaces.Box):
-      raise errors.UserError(
-        f'{name} has observations {given}, and agents here take a '
-        'Box. Register an id of your own that wraps it in '
-        'gymnasium.wrappers.FlattenObservation, and name that as '
-        "Gym.id = 'your_module:YourEnv-v0'."
-      )
-    _check_order(name, given, channels_first)
-    self._transposes = bool(channels_first)
-    self.observation_space = _stored(given, self._transposes)
-    self._shape = (self.num_envs, *self.observation_space.shape)
-    self._dtype = self.observation_space.dtype
+    kept = spaces.stored(given, name)
+    _require_images(name, given, channels_first)
+    for path, leaf in spaces.leaves(given).items():
+      _check_order(name, path, leaf, channels_first)
+    self.channels_first = bool(channels_first)
+    self._given = given
+    self.observation_space = spaces.map_space(
+      lambda path, leaf: _ordered(leaf) if channels_first else leaf, kept
+    )
 
   @property
-  def given_shape(self) -> tuple[int, ...]:
-    """See `VectorEnvironment.given_shape`."""
-    shape = self.observation_space.shape
-    return (shape[-1], *shape[:-1]) if self._transposes else shape
-
-  def as_seen(self, observations: np.ndarray) -> np.ndarray:
-    """See `VectorEnvironment.as_seen`."""
-    seen = observations.astype(self.observation_space.dtype)
-    return seen.transpose(0, 2, 3, 1) if self._transposes else seen
+  def given_space(self) -> gymnasium.Space[Any]:
+    """See `VectorEnvironment.given_space`."""
+    return self._given
 
   def as_taken(self, actions: np.ndarray) -> np.ndarray:
     """See `VectorEnvironment.as_taken`."""
@@ -148,7 +132,7 @@ class GymVector(Vector):
       info: See `gym.Gym`.
 
     Raises:
-      UserError: If observations don't form a Box that agents take.
+      UserError: If agents can't take the observations.
     """
     self._makers = makers
     self.told_names = tuple(info)
@@ -163,16 +147,16 @@ class GymVector(Vector):
     self._answers = [
       answers.Answers(
         name,
-        self._envs[0].observation_space,
-        self._dtype,
+        self._given,
+        self.observation_space,
         number=i,
         num_envs=self.num_envs,
-        channels_first=self._transposes,
+        channels_first=self.channels_first,
       )
       for i in range(self.num_envs)
     ]
 
-  def reset(self, seeds: Sequence[int]) -> np.ndarray:
+  def reset(self, seeds: Sequence[int]) -> Any:
     """Makes every environment anew and seeds it; see the base class."""
     seeds = base.check_seeds(seeds, self.num_envs)
     if not self._fresh:
@@ -180,10 +164,13 @@ class GymVector(Vector):
       self._envs = [maker() for maker in self._makers]
       self._require_alike()
     self._fresh = False
-    observation = np.empty(self._shape, self._dtype)
-    for i, seed in enumerate(seeds):
-      observation[i] = self._answers[i].reset(self._envs[i], seed)
-    return observation
+    first = [
+      answer.reset(env, seed)
+      for answer, env, seed in zip(
+        self._answers, self._envs, seeds, strict=True
+      )
+    ]
+    return spaces.map_trees(lambda *rows: np.array(rows), *first)
 
   def _require_alike(self):
     spaces = [(env.observation_space, env.action_space) for env in self._envs]
@@ -209,9 +196,8 @@ class GymVector(Vector):
     observation = successor
     if ended:
       self.told = self._tell(ended)
-      observation = successor.copy()
-      for i in ended:
-        observation[i] = self._answers[i].reset(self._envs[i], None)
+      first = [self._answers[i].reset(self._envs[i], None) for i in ended]
+      observation = answers.with_rows(successor, ended, first)
     return base.TimeStep(observation, reward, terminated, truncated, successor)
 
   def _tell(self, ended: Sequence[int]) -> dict[str, np.ndarray]:
@@ -242,27 +228,35 @@ class GymVector(Vector):
         stack.callback(answers.close, self.name, env)
 
 
-def _check_order(name, space, channels_first):
+def _check_order(name, path, space, channels_first):
   """Refuses what looks like images [channels, height, width], if not told."""
-  if channels_first is not None and len(space.shape) != 3:
-    raise errors.UserError(
-      f'Gym.channels_first = {channels_first} is of images, and {name} has '
-      f'observations of shape {space.shape}. Leave it out.'
-    )
   if channels_first is None and looks_channels_first(space):
     channels, height, width = space.shape
     raise errors.UserError(
-      f'{name} has observations of shape {space.shape}: this looks like images '
-      f'of {channels} channels x {height} x {width} pixels, and networks here '
-      'take channels last. Set gym.Gym.channels_first = True, which moves them '
-      f'there. If these really are {channels} x {height} pixels of {width} '
-      'channels, set gym.Gym.channels_first = False.'
+      f'{name} has observations{path} of shape {space.shape}: this looks like '
+      f'images of {channels} channels x {height} x {width} pixels, and '
+      'networks here take channels last. Set gym.Gym.channels_first = True, '
+      f'which moves them there. If these really are {channels} x {height} '
+      f'pixels of {width} channels, set gym.Gym.channels_first = False.'
     )
 
 
-def looks_channels_first(space: gymnasium.spaces.Box) -> bool:
+def _require_images(name, space, channels_first):
+  """Refuses an order of axes where there are no images to have one."""
+  kinds = spaces.leaves(space).values()
+  if channels_first is None or any(len(leaf.shape) == 3 for leaf in kinds):
+    return
+  shown = f'in {space}' if spaces.is_tree(space) else f'of shape {space.shape}'
+  raise errors.UserError(
+    f'Gym.channels_first = {channels_first} is of images, and {name} has '
+    f'observations {shown}. Leave it out.'
+  )
+
+
+def looks_channels_first(space: gymnasium.Space) -> bool:
   """Whether a space seems to be of images [channels, height, width]."""
-  if len(space.shape) != 3 or not space.is_bounded():
+  is_box = isinstance(space, gymnasium.spaces.Box)
+  if not is_box or len(space.shape) != 3 or not space.is_bounded():
     return False
   channels, *sides = space.shape
   if min(sides) >= 32 and channels <= 16:  # no image is as low as that
@@ -272,19 +266,9 @@ def looks_channels_first(space: gymnasium.spaces.Box) -> bool:
   return is_image and channels in (1, 3, 4) and min(sides) > 4
 
 
-def _stored(
-  space: gymnasium.spaces.Box, transposes: bool
-) -> gymnasium.spaces.Box:
-  """Returns the space of observations as they are delivered."""
-  dtype = np.dtype(_STORED.get(space.dtype.name, space.dtype))
-  low, high = space.low, space.high
-  if dtype != space.dtype and dtype.kind != 'f':
-    limits = np.iinfo(dtype)
-    low, high = low.clip(limits.min, limits.max), high.clip(max=limits.max)
-  with np.errstate(over='ignore'):  # bounds past float32 are no bounds
-    low, high = low.astype(dtype), high.astype(dtype)
-  if transposes:
-    low, high = low.transpose(1, 2, 0), high.transpose(1, 2, 0)
-  elif dtype == space.dtype:
+def _ordered(space):
+  """Returns the space of images with their channels last."""
+  if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 3:
     return space
-  return gymnasium.spaces.Box(low, high, dtype=dtype)
+  low, high = space.low.transpose(1, 2, 0), space.high.transpose(1, 2, 0)
+  return gymnasium.spaces.Box(low, high, dtype=space.dtype)

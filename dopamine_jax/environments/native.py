@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dopamine_jax import errors
+from dopamine_jax import spaces
 from dopamine_jax.environments import base
 from dopamine_jax.environments import observed
 
@@ -26,7 +27,8 @@ class Outcome(NamedTuple):
 
   Attributes:
     state: a pytree, the environment after the step.
-    observation: its observation, the true last one if the episode ended.
+    observation: its observation, the true last one if the episode ended; an
+      array, or dicts and tuples of them as its space has.
     reward: scalar, raw.
     terminated: bool scalar, whether a terminal state was reached.
     truncated: bool scalar, whether the environment itself cuts the episode;
@@ -36,7 +38,7 @@ class Outcome(NamedTuple):
   """
 
   state: Any
-  observation: jax.Array
+  observation: Any
   reward: jax.Array | float
   terminated: jax.Array | bool
   truncated: jax.Array | bool = False
@@ -69,12 +71,12 @@ class Native(base.Environment):
     self.require_at_least(0, 'observed')
 
   @property
-  def observation_space(self) -> gymnasium.spaces.Box:
+  def observation_space(self) -> gymnasium.Space[Any]:
     """The space of one frame; of all its numbers."""
     raise NotImplementedError
 
   @property
-  def seen_space(self) -> gymnasium.spaces.Box:
+  def seen_space(self) -> gymnasium.Space[Any]:
     """The space of what the agent sees of a frame."""
     if self.observed is None:
       return self.observation_space
@@ -86,7 +88,7 @@ class Native(base.Environment):
     """The space of one action, as `step` takes it."""
     raise NotImplementedError
 
-  def reset(self, key: jax.Array) -> tuple[Any, jax.Array]:
+  def reset(self, key: jax.Array) -> tuple[Any, Any]:
     """Returns an episode's first state and observation."""
     raise NotImplementedError
 
@@ -131,7 +133,7 @@ class Lane(struct.PyTreeNode):
   told: dict[str, jax.Array]
 
 
-def begin(environment: Native, seed: jax.Array) -> tuple[Lane, jax.Array]:
+def begin(environment: Native, seed: jax.Array) -> tuple[Lane, Any]:
   """Returns a lane that depends on `seed` alone, and its first observation."""
   key = jax.random.key(seed)
   state, observation = _reset(environment, jax.random.fold_in(key, 1))
@@ -165,9 +167,9 @@ def advance(
   action = base.as_environments_action(environment.action_space, action)
   outcome = environment.step(lane.state, action, step_key)
   if not isinstance(outcome, Outcome):
-    raise errors.UserError(
-      f'{type(environment).__name__} breaks its word: step must give an '
-      f'Outcome, and it gave {type(outcome).__name__}. Mend the environment.'
+    raise _broken(
+      environment,
+      f'step must give an Outcome, and it gave {type(outcome).__name__}',
     )
   age = lane.age + 1
   terminated = _scalar(environment, outcome, 'terminated', bool)
@@ -219,8 +221,10 @@ class NativeVector(base.VectorEnvironment):
     self.name = type(settings).__name__
     self.num_envs = num_envs
     self.frames_per_second = settings.frames_per_second
-    self.observation_space = settings.seen_space
-    _check_dtype(self.name, self.observation_space.dtype)
+    for path, leaf in spaces.leaves(settings.observation_space).items():
+      if isinstance(leaf, gymnasium.spaces.Box):
+        _check_dtype(self.name, path, leaf.dtype)
+    self.observation_space = spaces.stored(settings.seen_space, self.name)
     self.action_space = base.space_of_agents(settings.action_space)
     self.told_names = tuple(settings.info)
     self._begin = jax.jit(jax.vmap(functools.partial(begin, settings)))
@@ -229,15 +233,20 @@ class NativeVector(base.VectorEnvironment):
     )
     self._lanes = None
 
+  @property
+  def given_space(self) -> gymnasium.Space[Any]:
+    """See `VectorEnvironment.given_space`."""
+    return self.settings.seen_space
+
   def as_taken(self, actions: np.ndarray) -> np.ndarray:
     """See `VectorEnvironment.as_taken`."""
     return base.as_environments_action(self.settings.action_space, actions)
 
-  def reset(self, seeds: Sequence[int]) -> np.ndarray:
+  def reset(self, seeds: Sequence[int]) -> Any:
     """Begins every environment anew; see the base class."""
     seeds = base.check_seeds(seeds, self.num_envs)
     self._lanes, observation = self._begin(np.asarray(seeds, np.int32))
-    return np.array(observation)
+    return jax.tree.map(np.array, observation)
 
   def step(self, actions: np.ndarray) -> base.TimeStep:
     """Steps every environment; see the base class.
@@ -274,12 +283,19 @@ class NativeVector(base.VectorEnvironment):
     """Nothing is held but arrays."""
 
 
-def _check_dtype(name, dtype):
+def stored_space(environment: Native) -> gymnasium.Space[Any]:
+  """Returns the space of observations as `begin` and `advance` give them."""
+  name = type(environment).__name__
+  return spaces.stored(environment.observation_space, name)
+
+
+def _check_dtype(name, path, dtype):
   """Refuses a type that JAX does not have, which would be another one."""
   held = jax.dtypes.canonicalize_dtype(dtype)
   if held != dtype:
     raise errors.UserError(
-      f'{name} has an observation_space of {dtype}, which JAX does not have. '
+      f'{name} has an observation_space{path} of {dtype}, which JAX does not '
+      'have. '
       f'Give the Box dtype=np.{held}.'
     )
 
@@ -288,10 +304,10 @@ def _reset(environment, key):
   """Returns the state and observation that an environment begins with."""
   answer = environment.reset(key)
   if not isinstance(answer, tuple) or len(answer) != 2:
-    raise errors.UserError(
-      f'{type(environment).__name__} breaks its word: reset must give a state '
-      f'and an observation, and it gave {type(answer).__name__}. Mend the '
-      'environment.'
+    raise _broken(
+      environment,
+      'reset must give a state and an observation, and it gave '
+      f'{type(answer).__name__}',
     )
   return answer
 
@@ -331,31 +347,57 @@ def _kind(array):
 
 
 def _as_space(environment, observation):
-  """Returns the observation in its space's type, if that describes it.
+  """Returns the observation in its space's types, if that describes it."""
+  space = environment.observation_space
+  try:
+    parts = spaces.flatten(space, observation)
+  except ValueError as error:
+    raise _broken(
+      environment,
+      f'its observation_space is {space}, and it gave '
+      f'{type(observation).__name__}, which differs at observation{error}',
+    ) from None
+  kept = spaces.leaves(stored_space(environment))
+  pairs = zip(spaces.leaves(space).items(), parts, strict=True)
+  seen = [
+    _as_leaf(environment, path, leaf, part, kept[path].dtype)
+    for (path, leaf), part in pairs
+  ]
+  if environment.observed is not None:  # of a plain vector
+    seen = [seen[0][jnp.array(environment.observed)]]
+  return spaces.unflatten(space, seen)
+
+
+def _as_leaf(environment, path, space, given, dtype):
+  """Returns a leaf of an observation as it is stored, counted from 0.
 
   Whoever stores it would broadcast it or cut it off without a word. A trace
-  knows no values, so that integers must not become narrower at all.
+  knows no values, so that integers of a Box must not become narrower at all.
   """
-  space = environment.observation_space
-  dtype = getattr(observation, 'dtype', None)
-  given = type(observation).__name__
-  if dtype is not None:
-    given = f'{np.dtype(dtype)} {observation.shape}'
-    is_whole = np.dtype(dtype).kind in 'iu' and space.dtype.kind in 'iu'
+  type_ = getattr(given, 'dtype', None)
+  shown = type(given).__name__
+  fits = False
+  if type_ is not None:
+    shown = f'{np.dtype(type_)} {given.shape}'
+    is_whole = np.dtype(type_).kind in 'iu' and space.dtype.kind in 'iu'
     rule = 'safe' if is_whole else 'same_kind'
-  if (
-    dtype is None
-    or observation.shape != space.shape
-    or not np.can_cast(dtype, space.dtype, rule)
-  ):
-    raise errors.UserError(
-      f'{type(environment).__name__} breaks its word: its observation_space '
-      f'says {space.dtype} {space.shape}, and it gave {given}. Mend the '
-      'environment.'
+    is_box = isinstance(space, gymnasium.spaces.Box)
+    fits = np.can_cast(type_, space.dtype, rule) or (is_whole and not is_box)
+  if not fits or given.shape != space.shape:
+    raise _broken(
+      environment,
+      f'its observation_space{path} says {space.dtype} {space.shape}, and it '
+      f'gave {shown}',
     )
-  if environment.observed is not None:
-    observation = observation[jnp.array(environment.observed)]
-  return observation.astype(space.dtype)
+  start = spaces.start(space)
+  return (given - start if np.any(start) else given).astype(dtype)
+
+
+def _broken(environment, reason):
+  return errors.UserError(
+    f'{type(environment).__name__} breaks its word: {reason}. Mend the '
+    'environment.'
+  )
 
 
 def _told(environment, outcome, name):
@@ -382,8 +424,7 @@ def _scalar(environment, outcome, name, dtype, value=None):
     given = None
   if given is None or given.shape or given.dtype.kind not in kinds:
     shown = repr(value) if given is None else f'{given.dtype} {given.shape}'
-    raise errors.UserError(
-      f'{type(environment).__name__} breaks its word: {name} must be a scalar, '
-      f'{words}, and step gave {shown}. Mend the environment.'
+    raise _broken(
+      environment, f'{name} must be a scalar, {words}, and step gave {shown}'
     )
   return given.astype(dtype)

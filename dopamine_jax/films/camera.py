@@ -10,6 +10,7 @@ import numpy as np
 
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import errors
+from dopamine_jax import spaces
 from dopamine_jax.engines import evaluation
 from dopamine_jax.engines import memory as memory_lib
 from dopamine_jax.environments import answers
@@ -151,7 +152,7 @@ def look(
   found = memory_lib.outlook(agent, state, memory, observation, key)
   if found is None:
     return None
-  shape = (len(observation),)
+  shape = (spaces.num_rows(observation),)
   is_outlook = isinstance(found, agent_lib.Outlook)
   if not is_outlook or jnp.shape(found.value) != shape:
     given = type(found).__name__
@@ -203,6 +204,11 @@ def _require_saliency(is_told, name, space):
       f'--saliency shows what a value depends on, and {name} does not tell its '
       'value: it has no method `outlook`. Add one, as agent.Agent describes '
       'it, or leave --saliency out.'
+    )
+  if spaces.is_tree(space):
+    raise errors.UserError(
+      '--saliency shows the pixels on which the value depends, and this agent '
+      f'sees several things, {space}. Leave --saliency out.'
     )
   if len(space.shape) not in (2, 3):
     raise errors.UserError(

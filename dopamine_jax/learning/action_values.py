@@ -11,6 +11,7 @@ import optax
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import networks
 from dopamine_jax import values
+from dopamine_jax.learning import encoding
 from dopamine_jax.learning import exploration
 from dopamine_jax.learning import off_policy
 from dopamine_jax.networks import modules
@@ -52,8 +53,9 @@ class ActionValues(off_policy.OffPolicy):
     """The network, a Flax module."""
     if self.network is None:
       fitting = networks.fitting(self.observation_space)
-      return fitting(num_outputs=self.num_outputs)
-    return self.make_part('network', num_outputs=self.num_outputs)
+      module = fitting(num_outputs=self.num_outputs)
+      return encoding.encoded(self.observation_space, module)
+    return encoding.network(self, 'network', num_outputs=self.num_outputs)
 
   def outputs(self, params, observation, key) -> jax.Array:
     """Returns what the network gives [B, num_outputs].

@@ -16,6 +16,7 @@ import optax
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import networks
 from dopamine_jax.learning import distributions
+from dopamine_jax.learning import encoding
 from dopamine_jax.learning import outputs
 from dopamine_jax.networks import initializers
 from dopamine_jax.networks import modules
@@ -109,6 +110,13 @@ class Critics(modules.Module):
       for _ in range(self.num_critics)
     ]
     return jnp.stack([critic(x)[:, 0] for critic in critics])
+
+
+def make_modules(agent: agent_lib.Agent) -> tuple[nn.Module, nn.Module]:
+  """Returns what an agent's settings `actor` and `critics` make."""
+  shape = agent.action_space.shape
+  actor = encoding.network(agent, 'actor', action_shape=shape)
+  return actor, encoding.network(agent, 'critics')
 
 
 def first_params(

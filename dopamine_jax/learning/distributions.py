@@ -43,6 +43,36 @@ class Categorical(struct.PyTreeNode):
     return jax.nn.log_softmax(self.logits.T, axis=0)
 
 
+class Product(struct.PyTreeNode):
+  """Independent choices, each of one among some actions.
+
+  Attributes:
+    parts: a Categorical for each number of an action.
+  """
+
+  parts: tuple[Categorical, ...]
+
+  def sample(self, key: jax.Array) -> jax.Array:
+    """Returns actions [B, number of parts] int32."""
+    keys = jax.random.split(key, len(self.parts))
+    pairs = zip(self.parts, keys, strict=True)
+    return jnp.stack([part.sample(key) for part, key in pairs], axis=-1)
+
+  def mode(self) -> jax.Array:
+    """Returns the likeliest actions [B, number of parts] int32."""
+    return jnp.stack([part.mode() for part in self.parts], axis=-1)
+
+  def log_prob(self, action: jax.Array) -> jax.Array:
+    """Returns the logarithms [B] of the actions' probabilities."""
+    columns = action.reshape(len(action), -1).T
+    pairs = zip(self.parts, columns, strict=True)
+    return sum(part.log_prob(column) for part, column in pairs)
+
+  def entropy(self) -> jax.Array:
+    """Returns the entropies [B] in nats."""
+    return sum(part.entropy() for part in self.parts)
+
+
 class Gaussian(struct.PyTreeNode):
   """Independent normal distributions of an action's numbers.
 
@@ -122,13 +152,15 @@ class TanhGaussian(struct.PyTreeNode):
     return self.unsquashed.log_prob(x) - slopes
 
 
-Distribution = Categorical | Gaussian
+Distribution = Categorical | Product | Gaussian
 
 
 def num_outputs(space: gymnasium.Space) -> int:
   """Returns how many numbers of a network make a distribution over `space`."""
   if isinstance(space, gymnasium.spaces.Box):
     return int(np.prod(space.shape))
+  if isinstance(space, gymnasium.spaces.MultiDiscrete):
+    return int(space.nvec.sum())
   return int(space.n)
 
 
@@ -138,10 +170,15 @@ def over(
   """Returns the distributions over a space that a network's outputs make.
 
   Args:
-    space: of actions, Discrete or a Box.
+    space: of actions, Discrete, MultiDiscrete or a Box.
     outputs: [B, num_outputs], logits or means.
     log_std: [*action_shape], of a Box, whatever is observed.
   """
+  if isinstance(space, gymnasium.spaces.MultiDiscrete):
+    ends = np.cumsum(space.nvec)[:-1]
+    return Product(
+      tuple(Categorical(x) for x in jnp.split(outputs, ends, axis=-1))
+    )
   if not isinstance(space, gymnasium.spaces.Box):
     return Categorical(outputs)
   mean = outputs.reshape(-1, *space.shape)
@@ -153,6 +190,8 @@ def outlook(policy: Any, value: jax.Array) -> agent_lib.Outlook:
   if isinstance(policy, Categorical):
     probabilities = jax.nn.softmax(policy.logits)
     return agent_lib.Outlook(value=value, probabilities=probabilities)
+  if isinstance(policy, Product):
+    return agent_lib.Outlook(value=value)
   mean, std = policy.mean, jnp.exp(policy.log_std)
   interval = mean - std, mean + std
   return agent_lib.Outlook(value=value, mean=mean, interval=interval)

@@ -7,6 +7,7 @@ it has seen, and acting, in training as in evaluation, only reads them.
 from typing import Any
 
 from flax import struct
+import gymnasium
 import jax
 import jax.numpy as jnp
 
@@ -76,6 +77,52 @@ class Statistics(struct.PyTreeNode):
     )
     scaled = (x.astype(jnp.float32) - mean) * jax.lax.rsqrt(variance + 1e-8)
     return jnp.clip(scaled, -_BOUND, _BOUND)
+
+
+class Parts(struct.PyTreeNode):
+  """Of observations of several parts, each by itself.
+
+  Attributes:
+    parts: of each leaf, in JAX's order.
+  """
+
+  parts: tuple[Statistics | Identity, ...]
+
+  def add(self, seen: Any) -> 'Parts':
+    """Returns them with observations added, trees of arrays [..., *shape]."""
+    pairs = zip(self.parts, jax.tree.leaves(seen), strict=True)
+    return Parts(tuple(part.add(leaf) for part, leaf in pairs))
+
+  def normalize(self, x: Any) -> Any:
+    """Returns the same tree, each leaf normalized as its part says."""
+    leaves, structure = jax.tree.flatten(x)
+    pairs = zip(self.parts, leaves, strict=True)
+    return structure.unflatten([part.normalize(leaf) for part, leaf in pairs])
+
+
+Normalization = Statistics | Identity | Parts
+
+
+def of(space: gymnasium.Space | None, observation: Any) -> Normalization:
+  """Returns the statistics of observations before any was seen.
+
+  Of a plain Box they are `Statistics`. In others the leaves of floats have
+  some; what is counted, and pixels, stay as they are.
+
+  Args:
+    space: of observations.
+    observation: [N, *observation_shape], an example.
+  """
+  if space is None or isinstance(space, gymnasium.spaces.Box):
+    return Statistics.empty(observation.shape[1:])
+  return Parts(
+    tuple(
+      Statistics.empty(leaf.shape[1:])
+      if jnp.issubdtype(leaf.dtype, jnp.floating)
+      else Identity()
+      for leaf in jax.tree.leaves(observation)
+    )
+  )
 
 
 class RewardScale(struct.PyTreeNode):

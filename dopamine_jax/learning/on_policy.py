@@ -13,7 +13,9 @@ import jax.numpy as jnp
 import optax
 
 from dopamine_jax import agent as agent_lib
+from dopamine_jax import spaces
 from dopamine_jax.learning import distributions
+from dopamine_jax.learning import encoding
 from dopamine_jax.learning import normalization
 from dopamine_jax.learning import optimization
 from dopamine_jax.learning import outputs
@@ -28,7 +30,7 @@ class State(struct.PyTreeNode):
   params: optax.Params
   optimizer_state: optax.OptState
   updates: jax.Array  # int32 scalar
-  observations: normalization.Statistics | normalization.Identity
+  observations: normalization.Normalization
   rewards: normalization.RewardScale | normalization.Identity
 
 
@@ -124,9 +126,10 @@ class OnPolicy(agent_lib.Agent):
     params = self.init_params(key, observation)
     observations = rewards = normalization.Identity()
     if self.normalize_observations:
-      observations = normalization.Statistics.empty(observation.shape[1:])
+      observations = normalization.of(self.observation_space, observation)
     if self.normalize_rewards:
-      rewards = normalization.RewardScale.empty(len(observation))
+      num_envs = spaces.num_rows(observation)
+      rewards = normalization.RewardScale.empty(num_envs)
     return State(
       params=params,
       optimizer_state=self.optimizer.init(params),
@@ -184,7 +187,7 @@ class OnPolicy(agent_lib.Agent):
   def module(self):
     """The network, a Flax module."""
     outputs = distributions.num_outputs(self.action_space)
-    return self.make_part('network', num_outputs=outputs)
+    return encoding.network(self, 'network', num_outputs=outputs)
 
 
 def _normalized(trajectory, observations, rewards):

@@ -86,9 +86,9 @@ def require(
   Raises:
     UserError: that names the network, what came out and what was expected.
   """
-  batches = [
-    jax.ShapeDtypeStruct((_BATCH, *x.shape[1:]), x.dtype) for x in inputs
-  ]
+  batches = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct((_BATCH, *x.shape[1:]), x.dtype), inputs
+  )
   try:
     outputs = jax.eval_shape(function, params, *batches)
     found = _shapes(outputs)
@@ -125,7 +125,7 @@ def require_actions(
     UserError: if they don't.
   """
   is_box = isinstance(space, gymnasium.spaces.Box)
-  shape = (num_envs, *(space.shape if is_box else ()))
+  shape = (num_envs, *space.shape)
   kind = jnp.floating if is_box else jnp.integer
   if not (_is_array(actions) and actions.shape == shape) or not (
     jnp.issubdtype(actions.dtype, kind)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import errors
+from dopamine_jax import spaces
 from dopamine_jax.learning import on_policy
 from dopamine_jax.learning import outputs
 from dopamine_jax.learning import returns
@@ -130,8 +131,9 @@ def first_params(
   """
 
   def inputs(observation):
-    num_envs = len(observation)
-    kind = jnp.int32 if action_space.shape == () else jnp.float32
+    num_envs = spaces.num_rows(observation)
+    is_box = isinstance(action_space, gymnasium.spaces.Box)
+    kind = jnp.float32 if is_box else jnp.int32
     return init_memory(module, num_envs), agent_lib.Seen(
       observation=observation,
       action=jnp.zeros((num_envs, *action_space.shape), kind),

@@ -23,6 +23,7 @@ import optax
 from dopamine_jax import annotations
 from dopamine_jax import errors
 from dopamine_jax import settings
+from dopamine_jax import spaces
 from dopamine_jax.learning import outputs
 
 _STEPS = 300  # powers of a decay above 1 overflow before
@@ -170,8 +171,9 @@ def _own_params(owner, name):
     given.append(jax.eval_shape(lambda: params))
     return ()
 
-  space = owner.observation_space
-  observation = jax.ShapeDtypeStruct((1, *space.shape), space.dtype)
+  observation = spaces.lay_out(
+    jax.ShapeDtypeStruct, owner.observation_space, (1,)
+  )
   recorder = optax.GradientTransformation(init, lambda *args: args[:2])
   agent = owner.replace(**{name: recorder})
   with outputs.telling(agent, 'init'):

@@ -2,13 +2,15 @@
 
 What gin files name as `networks.MLP` lies there. `modules` is the base that
 checks fields; `heads` has noisy layers and dueling, `impala` a residual torso.
-`recurrent` has networks with memory. `layers` and `convolution` are forms that
-are fast on CPUs.
+`recurrent` has networks with memory, `encoded` what observations of several
+parts go through. `layers` and `convolution` are forms that are fast on CPUs.
 """
 
+from dopamine_jax.networks import encoded
 from dopamine_jax.networks import fourier
 from dopamine_jax.networks import recurrent
 from dopamine_jax.networks import standard
+from dopamine_jax.networks.encoded import Encoded
 from dopamine_jax.networks.fourier import FourierBasis
 from dopamine_jax.networks.fourier import fourier_features
 from dopamine_jax.networks.recurrent import RecurrentActorCritic
@@ -32,6 +34,7 @@ __all__ = [
   'MLP',
   'Activation',
   'ActorCritic',
+  'Encoded',
   'FourierBasis',
   'Initializer',
   'MLPTorso',
@@ -51,6 +54,7 @@ __all__ = [
 # The name that gin files and messages have.
 for _name in __all__:
   if getattr(vars()[_name], '__module__', '') in (
+    encoded.__name__,
     fourier.__name__,
     recurrent.__name__,
     standard.__name__,

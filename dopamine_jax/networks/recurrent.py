@@ -91,6 +91,7 @@ class Recurrent(modules.Module):
     action = seen.action
     if jnp.issubdtype(action.dtype, jnp.integer):
       action = jax.nn.one_hot(action, self.num_outputs)
+      action = action.reshape(*seen.first.shape, -1)
       action = jnp.where(seen.first[..., None], 0.0, action)
     return action.reshape(*seen.first.shape, -1), seen.reward[..., None]
 

@@ -304,12 +304,13 @@ def fitting(space: gymnasium.Space) -> type[modules.Module]:
   """Returns the network that is taken where an agent names none.
 
   `NatureCNN` for frames of bytes, `MinAtarCNN` for other images, `MLP` for
-  anything else.
+  anything else. What is no Box is encoded as vectors before, by `Encoded`.
 
   Args:
     space: of the agent's observations.
   """
-  if len(space.shape) not in (2, 3):
+  is_box = isinstance(space, gymnasium.spaces.Box)
+  if not is_box or len(space.shape) not in (2, 3):
     return MLP
   return NatureCNN if space.dtype == np.uint8 else MinAtarCNN
 
@@ -327,7 +328,7 @@ def as_images(observation):
     raise errors.UserError(
       'a convolutional network needs observations of shape (height, width) or '
       f'(height, width, channels), and these have {observation.shape[1:]}; '
-      'use networks.MLP for vectors'
+      'use networks.MLP for vectors (as a torso, networks.MLPTorso)'
     )
   return observation
 
@@ -338,12 +339,14 @@ def to_unit_interval(x, low, high, name):
     if bounds is None:
       raise errors.UserError(
         f'{name} needs both low and high to scale its input, and {field} is '
-        'not set; give one number for each number of an observation'
+        'not set; give one number for each number of an observation, or '
+        'low = None and high = None'
       )
     if np.shape(bounds) != x.shape[1:]:
       raise errors.UserError(
         f'{name}.{field} = {bounds} does not fit the observation, which has '
-        f'{x.shape[1]} numbers; give one bound for each'
+        f'{x.shape[1]} numbers; give one bound for each, or low = None and '
+        'high = None, which scale nothing'
       )
   low, high = (np.asarray(bounds, np.float32) for bounds in (low, high))
   if not np.all(np.isfinite(low) & np.isfinite(high) & (low < high)):

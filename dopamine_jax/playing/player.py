@@ -6,11 +6,13 @@ import json
 import pathlib
 from typing import Any
 
+import gymnasium
 import jax
 import numpy as np
 
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import errors
+from dopamine_jax import spaces
 from dopamine_jax.engines import evaluation
 from dopamine_jax.engines import loop
 from dopamine_jax.engines import memory as memory_lib
@@ -103,7 +105,7 @@ class Player:
     """
     frames, is_one = self._frames(observation)
     stacked = self._stack(frames, False)
-    memory = self._carried(False, 0.0, len(frames))
+    memory = self._carried(False, 0.0, spaces.num_rows(frames))
     found = self._look(self.state, memory, stacked, self._count)
     if found is None:
       raise errors.UserError(
@@ -182,13 +184,13 @@ class Player:
 
   def _exported(self):
     """Returns the policy as a program, for any number of observations."""
-    space = self.agent.observation_space
     action = loop.random_actions(self.agent.action_space, self._key, 1)
     carried = memory_lib.begin(self.agent, action)
 
     def act(observation):
       # One by one: a network may choose a form by how many it is given.
-      return self._choose(self.state, (), observation[None], 0)[0][0]
+      one = jax.tree.map(lambda x: x[None], observation)
+      return self._choose(self.state, (), one, 0)[0][0]
 
     def act_with_memory(observation, action, reward, first, *memory):
       given = jax.tree.map(lambda x: x[None], (action, reward, first, memory))
@@ -197,11 +199,13 @@ class Player:
       before = memory_lib.see(
         *(self.agent, carried.replace(now=now), action, reward, first)
       )
-      taken, after = self._choose(self.state, before, observation[None], 0)
+      one = jax.tree.map(lambda x: x[None], observation)
+      taken, after = self._choose(self.state, before, one, 0)
       return jax.tree.map(lambda x: x[0], (taken, *jax.tree.leaves(after.now)))
 
     (number,) = jax.export.symbolic_shape('n')
-    takes = [jax.ShapeDtypeStruct((number, *space.shape), space.dtype)]
+    space = self.agent.observation_space
+    takes = [spaces.lay_out(jax.ShapeDtypeStruct, space, (number,))]
     if carried:
       act = act_with_memory
       leaves = (action, carried.reward, carried.first)
@@ -234,58 +238,52 @@ class Player:
 
   def _frames(self, observation):
     """Returns frames [N, ...] as agents see them, and whether it was one."""
+    space = self._environments.given_space
     try:
-      frames = np.asarray(observation)
-    except ValueError:  # rows of unlike lengths
-      frames = np.empty((), object)
-    shape = self._environments.given_shape
-    if frames.dtype.kind not in 'biuf':
+      parts = spaces.flatten(space, spaces.only(space, observation))
+    except ValueError as error:
       raise errors.UserError(
-        f'an observation of {frames.dtype}: {str(observation)[:60]}; expected '
-        f'numbers of shape {shape}, or several of them. (reset() of Gymnasium '
-        'returns an observation and more, of which the first is meant.)'
-      )
-    is_one = frames.shape == shape
-    if not is_one and (frames.shape[1:] != shape or not len(frames)):
+        f'an observation {str(observation)[:60]}; expected one of {space}, or '
+        f'several of them in its arrays, and it differs at observation{error}.'
+      ) from None
+    kinds = zip(
+      spaces.leaves(space).values(),
+      spaces.leaves(self._environments.observation_space).values(),
+      parts,
+      strict=True,
+    )
+    read = [_rows(*each) for each in kinds]
+    rows, is_one = zip(*read, strict=True)
+    if len({(len(each), one) for each, one in read}) > 1:
       raise errors.UserError(
-        f'an observation of shape {frames.shape}; expected {shape}, or several '
-        f'of them, {("N", *shape)}.'
+        'an observation whose parts are of '
+        f'{" and ".join(str(len(each)) for each in rows)} observations; '
+        'expected as many in each.'
       )
-    kind = self._environments.observation_space.dtype
-    with np.errstate(over='ignore'):
-      kept = frames if kind.kind in 'biu' else frames.astype(kind)
-    if not np.isfinite(kept).all():
-      raise errors.UserError(
-        f'the observation is not finite (NaN or infinity) as {kept.dtype}.'
-      )
-    if kind.kind in 'biu' and not np.array_equal(frames.astype(kind), frames):
-      raise errors.UserError(
-        f'an observation of {frames.dtype} from {frames.min()} to '
-        f'{frames.max()}; the agent was trained on {kind}, which does not hold '
-        'these numbers. Give them as the environment does.'
-      )
-    frames = self._environments.as_seen(frames[None] if is_one else frames)
-    return frames, is_one
+    tree = spaces.unflatten(space, rows)
+    return self._environments.as_seen(tree), is_one[0]
 
   def _stack(self, frames, first):
     """Returns the stacks [N, ...] that an agent sees, with these as newest."""
     if np.asarray(first).dtype != bool:
       raise errors.UserError(f'first = {first!r:.60}; expected True or False.')
-    if np.shape(first) not in ((), (len(frames),)):
+    count = spaces.num_rows(frames)
+    if np.shape(first) not in ((), (count,)):
       raise errors.UserError(
         f'first has the shape {np.shape(first)}; expected one bool, or one for '
-        f'each of {len(frames)} observations.'
+        f'each of {count} observations.'
       )
     size = self.environment.stack
     if self._stacked is None:
       return loop.first_observation(frames, size)
     remembers = size > 1 or memory_lib.is_carried(self.agent)
-    if remembers and len(self._stacked) != len(frames):
+    if remembers and spaces.num_rows(self._stacked) != count:
       raise errors.UserError(
-        f'{len(frames)} observations, and there were {len(self._stacked)} '
-        'before. Call reset() where others begin.'
+        f'{count} observations, and there were '
+        f'{spaces.num_rows(self._stacked)} before. Call reset() where others '
+        'begin.'
       )
-    begins = np.broadcast_to(first, len(frames))
+    begins = np.broadcast_to(first, count)
     return loop.next_observation(self._stacked, frames, begins, size)
 
   def _carried(self, first, reward, num_envs=None):
@@ -293,7 +291,7 @@ class Player:
     if not memory_lib.is_carried(self.agent):
       return ()
     if self._taken is None:
-      num_envs = num_envs or len(self._stacked)
+      num_envs = num_envs or spaces.num_rows(self._stacked)
       actions = loop.random_actions(
         self.agent.action_space, self._key, num_envs
       )
@@ -324,6 +322,58 @@ class Player:
 
   def _step_key(self, count):
     return evaluation.step_key(self._key, count)
+
+
+def _rows(given, seen, part):
+  """Returns a leaf's rows [N, ...], and whether it was but one.
+
+  Args:
+    given: the leaf's space, as the environment gives it.
+    seen: as agents see it.
+    part: what was given.
+  """
+  try:
+    rows = np.asarray(part)
+  except ValueError:  # rows of unlike lengths
+    rows = np.empty((), object)
+  shape = given.shape
+  if rows.dtype.kind not in 'biuf':
+    raise errors.UserError(
+      f'an observation of {rows.dtype}: {str(part)[:60]}; expected numbers of '
+      f'shape {shape}, or several of them. (reset() of Gymnasium returns an '
+      'observation and more, of which the first is meant.)'
+    )
+  is_one = rows.shape == shape
+  if not is_one and (rows.shape[1:] != shape or not len(rows)):
+    raise errors.UserError(
+      f'an observation of shape {rows.shape}; expected {shape}, or several of '
+      f'them, {("N", *shape)}.'
+    )
+  _require_held(given, seen.dtype, rows)
+  return (rows[None] if is_one else rows), is_one
+
+
+def _require_held(given, kind, rows):
+  """Refuses numbers that are no observations, or that their type can't hold."""
+  with np.errstate(over='ignore'):
+    kept = rows if kind.kind in 'biu' else rows.astype(kind)
+  if not np.isfinite(kept).all():
+    raise errors.UserError(
+      f'the observation is not finite (NaN or infinity) as {kept.dtype}.'
+    )
+  counted = not isinstance(given, gymnasium.spaces.Box)
+  if counted:
+    rest = rows - spaces.start(given)
+    fits = ((rest >= 0) & (rest < spaces.num_values(given))).all()
+    kind = np.dtype(np.int64)
+  if (counted and not fits) or (
+    kind.kind in 'biu' and not np.array_equal(rows.astype(kind), rows)
+  ):
+    raise errors.UserError(
+      f'an observation of {rows.dtype} from {rows.min()} to {rows.max()}; the '
+      f'agent was trained on {given if counted else kind}, which does not hold '
+      'these numbers. Give them as the environment does.'
+    )
 
 
 def _name(path):

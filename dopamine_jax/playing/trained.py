@@ -108,10 +108,10 @@ def load(
 
   def init(key):
     # Only its shapes are looked at, so that `num_envs` takes no memory here.
-    observation = loop.first_observation(
-      jnp.repeat(jnp.asarray(frames), runner.num_envs, axis=0),
-      runner.environment.stack,
+    several = jax.tree.map(
+      lambda x: jnp.repeat(jnp.asarray(x), runner.num_envs, axis=0), frames
     )
+    observation = loop.first_observation(several, runner.environment.stack)
     return agent.init(key, observation)
 
   axis = seed_axis.SeedAxis(len(seeds))

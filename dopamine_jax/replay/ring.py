@@ -28,7 +28,8 @@ class Step(struct.PyTreeNode):
   """One step of N environments; leading axis [N].
 
   Attributes:
-    observation: [N, *frame_shape], the newest frame that was acted on.
+    observation: [N, *frame_shape], the newest frame that was acted on; an array
+      or a tree of them, each leaf of a shape and type of its own.
     action: [N, *action_shape].
     reward: [N] float32.
     terminated: [N] bool.
@@ -39,12 +40,12 @@ class Step(struct.PyTreeNode):
       agent without memory, or where the replay does not keep it.
   """
 
-  observation: jax.Array
+  observation: Any
   action: jax.Array
   reward: jax.Array
   terminated: jax.Array
   truncated: jax.Array
-  next_observation: jax.Array
+  next_observation: Any
   memory: Any = ()
 
 
@@ -52,7 +53,7 @@ class Slots(struct.PyTreeNode):
   """What a slot holds; leading axes [N, C].
 
   Attributes:
-    frame: [N, C, *frame_shape].
+    frame: [N, C, *frame_shape], or a tree of such.
     action: [N, C, *action_shape].
     reward: [N, C] float32.
     status: [N, C] uint8, RUNNING, TERMINATED, TRUNCATED or LAST.
@@ -60,7 +61,7 @@ class Slots(struct.PyTreeNode):
     memory: [N, C, ...], see `Step`.
   """
 
-  frame: jax.Array
+  frame: Any
   action: jax.Array
   reward: jax.Array
   status: jax.Array
@@ -117,7 +118,7 @@ def init(step: Step, capacity: int) -> Ring:
     return jnp.zeros((n, capacity, *shape), dtype or leaf.dtype)
 
   slots = Slots(
-    frame=empty(step.observation),
+    frame=jax.tree.map(empty, step.observation),
     action=empty(step.action),
     reward=empty(step.reward, jnp.float32),
     status=empty(step.reward, jnp.uint8),
@@ -144,8 +145,11 @@ def add(ring: Ring, step: Step) -> Ring:
   # The slot after this one gets the frame that followed. If the episode goes
   # on, the next step writes there again; if it ended, `head` moves past it.
   slots = Slots(
-    frame=_put(
-      _put(slots.frame, here, step.observation), after, step.next_observation
+    frame=jax.tree.map(
+      lambda leaf, now, then: _put(_put(leaf, here, now), after, then),
+      slots.frame,
+      step.observation,
+      step.next_observation,
     ),
     action=_put(slots.action, here, step.action),
     reward=_put(slots.reward, here, step.reward),
@@ -175,18 +179,48 @@ def _put(leaf: jax.Array, slot: jax.Array, value: jax.Array) -> jax.Array:
   return leaf.at[lane, slot].set(value, unique_indices=True)
 
 
+def stacks(frame: Any, stack: int, axes: int) -> Any:
+  """Returns how many frames each leaf of an observation is stacked from.
+
+  A plain frame is stacked as the environment's settings say, and in a tree
+  every leaf of two or more axes, as images have. Of all others, an observation
+  has the newest.
+
+  Args:
+    frame: an array, or a tree of them.
+    stack: as it is set.
+    axes: that precede a frame's own.
+  """
+  if jax.tree.structure(frame) == _PLAIN:
+    return stack
+  return jax.tree.map(lambda x: stack if x.ndim - axes >= 2 else 1, frame)
+
+
+_PLAIN = jax.tree.structure(0)
+
+
 def observation_at(
   ring: Ring, lane: jax.Array, slot: jax.Array, stack: int
-) -> jax.Array:
+) -> Any:
   """Returns the observations [B, *frame_shape(, stack)] at slots [B].
 
   Frames from before the episode's start are zeros; `stack` = 1 adds no axis.
   """
-  frames, age = ring.slots.frame, ring.slots.age
+  frame = ring.slots.frame
+
+  def one(frames, stack):
+    return _stacked(frames, ring.slots.age, lane, slot, stack)
+
+  return jax.tree.map(one, frame, stacks(frame, stack, axes=2))
+
+
+def _stacked(frames, age, lane, slot, stack):
+  """Returns `observation_at` of one leaf."""
+  capacity = frames.shape[1]
   back = jnp.arange(stack - 1, -1, -1)[None]
-  where = (slot[:, None] - back) % ring.capacity
+  where = (slot[:, None] - back) % capacity
   rows = _rows(frames, jnp.broadcast_to(lane[:, None], where.shape), where)
-  inside = age[lane, slot % ring.capacity][:, None] >= back
+  inside = age[lane, slot % capacity][:, None] >= back
   stacked = jnp.where(inside[..., None], rows, 0).astype(frames.dtype)
   shape = (*slot.shape, *frames.shape[2:])
   if stack > 1:

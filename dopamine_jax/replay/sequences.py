@@ -9,6 +9,8 @@ the next row begins another episode (`Seen.first`), where memory is fresh. So
 nothing is padded, and what follows a step lies in the row below.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -147,7 +149,9 @@ class SequenceReplay(base.Replay):
         status == ring_lib.TERMINATED, 0.0, jnp.float32(self.gamma)
       ),
       # That of the last row is not known; nothing bootstraps from it.
-      next_observation=jnp.concatenate([observation[1:], observation[-1:]]),
+      next_observation=jax.tree.map(
+        lambda x: jnp.concatenate([x[1:], x[-1:]]), observation
+      ),
       last=(status != ring_lib.RUNNING) & (status != ring_lib.LAST),
     )
     sequence = with_memory(ring, trajectory, lanes, slots)
@@ -179,10 +183,10 @@ class SequenceReplay(base.Replay):
 
 def observation_at(
   ring: ring_lib.Ring, lane: jax.Array, slot: jax.Array, stack: int
-) -> jax.Array:
+) -> Any:
   """Returns the observations [T, B, ...] at slots [T, B]."""
   found = ring_lib.observation_at(ring, lane.ravel(), slot.ravel(), stack)
-  return found.reshape(*slot.shape, *found.shape[1:])
+  return jax.tree.map(lambda x: x.reshape(*slot.shape, *x.shape[1:]), found)
 
 
 def with_memory(

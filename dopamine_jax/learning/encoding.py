@@ -1,0 +1,56 @@
+"""How an agent's network gets to see observations that are no plain Box."""
+
+import functools
+import inspect
+from typing import Any
+
+from flax import linen as nn
+import gymnasium
+
+from dopamine_jax import agent as agent_lib
+from dopamine_jax import networks
+from dopamine_jax.networks import recurrent
+
+
+def network(agent: agent_lib.Agent, name: str, **given: Any) -> nn.Module:
+  """Returns what an agent's setting makes: a network of its observations.
+
+  Of a plain Box it is just that. Where observations are anything else, it is
+  within a `networks.Encoded`, unless the setting is one itself.
+
+  Args:
+    agent: has the setting and an `observation_space`.
+    name: of the setting.
+    **given: what its user doesn't choose, such as `num_outputs`.
+  """
+  return _made(agent, name, agent.observation_space, given)
+
+
+def encoded(space: gymnasium.Space | None, module: nn.Module) -> nn.Module:
+  """Returns a network of observations, given one of a plain Box or vectors.
+
+  A network with memory has the encoders before its torso.
+  """
+  if space is None or isinstance(space, gymnasium.spaces.Box):
+    return module
+  if isinstance(module, recurrent.Recurrent):
+    return module.clone(torso=_made(module, 'torso', space, {}))
+  apart = module.clone(parent=None, name=None)
+  return networks.Encoded(space=space, network=apart)
+
+
+def _made(owner, name, space, given):
+  """Returns what a setting of an agent or a network makes, for a space."""
+  if not _is_encoded(getattr(owner, name)):
+    return encoded(space, owner.make_part(name, **given))
+  made = owner.make_part(name, space=space)
+  part = made.make_part('network', **given).clone(parent=None, name=None)
+  return made.clone(network=part, parent=None, name=None)
+
+
+def _is_encoded(maker):
+  """Whether a setting is a `networks.Encoded`, or makes one."""
+  while isinstance(maker, functools.partial):
+    maker = maker.func
+  kind = maker if inspect.isclass(maker) else type(maker)
+  return issubclass(kind, networks.Encoded)
