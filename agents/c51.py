@@ -68,9 +68,9 @@ class C51(dqn.DQN):
     logits = self.logits(params, batch.observation, key)
     target_key = jax.random.fold_in(key, 1)
     next_logits = self.logits(target_params, batch.next_observation, target_key)
-    losses = self.categorical_losses(
-      logits, batch, next_logits, mean(self.atoms, next_logits)
-    )
+    q_next = mean(self.atoms, next_logits)
+    q_next = self.only_allowed(q_next, batch.next_observation)
+    losses = self.categorical_losses(logits, batch, next_logits, q_next)
     return losses, action_values.metrics(mean(self.atoms, logits))
 
   def categorical_losses(self, logits, batch, next_logits, q_select):

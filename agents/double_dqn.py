@@ -20,6 +20,7 @@ class DoubleDQN(dqn.DQN):
     target_key, select_key = (jax.random.fold_in(key, i) for i in (1, 2))
     q_next = self.q_values(target_params, batch.next_observation, target_key)
     q_select = self.q_values(params, batch.next_observation, select_key)
+    q_select = self.only_allowed(q_select, batch.next_observation)
     td_error = jax.vmap(rlax.double_q_learning)(
       q, batch.action, batch.reward, batch.discount, q_next, q_select
     )

@@ -92,6 +92,7 @@ class DQN(action_values.ActionValues):
     q = self.q_values(params, batch.observation, key)
     target_key = jax.random.fold_in(key, 1)
     q_next = self.q_values(target_params, batch.next_observation, target_key)
+    q_next = self.only_allowed(q_next, batch.next_observation)
     td_error = jax.vmap(rlax.q_learning)(
       q, batch.action, batch.reward, batch.discount, q_next
     )

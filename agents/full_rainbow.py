@@ -132,6 +132,7 @@ class FullRainbow(c51.C51):
       q_select = c51.mean(self.atoms, following)
     else:
       q_select = following
+    q_select = self.only_allowed(q_select, batch.next_observation)
     if self.distributional:
       losses = self.categorical_losses(learnt, batch, following, q_select)
       return losses, action_values.metrics(c51.mean(self.atoms, learnt))

@@ -166,8 +166,9 @@ class IQN(dqn.DQN):
       _, target = self.quantiles(
         target_params, observation, target_key, num_target
       )
-      return select, target
+      return self.only_allowed(select, observation), target
     _, both = self.quantiles(
       target_params, observation, target_key, num_select + num_target
     )
-    return both[:, :num_select], both[:, num_select:]
+    select, target = both[:, :num_select], both[:, num_select:]
+    return self.only_allowed(select, observation), target

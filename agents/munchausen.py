@@ -40,6 +40,8 @@ class MunchausenDQN(dqn.DQN):
     next_key, now_key = (jax.random.fold_in(key, i) for i in (1, 2))
     q_next = self.q_values(target_params, batch.next_observation, next_key)
     q_now = self.q_values(target_params, batch.observation, now_key)
+    q_next = self.only_allowed(q_next, batch.next_observation)
+    q_now = self.only_allowed(q_now, batch.observation)
     value_next = soft_value(q_next, self.tau)
     bonus = munchausen_bonus(
       q_now, batch.action, self.tau, self.alpha, self.log_policy_min
@@ -79,6 +81,7 @@ class MunchausenIQN(iqn.IQN):
     q_now = self.q_values(
       target_params, batch.observation, jax.random.fold_in(key, 2)
     )
+    q_now = self.only_allowed(q_now, batch.observation)
     bonus = munchausen_bonus(
       q_now, batch.action, self.tau, self.alpha, self.log_policy_min
     )

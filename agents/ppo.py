@@ -22,6 +22,7 @@ from dopamine_jax import agent as agent_lib
 from dopamine_jax import networks
 from dopamine_jax import values
 from dopamine_jax.learning import distributions
+from dopamine_jax.learning import masks
 from dopamine_jax.learning import normalization
 from dopamine_jax.learning import on_policy
 from dopamine_jax.learning import optimization
@@ -94,6 +95,7 @@ class PPO(on_policy.OnPolicy):
     """Returns the distribution of actions, and values [B]."""
     network = {'params': params['network']}
     outputs, value = self.module.apply(network, observation)
+    outputs = masks.only_allowed(self.observation_space, outputs, observation)
     space, log_std = self.action_space, params['log_std']
     return distributions.over(space, outputs, log_std), value
 

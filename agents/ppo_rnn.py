@@ -17,6 +17,7 @@ from dopamine_jax import networks
 from dopamine_jax import spaces
 from dopamine_jax.agents import ppo
 from dopamine_jax.learning import distributions
+from dopamine_jax.learning import masks
 from dopamine_jax.learning import recurrent
 from dopamine_jax.learning import returns
 from dopamine_jax.networks import modules
@@ -64,9 +65,11 @@ class PPORNN(ppo.PPO):
     """
     network = {'params': params['network']}
     (outputs, value), memories = self.module.apply(network, memory, seen)
-    policy = distributions.over(
-      self.action_space, returns.flat(outputs), params['log_std']
+    outputs, observation = jax.tree.map(
+      returns.flat, (outputs, seen.observation)
     )
+    outputs = masks.only_allowed(self.observation_space, outputs, observation)
+    policy = distributions.over(self.action_space, outputs, params['log_std'])
     return policy, value, memories
 
   def act_with_memory(self, state, memory, seen, step, key, *, explore):
@@ -93,7 +96,7 @@ class PPORNN(ppo.PPO):
     log_prob = policy.log_prob(returns.flat(trajectory.action))
     next_value = recurrent.next_values(
       *(self.module, params['network'], trajectory, value, memories),
-      value_of=lambda outputs: outputs[1],
+      value_of=lambda outputs, observation: outputs[1],
     )
     return ppo.Batch(
       observation=None,  # a stretch has what was seen

@@ -19,10 +19,12 @@ import rlax
 
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import networks
+from dopamine_jax import spaces
 from dopamine_jax import values
 from dopamine_jax.learning import action_values
 from dopamine_jax.learning import encoding
 from dopamine_jax.learning import exploration
+from dopamine_jax.learning import masks
 from dopamine_jax.learning import on_policy
 from dopamine_jax.learning import optimization
 from dopamine_jax.learning import outputs
@@ -79,24 +81,32 @@ class PQN(on_policy.OnPolicy):
     """Returns Q-values [B, A]."""
     return self.module.apply({'params': params}, observation)
 
+  def only_allowed(self, q, observation) -> jax.Array:
+    """Returns Q-values [..., A] by which to choose an action."""
+    return masks.only_allowed(self.observation_space, q, observation)
+
   def act(self, state, observation, step, key, *, explore) -> jax.Array:
     """Acts epsilon-greedily; see `Agent.act`."""
     q = self.q_values(state.params, state.observations.normalize(observation))
     epsilon = self.evaluation_epsilon
     if explore:
       epsilon = values.at(self.epsilon, step)
-    return exploration.epsilon_greedy(q, epsilon, key)
+    q = self.only_allowed(q, observation)
+    mask = spaces.mask_of(self.observation_space, observation)
+    return exploration.epsilon_greedy(q, epsilon, key, mask)
 
   def outlook(self, state, observation, key) -> agent_lib.Outlook:
     """Returns what films show; see `Agent.outlook`."""
     q = self.q_values(state.params, state.observations.normalize(observation))
+    q = masks.shown(self.observation_space, q, observation)
     return agent_lib.Outlook(value=jnp.max(q, axis=-1), values=q)
 
   def batch(self, params, trajectory) -> Batch:
     """Returns what to learn of each step; see `OnPolicy.batch`."""
 
     def best(observation):
-      return jnp.max(self.q_values(params, observation), axis=-1)
+      q = self.only_allowed(self.q_values(params, observation), observation)
+      return jnp.max(q, axis=-1)
 
     now = returns.over_rows(best, trajectory.observation)
     next_values = returns.next_values(trajectory, now, best)

@@ -21,6 +21,7 @@ from dopamine_jax import values
 from dopamine_jax.agents import pqn
 from dopamine_jax.learning import action_values
 from dopamine_jax.learning import exploration
+from dopamine_jax.learning import masks
 from dopamine_jax.learning import recurrent
 from dopamine_jax.learning import returns
 from dopamine_jax.networks import heads
@@ -72,11 +73,14 @@ class PQNRNN(pqn.PQN):
     epsilon = self.evaluation_epsilon
     if explore:
       epsilon = values.at(self.epsilon, step)
-    return exploration.epsilon_greedy(q, epsilon, key), memory
+    q = self.only_allowed(q, seen.observation)
+    mask = spaces.mask_of(self.observation_space, seen.observation)
+    return exploration.epsilon_greedy(q, epsilon, key, mask), memory
 
   def outlook_with_memory(self, state, memory, seen, key):
     """Returns what films show; see `Agent.outlook`."""
     q, _ = self._now(state, memory, seen)
+    q = masks.shown(self.observation_space, q, seen.observation)
     return agent_lib.Outlook(value=jnp.max(q, axis=-1), values=q)
 
   def batch(self, params, trajectory) -> pqn.Batch:
@@ -85,11 +89,12 @@ class PQNRNN(pqn.PQN):
       {'params': params}, trajectory.memory, trajectory.seen
     )
 
-    def best(q):
-      return jnp.max(q, axis=-1)
+    def best(q, observation):
+      return jnp.max(self.only_allowed(q, observation), axis=-1)
 
+    now = best(q, trajectory.seen.observation)
     next_value = recurrent.next_values(
-      *(self.module, params, trajectory, best(q), memories), value_of=best
+      *(self.module, params, trajectory, now, memories), value_of=best
     )
     return pqn.Batch(
       observation=None,  # a stretch has what was seen

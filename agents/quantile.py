@@ -73,7 +73,7 @@ class QuantileDQN(dqn.DQN):
       batch.action,
       batch.reward,
       batch.discount,
-      target,  # chooses the action
+      self.only_allowed(target, batch.next_observation),  # chooses the action
       target,  # rates it
       self.kappa,
     )

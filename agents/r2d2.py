@@ -17,10 +17,12 @@ import rlax
 
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import networks
+from dopamine_jax import spaces
 from dopamine_jax import values
 from dopamine_jax.agents import dqn
 from dopamine_jax.learning import action_values
 from dopamine_jax.learning import exploration
+from dopamine_jax.learning import masks
 from dopamine_jax.learning import optimization
 from dopamine_jax.learning import recurrent
 from dopamine_jax.learning import returns
@@ -98,12 +100,15 @@ class R2D2(dqn.DQN):
     if explore and len(q) > 1:
       part = jnp.arange(len(q)) / (len(q) - 1)
       epsilon = epsilon ** (1 + self.epsilon_alpha * part)
-    return exploration.epsilon_greedy(q, epsilon, key), memory
+    q = self.only_allowed(q, seen.observation)
+    mask = spaces.mask_of(self.observation_space, seen.observation)
+    return exploration.epsilon_greedy(q, epsilon, key, mask), memory
 
   def outlook_with_memory(self, state, memory, seen, key):
     """Returns what films show; see `Agent.outlook`."""
     q, _ = recurrent_networks.one_step(self.module, state.params, memory, seen)
     q = self.unscaled(q)
+    q = masks.shown(self.observation_space, q, seen.observation)
     return agent_lib.Outlook(value=jnp.max(q, axis=-1), values=q)
 
   def unscaled(self, q: jax.Array) -> jax.Array:
@@ -138,7 +143,9 @@ class R2D2(dqn.DQN):
     q = self.unroll(params, sequence)
     target_q = self.unroll(target_params, sequence)
     # Double Q-learning: the online network chooses.
-    value = self.unscaled(rlax.batched_index(target_q, jnp.argmax(q, axis=-1)))
+    seen = jax.tree.map(lambda x: x[sequence.burn_in :], sequence.seen)
+    best = jnp.argmax(self.only_allowed(q, seen.observation), axis=-1)
+    value = self.unscaled(rlax.batched_index(target_q, best))
     behind = sequence.behind_burn_in()
     target = returns.n_step_returns(behind, value, self.n_step)
     if self.rescaled:

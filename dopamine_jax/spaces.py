@@ -27,6 +27,29 @@ NARROWED = {
 _LARGEST = 2**31 - 1
 
 
+class Masked(spaces.Dict):
+  """Observations that say which actions are allowed in them.
+
+  A Dict of 'observation' and 'action_mask', MultiBinary [num_actions]: 1 where
+  an action is allowed. Agents choose among those; networks see the observation.
+  """
+
+  def __init__(self, observation: Space, num_actions: int):
+    mask = spaces.MultiBinary(num_actions)
+    super().__init__({'action_mask': mask, 'observation': observation})
+
+
+def unmasked(space: Space) -> Space:
+  """Returns the space of observations alone, if it is `Masked`; else itself."""
+  return space['observation'] if isinstance(space, Masked) else space
+
+
+def mask_of(space: Space, observation: Any) -> Any:
+  """Returns which actions are allowed, [..., A]; None where all always are."""
+  is_masked = isinstance(space, Masked)
+  return observation['action_mask'] if is_masked else None
+
+
 def is_tree(space: Space) -> bool:
   """Whether a space is a branch, and no leaf."""
   return isinstance(space, (spaces.Dict, spaces.Tuple))
@@ -57,6 +80,9 @@ def map_space(
   function: Callable[[str, Space], Space], space: Space, path: str = ''
 ) -> Space:
   """Returns the same tree with other leaves; see `map_leaves`."""
+  if isinstance(space, Masked):
+    inner = map_space(function, space['observation'], f"{path}['observation']")
+    return Masked(inner, space['action_mask'].n)
   if isinstance(space, spaces.Dict):
     return spaces.Dict(
       {
@@ -166,10 +192,7 @@ def stored(space: Space, name: str) -> Space:
     UserError: names a leaf that is no array of numbers.
   """
   _require_names(space, name)
-  return map_space(
-    lambda path, leaf: _stored_leaf(leaf, f'{name} has an observation{path}'),
-    space,
-  )
+  return map_space(lambda path, leaf: _stored_leaf(leaf, path, name), space)
 
 
 def _require_names(space, name):
@@ -187,7 +210,8 @@ def _require_names(space, name):
       _require_names(part, name)
 
 
-def _stored_leaf(leaf, named):
+def _stored_leaf(leaf, path, name):
+  named = f'{name} has an observation{path}'
   if isinstance(leaf, spaces.Box):
     return _narrowed(leaf)
   if isinstance(leaf, spaces.Discrete):
@@ -199,10 +223,18 @@ def _stored_leaf(leaf, named):
     return leaf
   raise errors.UserError(
     f'{named} in {leaf}, which no network here takes: they take Box, Discrete, '
-    'MultiDiscrete and MultiBinary, alone or in a Dict or Tuple. Leave a part '
-    "of a Dict out, as in gym.Gym.leave_out = ('mission',), or register an id "
-    'of your own with a wrapper that makes numbers of it.'
+    'MultiDiscrete and MultiBinary, alone or in a Dict or Tuple. '
+    f'{_left_out(path)} an id of your own with a wrapper that makes numbers of '
+    'it.'
   )
+
+
+def _left_out(path):
+  """Returns how a leaf can be left out, if it is a part of the outer Dict."""
+  key, end, rest = path[2:].partition("']")
+  if not path.startswith("['") or not end or rest:
+    return 'Register'
+  return f'Leave it out, by gym.Gym.leave_out = ({key!r},), or register'
 
 
 def _counting(leaf, count, named):

@@ -29,7 +29,7 @@ from dopamine_jax.system import processes
 LONGEST = 4096
 
 # What may be wrong with an environment's step.
-_OBSERVATION, _ACTION, _NO_ACTION = 1, 2, 3
+_OBSERVATION, _ACTION, _NO_ACTION, _NONE_ALLOWED, _NOT_ALLOWED = range(1, 6)
 
 
 class Pace:
@@ -241,10 +241,13 @@ class CompiledEngine(engine.Engine):
       raise base.action_not_finite()
     if flaw[step, lane] == _NO_ACTION:
       raise base.action_outside(self.environments.action_space)
+    if flaw[step, lane] == _NOT_ALLOWED:
+      raise border.not_allowed()
+    count = self._since_reset + int(step) + 1
+    if flaw[step, lane] == _NONE_ALLOWED:
+      raise border.none_allowed(self.environments, int(lane), count)
     quantity = 'observation' if flaw[step, lane] == _OBSERVATION else 'reward'
-    raise border.not_finite(
-      self.environments, int(lane), self._since_reset + int(step) + 1, quantity
-    )
+    raise border.not_finite(self.environments, int(lane), count, quantity)
 
   def _lanes_of(self, env_seeds):
     """Returns lanes and first frames, [S, N, ...]."""
@@ -277,8 +280,9 @@ class CompiledEngine(engine.Engine):
     def body(loop_state):
       i, carry, log, finite = loop_state
       action = carry.state.experience.action
+      seen = carry.state.experience.observation
       carry, step, told = self._remember(carry, plan.first, i == plan.cut_at)
-      log = log.write(i, step, self._flaws(action, step), told)
+      log = log.write(i, step, self._flaws(seen, action, step), told)
       state, metrics = carry.state, carry.metrics
       if behaviour is loop_lib.Behaviour.AGENT:
         due = plan.updates_due[i]
@@ -336,7 +340,7 @@ class CompiledEngine(engine.Engine):
     state = carry.state.replace(experience=experience)
     return carry.replace(state=state, lanes=lanes), step, told
 
-  def _flaws(self, action, step):
+  def _flaws(self, seen, action, step):
     """Returns what is not sound in a step of each lane; uint8 [..., N]."""
     shape = step.reward.shape
     flaw = jnp.zeros(shape, jnp.uint8)
@@ -351,7 +355,21 @@ class CompiledEngine(engine.Engine):
     sizes = jnp.asarray(spaces.num_values(space), action.dtype)
     sound = (action >= 0) & (action < jnp.broadcast_to(sizes, action.shape))
     sound = sound.reshape(*shape, -1).all(axis=-1)
-    return jnp.where(sound, flaw, jnp.uint8(_NO_ACTION))
+    flaw = jnp.where(sound, flaw, jnp.uint8(_NO_ACTION))
+    return self._mask_flaws(flaw, seen, action, step)
+
+  def _mask_flaws(self, flaw, seen, action, step):
+    """Returns `flaw` with what is not as masks say, where there are any."""
+    if not self.loop.is_masked:
+      return flaw
+    now, following = (
+      x['action_mask'] > 0 for x in (seen, step.next_observation)
+    )
+    sound = following.any(axis=-1) | step.terminated
+    sound &= (step.observation['action_mask'] > 0).any(axis=-1)
+    flaw = jnp.where(sound, flaw, jnp.uint8(_NONE_ALLOWED))
+    sound = jnp.take_along_axis(now, action[..., None], axis=-1)[..., 0]
+    return jnp.where(sound, flaw, jnp.uint8(_NOT_ALLOWED))
 
   def _learn(self, state, metrics, finite):
     """Updates once; `finite` [..., M] turns false where a metric isn't."""

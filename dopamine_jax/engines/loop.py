@@ -23,6 +23,7 @@ from dopamine_jax import lanes
 from dopamine_jax import spaces
 from dopamine_jax.engines import memory as memory_lib
 from dopamine_jax.environments import base
+from dopamine_jax.learning import exploration
 from dopamine_jax.learning import outputs
 from dopamine_jax.replay import ring
 
@@ -114,7 +115,7 @@ class Loop:
     init_key, *keys = jax.random.split(jax.random.key(seed), 5)
     keys = Keys(*keys)
     observation = first_observation(frame, self.stack)
-    action = self._random_actions(jax.random.fold_in(keys.act, 0))
+    action = self._random_actions(jax.random.fold_in(keys.act, 0), observation)
     memory = memory_lib.begin(self.agent, action)
     example = ring.Step(
       observation=frame,
@@ -210,7 +211,7 @@ class Loop:
         explore=True,
       )
     if is_random:
-      action = self._random_actions(key)
+      action = self._random_actions(key, experience.observation)
     return experience.replace(action=action, memory=memory)
 
   def step(
@@ -294,7 +295,15 @@ class Loop:
     """Returns what the replay keeps of memory."""
     return memory.before if memory and self.replay.keeps_memory else ()
 
-  def _random_actions(self, key):
+  @property
+  def is_masked(self) -> bool:
+    """Whether observations say which actions are allowed."""
+    return isinstance(self.agent.observation_space, spaces.Masked)
+
+  def _random_actions(self, key, observation):
+    if self.is_masked:
+      choice = jax.random.uniform(key, (self.num_envs,))
+      return exploration.pick(observation['action_mask'], choice)
     return random_actions(self.agent.action_space, key, self.num_envs)
 
 

@@ -78,7 +78,7 @@ class PythonEngine(plain_engine.PlainEngine):
     # actions are random.
     self._seen = None
     self._action = experience.action
-    self._read = None  # of the learner, what acting reads
+    self._read = {}  # of the learner, what acting reads, by behaviour
     self._actions = self.axis.merge(experience.action)
     # Actions, the memory since, and what was answered, of which the replay does
     # not know yet.
@@ -93,7 +93,7 @@ class PythonEngine(plain_engine.PlainEngine):
     is_random = behaviour is loop_lib.Behaviour.RANDOM
     if num_updates:
       actions = self._learn(num_updates)
-    elif is_random and not self.loop.has_memory:
+    elif is_random and not (self.loop.has_memory or self.loop.is_masked):
       actions = self._act_randomly()
     else:
       actions = self._act(behaviour)
@@ -182,9 +182,11 @@ class PythonEngine(plain_engine.PlainEngine):
         behaviour, self._learner, *arguments
       )
     program, reads = self._act_programs[behaviour]
-    if self._read is None or self.loop.has_memory:
-      self._read = [self._learner[i] for i in reads]
-    self._seen, self._memory, self._action = program(self._read, *arguments)
+    if behaviour not in self._read:
+      self._read[behaviour] = [self._learner[i] for i in reads]
+    self._seen, self._memory, self._action = program(
+      self._read[behaviour], *arguments
+    )
     return self.axis.merge(self._action)
 
   def _learn(self, num_updates):
@@ -203,7 +205,7 @@ class PythonEngine(plain_engine.PlainEngine):
     self._learner, self._replay, self._known, self._memory = tied[:4]
     self._action, finite = tied[4:]
     self._require_finite(self._metric_shapes, finite)
-    self._read, self._seen = None, self._known
+    self._read, self._seen = {}, self._known
     return self.axis.merge(self._action)
 
   def _compile_act(self, behaviour, *arguments):

@@ -208,6 +208,8 @@ class Answers:
     """Returns what to raise where the environment's own code raised."""
     if isinstance(error, errors.UserError):
       return error
+    if isinstance(error, leaves_lib.Misfit):  # of a wrapper of ours
+      return self._error(error.expected, f'{giver} gave {error.given}')
     frame = traceback.extract_tb(error.__traceback__)[-1]
     is_inside = f'{gymnasium.__name__}/' in frame.filename
     if is_inside and giver == 'step' and 'to unpack' in str(error):

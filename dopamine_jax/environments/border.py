@@ -7,6 +7,7 @@ nothing that is misshaped or not finite passes on to a replay.
 from collections.abc import Sequence
 from typing import Any
 
+import gymnasium
 import numpy as np
 
 from dopamine_jax import errors
@@ -49,6 +50,20 @@ class Border:
       'truncated': (each, np.dtype(np.bool_)),
     }
     self._steps = 0
+    self._is_masked = isinstance(self._space, spaces.Masked)
+    if self._is_masked:
+      self._require_actions_to_mask()
+    self._allowed = None
+
+  def _require_actions_to_mask(self):
+    """Refuses masks of other actions than there are."""
+    actions = self._environments.action_space
+    size = self._space['action_mask'].n
+    if not isinstance(actions, gymnasium.spaces.Discrete) or actions.n != size:
+      raise errors.UserError(
+        f'{answers.named(self._environments)} has masks of {size} actions, and '
+        f'its action_space is {actions}. Mend the environment.'
+      )
 
   def _require_numbers(self):
     """Refuses observations without numbers, or of types that JAX lacks."""
@@ -84,6 +99,8 @@ class Border:
     self._steps = 0
     self._check_observation('observation', frames)
     self._require_finite(frames)
+    if self._is_masked:
+      self._allowed = self._some_allowed(frames)
     return frames
 
   def step(self, actions: np.ndarray) -> base.TimeStep:
@@ -93,6 +110,8 @@ class Border:
       UserError: If the time step isn't what the contract says, or a number of
         it is NaN or infinite.
     """
+    if self._is_masked:
+      self._require_allowed(actions)
     step = self._environments.step(actions)
     self._steps += 1
     if not self._environments.checks_answers:
@@ -101,7 +120,24 @@ class Border:
       self._require_finite(step.next_observation)
       if step.observation is not step.next_observation:
         self._require_finite(step.observation)
+    if self._is_masked:
+      self._allowed = self._some_allowed(step.observation)
+      # Where it terminated, nothing can be done, and nothing need be allowed.
+      self._some_allowed(step.next_observation, step.terminated)
     return step
+
+  def _require_allowed(self, actions):
+    if not self._allowed[np.arange(self._num_envs), actions].all():
+      raise not_allowed()
+
+  def _some_allowed(self, observation, excused=False):
+    """Returns the masks [N, A], once each allows an action."""
+    masks = observation['action_mask']
+    some = masks.any(axis=1) | excused
+    if not some.all():
+      lane = int(np.argmin(some))
+      raise none_allowed(self._environments, lane, self._steps)
+    return masks
 
   def _require_finite(self, observation):
     parts = spaces.flatten(self._space, observation)
@@ -178,6 +214,24 @@ def picture(environments: base.VectorEnvironment) -> np.ndarray:
       'films.'
     )
   return image
+
+
+def not_allowed() -> errors.UserError:
+  """Returns what to raise where an agent did what its mask does not allow."""
+  return errors.UserError(
+    "the agent's action is not allowed by the action_mask that it saw. Mend "
+    'its act: observations are dicts of `observation` and `action_mask`, and '
+    'learning.masks.only_allowed makes of values those to choose by.'
+  )
+
+
+def none_allowed(
+  environments: base.VectorEnvironment, number: int, steps: int
+) -> errors.UserError:
+  """Returns what to raise where a mask allows no action."""
+  where = answers.place(number, environments.num_envs, steps)
+  reason = 'its action_mask allows no action, and the episode goes on'
+  return answers.broken(answers.named(environments), where, reason)
 
 
 def not_finite(

@@ -17,6 +17,7 @@ from dopamine_jax.environments import answers
 from dopamine_jax.environments import base
 from dopamine_jax.environments import gym_async
 from dopamine_jax.environments import gym_vector
+from dopamine_jax.environments import masks
 from dopamine_jax.environments import observed as observed_lib
 
 # The extra that brings what a family of Gymnasium's own environments needs.
@@ -60,6 +61,8 @@ class Gym(base.Environment):
       `Train/is_success` and `Eval/is_success`. With vector = 'sync' alone.
     leave_out: keys of a Dict of observations that agents do not see, as
       ('mission',) of MiniGrid, which is text.
+    action_mask: whether the environment tells which of its Discrete actions
+      are allowed, as `info['action_mask']`, and agents choose among those.
   """
 
   id: str
@@ -72,6 +75,7 @@ class Gym(base.Environment):
   observed: Sequence[int] | None = None
   info: Sequence[str] = ()
   leave_out: Sequence[str] = ()
+  action_mask: bool = False
 
   def __post_init__(self):
     """Raises UserError for settings that can't work."""
@@ -97,6 +101,7 @@ class Gym(base.Environment):
       *(_make_one, self.id, self.max_steps_per_episode, dict(self.kwargs)),
       observed=self.observed,
       leave_out=tuple(self.leave_out),
+      action_mask=self.action_mask,
     )
     if self.vector == 'async' and not render:
       return gym_async.AsyncVector(
@@ -112,6 +117,7 @@ def _make_one(
   max_steps: int | None,
   kwargs: Mapping[str, Any],
   leave_out: Sequence[str] = (),
+  action_mask: bool = False,
   render: bool = False,
   observed: Sequence[int] | None = None,
 ) -> gymnasium.Env:
@@ -156,7 +162,9 @@ def _make_one(
     )
   if observed is not None:
     env = observed_lib.Observed(env, observed, 'gym.Gym.observed')
-  return _Without(id, env, leave_out) if leave_out else env
+  if leave_out:
+    env = _Without(id, env, leave_out)
+  return masks.Masked(id, env) if action_mask else env
 
 
 class _Without(gymnasium.ObservationWrapper):

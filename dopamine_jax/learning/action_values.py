@@ -10,9 +10,11 @@ import optax
 
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import networks
+from dopamine_jax import spaces
 from dopamine_jax import values
 from dopamine_jax.learning import encoding
 from dopamine_jax.learning import exploration
+from dopamine_jax.learning import masks
 from dopamine_jax.learning import off_policy
 from dopamine_jax.networks import modules
 
@@ -72,6 +74,10 @@ class ActionValues(off_policy.OffPolicy):
     """Returns Q-values [B, A]; arguments as for `outputs`."""
     return self.outputs(params, observation, key)
 
+  def only_allowed(self, q, observation) -> jax.Array:
+    """Returns Q-values [B, A] or [B, K, A] by which to choose an action."""
+    return masks.only_allowed(self.observation_space, q, observation)
+
   def distribution(self, params, observation, key):
     """Returns the return's distribution, see `Outlook`; None: values alone."""
     del params, observation, key
@@ -81,8 +87,10 @@ class ActionValues(off_policy.OffPolicy):
     """Acts epsilon-greedily; see `Agent.act`."""
     network_key, explore_key = jax.random.split(key)
     q = self.q_values(state.params, observation, network_key)
+    q = self.only_allowed(q, observation)
     epsilon = self.epsilon_at(step, explore=explore)
-    return exploration.epsilon_greedy(q, epsilon, explore_key)
+    mask = spaces.mask_of(self.observation_space, observation)
+    return exploration.epsilon_greedy(q, epsilon, explore_key, mask)
 
   def epsilon_at(self, step, *, explore: bool) -> float | jax.Array:
     """Returns the probability of a random action after `step` agent steps."""
@@ -110,6 +118,7 @@ class ActionValues(off_policy.OffPolicy):
     network_key, _ = jax.random.split(key)  # as in `act`
     seen = state.params, observation, network_key
     q = self.q_values(*seen)
+    q = masks.shown(self.observation_space, q, observation)
     return agent_lib.Outlook(
       value=jnp.max(q, axis=-1),
       values=q,

@@ -93,6 +93,11 @@ class Gaussian(struct.PyTreeNode):
     """Returns the likeliest actions [B, *action_shape]."""
     return self.mean
 
+  def interval(self) -> tuple[jax.Array, jax.Array]:
+    """Returns a deviation below and above the means, each [B, *shape]."""
+    std = jnp.exp(self.log_std)
+    return self.mean - std, self.mean + std
+
   def log_prob(self, action: jax.Array) -> jax.Array:
     """Returns the logarithms [B] of the actions' densities."""
     scaled = (action - self.mean) * jnp.exp(-self.log_std)

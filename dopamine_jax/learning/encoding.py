@@ -9,6 +9,7 @@ import gymnasium
 
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import networks
+from dopamine_jax import spaces
 from dopamine_jax.networks import recurrent
 
 
@@ -36,6 +37,8 @@ def encoded(space: gymnasium.Space | None, module: nn.Module) -> nn.Module:
   if isinstance(module, recurrent.Recurrent):
     return module.clone(torso=_made(module, 'torso', space, {}))
   apart = module.clone(parent=None, name=None)
+  if isinstance(space, spaces.Masked):
+    return networks.Unmasked(encoded(space['observation'], apart))
   return networks.Encoded(space=space, network=apart)
 
 
@@ -43,9 +46,11 @@ def _made(owner, name, space, given):
   """Returns what a setting of an agent or a network makes, for a space."""
   if not _is_encoded(getattr(owner, name)):
     return encoded(space, owner.make_part(name, **given))
-  made = owner.make_part(name, space=space)
+  made = owner.make_part(name, space=spaces.unmasked(space))
   part = made.make_part('network', **given).clone(parent=None, name=None)
-  return made.clone(network=part, parent=None, name=None)
+  made = made.clone(network=part, parent=None, name=None)
+  is_masked = isinstance(space, spaces.Masked)
+  return networks.Unmasked(made) if is_masked else made
 
 
 def _is_encoded(maker):

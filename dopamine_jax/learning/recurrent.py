@@ -61,7 +61,7 @@ def next_values(
   trajectory: agent_lib.Sequence,
   value: jax.Array,
   memories: agent_lib.Memory,
-  value_of: Callable[[Any], jax.Array],
+  value_of: Callable[[Any, Any], jax.Array],
 ) -> jax.Array:
   """Returns the values [T, N] of what followed each step.
 
@@ -71,11 +71,14 @@ def next_values(
     trajectory: [T, N].
     value: [T, N], of what was seen.
     memories: [T, N, ...], after it.
-    value_of: gives values [N] of what the network gives of a step.
+    value_of: gives values [N] of what the network gives of a step, and of the
+      observation.
   """
 
   def value_after(row):
-    return value_of(recurrent.one_step(module, params, *row)[0])
+    memory, seen = row
+    outputs, _ = recurrent.one_step(module, params, memory, seen)
+    return value_of(outputs, seen.observation)
 
   following = memories, trajectory.next_seen
   return returns.next_values(trajectory, value, value_after, following)

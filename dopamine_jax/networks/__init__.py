@@ -11,6 +11,7 @@ from dopamine_jax.networks import fourier
 from dopamine_jax.networks import recurrent
 from dopamine_jax.networks import standard
 from dopamine_jax.networks.encoded import Encoded
+from dopamine_jax.networks.encoded import Unmasked
 from dopamine_jax.networks.fourier import FourierBasis
 from dopamine_jax.networks.fourier import fourier_features
 from dopamine_jax.networks.recurrent import RecurrentActorCritic
@@ -44,6 +45,7 @@ __all__ = [
   'NatureTorso',
   'RecurrentActorCritic',
   'RecurrentQ',
+  'Unmasked',
   'as_images',
   'fitting',
   'fourier_features',

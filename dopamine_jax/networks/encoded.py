@@ -90,6 +90,21 @@ class Encoded(modules.Module):
     return jnp.concatenate(each, axis=-1)
 
 
+class Unmasked(modules.Module):
+  """A network of observations that come with a mask, which it does not see.
+
+  Attributes:
+    network: of the observations alone.
+  """
+
+  network: nn.Module
+
+  @nn.compact
+  def __call__(self, observation: Any, *others: jax.Array) -> Any:
+    """Returns what the network makes of the observation, and of `others`."""
+    return self.network(observation['observation'], *others)
+
+
 def is_image(leaf: gymnasium.Space) -> bool:
   """Whether a leaf is an image: three axes or more, or bytes on two."""
   if not isinstance(leaf, gymnasium.spaces.Box):

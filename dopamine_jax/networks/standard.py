@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dopamine_jax import errors
+from dopamine_jax import spaces
 from dopamine_jax import values
 from dopamine_jax.networks import convolution
 from dopamine_jax.networks import initializers
@@ -309,6 +310,7 @@ def fitting(space: gymnasium.Space) -> type[modules.Module]:
   Args:
     space: of the agent's observations.
   """
+  space = spaces.unmasked(space)
   is_box = isinstance(space, gymnasium.spaces.Box)
   if not is_box or len(space.shape) not in (2, 3):
     return MLP
