@@ -1,7 +1,7 @@
 """Environments: the only place that knows an environment's API.
 
-`base` says what the engine sees, `gym` adapts any Gymnasium environment with
-Box observations, and `atari` adapts the Arcade Learning Environment.
+`base` says what the engine sees, `gym` adapts any Gymnasium environment whose
+observations are numbers, and `atari` adapts the Arcade Learning Environment.
 `native` is the contract of environments written in JAX: `classic` and `catch`
 are ours, `gymnax` and `brax` adapt those of others.
 """

@@ -18,7 +18,10 @@ from dopamine_jax import values
 from dopamine_jax.agents import dqn
 from dopamine_jax.agents import iqn
 from dopamine_jax.agents import ppo
+from dopamine_jax.agents import ppo_rnn
 from dopamine_jax.agents import pqn
+from dopamine_jax.agents import pqn_rnn
+from dopamine_jax.agents import r2d2
 from dopamine_jax.engines import compiled
 from dopamine_jax.engines import plain_engine
 from dopamine_jax.engines import python_engine
@@ -29,6 +32,7 @@ from dopamine_jax.playing import trained
 from dopamine_jax.replay import uniform
 from dopamine_jax.training import fingerprint
 from tests import masked
+from tests import trees
 from tests.agents import outlook_test
 
 SPACE = spaces.Masked(gym_spaces.Box(-1, 1, (2,)), 3)
@@ -86,6 +90,98 @@ def test_no_action_is_chosen_that_is_not_allowed(cls, settings, explore):
     np.testing.assert_allclose(outlook.value, allowed.max(axis=1), rtol=1e-5)
   else:
     assert not np.any(np.where(masks, 0, outlook.probabilities))
+
+
+RECURRENT = [ppo_rnn.PPORNN, pqn_rnn.PQNRNN, r2d2.R2D2]
+
+
+@pytest.mark.parametrize('cls', RECURRENT)
+def test_agents_with_memory_choose_what_is_allowed(cls):
+  agent = cls(observation_space=SPACE, action_space=ACTIONS)
+  if hasattr(agent, 'epsilon'):
+    agent = agent.replace(epsilon=0.5)
+  masks = [[0, 1, 0], [1, 0, 1]] * 20
+
+  def act(key):
+    state = agent.init(key, seen(masks))
+    now = agent_lib.Seen(
+      observation=seen(masks),
+      action=jnp.zeros(40, jnp.int32),
+      reward=jnp.zeros(40),
+      first=jnp.ones(40, bool),
+    )
+    memory = agent.init_memory(40)
+    step = jnp.int32(0)
+    return agent.act_with_memory(state, memory, now, step, key, explore=True)[0]
+
+  actions = jax.jit(act)(KEY).tolist()
+  assert set(actions[::2]) == {1} and set(actions[1::2]) == {0, 2}
+
+
+@pytest.mark.parametrize('cls', RECURRENT)
+def test_agents_with_memory_learn_from_parts_and_masks(cls):
+  environment = MaskedParts()
+  environments = environment.make(4)
+  agent = functools.partial(cls, update_period=16)
+  run = Run(agent=agent, environment=environment, num_envs=4)
+  engine = run.make_engine(environments, (0,), check_finite=True)
+  engine.reset([0, 1, 2, 3])
+  jax.eval_shape(engine.loop.learn, engine.abstract_state())
+
+
+class MaskedParts(trees.Parts):
+  """Observations of several parts, and a mask."""
+
+  @property
+  def observation_space(self):
+    return spaces.Masked(trees.SPACE, 3)
+
+  def reset(self, key):
+    state, observation = super().reset(key)
+    return state, self._with_mask(observation)
+
+  def step(self, state, action, key):
+    outcome = super().step(state, action, key)
+    observation = self._with_mask(outcome.observation)
+    return outcome._replace(observation=observation)
+
+  def _with_mask(self, observation):
+    return {'observation': observation, 'action_mask': jnp.ones(3, jnp.int8)}
+
+
+def test_targets_with_memory_are_of_what_is_allowed():
+  agent = r2d2.R2D2(
+    observation_space=SPACE, action_space=ACTIONS, n_step=1, rescaled=False
+  )
+  params = jax.jit(agent.init)(KEY, seen([[1, 1, 0]])).params
+  observation = jax.tree.map(
+    lambda x: x.reshape(4, 1, -1), seen([[1, 1, 0]] * 4)
+  )
+  shape = (4, 1)
+  now = agent_lib.Seen(
+    observation=observation,
+    action=jnp.zeros(shape, jnp.int32),
+    reward=jnp.zeros(shape),
+    first=jnp.zeros(shape, bool),
+  )
+  sequence = agent_lib.Sequence(
+    observation=observation,
+    action=jnp.zeros(shape, jnp.int32),
+    reward=jnp.zeros(shape),
+    discount=jnp.full(shape, 0.9),
+    next_observation=observation,
+    last=jnp.zeros(shape, bool),
+    seen=now,
+    next_seen=now,
+    memory=agent.init_memory(1),
+    taken=jnp.ones(shape, bool),
+  )
+  errors_, q = jax.jit(agent.td_errors)(params, params, sequence)
+  values_ = agent.unroll(params, sequence)[1:, 0]
+  best = np.asarray(values_)[:, :2].max(axis=1)
+  expected = 0.9 * best - np.asarray(q)[:, 0, 0]
+  np.testing.assert_allclose(errors_[:, 0], expected, rtol=1e-4, atol=1e-6)
+  assert (np.asarray(values_)[:, 2] > best).any()
 
 
 def test_a_policy_is_one_over_what_is_allowed():
