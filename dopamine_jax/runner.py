@@ -25,6 +25,7 @@ from dopamine_jax.engines import (
 from dopamine_jax.engines import engine as engine_lib  # and another `engine`
 from dopamine_jax.engines import loop
 from dopamine_jax.engines import python_engine
+from dopamine_jax.engines import stacking
 from dopamine_jax.environments import base
 from dopamine_jax.learning import trials
 from dopamine_jax.metrics import base as metrics_base
@@ -155,7 +156,7 @@ class Runner(settings.Settings):
     """Returns the agent for these environments."""
     return self.make_part(
       'agent',
-      observation_space=loop.stacked_space(
+      observation_space=stacking.stacked_space(
         environments.observation_space, self.environment.stack
       ),
       action_space=environments.action_space,

@@ -21,6 +21,7 @@ from dopamine_jax.engines import compiled as compiled_lib
 from dopamine_jax.engines import devices
 from dopamine_jax.engines import loop as loop_lib
 from dopamine_jax.engines import python_engine
+from dopamine_jax.engines import stacking
 from dopamine_jax.engines import streams
 from dopamine_jax.environments import base
 from dopamine_jax.environments import catch
@@ -124,7 +125,7 @@ def make_engine(
   environment = environment or Pictures()
   environments = environment.make(num_seeds * num_envs)
   agent = make_agent(
-    loop_lib.stacked_space(environments.observation_space, environment.stack),
+    stacking.stacked_space(environments.observation_space, environment.stack),
     environments.action_space,
     **settings,
   )

@@ -3,10 +3,8 @@
 import contextlib
 import csv
 import io
-import math
 import os
 import pathlib
-import shlex
 import sys
 from typing import Annotated
 
@@ -14,10 +12,10 @@ import rich.console
 import rich.table
 import typer
 
-from dopamine_jax import errors
 from dopamine_jax.commands import exits
 from dopamine_jax.commands import options
 from dopamine_jax.commands import scaffold
+from dopamine_jax.commands import summaries
 from dopamine_jax.commands import varying
 
 app = typer.Typer(
@@ -126,7 +124,7 @@ def train(
       say=_say,
     )
   if not quiet:
-    _summarize(base_dir, statistics)
+    summaries.print_run(base_dir, statistics)
 
 
 @app.command()
@@ -392,19 +390,3 @@ def _print(message: str, err: bool = False):
   from dopamine_jax.system import texts
 
   typer.echo(texts.printable(message), err=err)
-
-
-def _summarize(base_dir, statistics):
-  """Says what was reached, where the run lies and how to look at it."""
-  for phase, words in (('Eval', 'evaluation'), ('Train', 'training')):
-    returns = statistics.get(f'{phase}/AverageReturns')
-    if returns is not None:
-      values = ', '.join(
-        'none (no episode ended)' if math.isnan(value) else f'{value:.1f}'
-        for value in returns
-      )
-      typer.echo(f'Mean {words} return in the last iteration: {values}')
-  typer.echo(f'The run lies in {base_dir}. To look at it:')
-  tensorboard, ours = map(errors.program, ('tensorboard', 'dopamine-jax'))
-  typer.echo(f'  {tensorboard} --logdir {shlex.quote(str(base_dir))}')
-  typer.echo(f'  {ours} evaluate {shlex.quote(str(base_dir))}')

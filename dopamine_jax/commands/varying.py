@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Sequence
 import pathlib
-import shlex
 from typing import Any
 
 import typer
 
-from dopamine_jax import errors
+from dopamine_jax.commands import summaries
 
 
 def refuse_with_vary(profile: int | None, without_replay: bool):
@@ -53,11 +52,4 @@ def train(
   runs = variations.train(runners, base_dir, quiet=quiet, say=say, **options)
   if quiet:
     return
-  for name, statistics in runs.items():
-    returns = statistics.get('Eval/AverageReturns')
-    if returns is None:
-      returns = statistics.get('Train/AverageReturns', ())
-    typer.echo(f'{name}  {", ".join(f"{value:.1f}" for value in returns)}')
-  folders = [shlex.quote(str(base_dir / name)) for name in runs]
-  typer.echo(f'The runs lie in {base_dir}. To compare them:')
-  typer.echo(f'  {errors.program("dopamine-jax")} compare {" ".join(folders)}')
+  summaries.print_runs(base_dir, runs)

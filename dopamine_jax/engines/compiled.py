@@ -22,6 +22,7 @@ from dopamine_jax.engines import engine
 from dopamine_jax.engines import loop as loop_lib
 from dopamine_jax.environments import base
 from dopamine_jax.environments import border
+from dopamine_jax.environments import counts
 from dopamine_jax.environments import native
 from dopamine_jax.system import processes
 
@@ -251,7 +252,7 @@ class CompiledEngine(engine.Engine):
 
   def _lanes_of(self, env_seeds):
     """Returns lanes and first frames, [S, N, ...]."""
-    seeds = base.check_seeds(env_seeds, self.environments.num_envs)
+    seeds = counts.check_seeds(env_seeds, self.environments.num_envs)
     return self._begin(self.axis.split(np.asarray(seeds, np.int32)))
 
   def _longest(self, behaviour):

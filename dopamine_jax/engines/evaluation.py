@@ -15,6 +15,7 @@ from dopamine_jax.engines import engine
 from dopamine_jax.engines import loop
 from dopamine_jax.engines import memory as memory_lib
 from dopamine_jax.engines import seed_axis
+from dopamine_jax.engines import stacking
 from dopamine_jax.environments import base
 from dopamine_jax.environments import border
 
@@ -119,7 +120,7 @@ def require_same_spaces(
     UserError: shows both spaces, of what agents see or of what they do.
   """
   seen, others = (
-    loop.stacked_space(each.observation_space, settings.stack)
+    stacking.stacked_space(each.observation_space, settings.stack)
     for settings, each in ((trained_on, training), (played_on, playing))
   )
   for what, own, other in (
@@ -174,11 +175,13 @@ class Evaluator:
       self.agent.action_space, jax.random.key(0), self.num_envs
     )
     memory = memory_lib.begin(self.agent, action)
-    return loop.first_observation(frames, self._stack), memory
+    return stacking.first_observation(frames, self._stack), memory
 
   def _see(self, observation, memory, frames, action, reward, done):
     """Returns the next observations, and what is carried into them."""
-    observation = loop.next_observation(observation, frames, done, self._stack)
+    observation = stacking.next_observation(
+      observation, frames, done, self._stack
+    )
     reward = loop.clipped(reward, self._reward_clip)
     return observation, memory_lib.see(self.agent, memory, action, reward, done)
 

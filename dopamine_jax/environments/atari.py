@@ -30,6 +30,7 @@ import numpy as np
 
 from dopamine_jax import errors
 from dopamine_jax.environments import base
+from dopamine_jax.environments import counts
 
 # A frame limit that no episode reaches; ALE adds to it, so not the largest.
 _NEVER = 2**30
@@ -91,7 +92,7 @@ class Atari(base.Environment):
 
   def make(self, num_envs: int, render: bool = False) -> 'AtariVector':
     """Makes the environments; see `base.Environment.make`."""
-    base.check_num_envs(num_envs)
+    counts.check_num_envs(num_envs)
     return AtariVector(self, num_envs, render)
 
 
@@ -151,7 +152,7 @@ class AtariVector(base.VectorEnvironment):
 
   def reset(self, seeds: Sequence[int]) -> np.ndarray:
     """Restarts and seeds every game; see the base class."""
-    seeds = np.asarray(base.check_seeds(seeds, self.num_envs))
+    seeds = np.asarray(counts.check_seeds(seeds, self.num_envs))
     frames, info = self._vector.reset(seed=seeds)
     self._steps[:] = self._returns[:] = 0
     self._lives = info['lives']

@@ -15,6 +15,7 @@ import gymnasium
 from dopamine_jax import errors
 from dopamine_jax.environments import answers
 from dopamine_jax.environments import base
+from dopamine_jax.environments import counts
 from dopamine_jax.environments import gym_async
 from dopamine_jax.environments import gym_vector
 from dopamine_jax.environments import masks
@@ -90,7 +91,7 @@ class Gym(base.Environment):
 
   def make(self, num_envs: int, render: bool = False) -> base.VectorEnvironment:
     """Makes the environments; see `base.Environment.make`."""
-    base.check_num_envs(num_envs)
+    counts.check_num_envs(num_envs)
     if self.id.startswith('ALE/') or 'NoFrameskip' in self.id:
       raise errors.UserError(
         f'Gym.id = {self.id!r}: Atari games are made by environments.atari, '

@@ -24,6 +24,7 @@ from dopamine_jax import errors
 from dopamine_jax import spaces as trees  # and a setting `spaces`
 from dopamine_jax.environments import answers
 from dopamine_jax.environments import base
+from dopamine_jax.environments import counts
 from dopamine_jax.environments import gym_vector
 from dopamine_jax.system import signals
 
@@ -86,7 +87,7 @@ class AsyncVector(gym_vector.Vector):
 
   def reset(self, seeds: Sequence[int]) -> Any:
     """Makes every environment anew and seeds it; see the base class."""
-    seeds = base.check_seeds(seeds, self.num_envs)
+    seeds = counts.check_seeds(seeds, self.num_envs)
     self._steps = 0
     with self._told_of_ends('reset'):
       self._vector.reset_async(seed=seeds)

@@ -16,6 +16,7 @@ from dopamine_jax import errors
 from dopamine_jax import spaces
 from dopamine_jax.environments import answers
 from dopamine_jax.environments import base
+from dopamine_jax.environments import counts
 
 
 class Vector(base.VectorEnvironment):
@@ -158,7 +159,7 @@ class GymVector(Vector):
 
   def reset(self, seeds: Sequence[int]) -> Any:
     """Makes every environment anew and seeds it; see the base class."""
-    seeds = base.check_seeds(seeds, self.num_envs)
+    seeds = counts.check_seeds(seeds, self.num_envs)
     if not self._fresh:
       self.close()
       self._envs = [maker() for maker in self._makers]

@@ -19,6 +19,8 @@ import numpy as np
 from dopamine_jax import errors
 from dopamine_jax import spaces
 from dopamine_jax.environments import base
+from dopamine_jax.environments import counts
+from dopamine_jax.environments import native_answers
 from dopamine_jax.environments import observed
 
 
@@ -107,7 +109,7 @@ class Native(base.Environment):
 
   def make(self, num_envs: int, render: bool = False) -> 'NativeVector':
     """Makes the environments; see `base.Environment.make`."""
-    base.check_num_envs(num_envs)
+    counts.check_num_envs(num_envs)
     if render and type(self).image is Native.image:
       self.image(None)  # says that there is none, before anything is played
     return NativeVector(self, num_envs)
@@ -142,7 +144,7 @@ def begin(environment: Native, seed: jax.Array) -> tuple[Lane, Any]:
   lane = Lane(
     state=_strong(state), key=key, count=zero + 1, age=zero, told=told
   )
-  return lane, _as_space(environment, observation)
+  return lane, native_answers.as_space(environment, observation)
 
 
 def advance(
@@ -167,13 +169,13 @@ def advance(
   action = base.as_environments_action(environment.action_space, action)
   outcome = environment.step(lane.state, action, step_key)
   if not isinstance(outcome, Outcome):
-    raise _broken(
+    raise native_answers.broken(
       environment,
       f'step must give an Outcome, and it gave {type(outcome).__name__}',
     )
   age = lane.age + 1
-  terminated = _scalar(environment, outcome, 'terminated', bool)
-  truncated = _scalar(environment, outcome, 'truncated', bool)
+  terminated = native_answers.scalar(environment, outcome, 'terminated', bool)
+  truncated = native_answers.scalar(environment, outcome, 'truncated', bool)
   if environment.max_steps_per_episode is not None:
     truncated |= age >= environment.max_steps_per_episode
   done = terminated | truncated
@@ -183,11 +185,11 @@ def advance(
   )
   state = _strong(outcome.state)
   first_state = _strong(first_state)
-  _check_states(environment, first_state, state)
-  successor = _as_space(environment, outcome.observation)
+  native_answers.check_states(environment, first_state, state)
+  successor = native_answers.as_space(environment, outcome.observation)
   state, observation = jax.tree.map(
     functools.partial(jax.lax.select, done),
-    (first_state, _as_space(environment, first_observation)),
+    (first_state, native_answers.as_space(environment, first_observation)),
     (state, successor),
   )
   lane = Lane(
@@ -195,11 +197,14 @@ def advance(
     key=lane.key,
     count=lane.count + 1,
     age=jnp.where(done, 0, age),
-    told={name: _told(environment, outcome, name) for name in environment.info},
+    told={
+      name: native_answers.told(environment, outcome, name)
+      for name in environment.info
+    },
   )
   return lane, base.TimeStep(
     observation=observation,
-    reward=_scalar(environment, outcome, 'reward', jnp.float32),
+    reward=native_answers.scalar(environment, outcome, 'reward', jnp.float32),
     terminated=terminated,
     truncated=truncated,
     next_observation=successor,
@@ -244,7 +249,7 @@ class NativeVector(base.VectorEnvironment):
 
   def reset(self, seeds: Sequence[int]) -> Any:
     """Begins every environment anew; see the base class."""
-    seeds = base.check_seeds(seeds, self.num_envs)
+    seeds = counts.check_seeds(seeds, self.num_envs)
     self._lanes, observation = self._begin(np.asarray(seeds, np.int32))
     return jax.tree.map(np.array, observation)
 
@@ -283,12 +288,6 @@ class NativeVector(base.VectorEnvironment):
     """Nothing is held but arrays."""
 
 
-def stored_space(environment: Native) -> gymnasium.Space[Any]:
-  """Returns the space of observations as `begin` and `advance` give them."""
-  name = type(environment).__name__
-  return spaces.stored(environment.observation_space, name)
-
-
 def _check_dtype(name, path, dtype):
   """Refuses a type that JAX does not have, which would be another one."""
   held = jax.dtypes.canonicalize_dtype(dtype)
@@ -304,7 +303,7 @@ def _reset(environment, key):
   """Returns the state and observation that an environment begins with."""
   answer = environment.reset(key)
   if not isinstance(answer, tuple) or len(answer) != 2:
-    raise _broken(
+    raise native_answers.broken(
       environment,
       'reset must give a state and an observation, and it gave '
       f'{type(answer).__name__}',
@@ -324,107 +323,3 @@ def _strong(state):
     return leaf.astype(leaf.dtype) if jax.typeof(leaf).weak_type else leaf
 
   return jax.tree.map(strong, state)
-
-
-def _check_states(environment, first, later):
-  """Refuses states of two kinds: one would be cast to the other, or not fit."""
-  # Without where they lie, which differs if a batch is split.
-  kinds = [
-    jax.tree.map(lambda x: _kind(jax.typeof(x)), state)
-    for state in (first, later)
-  ]
-  structures = [jax.tree.structure(state) for state in (first, later)]
-  if structures[0] != structures[1] or kinds[0] != kinds[1]:
-    raise errors.UserError(
-      f'{type(environment).__name__} has states of two kinds: reset gives '
-      f'{kinds[0]}, and step gives {kinds[1]}. Mend the environment.'
-    )
-
-
-def _kind(array):
-  weak = ', weak' if array.weak_type else ''
-  return f'{array.dtype}{list(array.shape)}{weak}'
-
-
-def _as_space(environment, observation):
-  """Returns the observation in its space's types, if that describes it."""
-  space = environment.observation_space
-  try:
-    parts = spaces.flatten(space, observation)
-  except ValueError as error:
-    raise _broken(
-      environment,
-      f'its observation_space is {space}, and it gave '
-      f'{type(observation).__name__}, which differs at observation{error}',
-    ) from None
-  kept = spaces.leaves(stored_space(environment))
-  pairs = zip(spaces.leaves(space).items(), parts, strict=True)
-  seen = [
-    _as_leaf(environment, path, leaf, part, kept[path].dtype)
-    for (path, leaf), part in pairs
-  ]
-  if environment.observed is not None:  # of a plain vector
-    seen = [seen[0][jnp.array(environment.observed)]]
-  return spaces.unflatten(space, seen)
-
-
-def _as_leaf(environment, path, space, given, dtype):
-  """Returns a leaf of an observation as it is stored, counted from 0.
-
-  Whoever stores it would broadcast it or cut it off without a word. A trace
-  knows no values, so that integers of a Box must not become narrower at all.
-  """
-  type_ = getattr(given, 'dtype', None)
-  shown = type(given).__name__
-  fits = False
-  if type_ is not None:
-    shown = f'{np.dtype(type_)} {given.shape}'
-    is_whole = np.dtype(type_).kind in 'iu' and space.dtype.kind in 'iu'
-    rule = 'safe' if is_whole else 'same_kind'
-    is_box = isinstance(space, gymnasium.spaces.Box)
-    fits = np.can_cast(type_, space.dtype, rule) or (is_whole and not is_box)
-  if not fits or given.shape != space.shape:
-    raise _broken(
-      environment,
-      f'its observation_space{path} says {space.dtype} {space.shape}, and it '
-      f'gave {shown}',
-    )
-  start = spaces.start(space)
-  return (given - start if np.any(start) else given).astype(dtype)
-
-
-def _broken(environment, reason):
-  return errors.UserError(
-    f'{type(environment).__name__} breaks its word: {reason}. Mend the '
-    'environment.'
-  )
-
-
-def _told(environment, outcome, name):
-  """Returns a number of `Outcome.info`, float32."""
-  if name not in outcome.info:
-    raise errors.UserError(
-      f'{type(environment).__name__}.info names {name!r}, and its step tells '
-      f'{sorted(outcome.info) or "nothing"}. Name one of these, or leave it '
-      'out.'
-    )
-  return _scalar(environment, outcome, name, jnp.float32, outcome.info[name])
-
-
-def _scalar(environment, outcome, name, dtype, value=None):
-  """Returns a part of an outcome, which must be one real number."""
-  value = getattr(outcome, name) if value is None else value
-  kinds, words = 'biuf', 'a number or bool'
-  if dtype is bool:
-    # A number that is neither 0 nor 1 could not be seen in a trace.
-    kinds, words = 'b', 'a bool'
-  try:
-    given = jnp.asarray(value)
-  except (TypeError, ValueError):  # text, or None
-    given = None
-  if given is None or given.shape or given.dtype.kind not in kinds:
-    shown = repr(value) if given is None else f'{given.dtype} {given.shape}'
-    raise _broken(
-      environment, f'{name} must be a scalar, {words}, and step gave {shown}'
-    )
-  return given.astype(dtype)

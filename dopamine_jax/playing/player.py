@@ -16,6 +16,7 @@ from dopamine_jax import spaces
 from dopamine_jax.engines import evaluation
 from dopamine_jax.engines import loop
 from dopamine_jax.engines import memory as memory_lib
+from dopamine_jax.engines import stacking
 from dopamine_jax.playing import trained as trained_lib
 from dopamine_jax.system import provenance
 from dopamine_jax.training import run_folder
@@ -275,7 +276,7 @@ class Player:
       )
     size = self.environment.stack
     if self._stacked is None:
-      return loop.first_observation(frames, size)
+      return stacking.first_observation(frames, size)
     remembers = size > 1 or memory_lib.is_carried(self.agent)
     if remembers and spaces.num_rows(self._stacked) != count:
       raise errors.UserError(
@@ -284,7 +285,7 @@ class Player:
         'begin.'
       )
     begins = np.broadcast_to(first, count)
-    return loop.next_observation(self._stacked, frames, begins, size)
+    return stacking.next_observation(self._stacked, frames, begins, size)
 
   def _carried(self, first, reward, num_envs=None):
     """Returns what an agent with memory carries into the next step."""

@@ -20,8 +20,8 @@ from dopamine_jax import errors
 from dopamine_jax import runner as runner_lib
 from dopamine_jax.checkpoints import checkpoints as checkpoints_lib
 from dopamine_jax.engines import evaluation
-from dopamine_jax.engines import loop
 from dopamine_jax.engines import seed_axis
+from dopamine_jax.engines import stacking
 from dopamine_jax.engines import streams
 from dopamine_jax.environments import base
 from dopamine_jax.films import camera as camera_lib
@@ -111,7 +111,7 @@ def load(
     several = jax.tree.map(
       lambda x: jnp.repeat(jnp.asarray(x), runner.num_envs, axis=0), frames
     )
-    observation = loop.first_observation(several, runner.environment.stack)
+    observation = stacking.first_observation(several, runner.environment.stack)
     return agent.init(key, observation)
 
   axis = seed_axis.SeedAxis(len(seeds))

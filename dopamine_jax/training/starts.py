@@ -21,6 +21,7 @@ from dopamine_jax.checkpoints import checkpoints as checkpoints_lib
 from dopamine_jax.checkpoints import state_arrays
 from dopamine_jax.engines import engine as engine_lib
 from dopamine_jax.engines import loop as loop_lib
+from dopamine_jax.engines import stacking
 from dopamine_jax.system import plain_files
 from dopamine_jax.system import processes
 from dopamine_jax.system import safe_files
@@ -149,7 +150,7 @@ def show_first_frames(engine: engine_lib.Engine):
 
   In the other run these were its own environments' frames.
   """
-  first = functools.partial(loop_lib.first_observation, stack=engine.loop.stack)
+  first = functools.partial(stacking.first_observation, stack=engine.loop.stack)
   see = jax.jit(engine.vectorize(first))
   observation = see(engine.axis.split(engine.first_frames))
   experience = engine.state.experience.replace(observation=observation)

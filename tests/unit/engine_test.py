@@ -27,6 +27,7 @@ from dopamine_jax.checkpoints import checkpoints
 from dopamine_jax.engines import evaluation
 from dopamine_jax.engines import loop
 from dopamine_jax.engines import python_engine
+from dopamine_jax.engines import stacking
 from dopamine_jax.engines import streams
 from dopamine_jax.environments import base
 from dopamine_jax.metrics import base as metrics_base
@@ -192,7 +193,7 @@ def make_engine(
   """Returns an engine before its first step; `kwargs` are the agent's."""
   environments = environment.make(len(seeds) * num_envs)
   agent = agent(
-    observation_space=loop.stacked_space(
+    observation_space=stacking.stacked_space(
       environments.observation_space, environment.stack
     ),
     action_space=environments.action_space,

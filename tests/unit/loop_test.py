@@ -17,6 +17,7 @@ import pytest
 
 from dopamine_jax import agent as agent_lib
 from dopamine_jax.engines import loop as loop_lib
+from dopamine_jax.engines import stacking
 from dopamine_jax.environments import base
 from dopamine_jax.replay import uniform
 
@@ -116,7 +117,7 @@ def data(key):
 @pytest.mark.parametrize('dtype', [np.uint8, bool, np.float32])
 def test_the_first_observation_is_one_frame_after_zeros(dtype):
   frame = np.ones((N, 3, 4), dtype)
-  found = loop_lib.first_observation(frame, 4)
+  found = stacking.first_observation(frame, 4)
   assert found.shape == (N, 3, 4, 4)
   assert found.dtype == dtype
   assert not np.any(found[..., :3])
@@ -125,11 +126,11 @@ def test_the_first_observation_is_one_frame_after_zeros(dtype):
 
 def test_a_stack_of_one_adds_no_axis():
   frame = np.arange(N, dtype=np.float32)
-  assert loop_lib.first_observation(frame, 1) is frame
-  assert loop_lib.newest_frame(frame, 1) is frame
+  assert stacking.first_observation(frame, 1) is frame
+  assert stacking.newest_frame(frame, 1) is frame
   later = frame + 1
   done = np.array([True, False])
-  assert loop_lib.next_observation(frame, later, done, 1) is later
+  assert stacking.next_observation(frame, later, done, 1) is later
 
 
 @pytest.mark.parametrize('shape', [(), (2,), (3, 4)])
@@ -147,16 +148,16 @@ def test_stacks_hold_the_newest_frames_of_the_running_episode_alone(
     return rng.integers(1, 256, (N, *shape)).astype(np.uint8)
 
   frame = draw()
-  observation = loop_lib.first_observation(frame, stack)
+  observation = stacking.first_observation(frame, stack)
   episodes = [[frame[i]] for i in range(N)]
   for done in ends:
     frame = draw()
-    observation = loop_lib.next_observation(
+    observation = stacking.next_observation(
       observation, frame, np.array(done), stack
     )
     assert observation.dtype == np.uint8
     np.testing.assert_array_equal(
-      loop_lib.newest_frame(observation, stack), frame
+      stacking.newest_frame(observation, stack), frame
     )
     for i in range(N):
       episodes[i] = [frame[i]] if done[i] else [*episodes[i], frame[i]]

@@ -20,6 +20,7 @@ from dopamine_jax.engines import compiled
 from dopamine_jax.engines import dispatch
 from dopamine_jax.engines import loop
 from dopamine_jax.engines import plain_engine
+from dopamine_jax.engines import stacking
 from dopamine_jax.environments import base
 from dopamine_jax.environments import border
 from dopamine_jax.environments import gym
@@ -183,9 +184,9 @@ def test_types_that_jax_lacks_are_refused_of_any_adapter():
 
 def test_a_stack_needs_a_part_that_has_frames():
   with pytest.raises(errors.UserError, match='stack = 2'):
-    loop.stacked_space(gym_spaces.Dict(x=gym_spaces.Discrete(2)), 2)
+    stacking.stacked_space(gym_spaces.Dict(x=gym_spaces.Discrete(2)), 2)
   with pytest.raises(errors.UserError, match='stack = 2'):
-    loop.stacked_space(gym_spaces.Discrete(2), 2)
+    stacking.stacked_space(gym_spaces.Discrete(2), 2)
 
 
 @pytest.mark.parametrize('num_seeds', [1, 2])
