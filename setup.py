@@ -49,6 +49,8 @@ EXTRAS_REQUIRE = {
   'gymnax': ['gymnax==1.0.1', 'six>=1.16'],
   # An agent as safetensors, and as a program that JAX alone can run.
   'export': ['flatbuffers>=24.3', 'safetensors>=0.6'],
+  # Datasets of the Farama Foundation, for the offline engine.
+  'minari': ['minari[hdf5]>=0.5.3'],
   'docs': DOCS_REQUIRE,
   # TensorBoard's page of profiles; 300 MB, of which none is TensorFlow.
   'profile': ['xprof>=2.24'],
@@ -66,13 +68,13 @@ EXTRAS_REQUIRE = {
   ],
 }
 # By request only: gymnax holds gymnasium below 1.4 and jax below 0.12, and with
-# xprof come the clients of a cloud.
+# xprof come the clients of a cloud. Minari is for those who have its datasets.
 EXTRAS_REQUIRE['all'] = sorted(
   set().union(
     *(
       EXTRAS_REQUIRE[extra]
       for extra in EXTRAS_REQUIRE
-      if extra not in ('gymnax', 'profile')
+      if extra not in ('gymnax', 'minari', 'profile')
     )
   )
 )

@@ -103,6 +103,7 @@ ORDER = [
   {'config', 'environments', 'networks'},
   {'replay'},
   {'checkpoints', 'learning'},
+  {'datasets'},
   {'engines'},
   {'metrics'},
   {'callbacks', 'films', 'trust'},

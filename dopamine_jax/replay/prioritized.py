@@ -68,6 +68,13 @@ class PrioritizedReplay(uniform.UniformReplay):
     """See `Replay.init`."""
     return empty(super().init(step))
 
+  def filled(self, ring: PrioritizedRing) -> PrioritizedRing:
+    """Returns the ring with priority 1 for each valid transition; see base."""
+    slot = jnp.arange(ring.capacity)
+    valid = self.is_valid(ring, jnp.zeros_like(slot), slot)
+    tree = sum_tree.put(ring.tree, slot, jnp.where(valid, 1.0, 0.0))
+    return ring.replace(tree=tree)
+
   def add(self, ring: PrioritizedRing, step: ring_lib.Step) -> PrioritizedRing:
     """Adds a step; priorities follow what becomes valid, or ceases to be."""
     newest, age = ring.head[:, None], ring.age[:, None]

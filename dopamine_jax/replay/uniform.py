@@ -95,6 +95,10 @@ class UniformReplay(base.Replay):
       slot=slot,
     )
 
+  def filled(self, ring: ring_lib.Ring) -> ring_lib.Ring:
+    """Returns a ring of one lane whose slots were written from outside."""
+    return ring
+
   def _sample_slots(self, ring, key):
     """Draws lanes and slots [B] by rejection: exact, and rarely repeated.
 

@@ -1,0 +1,356 @@
+"""Datasets become what stepping would have left; the offline engine learns."""
+
+import functools
+import gzip
+import sys
+
+import gymnasium
+from hypothesis import given
+from hypothesis import settings
+from hypothesis import strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import dopamine_jax as dj
+from dopamine_jax import agent as agent_lib
+from dopamine_jax import errors
+from dopamine_jax import networks
+from dopamine_jax.agents import cql
+from dopamine_jax.agents import dqn
+from dopamine_jax.agents import ppo
+from dopamine_jax.datasets import base
+from dopamine_jax.datasets import files
+from dopamine_jax.engines import offline
+from dopamine_jax.environments import catch
+from dopamine_jax.environments import classic
+from dopamine_jax.replay import prioritized
+from dopamine_jax.replay import ring as ring_lib
+from dopamine_jax.replay import sum_tree
+from dopamine_jax.replay import uniform
+from dopamine_jax.training import fingerprint
+
+REPLAY = {'capacity': 64, 'batch_size': 4, 'min_history': 4, 'gamma': 0.5}
+TERMINATED, TRUNCATED, RUNNING = range(3)
+
+
+def steps_of(ends):
+  """Returns columns [T] in which every frame has a number of its own."""
+  frame, seen, after = 1, [], []
+  for end in ends:
+    seen.append([frame])
+    after.append([frame + 1])
+    frame += 1 if end == RUNNING else 2
+  ends = np.array(ends)
+  return base.Part(
+    observation=np.array(seen, np.int32),
+    action=np.arange(len(ends), dtype=np.int32) % 3,
+    reward=np.arange(len(ends), dtype=np.float32),
+    terminated=ends == TERMINATED,
+    truncated=ends == TRUNCATED,
+    next_observation=np.array(after, np.int32),
+  )
+
+
+def stepped(replay, part):
+  """Returns the ring that steps leave which are added one by one."""
+  rows = [
+    jax.tree.map(lambda x, t=t: x[t : t + 1], part)
+    for t in range(len(part.reward))
+  ]
+  steps = [
+    ring_lib.Step(
+      observation=row.observation,
+      action=row.action,
+      reward=row.reward,
+      terminated=row.terminated,
+      truncated=row.truncated,
+      next_observation=row.next_observation,
+    )
+    for row in rows
+  ]
+  ring = replay.init(steps[0])
+  for step in steps:
+    ring = add(ring, step)
+  return ring
+
+
+add = jax.jit(ring_lib.add)
+
+
+def transitions(replay, ring):
+  """Returns all valid transitions as sorted tuples."""
+  slot = jnp.arange(60)
+  lane = jnp.zeros_like(slot)
+  valid = np.array(replay.is_valid(ring, lane, slot))
+  found = replay.transition_at(ring, lane, slot)
+  columns = [
+    np.array(x).reshape(60, -1)[valid]
+    for x in (
+      *(found.observation, found.action, found.reward, found.discount),
+      np.where(found.discount[:, None] > 0, found.next_observation, 0),
+    )
+  ]
+  return sorted(map(tuple, np.concatenate(columns, axis=1).tolist()))
+
+
+ends = st.lists(
+  st.sampled_from([TERMINATED, TRUNCATED, RUNNING, RUNNING]),
+  min_size=2,
+  max_size=20,
+)
+
+
+@given(ends=ends)
+@settings(max_examples=12)
+def test_a_dataset_leaves_what_stepping_would(ends):
+  replay = uniform.UniformReplay(**REPLAY, n_step=2)
+  part = steps_of(ends)
+  by_steps = transitions(replay, stepped(replay, part))
+  slots = base.laid_out(iter([part]))
+  ring = base.fill(replay.init(step_like(part)), slots)
+  assert transitions(replay, ring) == cut(by_steps, part, replay)
+
+
+def cut(transitions_, part, replay):
+  """Where the steps end without an end, they are cut: fewer rewards count."""
+  ended = part._replace(truncated=part.truncated.copy())
+  ended.truncated[-1] |= not part.terminated[-1]
+  return transitions(replay, stepped(replay, ended))
+
+
+def step_like(part):
+  return ring_lib.Step(
+    *(part.observation[:1], part.action[:1], part.reward[:1]),
+    *(part.terminated[:1], part.truncated[:1], part.observation[:1]),
+  )
+
+
+@given(ends=ends)
+@settings(max_examples=12)
+def test_without_what_followed_a_cut_step_is_left_out(ends):
+  replay = uniform.UniformReplay(**REPLAY)
+  part = steps_of(ends)
+  slots = base.laid_out(iter([part._replace(next_observation=None)]))
+  ring = base.fill(replay.init(step_like(part)), slots)
+  known = part.terminated | ~(part.truncated)
+  known[-1] = part.terminated[-1]
+  whole = transitions(replay, stepped(replay, part))
+  lost = {tuple(x) for x in part.observation[~known].tolist()}
+  # What a step is worth depends on no end behind it, with single steps.
+  expected = [row for row in whole if row[:1] not in lost]
+  assert transitions(replay, ring) == expected
+
+
+def test_priorities_are_of_what_is_valid():
+  replay = prioritized.PrioritizedReplay(**REPLAY)
+  part = steps_of([RUNNING, TERMINATED, RUNNING, TRUNCATED, RUNNING])
+  ring = replay.init(step_like(part))
+  ring = replay.filled(base.fill(ring, base.laid_out(iter([part]))))
+  held = np.array(sum_tree.get(ring.tree, jnp.arange(64)))
+  assert np.flatnonzero(held).tolist() == [0, 1, 3, 4, 6]  # not the last ones
+
+
+SPACE = gymnasium.spaces.Box(-9, 99, (1,), np.int32)
+
+
+def npz(tmp_path, **changes):
+  part = steps_of([RUNNING, TERMINATED, RUNNING])
+  columns = {
+    'observations': part.observation,
+    'actions': part.action,
+    'rewards': part.reward,
+    'terminals': part.terminated,
+    'timeouts': part.truncated,
+  } | changes
+  path = tmp_path / 'data.npz'
+  np.savez(path, **{k: v for k, v in columns.items() if v is not None})
+  return files.Npz(path=str(path))
+
+
+def checked(dataset, space=SPACE, action_space=None):
+  action_space = action_space or gymnasium.spaces.Discrete(3)
+  return list(dataset.checked(space, action_space, lambda actions: actions))
+
+
+def test_an_npz_file_of_others_is_read(tmp_path):
+  (part,) = checked(npz(tmp_path, timeouts=None))
+  assert part.terminated.tolist() == [False, True, False]
+  assert not part.truncated.any()
+  assert part.next_observation is None
+  np.testing.assert_array_equal(part.observation, [[1], [2], [4]])
+
+
+@pytest.mark.parametrize(
+  ('changes', 'said'),
+  [
+    ({'rewards': None}, 'finds no reward or rewards in .* holds actions'),
+    ({'actions': np.array([0, 1, 3])}, 'actions from 0 to 3, counted from 0'),
+    ({'actions': np.array([0.5, 1, 2])}, 'actions from 0.5 to 2'),
+    ({'rewards': np.array([0, np.nan, 0])}, 'rewards that are not finite'),
+    ({'observations': np.zeros((3, 2), np.int32)}, r'int32 \(2,\), and the'),
+    ({'observations': np.zeros((3, 1))}, r'float64 \(1,\), and the'),
+    ({'terminals': np.zeros(2)}, r'a terminated of shape \(2,\) for 3 steps'),
+  ],
+)
+def test_what_does_not_fit_is_named(changes, said, tmp_path):
+  with pytest.raises(errors.UserError, match=said):
+    checked(npz(tmp_path, **changes))
+
+
+def test_a_file_that_is_none_is_named(tmp_path):
+  (tmp_path / 'x.npz').write_text('no')
+  with pytest.raises(errors.UserError, match=r'can not read .*x\.npz'):
+    checked(files.Npz(path=str(tmp_path / 'x.npz')))
+
+
+def test_shards_of_dopamine_are_read(tmp_path):
+  frames = np.arange(2 * 3 * 4).reshape(2, 3, 2, 2).astype(np.uint8)
+  for shard in range(2):
+    columns = {
+      'observation': frames[shard],
+      'action': np.array([0, 2, 1], np.int32),
+      'reward': np.array([1, 0, -1], np.float32),
+      'terminal': np.array([0, 1, 0], np.uint8),
+    }
+    for name, column in columns.items():
+      with gzip.open(tmp_path / f'$store$_{name}_ckpt.{shard}.gz', 'wb') as f:
+        np.save(f, column)
+  space = gymnasium.spaces.Box(0, 255, (2, 2), np.uint8)
+  parts = checked(files.DopamineShards(folder=str(tmp_path)), space)
+  np.testing.assert_array_equal([p.observation for p in parts], frames)
+  assert parts[1].terminated.tolist() == [False, True, False]
+  slots = base.laid_out(iter(parts))
+  # Of each shard the last step is left out: what followed it is unknown.
+  assert slots['status'].tolist() == 2 * [
+    ring_lib.RUNNING,
+    ring_lib.TERMINATED,
+    ring_lib.LAST,
+  ]
+  with pytest.raises(errors.UserError, match=r'shards \[0, 1\] .* not \[7\]'):
+    checked(files.DopamineShards(folder=str(tmp_path), shards=(1, 7)), space)
+
+
+def test_an_extra_that_is_missing_is_named(monkeypatch):
+  monkeypatch.setitem(sys.modules, 'minari', None)
+  with pytest.raises(errors.UserError, match='minari is not installed: .* pip'):
+    checked(files.Minari(id='x'))
+
+
+def agent(kind=dqn.DQN, **changes):
+  replay = uniform.UniformReplay(capacity=200, batch_size=8, min_history=16)
+  given = {'network': networks.MLP(hidden=(8,)), 'replay': replay}
+  return kind(**given, update_period=4, target_update_period=8, **changes)
+
+
+@pytest.fixture(scope='module')
+def gathered(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('gathered')
+  dj.train(
+    agent(),
+    catch.Catch(rows=4),
+    folder,
+    agent_steps=96,
+    num_seeds=2,
+    quiet=True,
+  )
+  return folder
+
+
+def learnt(folder, data, iterations=2, **changes):
+  return dj.train(
+    agent(cql.CQL),
+    catch.Catch(rows=4),
+    folder,
+    num_iterations=iterations,
+    training_steps=40,
+    engine=functools.partial(offline.OfflineEngine, dataset=data),
+    evaluation_episodes=2,
+    quiet=True,
+    **changes,
+  )
+
+
+def test_the_replay_of_a_run_is_learnt_from_and_exactly_resumed(
+  gathered, tmp_path
+):
+  data = files.OwnReplay(run=str(gathered), seed=1)
+  (part,) = list(data.parts())
+  assert len(part.reward) >= 95  # of Catch's episodes of 3 steps
+  whole = learnt(tmp_path / 'whole', data, num_seeds=2)
+  assert whole.statistics['Train/Updates'].tolist() == [20, 20]
+  assert 'Eval/AverageReturns' in whole.statistics
+  learnt(tmp_path / 'parts', data, iterations=1, num_seeds=2)
+  learnt(tmp_path / 'parts', data, num_seeds=2)
+  assert fingerprint.fingerprint(tmp_path / 'parts') == (
+    fingerprint.fingerprint(tmp_path / 'whole')
+  )
+
+
+def test_what_can_not_learn_offline_is_refused(gathered, tmp_path):
+  data = files.OwnReplay(run=str(gathered))
+  small = uniform.UniformReplay(capacity=50, batch_size=8, min_history=16)
+  rows = {
+    'has a Rollout': (ppo.PPO(update_period=32), catch.Catch(rows=4), {}),
+    'has one lane': (agent(), catch.Catch(rows=4), {'num_envs': 2}),
+    r'capacity is 50\. Set it to 1\d\d or more': (
+      agent().replace(replay=small),
+      catch.Catch(rows=4),
+      {},
+    ),
+    r'observations uint8 \(4, 5\), and the environment gives float32': (
+      agent(),
+      classic.CartPole(),
+      {},
+    ),
+  }
+  for said, (learner, environment, changes) in rows.items():
+    with pytest.raises(errors.UserError, match=said):
+      dj.train(
+        learner,
+        environment,
+        tmp_path / 'x',
+        agent_steps=64,
+        engine=functools.partial(offline.OfflineEngine, dataset=data),
+        quiet=True,
+        **changes,
+      )
+
+
+def test_actions_of_a_box_are_learnt_as_agents_give_them():
+  environments = classic.Pendulum().make(1)
+  engine = offline.OfflineEngine.__new__(offline.OfflineEngine)
+  engine.environments = environments
+  given = engine._as_given(np.array([[-2.0], [0.0], [1.0]], np.float32))
+  np.testing.assert_allclose(given, [[-1.0], [0.0], [0.5]])
+
+
+def test_the_loss_of_cql_is_that_of_dqn_and_the_gap():
+  spaces = {
+    'observation_space': gymnasium.spaces.Box(-1, 1, (2,), np.float32),
+    'action_space': gymnasium.spaces.Discrete(3),
+  }
+  learner = cql.CQL(conservatism=0.5, network=networks.MLP(hidden=()), **spaces)
+  rng = np.random.default_rng(0)
+  batch = base_batch(rng)
+  params = jax.jit(learner.init)(jax.random.key(0), batch.observation).params
+  key = jax.random.key(1)
+  found, metrics = jax.jit(learner.losses)(params, params, batch, key)
+  plain = dqn.DQN(network=networks.MLP(hidden=()), **spaces)
+  of_dqn, _ = jax.jit(plain.losses)(params, params, batch, key)
+  (layer,) = params.values()
+  q = batch.observation @ np.array(layer['kernel']) + np.array(layer['bias'])
+  gap = np.log(np.exp(q).sum(axis=1)) - q[np.arange(4), batch.action]
+  np.testing.assert_allclose(found - of_dqn, 0.5 * gap, rtol=1e-4, atol=1e-6)
+  np.testing.assert_allclose(metrics['Gap'], gap.mean(), rtol=1e-5)
+
+
+def base_batch(rng):
+  return agent_lib.Transition(
+    observation=rng.normal(size=(4, 2)).astype(np.float32),
+    action=np.array([0, 2, 1, 2]),
+    reward=rng.normal(size=4).astype(np.float32),
+    discount=np.full(4, 0.9, np.float32),
+    next_observation=rng.normal(size=(4, 2)).astype(np.float32),
+  )
