@@ -151,6 +151,9 @@ def laid_out(parts: Iterator[Part]) -> dict[str, np.ndarray]:
 
   Args:
     parts: see `Part`; where one ends, what followed is unknown.
+
+  Raises:
+    UserError: if no step can be learned from.
   """
   columns = {
     name: [] for name in ('frame', 'action', 'reward', 'status', 'age')
@@ -161,6 +164,11 @@ def laid_out(parts: Iterator[Part]) -> dict[str, np.ndarray]:
       continue
     for name, rows in _slots(part).items():
       columns[name].append(rows)
+  if not columns['reward']:
+    raise errors.UserError(
+      'the dataset has no step of which it is known what followed. Choose one '
+      'with next_observations, or with episodes of more than one step.'
+    )
   return {name: np.concatenate(rows) for name, rows in columns.items()}
 
 

@@ -132,10 +132,15 @@ def step_like(part):
 def test_without_what_followed_a_cut_step_is_left_out(ends):
   replay = uniform.UniformReplay(**REPLAY)
   part = steps_of(ends)
-  slots = base.laid_out(iter([part._replace(next_observation=None)]))
-  ring = base.fill(replay.init(step_like(part)), slots)
-  known = part.terminated | ~(part.truncated)
+  parts = iter([part._replace(next_observation=None)])
+  known = part.terminated | ~part.truncated
   known[-1] = part.terminated[-1]
+  if not known.any():
+    with pytest.raises(errors.UserError, match='no step of which it is known'):
+      base.laid_out(parts)
+    return
+  slots = base.laid_out(parts)
+  ring = base.fill(replay.init(step_like(part)), slots)
   whole = transitions(replay, stepped(replay, part))
   lost = {tuple(x) for x in part.observation[~known].tolist()}
   # What a step is worth depends on no end behind it, with single steps.
@@ -234,7 +239,9 @@ def test_shards_of_dopamine_are_read(tmp_path):
 
 def test_an_extra_that_is_missing_is_named(monkeypatch):
   monkeypatch.setitem(sys.modules, 'minari', None)
-  with pytest.raises(errors.UserError, match='minari is not installed: .* pip'):
+  with pytest.raises(
+    errors.UserError, match=r'minari is not installed: .* pip'
+  ):
     checked(files.Minari(id='x'))
 
 
