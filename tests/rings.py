@@ -59,7 +59,9 @@ def live(ring):
   for lane, head in enumerate(heads):
     numbers = np.arange(max(head - capacity + 1, 0), head)
     rows = {}
-    for name, leaf in vars(ring.slots).items():
+    leaves, _ = jax.tree_util.tree_flatten_with_path(ring.slots)
+    for path, leaf in leaves:
+      name = jax.tree_util.keystr(path)
       leaf = np.array(leaf).reshape(len(heads), *leaf.shape[ring.head.ndim :])
       rows[name] = leaf[lane, numbers % capacity]
     lanes.append((numbers, rows))
