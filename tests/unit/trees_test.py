@@ -17,6 +17,7 @@ from dopamine_jax import runner as runner_lib
 from dopamine_jax import spaces
 from dopamine_jax import values
 from dopamine_jax.engines import compiled
+from dopamine_jax.engines import devices
 from dopamine_jax.engines import dispatch
 from dopamine_jax.engines import loop
 from dopamine_jax.engines import plain_engine
@@ -26,6 +27,7 @@ from dopamine_jax.environments import border
 from dopamine_jax.environments import gym
 from dopamine_jax.playing import player
 from dopamine_jax.playing import trained
+from dopamine_jax.replay import ring
 from dopamine_jax.training import fingerprint
 from tests import trees
 from tests.unit import engine_test
@@ -269,6 +271,32 @@ def test_a_run_that_goes_on_ends_as_one_never_stopped(base_dir, tmp_path):
   Run(num_iterations=1).train(tmp_path, num_seeds=2, quiet=True)
   Run().train(tmp_path, num_seeds=2, quiet=True)
   assert fingerprint.fingerprint(tmp_path) == fingerprint.fingerprint(base_dir)
+
+
+def test_frames_of_parts_can_lie_in_the_hosts_memory():
+  layout = devices.Layout(devices.Devices(replay_memory='pinned_host'), 1)
+  frame = spaces.lay_out(jnp.zeros, spaces.stored(trees.SPACE, 'Trees'), (2,))
+  ones = jax.tree.map(lambda x: x + jnp.ones((), x.dtype), frame)
+  step = ring.Step(
+    observation=ones,
+    action=jnp.zeros(2, jnp.int32),
+    reward=jnp.zeros(2),
+    terminated=jnp.zeros(2, bool),
+    truncated=jnp.zeros(2, bool),
+    next_observation=frame,
+  )
+  made = layout.init(lambda: ring.init(step, 8))
+  kinds = {x.sharding.memory_kind for x in jax.tree.leaves(made.slots.frame)}
+  assert kinds == {'pinned_host'}
+  assert made.head.sharding.memory_kind == 'device'
+
+  @jax.jit
+  def sample(made):
+    made = ring.add(made, step)
+    slot = jnp.zeros(2, jnp.int32)
+    return ring.observation_at(made, jnp.arange(2), slot, 1)
+
+  assert_same(sample(made), ones)
 
 
 def test_a_trained_agent_acts_on_parts_as_they_are_given(base_dir):
