@@ -94,7 +94,7 @@ FAULTS = [
   ),
   Fault(
     "engines: a stack keeps an earlier episode's frames",
-    'dopamine_jax/engines/loop.py',
+    'dopamine_jax/engines/stacking.py',
     'return jnp.where(is_new, _first(frame, stack), shifted)',
     'return shifted',
     'tests/unit/loop_test.py',
