@@ -24,6 +24,7 @@ import psutil
 
 from dopamine_jax import errors
 from dopamine_jax import settings
+from dopamine_jax.engines import dispatch
 from dopamine_jax.replay import ring as ring_lib
 from dopamine_jax.system import processes
 
@@ -189,7 +190,10 @@ class Layout:
   def init(self, function: Callable[..., Any], *args: Any) -> Any:
     """Returns the state that a function makes, each array in its place."""
     if not self._on_host:
-      return jax.jit(function)(*args)
+      # One operation after the other: where several wait for threads of their
+      # own, as orthogonal kernels of some seeds do, two cores may never end.
+      options = dispatch.one_by_one()
+      return jax.jit(function, compiler_options=options)(*args)
     # Frames in the host's memory may be too many for the device to make.
     template = self.place(jax.eval_shape(function, *args))
 

@@ -15,6 +15,7 @@ import numpy as np
 from dopamine_jax import annotations
 from dopamine_jax import errors
 from dopamine_jax.callbacks import base
+from dopamine_jax.engines import dispatch
 from dopamine_jax.engines import engine as engine_lib
 from dopamine_jax.learning import outputs
 from dopamine_jax.metrics import base as metrics_base
@@ -49,7 +50,11 @@ class Decisions:
     self.stop = ''
     self._due: list[int] = []  # callbacks that are to change the agent
     self._programs = [
-      jax.jit(engine.vectorize(functools.partial(self._change, i)))
+      jax.jit(
+        engine.vectorize(functools.partial(self._change, i)),
+        # As where the agent was first made, which some do again.
+        compiler_options=dispatch.one_by_one(),
+      )
       for i in range(len(callbacks))
     ]
     for i, program in enumerate(self._programs):
