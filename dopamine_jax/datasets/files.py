@@ -38,6 +38,10 @@ class OwnReplay(base.Dataset):
 
   agent_units = True
 
+  def __post_init__(self):
+    super().__post_init__()
+    self.require_at_least(0, 'seed')
+
   def parts(self) -> Iterator[base.Part]:
     """Yields what each environment of that run has left in its lane."""
     checkpoints = checkpoints_lib.Checkpoints(pathlib.Path(self.run))
@@ -140,6 +144,10 @@ class DopamineShards(base.Dataset):
 
   folder: str
   shards: Sequence[int] | None = None
+
+  def __post_init__(self):
+    super().__post_init__()
+    self.require_at_least(0, 'shards')
 
   def parts(self) -> Iterator[base.Part]:
     """Yields one shard after another."""
