@@ -123,10 +123,11 @@ class Share:
       return None
     return list(env_seeds) * (len(self.whole.seeds) // len(self.seeds))
 
-  def own_lanes(self, lanes: np.ndarray) -> np.ndarray:
+  def own_lanes(self, lanes: Any) -> Any:
     """Returns this training's of arrays [V * S * N, ...]."""
     size = len(self.seeds) * self.loop.num_envs
-    return lanes[self._index * size : (self._index + 1) * size]
+    own = slice(self._index * size, (self._index + 1) * size)
+    return jax.tree.map(lambda array: array[own], lanes)
 
   def own_seeds(self, metrics: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns this training's [S] of metrics [V * S] by name."""

@@ -138,9 +138,11 @@ class Answers:
       value = None
     if value is None or value.size != 1 or value.dtype.kind not in 'biuf':
       there = sorted(map(str, self.info)) if self.info else 'nothing'
-      raise self._error(
-        f'Gym.info names {name!r}, a number at the end of each episode',
-        f'its info has {there if value is None else f"{value!r:.80}"} there',
+      shown = there if value is None else f'{value!r:.80}'
+      raise errors.UserError(
+        f'gym.Gym.info names {name!r}, a number at the end of each episode, '
+        f'and {self._name} has {shown} there. Correct the setting; a run whose '
+        'folder has no checkpoint yet begins in another one.'
       )
     return float(value.ravel()[0])
 
@@ -209,7 +211,12 @@ class Answers:
     if isinstance(error, errors.UserError):
       return error
     if isinstance(error, leaves_lib.Misfit):  # of a wrapper of ours
-      return self._error(error.expected, f'{giver} gave {error.given}')
+      where = place(self._number, self._num_envs, self.steps)
+      return errors.UserError(
+        f'{self._name} {where}: {error.expected}, and {giver} gave '
+        f'{error.given}. Set gym.Gym.action_mask = False, or mend the '
+        'environment.'
+      )
     frame = traceback.extract_tb(error.__traceback__)[-1]
     is_inside = f'{gymnasium.__name__}/' in frame.filename
     if is_inside and giver == 'step' and 'to unpack' in str(error):

@@ -56,8 +56,7 @@ class Masked(gymnasium.Wrapper):
     if not is_mask or not ((array == 0) | (array == 1)).all():
       raise leaves.Misfit(
         f"info['{_KEY}'] must tell of each action whether it is allowed, "
-        f'{self._size} bools or zeros and ones (Gym.action_mask = False needs '
-        'none)',
+        f'{self._size} bools or zeros and ones',
         'none' if mask is None else leaves.kind(mask),
       )
     return {'observation': observation, _KEY: array.astype(np.int8)}

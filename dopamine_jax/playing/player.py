@@ -243,9 +243,16 @@ class Player:
     try:
       parts = spaces.flatten(space, spaces.only(space, observation))
     except ValueError as error:
+      hint = ''
+      if isinstance(space, spaces.Masked):
+        hint = (
+          " Give a dict: {'observation': ..., 'action_mask': "
+          "info['action_mask']}."
+        )
       raise errors.UserError(
-        f'an observation {str(observation)[:60]}; expected one of {space}, or '
-        f'several of them in its arrays, and it differs at observation{error}.'
+        f'an observation of type {type(observation).__name__}; expected one of '
+        f'{space}, or several of them in its arrays; it differs at '
+        f'observation{error}.{hint}'
       ) from None
     kinds = zip(
       spaces.leaves(space).values(),

@@ -3,6 +3,7 @@
 import functools
 import pathlib
 
+import gymnasium
 import numpy as np
 import optax
 import pytest
@@ -149,6 +150,36 @@ def test_each_equals_its_solo_run(case, tmp_path):
     assert text == (alone.folder / 'config.gin').read_text()
     player = run.load()  # as any run
     assert player.act(np.zeros((4, 5), np.uint8)).shape == ()
+
+
+class Pair(catch.Catch):
+  """Catch whose observation has two parts."""
+
+  @property
+  def observation_space(self):
+    board = super().observation_space
+    return gymnasium.spaces.Tuple((board, gymnasium.spaces.Discrete(3)))
+
+  def _board(self, state):
+    return super()._board(state), state.paddle % 3
+
+
+def test_lanes_of_several_parts_are_each_ones_own(tmp_path):
+  runners = {
+    name: make_runner(
+      make_dqn(1e-3, gamma, network=networks.MLP(hidden=(8,))),
+      environment=Pair(rows=4),
+      num_iterations=1,
+    )
+    for name, gamma in (('a', 0.9), ('b', 0.5))
+  }
+  runs = dj.train(runners, tmp_path, quiet=True)
+  alone = dj.train(runners['b'], tmp_path / 'alone', quiet=True)
+  np.testing.assert_allclose(
+    runs['b'].statistics['Train/Loss'],
+    alone.statistics['Train/Loss'],
+    rtol=1e-4,
+  )
 
 
 class Killed(BaseException):

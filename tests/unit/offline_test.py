@@ -239,9 +239,7 @@ def test_shards_of_dopamine_are_read(tmp_path):
 
 def test_an_extra_that_is_missing_is_named(monkeypatch):
   monkeypatch.setitem(sys.modules, 'minari', None)
-  with pytest.raises(
-    errors.UserError, match=r'minari is not installed: .*pip'
-  ):
+  with pytest.raises(errors.UserError, match=r'minari is not installed: .*pip'):
     checked(files.Minari(id='x'))
 
 
