@@ -7,7 +7,7 @@ Differs from the paper:
 1. Environments are stepped beside learning, not by distributed actors.
 2. Sequences go on over the ends of episodes, with fresh memory behind them.
 3. A sequence's loss is the mean over the rows of it that are learnt.
-4. Learning may begin anywhere, unless `stride` says where.
+4. Sequences may begin at any slot; the replay's `stride` restricts that.
 """
 
 import jax
@@ -146,7 +146,7 @@ class R2D2(dqn.DQN):
     seen = jax.tree.map(lambda x: x[sequence.burn_in :], sequence.seen)
     best = jnp.argmax(self.only_allowed(q, seen.observation), axis=-1)
     value = self.unscaled(rlax.batched_index(target_q, best))
-    behind = sequence.behind_burn_in()
+    behind = sequence.after_burn_in()
     target = returns.n_step_returns(behind, value, self.n_step)
     if self.rescaled:
       target = rlax.signed_hyperbolic(target)
@@ -158,7 +158,7 @@ class R2D2(dqn.DQN):
     """Takes one gradient step on sequences; see `Agent.update`."""
     del key
     sequence = sample.transition
-    taken = sequence.behind_burn_in().taken[: -self.n_step]
+    taken = sequence.after_burn_in().taken[: -self.n_step]
     count = jnp.maximum(jnp.sum(taken, axis=0), 1)
 
     def loss_fn(params):

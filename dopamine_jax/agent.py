@@ -73,18 +73,20 @@ class Seen(struct.PyTreeNode):
 
 
 class Sequence(Trajectory):
-  """A Trajectory of an agent with memory, [T, B]; of rollouts B is N.
+  """A Trajectory of an agent with memory, [T, B].
 
-  Rows of a sequence are slots of the replay one after another. An episode's
-  last observation has a row too, in which no step was taken, so that what
-  follows a step always lies in the row below it.
+  From a rollout, whose B is N, it has a row for each step. From a replay of
+  sequences its rows are slots one after another: there an episode's last
+  observation has a row too, in which no step was taken, so that what follows a
+  step always lies in the row below, at an episode's end as well.
 
   Attributes:
     seen: Seen [T, B], what was acted on.
-    next_seen: likewise, what followed each step: `next_observation`, and the
-      step itself as the one before.
+    next_seen: Seen [T, B], what the agent sees after each step:
+      `next_observation`, with this step's action and reward.
     memory: [B, ...], what the agent carried before the first row, as it was
-      then.
+      then. (Where that is an episode's last observation, it is not kept; memory
+      is fresh in the row below.)
     taken: [T, B] bool, whether a step was taken in the row; where it was not,
       action, reward and discount mean nothing.
     burn_in: how many of the first rows only bring memory up to date.
@@ -96,8 +98,8 @@ class Sequence(Trajectory):
   taken: jax.Array
   burn_in: int = struct.field(pytree_node=False, default=0)
 
-  def behind_burn_in(self) -> Trajectory:
-    """Returns the rows that follow the burn-in, and what is said of each."""
+  def after_burn_in(self) -> 'Sequence':
+    """Returns the rows that follow the burn-in; without memory."""
     rows = self.replace(memory=(), burn_in=0)
     return jax.tree.map(lambda x: x[self.burn_in :], rows)
 
@@ -111,8 +113,8 @@ class Sample(struct.PyTreeNode):
       memory a Sequence.
     index: [B] int32, where the replay keeps them; for `reprioritize`.
     weight: [B] float32, importance weights; ones under uniform sampling.
-    slot: like `index`, the numbers of their slots, counted from the start of
-      the training: what lies at an index now may be another step.
+    slot: like `index`, each one's number since the training began. Unlike an
+      index, it is never used again.
   """
 
   transition: Transition

@@ -157,12 +157,17 @@ def _are_numbers(given):
 def _refuse(path, given, names):
   where = '.'.join(str(each) for each in path if each != '')
   shown = [annotations.shown(each) for each in given]
-  differ = next(i for i, each in enumerate(shown) if each != shown[0])
+  differ = next(i for i, each in enumerate(given) if not _equal(given[0], each))
   raise errors.UserError(
     f'{where} can not differ between trainings of one program: it is '
     f'{shown[0]} in {names[0]} and {shown[differ]} in {names[differ]}. Only '
-    'real numbers of an agent, its optimizer and its replay can; what shapes '
-    'the program (whole numbers, sizes, choices, networks) is trained as a run '
-    'of '
-    'its own.'
+    'real numbers of an agent, its optimizer and its replay can. For other '
+    'differences (whole numbers, sizes, choices, networks) train separate '
+    f'runs.{_hint(given)}'
   )
+
+
+def _hint(given):
+  if not all(callable(each) for each in given):
+    return ''
+  return ' Make an optimizer by dj.call(optax.adam, ...), as its numbers show.'

@@ -3,7 +3,8 @@
 Names are those of arrays in the agent's state, joined by dots, such as
 `params.Dense_1.kernel` or `optimizer_state.0.mu.Dense_1.kernel`. A pattern fits
 a name or its end after any dot, and `*` stands for anything: `Dense_1.*` is
-that layer in parameters, target network and the optimizer's moments. Of SAC,
+every layer of that name, in parameters, target network and the optimizer's
+moments, and `params.Dense_1.*` the one of the network itself. Of SAC,
 whose target network is the critics', `critics.*` goes with `target_params.*`.
 """
 

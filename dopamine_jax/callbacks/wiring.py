@@ -70,7 +70,7 @@ def neurons_of(
     calls, activations = _run(
       anatomy.module,
       jax.tree.map(distinct_weights, anatomy.params),
-      [distinct(leaf) for leaf in inputs],
+      jax.tree.map(distinct, list(inputs)),
     )
   found = []
   for name, numbers in activations.items():

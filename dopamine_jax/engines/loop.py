@@ -195,7 +195,7 @@ class Loop:
   def act(
     self, agent: Any, experience: Experience, behaviour: Behaviour
   ) -> Experience:
-    """Chooses the next actions; memory goes on where they are random, too."""
+    """Chooses the next actions; memory is updated by random ones, too."""
     key = jax.random.fold_in(experience.keys.act, experience.agent_steps)
     is_random = behaviour is Behaviour.RANDOM
     action, memory = None, experience.memory

@@ -1,4 +1,4 @@
-"""What an agent carries from step to step: where it begins, and goes on.
+"""How an agent's memory begins, and is passed on from step to step.
 
 Training, evaluation, films and players all act by `act`. Of an agent without
 memory all that is carried is (), and `act` is the agent's own.
@@ -70,7 +70,7 @@ def see(
   reward: jax.Array,
   done: jax.Array,
 ) -> Carried | tuple:
-  """Takes in a step; memory is fresh where an episode ended.
+  """Returns what is carried after a step: fresh where an episode ended.
 
   Args:
     agent: the settings.

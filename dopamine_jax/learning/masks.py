@@ -37,9 +37,13 @@ def only_allowed(
 def shown(
   space: gymnasium.Space, values: jax.Array, observation: Any
 ) -> jax.Array:
-  """Returns values [B, A] for films: the lowest where nothing is allowed."""
+  """Returns values [B, A] for films.
+
+  An action that is not allowed gets the lowest value of those that are.
+  """
   mask = spaces.mask_of(space, observation)
   if mask is None:
     return values
-  lowest = jnp.min(values, axis=-1, keepdims=True, where=mask > 0, initial=1e30)
-  return jnp.where(mask > 0, values, lowest)
+  allowed = (mask > 0) | ~(mask > 0).any(axis=-1, keepdims=True)
+  lowest = jnp.min(values, axis=-1, keepdims=True, where=allowed, initial=1e30)
+  return jnp.where(allowed, values, lowest)

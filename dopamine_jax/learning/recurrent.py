@@ -23,7 +23,7 @@ from dopamine_jax.networks import recurrent
 
 
 class Stretches(struct.PyTreeNode):
-  """What the epochs of an on-policy agent go over: environments' steps.
+  """A rollout, a row for each environment, of which minibatches are drawn.
 
   Attributes:
     memory: [K, ...], with which each begins.

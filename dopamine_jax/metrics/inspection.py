@@ -14,6 +14,7 @@ from dopamine_jax import agent as agent_lib
 from dopamine_jax import errors
 from dopamine_jax.engines import loop as loop_lib
 from dopamine_jax.learning import returns
+from dopamine_jax.replay import rollout
 
 # Evaluations fold their iteration into the same key; none has this number.
 _NO_ITERATION = np.uint32(2**32 - 1)
@@ -105,8 +106,8 @@ class View:
       return see(anatomy, params, anatomy.inputs(seen), key)
 
     one = jax.eval_shape(self._sample, self._key)
-    num_samples = math.ceil(num_transitions / len(one.reward))
-    if isinstance(one, agent_lib.Trajectory):
+    num_samples = math.ceil(num_transitions / one.reward.size)
+    if isinstance(self.loop.replay, rollout.Rollout):
       num_samples = 1  # Another one would be the same rollout.
     return jax.tree.map(
       returns.flat, jax.lax.map(each, jnp.arange(num_samples))

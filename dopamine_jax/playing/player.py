@@ -197,6 +197,7 @@ class Player:
       given = jax.tree.map(lambda x: x[None], (action, reward, first, memory))
       action, reward, first, memory = given
       now = jax.tree.unflatten(jax.tree.structure(carried.now), memory)
+      reward = loop.clipped(reward, self.environment.reward_clip)
       before = memory_lib.see(
         *(self.agent, carried.replace(now=now), action, reward, first)
       )

@@ -54,7 +54,7 @@ class PrioritizedSequenceReplay(sequences.SequenceReplay):
     new = ring.head[:, None] - self.rows - back
     complete = (back == 0) | done
     complete &= self.is_valid(ring, lane, new) & (new >= 0)
-    # As many may lose their first row, or what that row is seen by.
+    # The oldest may lose their first row, its frames or the step before it.
     ahead = jnp.arange(-2, max(self.stack - 1, 1))[None]
     old = ring.oldest[:, None] + ahead
     lost = (old >= 0) & ~self.is_valid(ring, lane, old)

@@ -32,7 +32,7 @@ class SequenceReplay(base.Replay):
     batch_size: sequences in a sample, B.
     length: rows to learn of (the paper's m).
     burn_in: rows before them (the paper's l).
-    stride: sequences begin at every so many slots; the paper's overlap by half.
+    stride: slots between the starts of sequences; the paper's overlap by half.
     min_history: agent steps before the first update. Those that a training
       begins with are taken by random actions.
     n_step: rows behind them (given by the agent).
@@ -88,8 +88,8 @@ class SequenceReplay(base.Replay):
     """
     num_envs = step.reward.shape[0]
     lane = self.capacity // num_envs
-    # Before its first row lie the frames of a stack, and the step before; one
-    # slot is never live, and the first row of a grid may be `stride` away.
+    # Room for the stack's frames and the step before, for the slot that is
+    # being written, and for `stride` slots up to the next start.
     needed = self.rows + max(self.stack, 2) + self.stride
     if lane < needed:
       self.refuse(

@@ -122,6 +122,8 @@ class Decisions:
 
   def change_agent(self):
     """Applies the changes that are due, in the order of the callbacks."""
+    if not self._due:
+      return
     state = self._engine.state
     for i in self._due:
       agent = self._programs[i](state, self._own_of_seeds(i))

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 import contextlib
+import time
 
+import jax
 import numpy as np
 
 
@@ -17,18 +19,32 @@ def alone(training, stop) -> dict[str, np.ndarray]:
   cut_with = next(going, None)
   while training.goes_on:
     with passing_on(going):
-      metrics = training.engine.run(
-        training.runner.training_steps,
-        cut_with=cut_with,
-        on_step=training.on_training_step,
-      )
-    cut_with = send(going, metrics)
+      metrics, seconds = timed_run(training.engine, training, cut_with)
+    cut_with = send(going, (metrics, seconds))
   return training.statistics
+
+
+def timed_run(engine, training, cut_with):
+  """Returns an iteration's metrics, and the seconds that the engine took.
+
+  Args:
+    engine: which may be several trainings'.
+    training: one of them.
+    cut_with: see `Engine.run`.
+  """
+  started = time.perf_counter()
+  metrics = engine.run(
+    training.runner.training_steps,
+    cut_with=cut_with,
+    on_step=training.on_training_step,
+  )
+  jax.block_until_ready(engine.state)
+  return metrics, time.perf_counter() - started
 
 
 @contextlib.contextmanager
 def passing_on(*going: Iterator) -> Iterator[None]:
-  """Has trainings that wait for an engine know of what it raised."""
+  """Raises what is raised inside in the trainings that wait, too."""
   try:
     yield
   except BaseException as error:
@@ -38,9 +54,9 @@ def passing_on(*going: Iterator) -> Iterator[None]:
     raise
 
 
-def send(going: Iterator, metrics: dict[str, np.ndarray]):
-  """Returns what a training wants next, given its metrics; None at its end."""
+def send(going: Iterator, result: tuple[dict[str, np.ndarray], float]):
+  """Returns what a training wants next, given a result; None at its end."""
   try:
-    return going.send(metrics)
+    return going.send(result)
   except StopIteration:
     return None

@@ -24,8 +24,8 @@ _MAY_CHANGE = re.compile(
   r'^\S*(Runner\.(num_iterations|histograms|videos) = .*'
   r'|Runner\.(callbacks = \(\)|(start_from|evaluation_environment) = None)'
   r'|Gym\.channels_first = None'
-  r'|\w+\.observed = None'
-  r'|\w+\.info = \(\)'
+  r'|\.observed = None'
+  r'|\.(info|leave_out) = \(\)|\.action_mask = False'
   r'|SAC\.reward_scale = 1\.0|SAC\.log_temperature_loss = False)$',
   re.MULTILINE,
 )

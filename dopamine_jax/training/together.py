@@ -19,6 +19,7 @@ from dopamine_jax.engines import share
 from dopamine_jax.system import signals
 from dopamine_jax.training import driving
 from dopamine_jax.training import folder_lock
+from dopamine_jax.training import run_folder
 from dopamine_jax.training import training
 
 
@@ -117,6 +118,13 @@ def _by_lane(numbers, num_seeds):
 def _prepare(trainings, names, resume):
   """Makes the first states, or restores the newest that all of them have."""
   engine = trainings[0].engine.whole
+  ended = [each for each in trainings if _was_ended(each.folder)]
+  for each in ended:  # by a callback; the others go on without it
+    each.prepare(resume)
+  names = [n for n, t in zip(names, trainings, strict=True) if t not in ended]
+  trainings = [each for each in trainings if each not in ended]
+  if not trainings:
+    return
   newest = [max(each.checkpoints.iterations(), default=0) for each in trainings]
   # Killed while they were saving, some have one checkpoint more than others.
   ahead = max(newest) - min(newest)
@@ -128,6 +136,13 @@ def _prepare(trainings, names, resume):
   iterations = [each.iteration for each in trainings]
   if len(set(iterations)) > 1:
     raise _at_unlike_iterations(names, iterations)
+
+
+def _was_ended(folder):
+  """Whether a callback has ended the run that lies there."""
+  if not (folder / 'run.json').exists():
+    return False
+  return bool(run_folder.read_facts(folder, lambda line: None).get('ended_by'))
 
 
 def _at_unlike_iterations(names, iterations):
@@ -143,19 +158,21 @@ def _at_unlike_iterations(names, iterations):
 def _drive(engine, shares, trainings, names, stop, show):
   """Runs the iterations that are left."""
   going = [each.iterations(stop) for each in trainings]
-  wanted = [next(each, None) for each in going]
+  wanted = []
+  for i, each in enumerate(going):
+    with driving.passing_on(*going[:i]):
+      wanted.append(next(each, None))
   while active := [i for i, each in enumerate(trainings) if each.goes_on]:
     one = trainings[active[0]]
     with driving.passing_on(*(going[i] for i in active)):
-      metrics = engine.run(
-        one.runner.training_steps,
-        cut_with=shares[0].of_all(wanted[active[0]]),
-        on_step=one.on_training_step,
-      )
+      cut_with = shares[0].of_all(wanted[active[0]])
+      metrics, seconds = driving.timed_run(engine, one, cut_with)
     share.deal(engine, shares)
     shown = []
     for i in active:
-      wanted[i] = driving.send(going[i], shares[i].own_seeds(metrics))
+      result = shares[i].own_seeds(metrics), seconds
+      with driving.passing_on(*(going[j] for j in active if j != i)):
+        wanted[i] = driving.send(going[i], result)
       shares[i].forget()
       shown.append(f'{names[i]}  {trainings[i].summary()}')
     iteration = engine.steps // one.runner.training_steps

@@ -10,9 +10,6 @@ they decided of it.
 
 from collections.abc import Iterator, Sequence
 import contextlib
-import time
-
-import jax
 
 from dopamine_jax import config
 from dopamine_jax import errors
@@ -74,9 +71,10 @@ class Training:
     self.folder = folder
     self.seeds = seeds
     self.say = say
-    self.checkpoints = checkpoints_lib.Checkpoints(
-      folder, runner.max_to_keep, say
-    )
+    # Of trainings that are killed while they save, some have one more: the one
+    # before is needed.
+    kept = runner.max_to_keep if engine is None else max(runner.max_to_keep, 2)
+    self.checkpoints = checkpoints_lib.Checkpoints(folder, kept, say)
     self.iteration = 0
     self.newest_checkpoint = None  # that this process restored or saved
     self.closers = closers
@@ -161,7 +159,11 @@ class Training:
       machine=provenance.machine(),
       commits=provenance.commits(),
       versions=self.facts['versions'],
-      damaged=[i for i in iterations if i > self.iteration],
+      damaged=[
+        i
+        for i in iterations
+        if i > self.iteration and (upto is None or i <= upto)
+      ],
       with_replay=with_replay,
     )
 
@@ -206,9 +208,10 @@ class Training:
       self.closers.callback(self.profiler.close)
 
   def iterations(self, stop) -> Iterator[Sequence[int] | None]:
-    """Yields where the engine is to run an iteration; is sent its metrics.
+    """Yields where the engine is to run an iteration; is sent what came of it.
 
-    What is yielded is `cut_with` of `Engine.run`. Once it has ended, `goes_on`
+    What is yielded is `cut_with` of `Engine.run`, what is sent are its metrics
+    and the seconds that it took. Once it has ended, `goes_on`
     is False and `statistics` are the last iteration's.
 
     Args:
@@ -275,16 +278,13 @@ class Training:
   def _iterate(self):
     runner, iteration = self.runner, self.iteration
     is_checkpoint = self._is_last() or iteration % runner.checkpoint_period == 0
-    started = time.perf_counter()
     cut_with = None
     if is_checkpoint:
       cut_with = self.env_seeds(
         streams.Stream.TRAIN, iteration, runner.num_envs
       )
     self.decisions.change_agent()
-    metrics = yield cut_with
-    jax.block_until_ready(self.engine.state)
-    seconds = time.perf_counter() - started
+    metrics, seconds = yield cut_with
     if self.profiler:
       self.profiler.end()
     rate = len(self.seeds) * runner.training_steps / seconds
