@@ -19,7 +19,8 @@ class DoubleDQN(dqn.DQN):
     q = self.q_values(params, batch.observation, key)
     target_key, select_key = (jax.random.fold_in(key, i) for i in (1, 2))
     q_next = self.q_values(target_params, batch.next_observation, target_key)
-    q_select = self.q_values(params, batch.next_observation, select_key)
+    fixed = jax.lax.stop_gradient(params)  # no pass for training
+    q_select = self.q_values(fixed, batch.next_observation, select_key)
     q_select = self.only_allowed(q_select, batch.next_observation)
     td_error = jax.vmap(rlax.double_q_learning)(
       q, batch.action, batch.reward, batch.discount, q_next, q_select

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import optax
 import rlax
 
+from dopamine_jax import networks
 from dopamine_jax import values
 from dopamine_jax.learning import action_values
 from dopamine_jax.learning import optimization
@@ -64,7 +65,7 @@ class DQN(action_values.ActionValues):
       params=params,
       # A copy: the update donates both.
       target_params=jax.tree.map(jnp.copy, params),
-      optimizer_state=self.optimizer.init(params),
+      optimizer_state=self.optimizer.init(networks.learnt(params)),
       updates=jnp.zeros((), jnp.int32),
     )
 
@@ -113,23 +114,22 @@ class DQN(action_values.ActionValues):
       losses, metrics = outputs_lib.require_losses(self, answer, batch.reward)
       return jnp.mean(sample.weight * losses), (losses, metrics)
 
-    state, (losses, seen), metrics = self.descend(state, loss_fn)
+    state, (losses, seen), metrics = self.descend(state, loss_fn, key)
     return state, metrics | seen, jnp.sqrt(losses)
 
-  def descend(self, state, loss_fn):
+  def descend(self, state, loss_fn, key):
     """Takes one gradient step, and copies the network where that is due.
 
     Args:
       state: the agent's.
       loss_fn: of parameters; gives a loss and anything else.
+      key: a PRNG key, for networks with dropout.
 
     Returns:
       The new state, what else `loss_fn` gave, and metrics by name.
     """
-    gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
-    (loss, rest), gradients = gradient_fn(state.params)
-    params, optimizer_state, metrics = optimization.take_step(
-      self.optimizer, gradients, state.optimizer_state, state.params
+    params, optimizer_state, rest, metrics = optimization.learn(
+      *(loss_fn, self.optimizer, state.params, state.optimizer_state, key)
     )
     updates = state.updates + 1
     period = self.last_count('updates', self.target_update_period)
@@ -142,4 +142,4 @@ class DQN(action_values.ActionValues):
       optimizer_state=optimizer_state,
       updates=updates,
     )
-    return state, rest, metrics | {'Loss': loss}
+    return state, rest, metrics

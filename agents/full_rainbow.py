@@ -80,7 +80,7 @@ class RainbowNetwork(modules.Module):
       )
     else:
       head = heads.Plain(self.num_outputs, self.hidden, dense, name='head')
-    return head(self.torso(observation))
+    return head(networks.part(self, self.torso, observation))
 
 
 class FullRainbow(c51.C51):
@@ -127,7 +127,8 @@ class FullRainbow(c51.C51):
     learnt = read(params, batch.observation, key)
     following = read(target_params, batch.next_observation, target_key)
     if self.double:
-      q_select = self.q_values(params, batch.next_observation, select_key)
+      fixed = jax.lax.stop_gradient(params)  # no pass for training
+      q_select = self.q_values(fixed, batch.next_observation, select_key)
     elif self.distributional:
       q_select = c51.mean(self.atoms, following)
     else:

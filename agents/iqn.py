@@ -58,7 +58,7 @@ class ImplicitQuantileNetwork(modules.Module):
     def dense(units, x):
       return layers.Dense(units, kernel_init=self.kernel_init)(x)
 
-    features = self.torso(observation)[:, None]
+    features = networks.part(self, self.torso, observation)[:, None]
     frequencies = np.pi * np.arange(self.num_cosines, dtype=np.float32)
     cosines = jnp.cos(tau[..., None] * frequencies[None, None])
     embedding = nn.relu(dense(features.shape[-1], cosines))  # eq. 4
@@ -110,8 +110,7 @@ class IQN(dqn.DQN):
 
   def quantiles_at(self, tau, params, observation, key) -> jax.Array:
     """Returns the quantiles of tau [B, num], [B, num, A]."""
-    variables, rngs = {'params': params}, {'noise': key}
-    return self.module.apply(variables, observation, tau, rngs=rngs)
+    return networks.apply(self.module, params, observation, tau, key=key)
 
   def q_values(self, params, observation, key) -> jax.Array:
     """Returns means over K samples of the distributions [B, A] (eq. 3)."""
@@ -162,7 +161,8 @@ class IQN(dqn.DQN):
     num_select = self.num_quantile_samples
     num_target = self.num_tau_prime_samples
     if self.double:
-      _, select = self.quantiles(params, observation, select_key, num_select)
+      fixed = jax.lax.stop_gradient(params)  # no pass for training
+      _, select = self.quantiles(fixed, observation, select_key, num_select)
       _, target = self.quantiles(
         target_params, observation, target_key, num_target
       )

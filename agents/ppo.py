@@ -93,8 +93,8 @@ class PPO(on_policy.OnPolicy):
 
   def policy(self, params, observation):
     """Returns the distribution of actions, and values [B]."""
-    network = {'params': params['network']}
-    outputs, value = self.module.apply(network, observation)
+    network = self.module, params['network']
+    outputs, value = networks.apply(*network, observation)
     outputs = masks.only_allowed(self.observation_space, outputs, observation)
     space, log_std = self.action_space, params['log_std']
     return distributions.over(space, outputs, log_std), value

@@ -63,8 +63,8 @@ class PPORNN(ppo.PPO):
     Returns:
       The distribution of actions [T * B], values [T, B], memory [T, B, ...].
     """
-    network = {'params': params['network']}
-    (outputs, value), memories = self.module.apply(network, memory, seen)
+    network = self.module, params['network']
+    (outputs, value), memories = networks.apply(*network, memory, seen)
     outputs, observation = jax.tree.map(
       returns.flat, (outputs, seen.observation)
     )

@@ -79,7 +79,7 @@ class PQN(on_policy.OnPolicy):
 
   def q_values(self, params, observation) -> jax.Array:
     """Returns Q-values [B, A]."""
-    return self.module.apply({'params': params}, observation)
+    return networks.apply(self.module, params, observation)
 
   def only_allowed(self, q, observation) -> jax.Array:
     """Returns Q-values [..., A] by which to choose an action."""

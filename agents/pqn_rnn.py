@@ -85,8 +85,8 @@ class PQNRNN(pqn.PQN):
 
   def batch(self, params, trajectory) -> pqn.Batch:
     """Returns what to learn of each step; see `OnPolicy.batch`."""
-    q, memories = self.module.apply(
-      {'params': params}, trajectory.memory, trajectory.seen
+    q, memories = networks.apply(
+      self.module, params, trajectory.memory, trajectory.seen
     )
 
     def best(q, observation):
@@ -110,7 +110,7 @@ class PQNRNN(pqn.PQN):
     """Returns half the mean squared error of the chosen actions' values."""
     del updates
     memory, seen, batch = recurrent.in_time(batch)
-    q, _ = self.module.apply({'params': params}, memory, seen)
+    q, _ = networks.apply(self.module, params, memory, seen)
     q = returns.flat(q)
     chosen = rlax.batched_index(q, batch.action)
     loss = jnp.mean(jnp.square(chosen - batch.target)) / 2

@@ -119,15 +119,16 @@ class R2D2(dqn.DQN):
     """Returns the network's outputs [R - burn_in, B, A] behind the burn-in."""
     burn_in = sequence.burn_in
 
-    def part(memory, rows):
+    def part(params, memory, rows):
       seen = jax.tree.map(lambda x: x[rows], sequence.seen)
-      return self.module.apply({'params': params}, memory, seen)
+      return networks.apply(self.module, params, memory, seen)
 
     memory = sequence.memory
     if burn_in:
-      _, memories = part(memory, slice(burn_in))
+      fixed = jax.lax.stop_gradient(params)
+      _, memories = part(fixed, memory, slice(burn_in))
       memory = jax.tree.map(lambda x: jax.lax.stop_gradient(x[-1]), memories)
-    return part(memory, slice(burn_in, None))[0]
+    return part(params, memory, slice(burn_in, None))[0]
 
   def td_errors(self, params, target_params, sequence):
     """Returns the errors [L, B] of the rows that are learnt, 0 of no step.
@@ -156,7 +157,6 @@ class R2D2(dqn.DQN):
 
   def update(self, state, sample, key):
     """Takes one gradient step on sequences; see `Agent.update`."""
-    del key
     sequence = sample.transition
     taken = sequence.after_burn_in().taken[: -self.n_step]
     count = jnp.maximum(jnp.sum(taken, axis=0), 1)
@@ -166,7 +166,7 @@ class R2D2(dqn.DQN):
       losses = jnp.sum(self.td_losses(error), axis=0) / count
       return jnp.mean(sample.weight * losses), (jnp.abs(error), q)
 
-    state, (error, q), metrics = self.descend(state, loss_fn)
+    state, (error, q), metrics = self.descend(state, loss_fn, key)
     mean = jnp.sum(error, axis=0) / count
     mix = self.priority_mix
     priorities = mix * jnp.max(error, axis=0) + (1 - mix) * mean

@@ -18,6 +18,7 @@ import numpy as np
 import optax
 
 from dopamine_jax import agent as agent_lib
+from dopamine_jax import networks
 from dopamine_jax import values
 from dopamine_jax.learning import action_values
 from dopamine_jax.learning import actor_critic
@@ -81,16 +82,16 @@ class SAC(off_policy.OffPolicy):
       params=params,
       # A copy: the update donates both.
       target_params=jax.tree.map(jnp.copy, params['critics']),
-      optimizer_state=self.optimizer.init(params),
+      optimizer_state=self.optimizer.init(networks.learnt(params)),
     )
 
   def policy(self, params, observation) -> distributions.TanhGaussian:
     """Returns the distribution of actions, given the actor's parameters."""
-    return self.modules[0].apply({'params': params}, observation)
+    return networks.apply(self.modules[0], params, observation)
 
   def q_values(self, params, observation, action) -> jax.Array:
     """Returns the critics' values [K, B], given their parameters."""
-    return self.modules[1].apply({'params': params}, observation, action)
+    return networks.apply(self.modules[1], params, observation, action)
 
   def act(self, state, observation, step, key, *, explore) -> jax.Array:
     """Draws actions, or returns tanh of the means; see `Agent.act`."""
@@ -153,17 +154,16 @@ class SAC(off_policy.OffPolicy):
       means = {k: jnp.mean(sample.weight * loss) for k, loss in losses.items()}
       return sum(means.values()), (td_error, metrics | means)
 
-    gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
-    (loss, (td_error, seen)), gradients = gradient_fn(state.params)
-    params, optimizer_state, metrics = optimization.take_step(
-      self.optimizer, gradients, state.optimizer_state, state.params
+    before = self.optimizer, state.params, state.optimizer_state
+    params, optimizer_state, (td_error, seen), metrics = optimization.learn(
+      loss_fn, *before, key
     )
-    targets = state.target_params
-    targets = optax.incremental_update(params['critics'], targets, self.tau)
+    targets = params['critics'], state.target_params
+    targets = optimization.incremental_update(*targets, self.tau)
     state = state.replace(
       params=params, target_params=targets, optimizer_state=optimizer_state
     )
-    return state, seen | metrics | {'Loss': loss}, jnp.mean(abs(td_error), 0)
+    return state, seen | metrics, jnp.mean(abs(td_error), 0)
 
   @property
   def optimizer(self) -> optax.GradientTransformation:

@@ -20,6 +20,7 @@ from dopamine_jax import errors
 from dopamine_jax.callbacks import resets
 from dopamine_jax.callbacks import wiring
 from dopamine_jax.checkpoints import state_arrays
+from dopamine_jax.networks import variables
 
 
 class ReDo(resets.Periodic):
@@ -77,7 +78,8 @@ class ReDo(resets.Periodic):
     anatomy = view.anatomy[network]
     seen = view.look(self.num_transitions, network)
     params, fresh = (
-      state_arrays.named(tree) for tree in (anatomy.params, fresh)
+      state_arrays.named(variables.learnt(tree))
+      for tree in (anatomy.params, fresh)
     )
     masks = {name: (False, False) for name in params}  # new values, zeros
     for neurons in wiring.neurons_of(anatomy, view.inputs(network)):
@@ -111,7 +113,7 @@ def _parameters(params, layer) -> list[tuple[str, jax.Array]]:
 
 def _applied(agent: Any, changes: dict[int, tuple[Any, jax.Array]]) -> Any:
   """Returns an agent's state with changed parameters, their moments zero."""
-  leaves = state_arrays.named(agent)
+  leaves = state_arrays.named(variables.learnt(agent))
   # As the optimizer's state calls them: without the name of their own field.
   changed = {
     name.partition('.')[2]: changes[id(leaf)]

@@ -15,6 +15,7 @@ import numpy as np
 
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import errors
+from dopamine_jax.networks import variables
 
 # A layer by the path of its module, as its parameters have it.
 Layer = tuple[str, ...]
@@ -106,10 +107,9 @@ def _run(module, params, inputs) -> tuple[list[_Call], dict[str, np.ndarray]]:
     return made
 
   with nn.intercept_methods(note):
-    _, state = module.apply(
-      {'params': params},
-      *inputs,
-      rngs={'noise': jax.random.key(0)},
+    _, state = variables.apply(
+      *(module, params, *inputs),
+      key=jax.random.key(0),
       mutable='intermediates',
     )
   sown: Any = traverse_util.flatten_dict(state.get('intermediates', {}))

@@ -67,8 +67,7 @@ class ActionValues(off_policy.OffPolicy):
       observation: [B, *observation_shape].
       key: a PRNG key, for networks with noise.
     """
-    variables, rngs = {'params': params}, {'noise': key}
-    return self.module.apply(variables, observation, rngs=rngs)
+    return networks.apply(self.module, params, observation, key=key)
 
   def q_values(self, params, observation, key) -> jax.Array:
     """Returns Q-values [B, A]; arguments as for `outputs`."""

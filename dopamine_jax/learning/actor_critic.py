@@ -139,10 +139,10 @@ def first_params(
     UserError: if an output doesn't fit.
   """
   actor_key, key = jax.random.split(key)
-  params = actor.init(actor_key, observation)['params']
+  params = outputs.init(actor, actor_key, observation)
 
   def mode(params, observation):
-    return actor.apply({'params': params}, observation).mode()
+    return networks.apply(actor, params, observation).mode()
 
   outputs.require(actor, mode, params, observation, needs=[action.shape[1:]])
   needs = [(None,)]  # of any number of critics, each a value [B]
@@ -167,7 +167,7 @@ def anatomy(
 
   def values(params, observation, action, key):
     del key
-    return critics.apply({'params': params}, observation, action).T
+    return networks.apply(critics, params, observation, action).T
 
   return {
     'Actor': agent_lib.Anatomy(actor, state.params['actor']),

@@ -21,6 +21,7 @@ from dopamine_jax.learning import optimization
 from dopamine_jax.learning import outputs
 from dopamine_jax.learning import returns
 from dopamine_jax.networks import modules
+from dopamine_jax.networks import variables
 from dopamine_jax.replay import rollout
 
 
@@ -132,7 +133,7 @@ class OnPolicy(agent_lib.Agent):
       rewards = normalization.RewardScale.empty(num_envs)
     return State(
       params=params,
-      optimizer_state=self.optimizer.init(params),
+      optimizer_state=self.optimizer.init(variables.learnt(params)),
       updates=jnp.zeros((), jnp.int32),
       observations=observations,
       rewards=rewards,
@@ -163,6 +164,7 @@ class OnPolicy(agent_lib.Agent):
       ),
       self.stop(),
       self.reductions,
+      key,
     )
     state = state.replace(
       params=params,

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from dopamine_jax import errors
+from dopamine_jax.networks import variables
 
 # A setting whose value is an optimizer. `optax.MultiSteps` is none of optax's
 # own type, but has its two functions.
@@ -62,6 +63,46 @@ def apart(
   return optax.partition(optimizers, {name: name for name in optimizers})
 
 
+def learn(
+  loss_fn: Callable[[Any], tuple[jax.Array, Any]],
+  optimizer: optax.GradientTransformation,
+  params: Any,
+  optimizer_state: optax.OptState,
+  key: jax.Array | None,
+) -> tuple[Any, optax.OptState, Any, dict[str, jax.Array]]:
+  """Takes a gradient step on a loss.
+
+  Passes within the loss are for training: see `networks.variables`. What they
+  leave, such as running statistics of batches, is part of the new parameters.
+
+  Args:
+    loss_fn: of parameters; gives a loss and anything else.
+    optimizer: an optax transformation, of `networks.learnt(params)`.
+    params: a tree of parameters, in which `networks.Variables` may be.
+    optimizer_state: of the optimizer.
+    key: a PRNG key, for dropout; None does where there are no `Variables`.
+
+  Returns:
+    New parameters, the optimizer's new state, what else the loss gave, and
+    metrics: `Loss` and those of `take_step`.
+  """
+
+  def of_learnt(learnt):
+    given = variables.training(variables.with_learnt(params, learnt), key)
+    loss, rest = loss_fn(given)
+    return loss, (rest, variables.collections(given))
+
+  gradient_fn = jax.value_and_grad(of_learnt, has_aux=True)
+  (loss, (rest, left)), gradients = gradient_fn(variables.learnt(params))
+  params, optimizer_state, metrics = take_step(
+    optimizer,
+    gradients,
+    optimizer_state,
+    variables.with_collections(params, left),
+  )
+  return params, optimizer_state, rest, metrics | {'Loss': loss}
+
+
 def take_step(
   optimizer: optax.GradientTransformation,
   gradients: optax.Updates,
@@ -74,18 +115,28 @@ def take_step(
   the optimizer clips or scales them) and of the new parameters
   (`ParameterNorm`).
   """
+  learnt = variables.learnt(params)
   changes, optimizer_state = optimizer.update(
-    gradients, optimizer_state, params
+    gradients, optimizer_state, learnt
   )
-  params = optax.apply_updates(params, changes)
+  learnt = optax.apply_updates(learnt, changes)
   # Kept apart from the optimizer's squares of the same numbers, which XLA
   # would otherwise write to memory once more to share them.
   measured = jax.lax.optimization_barrier(gradients)
   metrics = {
     'GradientNorm': optax.tree.norm(measured),
-    'ParameterNorm': optax.tree.norm(params),
+    'ParameterNorm': optax.tree.norm(learnt),
   }
-  return params, optimizer_state, metrics
+  return variables.with_learnt(params, learnt), optimizer_state, metrics
+
+
+def incremental_update(params: Any, targets: Any, tau: float) -> Any:
+  """Returns a target network that has moved by `tau` to another's parameters.
+
+  What else the networks keep, such as statistics of batches, is copied.
+  """
+  learnt = map(variables.learnt, (params, targets))
+  return variables.with_learnt(params, optax.incremental_update(*learnt, tau))
 
 
 def shuffled(
@@ -121,6 +172,7 @@ def descend(
   rows: jax.Array,
   stop: Callable[[dict[str, jax.Array]], jax.Array] | None = None,
   reductions: Mapping[str, str] = types.MappingProxyType({}),
+  key: jax.Array | None = None,
 ) -> tuple[Any, optax.OptState, dict[str, jax.Array]]:
   """Takes a gradient step on each minibatch.
 
@@ -134,6 +186,7 @@ def descend(
     stop: says of a minibatch's metrics whether neither its step nor any later
       one is to be taken.
     reductions: as `Agent.reductions`, of the steps' metrics.
+    key: a PRNG key, see `learn`; that of `shuffled` will do.
 
   Returns:
     New parameters, the optimizer's new state, and metrics: means over the steps
@@ -141,40 +194,43 @@ def descend(
     them, and `GradientSteps`, how many these were.
   """
 
-  def measure(params, row):
-    minibatch = jax.tree.map(lambda x: x[row], data)
-    gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
-    (loss, metrics), gradients = gradient_fn(params, minibatch)
-    return gradients, metrics | {'Loss': loss}
-
-  def step(carry, row):
+  def step(carry, given):
     params, optimizer_state, going = carry
-    gradients, metrics = measure(params, row)
-    new_params, new_state, norms = take_step(
-      optimizer, gradients, optimizer_state, params
+    row, key = given
+    minibatch = jax.tree.map(lambda x: x[row], data)
+    *new, metrics, of_step = learn(
+      *(lambda params: loss_fn(params, minibatch), optimizer),
+      *(params, optimizer_state, key),
     )
-    new = new_params, new_state
+    metrics |= of_step
     if stop is not None:
       going &= ~stop(metrics)
       new = jax.tree.map(
         lambda new, old: jnp.where(going, new, old),
         new,
-        (params, optimizer_state),
+        [params, optimizer_state],
       )
-    metrics |= norms | {'GradientSteps': jnp.float32(1.0)}
+    metrics |= {'GradientSteps': jnp.float32(1.0)}
     return (*new, going), jax.tree.map(
       lambda x: jnp.where(going, x, 0), metrics
     )
 
-  def guarded(carry, row):
+  def guarded(carry, given):
     if stop is None:
-      return step(carry, row)
-    nothing = jax.eval_shape(step, carry, row)[1]
+      return step(carry, given)
+    nothing = jax.eval_shape(step, carry, given)[1]
     nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), nothing)
-    return jax.lax.cond(carry[-1], step, lambda c, _: (c, nothing), carry, row)
+    return jax.lax.cond(
+      carry[-1], step, lambda c, _: (c, nothing), carry, given
+    )
 
+  keys = None  # where nothing draws by them, and the program has none
+  if variables.has_any(params):
+    keys = jax.random.split(jax.random.fold_in(key, 1), len(rows))
   start = (params, optimizer_state, jnp.array(True))
-  (params, optimizer_state, _), metrics = jax.lax.scan(guarded, start, rows)
+  (params, optimizer_state, _), metrics = jax.lax.scan(
+    guarded, start, (rows, keys)
+  )
   steps = jnp.sum(metrics.pop('GradientSteps'))
 
   def reduced(name, values):

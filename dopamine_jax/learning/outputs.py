@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from dopamine_jax import errors
+from dopamine_jax.networks import variables
 
 _BATCH = 997
 _ANY = -1
@@ -37,24 +38,24 @@ def first_params(
     UserError: if the outputs don't fit.
   """
   params = init(module, rngs, *inputs)
-  if not isinstance(rngs, dict):
-    rngs = {'noise': rngs}
 
   def apply(params, *inputs):
-    return module.apply({'params': params}, *inputs, rngs=rngs)
+    return variables.apply(module, params, *inputs)
 
   require(module, apply, params, *inputs, needs=needs)
   return params
 
 
 def init(module: nn.Module, rngs: Any, *inputs: jax.Array) -> Any:
-  """Returns a network's first parameters; of one that has none, {}.
+  """Returns a network's first parameters, or `Variables`, see there.
+
+  Of one that has none, {}.
 
   Raises:
     UserError: if it can't be applied to such inputs.
   """
   try:
-    return module.init(rngs, *inputs).get('params', {})
+    return variables.init(module, rngs, *inputs)
   except errors.UserError:
     raise
   except Exception as error:

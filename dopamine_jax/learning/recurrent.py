@@ -20,6 +20,7 @@ from dopamine_jax.learning import on_policy
 from dopamine_jax.learning import outputs
 from dopamine_jax.learning import returns
 from dopamine_jax.networks import recurrent
+from dopamine_jax.networks import variables
 
 
 class Stretches(struct.PyTreeNode):
@@ -161,7 +162,7 @@ def anatomy(
 
   def values(params, memory, seen, key):
     del key
-    return returns.flat(module.apply({'params': params}, memory, seen)[0])
+    return returns.flat(variables.apply(module, params, memory, seen)[0])
 
   return agent_lib.Anatomy(
     module,

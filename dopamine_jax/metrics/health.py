@@ -40,6 +40,7 @@ from dopamine_jax import settings
 from dopamine_jax.engines import engine as engine_lib
 from dopamine_jax.learning import outputs
 from dopamine_jax.metrics import inspection
+from dopamine_jax.networks import variables
 from dopamine_jax.replay import prioritized
 from dopamine_jax.replay import sum_tree
 from dopamine_jax.system import processes
@@ -188,7 +189,9 @@ class TargetDrift(Sampled):
     anatomy = view.anatomy[network]
     if anatomy.target_params is None:
       return {}
-    moved = optax.tree.sub(anatomy.params, anatomy.target_params)
+    moved = optax.tree.sub(
+      *map(variables.learnt, (anatomy.params, anatomy.target_params))
+    )
     online, target = (
       view.look(self.num_transitions, network, target=x).values
       for x in (False, True)

@@ -14,6 +14,7 @@ from dopamine_jax import agent as agent_lib
 from dopamine_jax import errors
 from dopamine_jax.engines import loop as loop_lib
 from dopamine_jax.learning import returns
+from dopamine_jax.networks import variables
 from dopamine_jax.replay import rollout
 
 # Evaluations fold their iteration into the same key; none has this number.
@@ -157,11 +158,8 @@ def see(
     inputs: arrays [B, ...], see `Anatomy.inputs`.
     key: a PRNG key, for noise.
   """
-  values, state = anatomy.module.apply(
-    {'params': params},
-    *inputs,
-    rngs={'noise': key},
-    mutable='intermediates',
+  values, state = variables.apply(
+    anatomy.module, params, *inputs, key=key, mutable='intermediates'
   )
   sown = traverse_util.flatten_dict(state.get('intermediates', {}))
   magnitudes, features = {}, []

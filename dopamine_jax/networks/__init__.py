@@ -3,13 +3,16 @@
 What gin files name as `networks.MLP` lies there. `modules` is the base that
 checks fields; `heads` has noisy layers and dueling, `impala` a residual torso.
 `recurrent` has networks with memory, `encoded` what observations of several
-parts go through. `layers` and `convolution` are forms that are fast on CPUs.
+parts go through. `stateful` has layers that differ in training, `variables` how
+a pass tells them. `layers` and `convolution` are forms that are fast on CPUs.
 """
 
 from dopamine_jax.networks import encoded
 from dopamine_jax.networks import fourier
 from dopamine_jax.networks import recurrent
 from dopamine_jax.networks import standard
+from dopamine_jax.networks import stateful
+from dopamine_jax.networks import variables
 from dopamine_jax.networks.encoded import Encoded
 from dopamine_jax.networks.encoded import Unmasked
 from dopamine_jax.networks.fourier import FourierBasis
@@ -30,11 +33,26 @@ from dopamine_jax.networks.standard import fitting
 from dopamine_jax.networks.standard import hidden_layers
 from dopamine_jax.networks.standard import normalized_relu
 from dopamine_jax.networks.standard import output_layer
+from dopamine_jax.networks.stateful import BatchNorm
+from dopamine_jax.networks.stateful import BatchRenorm
+from dopamine_jax.networks.stateful import Dropout
+from dopamine_jax.networks.stateful import SpectralNorm
+from dopamine_jax.networks.stateful import batch_normalized_relu
+from dopamine_jax.networks.stateful import batch_renormalized_relu
+from dopamine_jax.networks.stateful import dropout_relu
+from dopamine_jax.networks.variables import Variables
+from dopamine_jax.networks.variables import apply
+from dopamine_jax.networks.variables import is_training
+from dopamine_jax.networks.variables import learnt
+from dopamine_jax.networks.variables import part
 
 __all__ = [
   'MLP',
   'Activation',
   'ActorCritic',
+  'BatchNorm',
+  'BatchRenorm',
+  'Dropout',
   'Encoded',
   'FourierBasis',
   'Initializer',
@@ -45,13 +63,22 @@ __all__ = [
   'NatureTorso',
   'RecurrentActorCritic',
   'RecurrentQ',
+  'SpectralNorm',
   'Unmasked',
+  'Variables',
+  'apply',
   'as_images',
+  'batch_normalized_relu',
+  'batch_renormalized_relu',
+  'dropout_relu',
   'fitting',
   'fourier_features',
   'hidden_layers',
+  'is_training',
+  'learnt',
   'normalized_relu',
   'output_layer',
+  'part',
 ]
 # The name that gin files and messages have.
 for _name in __all__:
@@ -60,5 +87,7 @@ for _name in __all__:
     fourier.__name__,
     recurrent.__name__,
     standard.__name__,
+    stateful.__name__,
+    variables.__name__,
   ):
     vars()[_name].__module__ = __name__

@@ -16,6 +16,7 @@ import numpy as np
 from dopamine_jax import spaces
 from dopamine_jax.networks import modules
 from dopamine_jax.networks import standard
+from dopamine_jax.networks import variables
 
 # Images with a smaller side are grids of codes, as MiniGrid's.
 _PIXELS = 32
@@ -54,7 +55,8 @@ class Encoded(modules.Module):
     parts = spaces.flatten(space, observation)
     kinds = spaces.leaves(space).values()
     vectors = [self._encode(*pair) for pair in zip(kinds, parts, strict=True)]
-    return self.network(jnp.concatenate(vectors, axis=-1), *others)
+    joined = jnp.concatenate(vectors, axis=-1)
+    return variables.part(self, self.network, joined, *others)
 
   def _encode(self, leaf, x):
     """Returns one leaf [B, *shape] as vectors [B, F], float32."""
@@ -62,9 +64,10 @@ class Encoded(modules.Module):
       return self._count(leaf, x)
     if is_image(leaf):
       x = x.reshape(*x.shape[:3], -1)
-      return self._torso(self.image or _image_torso(leaf))(x)
+      torso = self._torso(self.image or _image_torso(leaf))
+      return variables.part(self, torso, x)
     if self.vector is not None:
-      return self._torso(self.vector)(x)
+      return variables.part(self, self._torso(self.vector), x)
     return standard.flatten(x)
 
   def _torso(self, torso):
@@ -102,7 +105,8 @@ class Unmasked(modules.Module):
   @nn.compact
   def __call__(self, observation: Any, *others: jax.Array) -> Any:
     """Returns what the network makes of the observation, and of `others`."""
-    return self.network(observation['observation'], *others)
+    seen = observation['observation']
+    return variables.part(self, self.network, seen, *others)
 
 
 def is_image(leaf: gymnasium.Space) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 
 from dopamine_jax.networks import layers
 from dopamine_jax.networks import modules
+from dopamine_jax.networks import variables
 
 _SIGMA = '_sigma'  # how the names of noise's parameters end
 
@@ -71,6 +72,8 @@ def without_noise(params: Any) -> Any:
   Noisy layers then are their means, as if these were zero, and cost no more
   than dense ones. Of networks without noise, all parameters.
   """
+  if isinstance(params, variables.Variables):
+    return params.replace(params=without_noise(params.params))
   flat = traverse_util.flatten_dict(params)
   return traverse_util.unflatten_dict(
     {path: leaf for path, leaf in flat.items() if not path[-1].endswith(_SIGMA)}

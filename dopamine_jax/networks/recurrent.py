@@ -21,6 +21,7 @@ from dopamine_jax.networks import initializers
 from dopamine_jax.networks import layers
 from dopamine_jax.networks import modules
 from dopamine_jax.networks import standard
+from dopamine_jax.networks import variables
 
 Cell = Literal['lstm', 'gru']
 _CELLS = {'lstm': nn.OptimizedLSTMCell, 'gru': nn.GRUCell}
@@ -65,7 +66,8 @@ class Recurrent(modules.Module):
     """
     shape = seen.first.shape
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), seen.observation)
-    x = self.make_part('torso')(flat).reshape(*shape, -1)
+    torso = self.make_part('torso')
+    x = variables.part(self, torso, flat).reshape(*shape, -1)
     if self.sees_past:
       x = jnp.concatenate([x, *self._past(seen)], axis=-1)
     fresh = self.init_memory(shape[1])
@@ -117,7 +119,7 @@ class RecurrentQ(Recurrent):
     """Returns values [T, B, num_outputs], and memory after each row."""
     x, memories = self.features(memory, seen)
     head = self.make_part('head', num_outputs=self.num_outputs)
-    values_ = head(x.reshape(-1, self.units))
+    values_ = variables.part(self, head, x.reshape(-1, self.units))
     return values_.reshape(*x.shape[:2], -1), memories
 
 
@@ -168,5 +170,5 @@ def one_step(
     seen: Seen [N].
   """
   row = jax.tree.map(lambda x: x[None], seen)
-  answer = module.apply({'params': params}, memory, row)
+  answer = variables.apply(module, params, memory, row)
   return jax.tree.map(lambda x: x[0], answer)

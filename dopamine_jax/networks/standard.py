@@ -27,6 +27,7 @@ from dopamine_jax.networks import convolution
 from dopamine_jax.networks import initializers
 from dopamine_jax.networks import layers
 from dopamine_jax.networks import modules
+from dopamine_jax.networks import variables
 
 # Not Flax's type of the same name, which any function fits.
 Initializer = jax.nn.initializers.Initializer
@@ -284,7 +285,7 @@ class ActorCritic(modules.Module):
     """Returns outputs [B, num_outputs] and values [B]."""
 
     def features():
-      x = self.make_part('torso')(observation)
+      x = variables.part(self, self.make_part('torso'), observation)
       for units in self.hidden:
         orthogonal = initializers.orthogonal(np.sqrt(2))
         x = nn.relu(layers.Dense(units, kernel_init=orthogonal)(x))
