@@ -236,15 +236,23 @@ def _telling(module):
     yield
   except flax_errors.InvalidRngError as error:
     raise errors.UserError(
-      f'the network {name} draws random numbers that this pass has not: '
-      f"{errors.told(error)}. Passes for training have 'dropout', and those of "
-      "agents of action values 'noise'. In other passes its layers must not "
-      'draw: let `__call__` take `train: bool`, or use networks.Dropout.'
+      f'the network {name} draws random numbers in a pass that has none of '
+      f"their kind: {_said(error)}. Passes for training have 'dropout', and "
+      "those of DQN and its kin 'noise'; in others its layers must not draw "
+      '(let `__call__` take `train: bool`, or use networks.Dropout).'
     ) from error
   except flax_errors.ModifyScopeVariableError as error:
     raise errors.UserError(
-      f'the network {name} changes what it keeps in a pass that is not for '
-      f'training: {errors.told(error)}. Let its `__call__` take '
-      '`train: bool`, and change nothing where that is False '
-      '(use_running_average=not train), or use networks.BatchNorm.'
+      f'the network {name} changes what it keeps where it must not: '
+      f'{_said(error)}. Passes for training may change what was there at '
+      'first, and others nothing (let `__call__` take `train: bool`, or use '
+      'networks.BatchNorm).'
     ) from error
+
+
+def _said(error):
+  """Returns what Flax says, without the address of its page, and where."""
+  place = errors.place(error)
+  by = f', raised by {place}' if place else ''
+  said = errors.first_line(error).partition(' (http')[0].rstrip('.')
+  return said + by

@@ -276,9 +276,12 @@ class Careless(nn.Module):
 @pytest.mark.parametrize(
   'kind, expected',
   [
-    ('batch', 'Careless changes what it keeps in a pass that is not for'),
-    ('drop', "Careless draws random numbers that this pass has not.*'dropout'"),
-    ('noise', "Careless draws random numbers that this pass has not.*'noise'"),
+    ('batch', 'Careless changes what it keeps where it must not.*"mean"'),
+    (
+      'drop',
+      "Careless draws random numbers in a pass that has none.*'dropout'",
+    ),
+    ('noise', "Careless draws random numbers in a pass that has none.*'noise'"),
   ],
 )
 def test_a_network_that_trains_in_every_pass_is_told(kind, expected):
