@@ -115,7 +115,9 @@ def examine(
     lanes, unit = runner.num_envs, _unit(engine)
     history = max(1, findings.min_history // unit) * unit
     # One step less than to the first update.
-    before = _speed(engine, seconds, 0, lanes, max(lanes, history - lanes))
+    before = math.inf  # Offline, nothing comes before.
+    if not engine.fills_replay:
+      before = _speed(engine, seconds, 0, lanes, max(lanes, history - lanes))
     # Its replay isn't that full yet, which changes no program's time.
     learning = _speed(engine, seconds, history + unit, unit, sys.maxsize)
     environment = None
@@ -150,7 +152,7 @@ def _memory(runner, engine):
     before=None,
     learning=None,
     total_steps=runner.num_iterations * runner.training_steps,
-    min_history=engine.loop.replay.min_history,
+    min_history=engine.learning_begins,
   )
 
 
@@ -242,10 +244,11 @@ def report(
     return
   if findings.environment is not None:
     say(f'Environment alone: {findings.environment:,.0f} agent steps/s.')
-  say(
-    f'Before learning, until agent step {findings.min_history:,}: '
-    f'{findings.before:,.0f} agent steps/s.'
-  )
+  if findings.min_history:
+    say(
+      f'Before learning, until agent step {findings.min_history:,}: '
+      f'{findings.before:,.0f} agent steps/s.'
+    )
   updates = f'{findings.updates_per_period} updates'
   updates = 'an update' if findings.updates_per_period == 1 else updates
   say(

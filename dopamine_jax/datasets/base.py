@@ -1,6 +1,6 @@
 """What a dataset gives, and how it becomes the slots of a ring."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import gymnasium
@@ -9,6 +9,7 @@ import numpy as np
 
 from dopamine_jax import errors
 from dopamine_jax import settings
+from dopamine_jax.checkpoints import ring_files
 from dopamine_jax.replay import ring as ring_lib
 
 _ONE = 1.001  # what rounding may make of 1
@@ -16,7 +17,9 @@ _COLUMNS = ('action', 'reward', 'terminated', 'truncated')
 
 
 class Part(NamedTuple):
-  """Steps in the order in which they were taken.
+  """Steps in the order in which they were taken; of whole episodes, if known.
+
+  What runs on into the next part is cut here.
 
   Attributes:
     observation: [T, *frame_shape], acted on; frames of a stack one by one.
@@ -70,12 +73,19 @@ class Dataset(settings.Settings):
     Raises:
       UserError: names what does not fit.
     """
-    count = 0
+    count, ends = 0, False
     for part in self.parts():
+      part = self._fitting(part, space, action_space, as_given)
       count += len(part.reward)
-      yield self._fitting(part, space, action_space, as_given)
+      ends |= bool((part.terminated | part.truncated).any())
+      yield part
     if not count:
       self._fail('holds no step', 'Choose another one')
+    if not ends:
+      self._fail(
+        f'holds {count} steps, and none of them ends an episode',
+        'Say where episodes ended: that is where values are learnt from',
+      )
 
   def _fitting(self, part, space, action_space, as_given):
     size = len(part.reward)
@@ -142,8 +152,8 @@ class Dataset(settings.Settings):
     raise errors.UserError(f'{type(self).__name__} {what}. {remedy}.')
 
 
-def laid_out(parts: Iterator[Part]) -> dict[str, np.ndarray]:
-  """Returns the slots of one lane, by the names of `ring.Slots`.
+def laid_out(parts: Iterable[Part]) -> Iterator[dict[str, np.ndarray]]:
+  """Yields the slots of one lane, part after part, by names of `ring.Slots`.
 
   Each episode's last observation has a slot of its own, as in `ring`. One that
   terminated, and whose last observation nobody kept, has the one before there:
@@ -155,21 +165,17 @@ def laid_out(parts: Iterator[Part]) -> dict[str, np.ndarray]:
   Raises:
     UserError: if no step can be learned from.
   """
-  columns = {
-    name: [] for name in ('frame', 'action', 'reward', 'status', 'age')
-  }
+  is_empty = True
   for part in parts:
-    part = _known(part)
-    if not len(part.reward):
-      continue
-    for name, rows in _slots(part).items():
-      columns[name].append(rows)
-  if not columns['reward']:
+    part = _known(part) if len(part.reward) else part
+    if len(part.reward):
+      is_empty = False
+      yield _slots(part)
+  if is_empty:
     raise errors.UserError(
       'the dataset has no step of which it is known what followed. Choose one '
       'with next_observations, or with episodes of more than one step.'
     )
-  return {name: np.concatenate(rows) for name, rows in columns.items()}
 
 
 def _known(part):
@@ -224,26 +230,41 @@ def _slots(part):
   }
 
 
-def fill(ring: ring_lib.Ring, slots: dict[str, np.ndarray]) -> ring_lib.Ring:
+def fill(
+  ring: ring_lib.Ring, pieces: Iterable[dict[str, np.ndarray]]
+) -> ring_lib.Ring:
   """Returns a ring of one lane that holds these slots, the first at 0.
 
   Args:
-    ring: empty, [1, C].
-    slots: see `laid_out`; fewer than C.
+    ring: empty, [1, C], or [S, 1, C] of several seeds, which get the same;
+      donated.
+    pieces: see `laid_out`; written one by one, as memory holds the ring and
+      one of them.
+
+  Raises:
+    UserError: if the ring is too small; says what is needed.
   """
-  size = len(slots['reward'])
-  old = ring.slots
-  new = {
-    name: jnp.asarray(_padded(rows, ring.capacity))[None].astype(
-      getattr(old, name).dtype
+  slots, size, capacity = ring.slots, 0, ring.slots.reward.shape[-1]
+  for piece in pieces:
+    start, size = size, size + len(piece['reward'])
+    if size < capacity:  # Else the rest is only counted.
+      slots = slots.replace(
+        **{
+          name: _written(getattr(slots, name), ring.head, start, rows)
+          for name, rows in piece.items()
+        }
+      )
+  if size >= capacity:
+    raise errors.UserError(
+      f"the dataset takes {size} slots, and the replay's capacity is "
+      f'{capacity}. Set it to {size + 1} or more.'
     )
-    for name, rows in slots.items()
-  }
-  return ring.replace(
-    slots=old.replace(**new), head=jnp.full((1,), size, jnp.int32)
-  )
+  return ring.replace(slots=slots, head=jnp.full_like(ring.head, size))
 
 
-def _padded(rows, capacity):
-  rest = np.zeros((capacity - len(rows), *rows.shape[1:]), rows.dtype)
-  return np.concatenate([rows, rest])
+def _written(leaf, head, start, rows):
+  """Returns one leaf with rows from slot `start` on, in every lane."""
+  rows = rows.astype(leaf.dtype)
+  for lane in range(head.size):
+    leaf = ring_files.put(leaf, head.ndim, lane, start, rows)
+  return leaf

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 import gzip
+import math
 import pathlib
 import zipfile
+import zlib
 
 import numpy as np
 
@@ -23,10 +25,16 @@ _NAMES = {
 }
 
 
+# Rows that are read at once, or an episode's if it is longer.
+_ROWS = 4096
+_LEAVES = ('frame', 'action', 'reward', 'status', 'age')
+
+
 class OwnReplay(base.Dataset):
   """What the replay of a run holds, in its newest checkpoint.
 
-  Rewards are as that run learned from them, clipped if it clipped them.
+  Rewards are as that run learned from them, clipped if it clipped them. An
+  episode whose beginning was overwritten is left out.
 
   Attributes:
     run: the run's folder.
@@ -60,37 +68,53 @@ class OwnReplay(base.Dataset):
     if self.seed is not None and self.seed not in seeds:
       self._fail(f'.seed = {self.seed} is none of that run: {seeds}')
     which = 0 if self.seed is None else seeds.index(self.seed)
-    columns = {
-      leaf: _by_lane(checkpoints.rows(newest, name, leaf))
-      for leaf in ('frame', 'action', 'reward', 'status')
-    }
-    lanes = len(columns['reward']) // len(seeds)
-    for lane in range(which * lanes, (which + 1) * lanes):
-      yield _of_slots({leaf: rows[lane] for leaf, rows in columns.items()})
+    try:
+      leaves = manifest['rings'][name]['segments'][-1]['checksums']
+      if 'frame' not in leaves:
+        self._fail(f'holds observations of several arrays: {sorted(leaves)}')
+      lanes = manifest['rings'][name]['segments'][-1]['lanes']
+      lanes = len(lanes) // len(seeds)
+      found = zip(
+        *(checkpoints.rows(newest, name, leaf) for leaf in _LEAVES),
+        strict=True,
+      )
+      for pieces in found:
+        if pieces[0][0] // lanes == which:
+          yield from _of_slots(*(rows for _, _, rows in pieces))
+    except checkpoints_lib.Damaged as damage:
+      self._fail(f'(run = {self.run!r}) finds a damaged checkpoint: {damage}')
 
 
-def _by_lane(rows):
-  """Returns the rows of each lane, oldest first."""
-  found = {}
-  for lane, _, some in rows:
-    found.setdefault(lane, []).append(np.array(some))
-  return [np.concatenate(found[lane]) for lane in sorted(found)]
+def _of_slots(frame, action, reward, status, age):
+  """Yields the whole episodes of a lane's slots, which end with one.
+
+  The oldest may have been overwritten in part: frames of a stack would lack.
+  """
+  begin = int(np.argmax(age == 0)) if (age == 0).any() else len(age)
+  for end in _ends_of_parts(begin, status == ring_lib.LAST):
+    taken = begin + np.flatnonzero(status[begin:end] != ring_lib.LAST)
+    yield base.Part(
+      observation=frame[taken],
+      action=action[taken],
+      reward=reward[taken],
+      terminated=status[taken] == ring_lib.TERMINATED,
+      truncated=status[taken] == ring_lib.TRUNCATED,
+      next_observation=frame[taken + 1],
+    )
+    begin = end
 
 
-def _of_slots(slots):
-  """Returns the steps of one lane's slots."""
-  status = slots['status']
-  taken = status != ring_lib.LAST
-  taken[-1] = False  # what followed it is in no slot
-  after = np.flatnonzero(taken) + 1
-  return base.Part(
-    observation=slots['frame'][taken],
-    action=slots['action'][taken],
-    reward=slots['reward'][taken],
-    terminated=status[taken] == ring_lib.TERMINATED,
-    truncated=status[taken] == ring_lib.TRUNCATED,
-    next_observation=slots['frame'][after],
-  )
+def _ends_of_parts(begin, last):
+  """Yields where to end parts; `last` [R] marks where episodes end.
+
+  A part has about `_ROWS` rows from `begin` on, or a whole episode.
+  """
+  ends = np.flatnonzero(last) + 1
+  ends = ends[ends > begin].tolist()
+  for i, end in enumerate(ends):
+    if i + 1 == len(ends) or ends[i + 1] - begin > _ROWS:
+      yield end
+      begin = end
 
 
 class Npz(base.Dataset):
@@ -134,16 +158,25 @@ class DopamineShards(base.Dataset):
   An Optimistic Perspective on Offline Reinforcement Learning.
   https://arxiv.org/abs/1907.04543
 
-  A shard is four files, `$store$_observation_ckpt.0.gz` and so on. Ends are
-  terminations, as Dopamine's are. Between shards steps may be missing.
+  A shard is four files, `$store$_observation_ckpt.0.gz` and so on, and perhaps
+  `add_count_ckpt.0.gz`, by which the oldest step is known. Ends are
+  terminations, as Dopamine's are. Between shards steps may be missing. The
+  `stack` - 1 steps of zeros that Dopamine puts before each episode are left
+  out, and so is a shard's first episode if it has begun in another one.
 
   Attributes:
     folder: where they lie.
     shards: which of them; None: all, in the order of their numbers.
+    stack: frames in an observation of the agent that wrote them.
   """
 
   folder: str
   shards: Sequence[int] | None = None
+  stack: int = 4
+
+  def __post_init__(self):
+    super().__post_init__()
+    self.require_at_least(1, 'stack')
 
   def __post_init__(self):
     super().__post_init__()
@@ -164,19 +197,116 @@ class DopamineShards(base.Dataset):
         + (f', and not {lacking}' if lacking else '')
       )
     for number in wanted:
-      columns = {
-        name: self._column(folder / f'$store$_{name}_ckpt.{number}.gz')
-        for name in ('observation', 'action', 'reward', 'terminal')
-      }
-      ends = columns.pop('terminal').astype(bool)
-      yield base.Part(**columns, terminated=ends, truncated=np.zeros_like(ends))
+      yield from self._parts_of(number)
 
-  def _column(self, path):
+  def _parts_of(self, number):
+    """Yields the steps of a shard, oldest first, some episodes at a time."""
+    columns = {
+      name: np.concatenate([*self._rows(f'$store$_{name}', number)])
+      for name in ('action', 'reward', 'terminal')
+    }
+    capacity = len(columns['terminal'])
+    added = capacity
+    if self._path('add_count', number).exists():
+      added = int(next(self._rows('add_count', number)))
+    # Where the next step was to be written, the oldest lies.
+    oldest = added % capacity if added > capacity else 0
+    columns = {
+      name: np.roll(column, -oldest)[:added] for name, column in columns.items()
+    }
+    terminal = columns.pop('terminal').astype(bool)
+    age = _ages(terminal)
+    ends = [*_ends_of_parts(0, terminal)]
+    if not ends or ends[-1] < len(terminal):
+      ends.append(len(terminal))  # an episode that was running
+    frames = _regrouped(self._frames(number, oldest, capacity), ends)
+    for begin, end, frame in zip([0, *ends[:-1]], ends, frames, strict=True):
+      here = slice(begin, end)
+      is_zero = age[here] < self.stack - 1
+      kept = ~is_zero
+      if begin == 0 and frame[: self.stack - 1].any():
+        # It began elsewhere, and frames of a stack would lack.
+        first = _length_of_first(terminal[here])
+        is_zero[:first] = kept[:first] = False
+      if frame[is_zero].any():
+        self._fail(
+          f'(stack = {self.stack}) finds episodes in shard {number} that do '
+          f'not begin with {self.stack - 1} frames of zeros, as Dopamine '
+          'writes them',
+          'Set files.DopamineShards.stack to what they were written with',
+        )
+      ended = terminal[here][kept]
+      yield base.Part(
+        observation=frame[kept],
+        terminated=ended,
+        truncated=np.zeros_like(ended),
+        **{name: column[here][kept] for name, column in columns.items()},
+      )
+
+  def _frames(self, number, oldest, capacity):
+    """Yields all frames of a shard, the oldest first, a few at a time."""
+    for start, stop in ((oldest, capacity), (0, oldest)):
+      begin = 0
+      for frames in self._rows('$store$_observation', number):
+        if begin >= stop:
+          break
+        yield frames[max(start - begin, 0) : max(stop - begin, 0)]
+        begin += len(frames)
+
+  def _path(self, name, number):
+    return pathlib.Path(self.folder) / f'{name}_ckpt.{number}.gz'
+
+  def _rows(self, name, number):
+    """Yields the rows of an array, a few at a time, or its one number."""
+    path = self._path(name, number)
     try:
       with gzip.open(path) as file:
-        return np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        shape, dtype = _header(file)
+        size = math.prod(shape[1:]) * dtype.itemsize
+        for start in range(0, *shape[:1] or (1,), _ROWS):
+          count = min(_ROWS, shape[0] - start) if shape else 1
+          rows = np.frombuffer(file.read(count * size), dtype)
+          yield rows.reshape(count, *shape[1:]) if shape else rows[0]
+    except (OSError, ValueError, EOFError, zlib.error) as error:
       self._fail(f'can not read {path}: {error}')
+
+
+def _header(file):
+  """Returns the shape and type of an npy file's rows, which follow."""
+  version = np.lib.format.read_magic(file)
+  read = np.lib.format.read_array_header_1_0
+  if version == (2, 0):
+    read = np.lib.format.read_array_header_2_0
+  shape, by_columns, dtype = read(file)
+  if by_columns or dtype.hasobject:
+    raise ValueError(f'it is an array of {dtype}, by columns or no numbers')
+  return shape, dtype
+
+
+def _ages(last):
+  """Returns the steps since the episode began; `last` [T] marks its end."""
+  number = np.arange(len(last))
+  begins = np.zeros_like(number)
+  begins[1:] = np.where(last[:-1], number[1:], 0)
+  return number - np.maximum.accumulate(begins)
+
+
+def _length_of_first(last):
+  """Returns how many steps the first episode has."""
+  return int(np.argmax(last)) + 1 if last.any() else len(last)
+
+
+def _regrouped(chunks, ends):
+  """Yields the rows of chunks, cut at `ends` in place of where they end."""
+  held, size, begin = [], 0, 0
+  for end in ends:
+    while size < end - begin:
+      held.append(next(chunks))
+      size += len(held[-1])
+    rows = np.concatenate(held)
+    yield rows[: end - begin]
+    held, size = [rows[end - begin :]], size - (end - begin)
+    begin = end
 
 
 class Minari(base.Dataset):

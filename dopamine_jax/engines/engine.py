@@ -134,6 +134,8 @@ class Engine:
     *('loop', 'environments', 'seeds', 'check_finite', 'devices'),
     *('numbers', 'names'),
   )
+  # Whether the replay is filled before the first step. No setting.
+  fills_replay = False
 
   def __init__(
     self,
@@ -163,6 +165,11 @@ class Engine:
     self.replay_began = 0
     self._metric_shapes = None
     self._init = self.vectorize_loop(_first_state)
+
+  @property
+  def learning_begins(self) -> int:
+    """From which agent step on the replay has its `min_history`."""
+    return self.replay_began + self.loop.replay.min_history
 
   def abstract_state(self) -> loop_lib.TrainingState:
     """Returns the state's shapes, dtypes and places, without making it.
@@ -252,7 +259,7 @@ class Engine:
     period = agent.update_period
     due = steps // period - (steps - self.loop.num_envs) // period
     due *= agent.updates_per_period
-    return due * (steps - self.replay_began >= self.loop.replay.min_history)
+    return due * (steps >= self.learning_begins)
 
   def _zero_metrics(self, state: loop_lib.TrainingState) -> loop_lib.Metrics:
     """Returns sums of nothing, shaped like the metrics of an update."""

@@ -6,7 +6,6 @@ updates are done as the same settings do online, and schedules, target networks
 and iterations count as ever. Evaluation is on the run's environment.
 """
 
-import time
 from typing import Any
 
 import gymnasium
@@ -16,18 +15,21 @@ import numpy as np
 
 from dopamine_jax import errors
 from dopamine_jax.datasets import base as datasets_base
+from dopamine_jax.engines import compiled
 from dopamine_jax.engines import engine
 from dopamine_jax.engines import loop as loop_lib
 from dopamine_jax.replay import uniform
-
-_SECONDS = 0.3  # that a program should take, so that one can stop
+from dopamine_jax.system import processes
 
 
 class OfflineEngine(engine.Engine):
   """Updates from a dataset alone.
 
-  Several seeds have the same data, each in a replay of its own.
+  Several seeds have the same data, each in a replay of its own. The first
+  checkpoint holds it, so that a run which goes on needs no dataset.
   """
+
+  fills_replay = True
 
   def __init__(self, *args: Any, dataset: datasets_base.Dataset, **kwargs: Any):
     """Takes a dataset.
@@ -54,22 +56,31 @@ class OfflineEngine(engine.Engine):
         'runner.Runner.num_envs and runner.Runner.devices as they are.'
       )
     self._dataset = dataset
-    self._learn = jax.jit(self.vectorize_loop(_learn), donate_argnums=(0, 1))
-    self._length = 1  # updates of a program
+    self._learn = jax.jit(self._take_updates, donate_argnums=(0, 1))
+    self._ready = jax.jit(self.vectorize_loop(_ready), donate_argnums=0)
+    self._pace = compiled.Pace()
+
+  @property
+  def learning_begins(self):
+    """At once: the replay is full."""
+    return 0
 
   def init(self):
     """Makes the state before the first update, the replay full of data."""
     super().init()
-    experience = self.state.experience
-    ring = jax.tree.map(
-      lambda leaf: (
-        jnp.stack([leaf] * self.axis.size) if self.axis.size > 1 else leaf
-      ),
-      self._filled(self.axis.pick(experience.replay, 0)),
-    )
-    self.state = self.state.replace(experience=experience.replace(replay=ring))
+    self._fill()
 
-  def _filled(self, ring):
+  def restore(self, state, steps, began):
+    """Goes on from a checkpoint's state; see `Engine.restore`.
+
+    Of a checkpoint without the replay, the dataset is read again.
+    """
+    super().restore(state, steps, began)
+    if not processes.fetch(state.experience.replay.head).any():
+      self._fill()
+
+  def _fill(self):
+    """Writes the dataset into the empty replay of each seed."""
     parts = self._dataset.checked(
       self.environments.observation_space,
       self.environments.action_space,
@@ -77,23 +88,15 @@ class OfflineEngine(engine.Engine):
     )
     if not self._dataset.agent_units:
       parts = (self._clipped(part) for part in parts)
-    slots = datasets_base.laid_out(parts)
-    size = len(slots['reward'])
-    if size >= ring.capacity:
-      raise errors.UserError(
-        f"the dataset takes {size} slots, and the replay's capacity is "
-        f'{ring.capacity}. Set it to {size + 1} or more.'
-      )
-    ring = self.loop.replay.filled(datasets_base.fill(ring, slots))
-    valid = self.loop.replay.is_valid(
-      ring, jnp.zeros(size, jnp.int32), jnp.arange(size)
-    )
-    if not bool(valid.any()):
+    experience = self.state.experience
+    ring = datasets_base.fill(experience.replay, datasets_base.laid_out(parts))
+    ring, is_enough = self._ready(ring)
+    if not processes.fetch(is_enough).all():
       raise errors.UserError(
         'the dataset has no transition of '
         f'n_step = {self.loop.replay.n_step} steps. Choose a larger one.'
       )
-    return ring
+    self.state = self.state.replace(experience=experience.replace(replay=ring))
 
   def _as_given(self, actions):
     """Returns an environment's actions as agents give them."""
@@ -116,20 +119,20 @@ class OfflineEngine(engine.Engine):
     """
     del cut_with
     metrics = self._zero_metrics(self.state)
-    due = self._updates_due_by(self.steps + num_steps)
-    left = due - self._updates_due_by(self.steps)
-    while left:
+    agent, end = self.loop.agent, self.steps + num_steps
+    done, due = map(self._updates_due_by, (self.steps, end))
+    while done < due:
       on_step()
-      count = min(left, self._length)
-      began = time.perf_counter()
-      self.state, metrics, finite = self._learn(
-        self.state, metrics, self.axis.number(count)
+      self._pace.start()
+      self.state, metrics, finite, count = self._learn(
+        self.state, metrics, np.int32(min(due - done, self._pace.length))
       )
+      count = int(processes.fetch(count))
+      self._pace.stop(count)
+      done += count
+      self.steps = done // agent.updates_per_period * agent.update_period
       self._require_finite(metrics.total, finite)
-      if time.perf_counter() - began < _SECONDS and count == self._length:
-        self._length *= 2
-      left -= count
-    self.steps += num_steps
+    self.steps = end
     experience = self.state.experience
     self.state = self.state.replace(
       experience=experience.replace(
@@ -142,14 +145,34 @@ class OfflineEngine(engine.Engine):
     agent = self.loop.agent
     return steps // agent.update_period * agent.updates_per_period
 
+  def _take_updates(self, state, metrics, num_updates):
+    """Updates up to the first whose metrics are not finite; traced.
 
-def _learn(loop, state, metrics, count):
-  """Updates so many times; the number is no constant of the program."""
+    Returns:
+      The state, the sums, which metrics are finite, and how many it took. The
+      number is no constant of the program.
+    """
 
-  def once(_, changing):
-    state, metrics, finite = changing
-    state, metrics, now = loop.update(1, state, metrics)
-    return state, metrics, finite & now
+    def update(loop, state, metrics):
+      return loop.update(1, state, metrics)
 
-  finite = jnp.ones(len(metrics.total), bool)
-  return jax.lax.fori_loop(0, count, once, (state, metrics, finite))
+    def goes_on(carry):
+      _, _, finite, i = carry
+      return (i < num_updates) & jnp.all(finite)
+
+    def once(carry):
+      state, metrics, finite, i = carry
+      state, metrics, now = self.vectorize_loop(update)(state, metrics)
+      finite = finite & now if self.check_finite else finite
+      return state, metrics, finite, i + 1
+
+    finite = jnp.ones((*metrics.count.shape, len(metrics.total)), bool)
+    start = state, metrics, finite, jnp.zeros((), jnp.int32)
+    return jax.lax.while_loop(goes_on, once, start)
+
+
+def _ready(loop, ring):
+  """Returns a filled ring as the replay needs it, and if any step is valid."""
+  ring = loop.replay.filled(ring)
+  slot = jnp.arange(ring.capacity)
+  return ring, loop.replay.is_valid(ring, jnp.zeros_like(slot), slot).any()

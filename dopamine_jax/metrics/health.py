@@ -268,8 +268,7 @@ class Monitor:
   def measure(self) -> dict[str, np.ndarray]:
     """Returns values [S] by tag; none before the replay has its history."""
     engine = self._engine
-    history = engine.steps - engine.replay_began
-    if history < engine.loop.replay.min_history:
+    if engine.steps < engine.learning_begins:
       return {}
     return {
       f'Health/{name}': processes.fetch(value).reshape(len(engine.seeds))

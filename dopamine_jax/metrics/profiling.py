@@ -45,8 +45,8 @@ class Profiler:
     self._say = say
     period = engine.loop.agent.update_period
     self._num_steps = max(num_steps, period)
-    learns = engine.replay_began + engine.loop.replay.min_history
-    self._first = max(engine.steps, learns) + _UPDATES_BEFORE * period
+    learns = max(engine.steps, engine.learning_begins)
+    self._first = learns + _UPDATES_BEFORE * period
     self._began = None
     self._is_over = False
 

@@ -4,22 +4,25 @@ from collections.abc import Callable
 import shlex
 from typing import Any
 
-from dopamine_jax.engines import loop as loop_lib
+from dopamine_jax.engines import engine as engine_lib
 
 
 def before_the_start(
-  runner: Any, loop: loop_lib.Loop, config: str, say: Callable[[str], None]
+  runner: Any,
+  engine: engine_lib.Engine,
+  config: str,
+  say: Callable[[str], None],
 ):
   """Says what will probably not be meant.
 
   Args:
     runner: the settings of the run, a `runner.Runner`.
-    loop: its agent and replay.
+    engine: what trains, as it was made.
     config: its settings, as config.gin has them.
     say: prints what the user should know.
   """
   steps = runner.num_iterations * runner.training_steps
-  first = max(loop.replay.min_history, loop.agent.update_period)
+  first = max(engine.learning_begins, engine.loop.agent.update_period)
   if first > steps:
     say(
       f'Warning: nothing is learnt in this run. Its {steps:,} agent steps end '

@@ -94,7 +94,6 @@ class Decisions:
       UserError: if an answer is none that can be gone on with.
     """
     engine = self._engine
-    history = engine.steps - engine.replay_began
     seen = base.Seen(
       iteration=iteration,
       agent_steps=engine.steps,
@@ -105,7 +104,7 @@ class Decisions:
       },
       evaluates=evaluates,
       has_checkpoint=has_checkpoint,
-      can_sample=history >= engine.loop.replay.min_history,
+      can_sample=engine.steps >= engine.learning_begins,
     )
     for i, callback in enumerate(self._callbacks):
       with outputs.telling(callback, 'after_iteration'):

@@ -175,6 +175,11 @@ def _take_all(start, checkpoints, found, seeds, engine, template, runner):
       'the same --seed and --num_seeds, or take parts of the agent alone: '
       "starts.StartFrom.names = ['params.*']."
     )
+  if start.replay and engine.fills_replay:
+    raise errors.UserError(
+      f'{start.run} has a replay of its own, and this run learns from a '
+      'dataset. Leave that replay out: starts.StartFrom.replay = False.'
+    )
   try:
     state = checkpoints.restore(found, template, start.replay)
   except errors.UserError as error:

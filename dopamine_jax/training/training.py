@@ -128,9 +128,7 @@ class Training:
     if self.runner.histograms:
       self.reports.add_histograms()
     self.decisions = decisions.Decisions(self.runner.callbacks, self.engine)
-    advice.before_the_start(
-      self.runner, self.engine.loop, self.config, self.say
-    )
+    advice.before_the_start(self.runner, self.engine, self.config, self.say)
     self.facts = {
       'seeds': list(self.seeds),
       'versions': provenance.versions() | self.engine.layout.versions(),

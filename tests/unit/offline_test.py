@@ -20,11 +20,13 @@ from dopamine_jax import networks
 from dopamine_jax.agents import cql
 from dopamine_jax.agents import dqn
 from dopamine_jax.agents import ppo
+from dopamine_jax.checkpoints import checkpoints
 from dopamine_jax.datasets import base
 from dopamine_jax.datasets import files
 from dopamine_jax.engines import offline
 from dopamine_jax.environments import catch
 from dopamine_jax.environments import classic
+from dopamine_jax.metrics import health
 from dopamine_jax.replay import prioritized
 from dopamine_jax.replay import ring as ring_lib
 from dopamine_jax.replay import sum_tree
@@ -137,7 +139,7 @@ def test_without_what_followed_a_cut_step_is_left_out(ends):
   known[-1] = part.terminated[-1]
   if not known.any():
     with pytest.raises(errors.UserError, match='no step of which it is known'):
-      base.laid_out(parts)
+      list(base.laid_out(parts))
     return
   slots = base.laid_out(parts)
   ring = base.fill(replay.init(step_like(part)), slots)
@@ -223,10 +225,15 @@ def test_shards_of_dopamine_are_read(tmp_path):
       with gzip.open(tmp_path / f'$store$_{name}_ckpt.{shard}.gz', 'wb') as f:
         np.save(f, column)
   space = gymnasium.spaces.Box(0, 255, (2, 2), np.uint8)
-  parts = checked(files.DopamineShards(folder=str(tmp_path)), space)
+  shards = files.DopamineShards(folder=str(tmp_path), stack=1)
+  parts = checked(shards, space)
+  parts = [
+    base.Part(*(None if x[0] is None else np.concatenate(x) for x in columns))
+    for columns in (zip(*pair, strict=True) for pair in (parts[:2], parts[2:]))
+  ]
   np.testing.assert_array_equal([p.observation for p in parts], frames)
   assert parts[1].terminated.tolist() == [False, True, False]
-  slots = base.laid_out(iter(parts))
+  slots = joined(base.laid_out(iter(parts)))
   # Of each shard the last step is left out: what followed it is unknown.
   assert slots['status'].tolist() == 2 * [
     ring_lib.RUNNING,
@@ -235,6 +242,57 @@ def test_shards_of_dopamine_are_read(tmp_path):
   ]
   with pytest.raises(errors.UserError, match=r'shards \[0, 1\] .* not \[7\]'):
     checked(files.DopamineShards(folder=str(tmp_path), shards=(1, 7)), space)
+
+
+def joined(pieces):
+  """Returns the columns of all pieces."""
+  pieces = list(pieces)
+  return {name: np.concatenate([x[name] for x in pieces]) for name in pieces[0]}
+
+
+def write_shard(folder, number, frames, terminal, added=None):
+  """Writes a shard whose frames tell their number; 0 is a step of zeros."""
+  frames = np.asarray(frames, np.uint8)
+  columns = {
+    '$store$_observation': frames[:, None],
+    '$store$_action': frames % 3,
+    '$store$_reward': frames.astype(np.float32),
+    '$store$_terminal': np.isin(frames, terminal).astype(np.uint8),
+  }
+  if added is not None:
+    columns['add_count'] = np.array(added)
+  for name, column in columns.items():
+    with gzip.open(folder / f'{name}_ckpt.{number}.gz', 'wb') as file:
+      np.save(file, column)
+
+
+@pytest.mark.parametrize('rows', [2, 3, 4096])
+def test_shards_lose_dopamines_zeros_and_go_from_old_to_new(
+  rows, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(files, '_ROWS', rows)
+  write_shard(tmp_path, 0, [0, 1, 2, 0, 3, 4, 0, 5, 6], terminal=[2, 4])
+  # The first of these runs on from another shard.
+  write_shard(tmp_path, 1, [11, 12, 0, 13, 14], terminal=[12, 14])
+  # Ten were written where eight have a place: the oldest is the third.
+  write_shard(tmp_path, 3, [0, 25, 0, 21, 22, 0, 23, 24], [22, 24], added=10)
+  # Five of eight places are in use.
+  write_shard(tmp_path, 4, [0, 31, 0, 32, 33, 0, 9, 9], [31, 33], added=5)
+  space = gymnasium.spaces.Box(0, 255, (1,), np.uint8)
+  shards = files.DopamineShards(folder=str(tmp_path), stack=2)
+  parts = checked(shards, space)
+  seen = np.concatenate([part.observation[:, 0] for part in parts])
+  expected = [1, 2, 3, 4, 5, 6, 13, 14, 21, 22, 23, 24, 25, 31, 32, 33]
+  assert seen.tolist() == expected
+  for part in parts:
+    np.testing.assert_array_equal(part.reward, part.observation[:, 0])
+    np.testing.assert_array_equal(part.action, part.observation[:, 0] % 3)
+  # No episode is torn, and what followed the newest step is unknown.
+  slots = joined(base.laid_out(iter(parts)))
+  lost = slots['frame'][slots['status'] != ring_lib.LAST, 0].tolist()
+  assert lost == [x for x in expected if x not in (6, 25)]
+  with pytest.raises(errors.UserError, match='not begin with 2 frames of zero'):
+    checked(shards.replace(stack=3), space)
 
 
 def test_an_extra_that_is_missing_is_named(monkeypatch):
@@ -263,9 +321,10 @@ def gathered(tmp_path_factory):
   return folder
 
 
-def learnt(folder, data, iterations=2, **changes):
+def learnt(folder, data, iterations=2, replay=None, **changes):
+  learner = agent(cql.CQL)
   return dj.train(
-    agent(cql.CQL),
+    learner.replace(replay=replay) if replay else learner,
     catch.Catch(rows=4),
     folder,
     num_iterations=iterations,
@@ -281,8 +340,8 @@ def test_the_replay_of_a_run_is_learnt_from_and_exactly_resumed(
   gathered, tmp_path
 ):
   data = files.OwnReplay(run=str(gathered), seed=1)
-  (part,) = list(data.parts())
-  assert len(part.reward) >= 95  # of Catch's episodes of 3 steps
+  count = sum(len(part.reward) for part in data.parts())
+  assert count >= 95  # of Catch's episodes of 3 steps
   whole = learnt(tmp_path / 'whole', data, num_seeds=2)
   assert whole.statistics['Train/Updates'].tolist() == [20, 20]
   assert 'Eval/AverageReturns' in whole.statistics
@@ -291,6 +350,69 @@ def test_the_replay_of_a_run_is_learnt_from_and_exactly_resumed(
   assert fingerprint.fingerprint(tmp_path / 'parts') == (
     fingerprint.fingerprint(tmp_path / 'whole')
   )
+
+
+def test_without_its_replay_a_run_reads_the_dataset_again(gathered, tmp_path):
+  data = files.OwnReplay(run=str(gathered))
+  for folder, counts in (('whole', [2]), ('parts', [1, 2])):
+    for iterations in counts:
+      learnt(tmp_path / folder, data, iterations, checkpoint_replay=False)
+  one, other = (
+    checkpoints.Checkpoints(tmp_path / folder).arrays(2)
+    for folder in ('whole', 'parts')
+  )
+  for name, array in one.items():
+    np.testing.assert_array_equal(array, other[name], err_msg=name)
+
+
+def test_learning_begins_at_once_whatever_history_online_would_need(
+  gathered, tmp_path, capsys
+):
+  data = files.OwnReplay(run=str(gathered))
+  replay = uniform.UniformReplay(capacity=200, batch_size=8, min_history=200)
+  result = learnt(
+    tmp_path,
+    data,
+    iterations=1,
+    replay=replay,
+    health=[health.DormantNeurons()],
+  )
+  assert 'Health/DormantNeurons' in result.statistics
+  assert 'Warning' not in capsys.readouterr().out
+
+
+def test_a_dataset_is_not_passed_over_for_another_runs_replay(
+  gathered, tmp_path
+):
+  data = files.OwnReplay(run=str(gathered))
+  with pytest.raises(errors.UserError, match=r'StartFrom\.replay = False'):
+    learnt(tmp_path, data, num_seeds=2, start_from=str(gathered))
+
+
+def test_parts_of_a_run_are_whole_episodes_however_few_rows_are_read(
+  gathered, monkeypatch
+):
+  data = files.OwnReplay(run=str(gathered), seed=0)
+  whole = joined(base.laid_out(data.parts()))
+  monkeypatch.setattr(files, '_ROWS', 8)
+  parts = list(data.parts())
+  assert max(len(part.reward) for part in parts) == 6  # with two ends
+  for name, rows in joined(base.laid_out(parts)).items():
+    np.testing.assert_array_equal(rows, whole[name], err_msg=name)
+
+
+def test_an_episode_whose_beginning_was_overwritten_is_left_out():
+  status = np.array([0, 1, 3, 0, 2, 3])
+  number = np.arange(6.0)
+  for age, expected in (([5, 6, 7, 0, 1, 2], [3, 4]), ([5, 6, 7] * 2, [])):
+    parts = files._of_slots(number, number, number, status, np.array(age))
+    seen = [x for part in parts for x in part.observation]
+    assert seen == expected
+
+
+def test_data_in_which_no_episode_ends_are_refused(tmp_path):
+  with pytest.raises(errors.UserError, match='none of them ends an episode'):
+    checked(npz(tmp_path, terminals=np.zeros(3, bool)))
 
 
 def test_what_can_not_learn_offline_is_refused(gathered, tmp_path):

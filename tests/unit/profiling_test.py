@@ -21,10 +21,9 @@ def calls(monkeypatch):
 def make(num_steps, *, period=4, min_history=20, steps=0, began=0):
   engine = types.SimpleNamespace(
     steps=steps,
-    replay_began=began,
+    learning_begins=began + min_history,
     loop=types.SimpleNamespace(
-      agent=types.SimpleNamespace(update_period=period),
-      replay=types.SimpleNamespace(min_history=min_history),
+      agent=types.SimpleNamespace(update_period=period)
     ),
   )
   said = []
