@@ -127,6 +127,12 @@ def test_a_config_is_complete(path):
 def test_a_config_trains_and_resumes_exactly(path, tmp_path, monkeypatch):
   skip_without_extras(path)
   whole, stopped = tmp_path / 'whole', tmp_path / 'stopped'
+  bindings = shrunk(path)
+  if 'files.OwnReplay.run' in path.read_text():  # which a DQN has left
+    first = path.with_name('dqn_cartpole.gin')
+    made = config.load([first], shrunk(first)).build(runner.Runner)
+    made.train(tmp_path / 'first', quiet=True)
+    bindings += (f"files.OwnReplay.run = '{tmp_path / 'first'}'",)
   save = checkpoints.Checkpoints.save
 
   def save_and_copy(self, iteration, *args, **kwargs):
@@ -143,7 +149,7 @@ def test_a_config_trains_and_resumes_exactly(path, tmp_path, monkeypatch):
 
   with monkeypatch.context() as patch:
     patch.setattr(checkpoints.Checkpoints, 'save', save_and_copy)
-    statistics = train(whole, [path], shrunk(path))
+    statistics = train(whole, [path], bindings)
   assert statistics['Train/Updates'][0] >= 2
   assert np.isfinite(statistics['Train/Loss'][0])
   # The config that it wrote repeats it.

@@ -28,6 +28,7 @@ Each number comes once an iteration and once a seed. The x-axis is agent steps
 | Train/Loss                  | the loss that is minimized          | -       |
 | Train/QMean                 | mean Q-value over batch and actions | reward  |
 | Train/QMax                  | highest Q-value of the batch        | reward  |
+| Train/Gap                   | what CQL's term is, unweighted      | -       |
 | Train/CriticLoss            | half the critics' squared errors    | -       |
 | Train/PolicyLoss            | the policy's objective, negated     | -       |
 | Train/TemperatureLoss       | what the temperature goes down by   | -       |
