@@ -176,11 +176,8 @@ class DopamineShards(base.Dataset):
 
   def __post_init__(self):
     super().__post_init__()
-    self.require_at_least(1, 'stack')
-
-  def __post_init__(self):
-    super().__post_init__()
     self.require_at_least(0, 'shards')
+    self.require_at_least(1, 'stack')
 
   def parts(self) -> Iterator[base.Part]:
     """Yields one shard after another."""

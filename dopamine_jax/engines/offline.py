@@ -76,7 +76,7 @@ class OfflineEngine(engine.Engine):
     Of a checkpoint without the replay, the dataset is read again.
     """
     super().restore(state, steps, began)
-    if not processes.fetch(state.experience.replay.head).any():
+    if not processes.fetch(state.experience.replay.head).all():
       self._fill()
 
   def _fill(self):

@@ -69,6 +69,16 @@ class Share:
     return self.whole.replay_began
 
   @property
+  def learning_begins(self) -> int:
+    """See `Engine.learning_begins`."""
+    return self.whole.learning_begins
+
+  @property
+  def fills_replay(self) -> bool:
+    """See `Engine`."""
+    return self.whole.fills_replay
+
+  @property
   def state(self) -> loop_lib.TrainingState:
     """The training state, [S, ...]; a copy."""
     if self._taken[0] is not self.whole.state:
@@ -110,8 +120,7 @@ class Share:
   def restore(self, state: loop_lib.TrainingState, steps: int, began: int):
     """See `Engine.restore`."""
     self.init()
-    self.state = state
-    self.whole.steps, self.whole.replay_began = steps, began
+    self.whole.restore(self._give(self.whole.state, state), steps, began)
 
   def forget(self):
     """Lets go of the copy of the state, which is about to change."""
