@@ -397,8 +397,13 @@ def test_parts_of_a_run_are_whole_episodes_however_few_rows_are_read(
   monkeypatch.setattr(files, '_ROWS', 8)
   parts = list(data.parts())
   assert max(len(part.reward) for part in parts) == 6  # with two ends
-  for name, rows in joined(base.laid_out(parts)).items():
-    np.testing.assert_array_equal(rows, whole[name], err_msg=name)
+  replay = uniform.UniformReplay(**REPLAY | {'capacity': 200})
+  ring = base.fill(replay.init(step_like(parts[0])), base.laid_out(parts))
+  size = ring.head[0]
+  for name, rows in whole.items():
+    written = getattr(ring.slots, name)[0]
+    np.testing.assert_array_equal(written[:size], rows, err_msg=name)
+    assert not written[size:].any()
 
 
 def test_an_episode_whose_beginning_was_overwritten_is_left_out():
