@@ -185,7 +185,7 @@ def test_each_agent_takes_networks_with_statistics_and_dropout(name):
   assert 'batch_stats' in str(jax.tree_util.tree_structure(state.params))
 
 
-@pytest.mark.parametrize('name', ['DoubleDQN', 'PPO', 'R2D2', 'SAC'])
+@pytest.mark.parametrize('name', ['DoubleDQN', 'PPO', 'SAC'])
 def test_updates_change_statistics_and_drop_by_their_key(name):
   agent = bound(AGENTS[name])
   sample = sample_of(agent)
