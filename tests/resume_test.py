@@ -26,9 +26,9 @@ from dopamine_jax.engines import evaluation
 from dopamine_jax.environments import gym_vector
 from dopamine_jax.metrics import base
 from dopamine_jax.metrics import csv_file
+from dopamine_jax.training import advice
 from dopamine_jax.training import fingerprint as fingerprint_lib
 from dopamine_jax.training import run_folder
-from dopamine_jax.training import training
 
 # Small, but with all that a resume has to get right: a replay that wraps,
 # episodes that checkpoints cut, a target network, a decaying epsilon, metrics
@@ -1006,7 +1006,8 @@ def test_the_command_to_go_on_leaves_out_what_would_begin_anew(
     with_replay=with_replay,
     engine=types.SimpleNamespace(steps=99),
     runner=types.SimpleNamespace(checkpoint_replay=True),
+    stop=types.SimpleNamespace(name='SIGINT'),
   )
-  message = training.Training._how_to_go_on(stopped, 'SIGINT')
+  message = advice.how_to_go_on(stopped)
   assert f'The same command with --base_dir a{expected}' in message
   assert ('as if it had never' in message) == with_replay

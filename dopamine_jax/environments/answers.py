@@ -213,7 +213,7 @@ class Answers:
     if isinstance(error, leaves_lib.Misfit):  # of a wrapper of ours
       where = place(self._number, self._num_envs, self.steps)
       return errors.UserError(
-        f'{self._name} {where}: {error.expected}, and {giver} gave '
+        f'{self._name} ({where}): {error.expected}, and {giver} gave '
         f'{error.given}. Set gym.Gym.action_mask = False, or mend the '
         'environment.'
       )

@@ -5,9 +5,8 @@ whoever steps from Python: the other engine, evaluation and films. Both use
 `begin` and `advance`, so that a seed means the same episodes everywhere.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 import functools
-import types
 from typing import Any, NamedTuple
 
 from flax import struct
@@ -44,7 +43,7 @@ class Outcome(NamedTuple):
   reward: jax.Array | float
   terminated: jax.Array | bool
   truncated: jax.Array | bool = False
-  info: Mapping[str, Any] = types.MappingProxyType({})
+  info: Any = ()  # as good as an empty dict, and an output of any program
 
 
 class Native(base.Environment):

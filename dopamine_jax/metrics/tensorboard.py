@@ -51,7 +51,7 @@ _LAYOUT = {
     'Length of an episode': ('(Train|Eval)/AverageEpisodeLengths',),
   },
   'Losses': {
-    'Losses': ('Train/.*Loss',),
+    'Losses': ('Train/(.*Loss|Gap)',),
     'Gradient norm': ('Train/GradientNorm',),
     'Parameter norm': ('Train/ParameterNorm',),
   },

@@ -16,7 +16,7 @@ def alone(training, stop) -> dict[str, np.ndarray]:
     stop: whether the user asked to stop.
   """
   going = training.iterations(stop)
-  cut_with = next(going, None)
+  cut_with = first(going)
   while training.goes_on:
     with passing_on(going):
       metrics, seconds = timed_run(training.engine, training, cut_with)
@@ -54,9 +54,26 @@ def passing_on(*going: Iterator) -> Iterator[None]:
     raise
 
 
+def first(going: Iterator):
+  """Returns what a training wants at first; None if it has ended."""
+  return _asked(lambda: next(going))
+
+
 def send(going: Iterator, result: tuple[dict[str, np.ndarray], float]):
   """Returns what a training wants next, given a result; None at its end."""
+  return _asked(lambda: going.send(result))
+
+
+def _asked(ask):
+  """Returns what a generator gives; None at its end.
+
+  In a generator Python makes an error of a user's StopIteration.
+  """
   try:
-    return going.send(result)
+    return ask()
   except StopIteration:
     return None
+  except RuntimeError as error:
+    if isinstance(error.__cause__, StopIteration):
+      raise error.__cause__ from None
+    raise

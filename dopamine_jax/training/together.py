@@ -161,7 +161,7 @@ def _drive(engine, shares, trainings, names, stop, show):
   wanted = []
   for i, each in enumerate(going):
     with driving.passing_on(*going[:i]):
-      wanted.append(next(each, None))
+      wanted.append(driving.first(each))
   while active := [i for i, each in enumerate(trainings) if each.goes_on]:
     one = trainings[active[0]]
     with driving.passing_on(*(going[i] for i in active)):
