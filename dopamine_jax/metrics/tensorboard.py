@@ -51,13 +51,14 @@ _LAYOUT = {
     'Length of an episode': ('(Train|Eval)/AverageEpisodeLengths',),
   },
   'Losses': {
-    'Losses': ('Train/(.*Loss|Gap)',),
+    'Losses': ('Train/.*Loss',),
     'Gradient norm': ('Train/GradientNorm',),
     'Parameter norm': ('Train/ParameterNorm',),
   },
   'Values and policy': {
     'Values': ('Train/(Q|Value)(Mean|Max)',),
     'Exploration': ('Train/(Epsilon|Entropy|Temperature)',),
+    'Gap of CQL': ('Train/Gap',),
     'Change of the policy': ('Train/(KL|ClipFraction)',),
     'Health': ('Health/.*',),
   },
