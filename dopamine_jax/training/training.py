@@ -226,6 +226,8 @@ class Training:
         statistics = yield from self._iterate()
       processes.wait_for_all('the last checkpoint is written')
       self._end()
+    except GeneratorExit:  # nobody asks any more
+      raise
     except BaseException as error:
       # Else whoever read what is printed has left.
       why = str(error) if isinstance(error, Exception) else repr(error)
