@@ -12,6 +12,8 @@ Differs from the paper:
 3. Draws are independent by default; `stratified` gives the paper's.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -104,20 +106,9 @@ class PrioritizedReplay(uniform.UniformReplay):
     self, ring: PrioritizedRing, key: jax.Array, updates: int | jax.Array = 0
   ) -> agent_lib.Sample:
     """Returns B valid transitions, each drawn by its priority; see base."""
-    index, weight = draw(
-      ring,
-      key,
-      self.batch_size,
-      values.at(self.beta, updates),
-      stratified=self.stratified,
-    )
-    lane, slot = place_of(ring, index)
-    return agent_lib.Sample(
-      transition=self.transition_at(ring, lane, slot),
-      index=index,
-      weight=weight,
-      slot=slot,
-    )
+    beta = values.at(self.beta, updates)
+    drawn = draw(ring, key, self.batch_size, beta, stratified=self.stratified)
+    return sample_of(ring, *drawn, self.transition_at)
 
   def reprioritize(
     self, ring: PrioritizedRing, index: jax.Array, priority: jax.Array
@@ -169,6 +160,26 @@ def place_of(
   lane, slot = index // ring.capacity, index % ring.capacity
   newest = ring.head[lane] - 1
   return lane, newest - (newest - slot) % ring.capacity
+
+
+def sample_of(
+  ring: PrioritizedRing,
+  index: jax.Array,
+  weight: jax.Array,
+  at: Callable[..., agent_lib.Transition],
+) -> agent_lib.Sample:
+  """Returns what was drawn, by `draw`.
+
+  Args:
+    ring: that was drawn from.
+    index: [B], leaves of the tree.
+    weight: [B].
+    at: gives what begins at slots [B], of a ring, lanes and slots.
+  """
+  lane, slot = place_of(ring, index)
+  return agent_lib.Sample(
+    transition=at(ring, lane, slot), index=index, weight=weight, slot=slot
+  )
 
 
 def put(

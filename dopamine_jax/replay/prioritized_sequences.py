@@ -78,16 +78,8 @@ class PrioritizedSequenceReplay(sequences.SequenceReplay):
   ) -> agent_lib.Sample:
     """Returns B sequences [R, B], each drawn by its priority; see base."""
     beta = values.at(self.beta, updates)
-    index, weight = prioritized.draw(
-      ring, key, self.batch_size, beta, stratified=False
-    )
-    lane, slot = prioritized.place_of(ring, index)
-    return agent_lib.Sample(
-      transition=self.sequence_at(ring, lane, slot),
-      index=index,
-      weight=weight,
-      slot=slot,
-    )
+    drawn = prioritized.draw(ring, key, self.batch_size, beta, stratified=False)
+    return prioritized.sample_of(ring, *drawn, self.sequence_at)
 
   def reprioritize(
     self,
