@@ -20,6 +20,7 @@ from dopamine_jax.checkpoints import checkpoints
 from dopamine_jax.commands import cli
 from dopamine_jax.engines import compiled
 from dopamine_jax.engines import evaluation
+from dopamine_jax.engines import offline
 from dopamine_jax.engines import python_engine
 from dopamine_jax.environments import gym_vector
 from dopamine_jax.environments import native
@@ -34,6 +35,7 @@ FILE_EVENTS = {
 PHASES = {
   (python_engine.PythonEngine, 'run'): 'training',
   (compiled.CompiledEngine, 'run'): 'training',
+  (offline.OfflineEngine, 'run'): 'training',
   (checkpoints.Checkpoints, 'save'): 'saving',
   (evaluation.Evaluator, 'run'): 'evaluation',
   (csv_file.CSV, 'write'): 'metrics',

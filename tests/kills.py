@@ -3,9 +3,10 @@
     python -m tests.kills --kills 100
 
 Every agent trains on both engines, with one seed and with three, in processes
-of their own. They die at random moments of each phase, some several times, and
-go on by the same command. In the end each must have the fingerprint of a run
-that was never killed. Prints a line a kill; exits with 1 if one was lost.
+of their own, and so does each kind of training that has more to keep (`KINDS`).
+They die at random moments of each phase, some several times, and go on by the
+same command. In the end each must have the fingerprint of a run that was never
+killed. Prints a line a kill; exits with 1 if one was lost.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from typing import NamedTuple
 
 from dopamine_jax.checkpoints import checkpoints
 from dopamine_jax.training import fingerprint
@@ -66,6 +68,77 @@ SMALL = {
 }
 ENGINES = ('python', 'compiled')
 SEEDS = (1, 3)
+
+
+class Kind(NamedTuple):
+  """A training that has more to keep than its agent.
+
+  Attributes:
+    agent: of `CONFIGS`.
+    gin: lines that are added; `{parent}` is the folder of a plain run.
+    options: of the command.
+    engines: on which it trains.
+    begins: the iteration after which its own begin.
+  """
+
+  agent: str
+  gin: str = ''
+  options: tuple[str, ...] = ()
+  engines: tuple[str, ...] = ENGINES
+  begins: int = 0
+
+
+_CALLBACKS = """
+from dopamine_jax.callbacks import redo
+from dopamine_jax.callbacks import resets
+from dopamine_jax.callbacks import stopping
+runner.Runner.callbacks = [
+  @resets.ShrinkAndPerturb(), @redo.ReDo(), @stopping.KeepBest(),
+  @stopping.EarlyStopping()]
+resets.ShrinkAndPerturb.period = 2
+redo.ReDo.period = 3
+stopping.EarlyStopping.at_return = 14.9
+stopping.EarlyStopping.num_values = 2
+"""
+_FORKED = f"""
+runner.Runner.start_from = '{{parent}}'
+runner.Runner.num_iterations = {2 * ITERATIONS}
+"""
+_OFFLINE = """
+from dopamine_jax.datasets import files
+from dopamine_jax.engines import offline
+runner.Runner.engine = @offline.OfflineEngine
+offline.OfflineEngine.dataset = @files.OwnReplay()
+files.OwnReplay.run = '{parent}'
+runner.Runner.num_envs = 1
+uniform.UniformReplay.capacity = 300
+"""
+_NORMALIZED = """
+networks.MLP.activation = @networks.batch_normalized_relu
+"""
+_TREES = """
+gym.Gym.id = 'Blackjack-v1'
+networks.MLP.low = None
+networks.MLP.high = None
+"""
+_MASKS = """
+gym.Gym.id = 'Taxi-v4'
+gym.Gym.action_mask = True
+networks.MLP.low = None
+networks.MLP.high = None
+"""
+KINDS = {
+  'callbacks': Kind('dqn.DQN', _CALLBACKS),
+  'lanes': Kind('dqn.DQN', '', ('--vary', 'dqn.DQN.gamma = [0.9, 0.99]')),
+  'lanes of rollouts': Kind(
+    'ppo.PPO', '', ('--vary', 'ppo.PPO.clip = [0.1, 0.3]')
+  ),
+  'forked': Kind('dqn.DQN', _FORKED, begins=ITERATIONS),
+  'offline': Kind('dqn.DQN', _OFFLINE, engines=('python',)),
+  'batch statistics': Kind('dqn.DQN', _NORMALIZED),
+  'trees': Kind('dqn.DQN', _TREES, engines=('python',)),
+  'masks': Kind('dqn.DQN', _MASKS, engines=('python',)),
+}
 # Those of `killed.PHASES`, the start, and whatever the clock hits.
 PHASES = ('start-up', 'training', 'saving', 'evaluation', 'metrics', 'clock')
 
@@ -74,12 +147,17 @@ PHASES = ('start-up', 'training', 'saving', 'evaluation', 'metrics', 'clock')
 class Job:
   """A training to kill."""
 
-  agent: str
+  what: str  # an agent, or a kind
   engine: str
   seeds: int
 
   def __str__(self):
-    return f'{self.agent}, {self.engine}, seeds: {self.seeds}'
+    return f'{self.what}, {self.engine}, seeds: {self.seeds}'
+
+  @property
+  def kind(self) -> Kind:
+    """Returns what it has besides a plain training of its agent."""
+    return KINDS.get(self.what, Kind(self.what))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,10 +214,22 @@ def config(agent: str, engine: str) -> str:
   )
 
 
-def outcome(run: pathlib.Path) -> dict:
-  """Returns what two equal runs have in common."""
-  kept = checkpoints.Checkpoints(run).iterations()
-  return fingerprint.fingerprint(run) | {'checkpoints': kept}
+def runs_in(folder: pathlib.Path) -> list[pathlib.Path]:
+  """Returns the runs that a command has in its folder, by name."""
+  return sorted(file.parent for file in folder.rglob('run.json'))
+
+
+def outcome(folder: pathlib.Path) -> dict:
+  """Returns what two equal runs have in common, or the runs of two sweeps."""
+  outcome = {}
+  for run in runs_in(folder):
+    kept = checkpoints.Checkpoints(run).iterations()
+    all_of_it = fingerprint.fingerprint(run) | {'checkpoints': kept}
+    name = run.relative_to(folder)
+    outcome |= {f'{k} of {name}': v for k, v in all_of_it.items()}
+  if not outcome:
+    raise Lost('there is no run')
+  return outcome
 
 
 class Lost(Exception):
@@ -178,12 +268,18 @@ class Killer:
       number: the moment of it in which it does; 0 for none.
       seconds: after which it is killed; None for never.
     """
-    file = self.folder / f'{job.agent}_{job.engine}.gin'
-    file.write_text(config(job.agent, job.engine))
+    kind = job.kind
+    plain = Job(kind.agent, job.engine, job.seeds)
+    if '{parent}' in kind.gin:
+      self.reference(plain)
+    parent = self.folder / f'never killed, {plain}'
+    gin = kind.gin.replace('{parent}', str(parent))
+    file = self.folder / f'{job.what}_{job.engine}.gin'
+    file.write_text(config(kind.agent, job.engine) + gin)
     command = [sys.executable, ROOT / 'tests' / 'killed.py', phase, str(number)]
     command += [self.folder / 'counts.json', 'train', '--gin_files', file]
     command += ['--base_dir', self.folder / run, '--quiet']
-    command += ['--num_seeds', str(job.seeds)]
+    command += ['--num_seeds', str(job.seeds), *kind.options]
     with open(self.folder / 'output', 'w+') as output:
       process = subprocess.Popen(
         command, stdout=output, stderr=output, env=self._environment
@@ -244,8 +340,13 @@ class Killer:
       return f'after {seconds:.2f} s' if status else ''
     most = reference.counts[phase]
     if phase != 'start-up':  # So many are left, or fewer.
-      done = checkpoints.Checkpoints(self.folder / name).iterations()
-      most = int(most * (1 - max(done, default=0) / ITERATIONS))
+      done = [
+        iteration
+        for run in runs_in(self.folder / name)
+        for iteration in checkpoints.Checkpoints(run).iterations()
+      ]
+      done = max(done, default=0) - job.kind.begins
+      most = int(most * (1 - max(done, 0) / ITERATIONS))
     number = self.random.randint(1, max(most, 1))
     status = self.train(job, name, phase, number)
     return f'{phase}, moment {number} of {most}' if status else ''
@@ -256,9 +357,17 @@ def main(words: list[str] | None = None) -> int:
   parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
   parser.add_argument('--kills', type=int, default=100)
   parser.add_argument('--seed', type=int, default=0)
-  parser.add_argument('--agents', nargs='*', default=list(CONFIGS))
+  everything = [*CONFIGS, *KINDS]
+  parser.add_argument(
+    '--of', nargs='*', choices=everything, default=everything, metavar='WHAT'
+  )
   args = parser.parse_args(words)
-  jobs = [Job(*j) for j in itertools.product(args.agents, ENGINES, SEEDS)]
+  jobs = [
+    Job(what, engine, seeds)
+    for what in args.of
+    for engine, seeds in itertools.product(ENGINES, SEEDS)
+    if engine in Job(what, engine, seeds).kind.engines
+  ]
   with tempfile.TemporaryDirectory(prefix='kills_') as folder:
     killer = Killer(pathlib.Path(folder), args.seed)
     killer.random.shuffle(jobs)
