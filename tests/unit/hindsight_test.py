@@ -1,0 +1,346 @@
+"""Hindsight, against a list of everything that each lane was ever given."""
+
+import functools
+
+from hypothesis import given
+from hypothesis import settings
+from hypothesis import strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import dopamine_jax as dj
+from dopamine_jax import errors
+from dopamine_jax import networks
+from dopamine_jax import runner as runner_lib
+from dopamine_jax import values
+from dopamine_jax.agents import dqn
+from dopamine_jax.agents import sac
+from dopamine_jax.engines import compiled
+from dopamine_jax.engines import plain_engine
+from dopamine_jax.environments import bit_flip
+from dopamine_jax.environments import gym
+from dopamine_jax.environments import native
+from dopamine_jax.replay import hindsight
+from dopamine_jax.replay import ring as ring_lib
+from dopamine_jax.training import fingerprint
+from tests import goals
+
+N, CAPACITY, GAMMA = 2, 13, 0.5
+TERMINATED, TRUNCATED, RUNNING = 'terminated', 'truncated', ''
+# Goals are [number of the frame, 0]: those of neighbours are 1 apart.
+NEAR = hindsight.Reach(tolerance=1.5)
+
+
+def goal(number):
+  return np.array([number, 0], np.float32)
+
+
+def play(lanes):
+  """Yields steps, and the rows of each lane: what its slots were given.
+
+  Args:
+    lanes: how each step of each lane ends.
+  """
+  rows, episode = [[] for _ in lanes], [0] * N
+  for ends in zip(*lanes, strict=True):
+    seen, following = [], []
+    for lane, end in enumerate(ends):
+      number = 1_000 * lane + len(rows[lane])
+      row = {'number': number, 'episode': episode[lane], 'end': end}
+      rows[lane].append(row | {'taken': True})
+      wanted = goal(-1 - episode[lane])
+      for each, of in ((seen, number), (following, number + 1)):
+        each.append(
+          {
+            'observation': np.array([of], np.int32),
+            'achieved_goal': goal(of),
+            'desired_goal': wanted,
+          }
+        )
+      if end:
+        last = {'number': number + 1, 'episode': episode[lane]}
+        rows[lane].append(last | {'end': RUNNING, 'taken': False})
+        episode[lane] += 1
+    numbers = np.array([each['observation'][0] for each in seen])
+    step = ring_lib.Step(
+      observation=jax.tree.map(lambda *x: np.stack(x), *seen),
+      action=numbers % 7,
+      reward=(numbers / 4 + 1).astype(np.float32),
+      terminated=np.array([end == TERMINATED for end in ends]),
+      truncated=np.array([end == TRUNCATED for end in ends]),
+      next_observation=jax.tree.map(lambda *x: np.stack(x), *following),
+    )
+    yield step, rows
+
+
+@functools.cache
+def sampler(terminates, batch_size=64):
+  """Returns a replay, and its `sample` as a program."""
+  replay = hindsight.HindsightReplay(
+    capacity=batch_size,
+    batch_size=batch_size,
+    min_history=batch_size,
+    gamma=GAMMA,
+    relabelled=0.75,
+    task=NEAR.replace(terminates=terminates),
+  )
+  return replay, jax.jit(replay.sample)
+
+
+add = jax.jit(ring_lib.add)
+
+
+def filled(lanes):
+  """Returns a ring of what was played, and each lane's rows."""
+  ring = None
+  for step, rows in play(lanes):
+    ring = add(ring_lib.init(step, CAPACITY) if ring is None else ring, step)
+  return ring, rows
+
+
+def later(rows, slot):
+  """Returns the numbers that a slot's episode had later."""
+  episode = rows[slot]['episode']
+  found = [
+    row['number'] for row in rows[slot + 1 :] if row['episode'] == episode
+  ]
+  # The frame that followed the newest step lies in no row yet.
+  newest = rows[-1]
+  runs_on = newest['taken'] and not newest['end']
+  if runs_on and newest['episode'] == episode:
+    found.append(newest['number'] + 1)
+  return found
+
+
+def drawn(ring, sample):
+  """Yields lane, slot and transition of each draw, as NumPy."""
+  lanes = np.array(sample.index) // ring.capacity
+  slots = np.array(sample.slot)
+  batch = jax.tree.map(np.array, sample.transition)
+  for i, (lane, slot) in enumerate(zip(lanes, slots, strict=True)):
+    yield lane, slot, jax.tree.map(lambda x, i=i: x[i], batch)
+
+
+lanes_of_steps = st.integers(3, 40).flatmap(
+  lambda length: st.lists(
+    st.lists(
+      st.sampled_from([TERMINATED, TRUNCATED, *[RUNNING] * 4]),
+      min_size=length,
+      max_size=length,
+    ),
+    min_size=N,
+    max_size=N,
+  )
+)
+
+
+@given(lanes=lanes_of_steps, terminates=st.booleans())
+@settings(max_examples=25)
+def test_a_transition_is_as_stored_or_has_a_goal_achieved_later(
+  lanes, terminates
+):
+  ring, rows = filled(lanes)
+  _, sample = sampler(terminates)
+  key = jax.random.key(sum(map(len, rows)))
+  for lane, slot, found in drawn(ring, sample(ring, key)):
+    row = rows[lane][slot]
+    assert slot >= len(rows[lane]) - (CAPACITY - 1)
+    assert row['taken']
+    number = row['number']
+    for seen, of in ((found.observation, 0), (found.next_observation, 1)):
+      assert seen['observation'] == number + of
+      np.testing.assert_array_equal(seen['achieved_goal'], goal(number + of))
+    wanted = found.observation['desired_goal']
+    np.testing.assert_array_equal(
+      wanted, found.next_observation['desired_goal']
+    )
+    assert found.action == number % 7
+    ended = row['end'] == TERMINATED
+    if wanted[0] == -1 - row['episode']:
+      assert found.reward == number / 4 + 1
+    else:
+      assert wanted[0] in later(rows[lane], slot) and wanted[1] == 0
+      reached = wanted[0] - (number + 1) <= 1
+      assert found.reward == (0 if reached else -1)
+      ended = reached if terminates else ended
+    assert found.discount == (0 if ended else GAMMA)
+
+
+def test_goals_are_uniform_over_what_follows_and_as_many_as_set():
+  # One episode that still runs; of the other lane one that has ended, too.
+  lanes = [[RUNNING] * 5, [RUNNING, TRUNCATED, RUNNING, RUNNING, RUNNING]]
+  ring, rows = filled(lanes)
+  draws = 20_000
+  _, sample = sampler(False, draws)
+  seen = {}
+  for lane, slot, found in drawn(ring, sample(ring, jax.random.key(3))):
+    wanted = found.observation['desired_goal'][0]
+    place = seen.setdefault((lane, slot), {})
+    place[wanted] = place.get(wanted, 0) + 1
+  assert len(seen) == 10
+  for (lane, slot), counts in seen.items():
+    own = -1 - rows[lane][slot]['episode']
+    choices = later(rows[lane], slot)
+    shares = {own: 0.25} | dict.fromkeys(choices, 0.75 / len(choices))
+    assert counts.keys() == shares.keys()
+    for number, share in shares.items():
+      expected = draws / 10 * share
+      assert abs(counts[number] - expected) < 5 * np.sqrt(expected)
+
+
+def test_a_goal_is_reached_within_the_tolerance():
+  task = hindsight.Reach(tolerance=0.5)
+  achieved = jnp.array([[3, 4], [3, 4], [3, 4]], jnp.int8)
+  desired = jnp.array([[3, 4], [3, 4.5], [3.4, 4.4]])
+  assert task.reward(achieved, desired).tolist() == [0, 0, -1]
+  exact = hindsight.Reach()
+  assert exact.reward(achieved, desired).tolist() == [0, -1, -1]
+  # Differences of small types would overflow.
+  far = jnp.array([[-128]], jnp.int8), jnp.array([[127]], jnp.int8)
+  assert hindsight.Reach(tolerance=254.0).reward(*far).tolist() == [-1]
+  assert hindsight.Reach(tolerance=255.0).reward(*far).tolist() == [0]
+
+
+# What can't work.
+
+
+@pytest.mark.parametrize(
+  ('changes', 'said'),
+  [
+    ({'achieved_goal': None}, r"those here are a Dict of \['desired_goal'"),
+    ({'desired_goal': np.zeros((N, 3), np.float32)}, r'float32\[3\]'),
+    ({'desired_goal': np.zeros((N, 2), np.int8)}, r'int8\[2\]'),
+    ({'achieved_goal': {}, 'desired_goal': {}}, "'achieved_goal' is a tree"),
+  ],
+)
+def test_observations_whose_goals_can_not_be_exchanged(changes, said):
+  step = next(play([[RUNNING]] * N))[0]
+  changed = step.observation | changes
+  changed = {k: v for k, v in changed.items() if v is not None}
+  with pytest.raises(errors.UserError, match=said):
+    hindsight.HindsightReplay().init(step.replace(observation=changed))
+
+
+def test_a_replay_of_goals_has_one_step_and_no_stacked_goals():
+  step = next(play([[RUNNING]] * N))[0]
+  with pytest.raises(errors.UserError, match='those here are no Dict'):
+    hindsight.HindsightReplay().init(step.replace(observation=step.reward))
+  images = {'achieved_goal': np.zeros((N, 2, 2)), 'desired_goal': None}
+  images['desired_goal'] = images['achieved_goal']
+  with pytest.raises(errors.UserError, match='stack = 2 does not fit'):
+    hindsight.HindsightReplay(stack=2).init(step.replace(observation=images))
+  with pytest.raises(errors.UserError, match='Set n_step = 1 of the agent'):
+    dqn.DQN(replay=hindsight.HindsightReplay, n_step=3).make_replay(1)
+
+
+class Wrong(hindsight.Reach):
+  def reward(self, achieved, desired):
+    return -jnp.abs(achieved - desired)
+
+
+def test_a_reward_that_is_no_number_a_transition():
+  replay = sampler(False)[0].replace(task=Wrong())
+  ring, _ = filled([[RUNNING] * 3] * N)
+  with pytest.raises(errors.UserError, match=r'Wrong.reward must .* \(64, 2\)'):
+    jax.eval_shape(replay.sample, ring, jax.random.key(0))
+
+
+# Environments.
+
+
+def test_bits_in_jax_are_those_of_gymnasium():
+  environment = bit_flip.BitFlip(num_bits=6)
+  native_envs, env = environment.make(1), goals.GymBitFlip(6)
+  rng = np.random.default_rng(0)
+  seen = native_envs.reset([0])
+  ended = {'terminated': 0, 'truncated': 0}
+  age = 0
+  for i in range(400):
+    if age == 0:
+      env.bits = seen['observation'][0].copy()
+      env.goal = seen['desired_goal'][0].copy()
+    apart = np.flatnonzero(env.bits != env.goal)
+    is_good = len(apart) and i % 3
+    action = rng.choice(apart) if is_good else rng.integers(6)
+    step = native_envs.step(np.array([action]))
+    expected, reward, terminated, _, info = env.step(action)
+    age += 1
+    for name, part in expected.items():
+      np.testing.assert_array_equal(step.next_observation[name][0], part)
+    assert (step.reward[0], step.terminated[0]) == (reward, terminated)
+    assert native_envs.told['is_success'][0] == info['is_success']
+    truncated = age == 6
+    assert step.truncated[0] == truncated
+    ended['terminated'] += terminated
+    ended['truncated'] += truncated
+    age = 0 if terminated or truncated else age
+    seen = step.observation
+  assert min(ended.values()) > 10
+  image = environment.image(bit_flip.State(env.bits, env.goal, 0))
+  assert image.shape == (32, 96, 3)
+
+
+# Trainings.
+
+
+def small(**changes):
+  settings = {'capacity': 2_000, 'batch_size': 32, 'min_history': 64}
+  task = hindsight.Reach(terminates=True)
+  replay = hindsight.HindsightReplay(**settings | {'task': task} | changes)
+  return functools.partial(
+    dqn.DQN,
+    network=networks.MLP(hidden=(64,)),
+    replay=replay,
+    optimizer=values.call(optax.adam, 2e-3),
+    update_period=4,
+    target_update_period=80,
+    gamma=0.95,
+    epsilon=0.2,
+  )
+
+
+@pytest.mark.usefixtures('optimized')
+def test_only_with_hindsight_are_ten_bits_learnt_in_a_few_steps(tmp_path):
+  def with_share(share):
+    return runner_lib.Runner(
+      agent=small(relabelled=share),
+      environment=bit_flip.BitFlip(num_bits=10),
+      engine=compiled.CompiledEngine,
+      num_iterations=1,
+      training_steps=8_000,
+      num_envs=4,
+      evaluation_episodes=50,
+      collectors=(),
+    )
+
+  # One program: the share is a number that may differ.
+  shares = {'without': with_share(0.0), 'hindsight': with_share(0.8)}
+  runs = dj.train(shares, tmp_path, num_seeds=2, quiet=True)
+  success = {
+    name: run.statistics['Eval/is_success'] for name, run in runs.items()
+  }
+  assert min(success['hindsight']) > 0.85
+  assert max(success['without']) < 0.3
+
+
+Run = functools.partial(
+  runner_lib.Runner,
+  agent=small(capacity=64, batch_size=8, min_history=16),
+  environment=gym.Gym(id='tests.goals:Goals/BitFlip-v0', info=('is_success',)),
+  num_iterations=2,
+  training_steps=80,
+  num_envs=2,
+  evaluation_episodes=3,
+  collectors=(),
+)
+
+
+def test_a_training_over_gymnasium_resumes_and_is_that_of_any_engine(tmp_path):
+  whole, stopped, plain = (tmp_path / x for x in ('whole', 'stopped', 'plain'))
+  Run().train(whole, num_seeds=2, quiet=True)
+  Run(num_iterations=1).train(stopped, num_seeds=2, quiet=True)
+  Run().train(stopped, num_seeds=2, quiet=True)
+  assert fingerprint.fingerprint(stopped) == fingerprint.fingerprint(whole)
