@@ -55,6 +55,10 @@ def shrunk(path):
   )
 
 
+# The modules whose parts a config may be the only one to name.
+PARTS = ('networks', 'uniform', 'prioritized', 'hindsight', 'optax')
+
+
 def names(path):
   """Returns what learns in a config, and what takes the steps.
 
@@ -65,7 +69,7 @@ def names(path):
   parts = {
     part
     for part in re.findall(r'@(?:\w+/)?(\w+\.\w+)', text)
-    if part.split('.')[0] in ('networks', 'uniform', 'prioritized', 'optax')
+    if part.split('.')[0] in PARTS
   }
   replay = 'replay' if 'replay = @' in text else 'rollout'
   engine = re.search(r'engine = @(\S+)|$', text)[1]
@@ -114,13 +118,19 @@ def test_a_config_is_complete(path):
   for _ in range(3):
     action = np.asarray(loop.random_actions(space, jax.random.key(0), 1))
     step = environments.step(action)
-    assert step.next_observation.shape == frames.shape
+    jax.tree.map(assert_same_shape, step.next_observation, frames)
   environments.num_envs = made.num_envs
   engine = made.make_engine(environments, [0], check_finite=True)
-  engine.first_frames = np.repeat(frames, made.num_envs, axis=0)
+  engine.first_frames = jax.tree.map(
+    lambda leaf: np.repeat(leaf, made.num_envs, axis=0), frames
+  )
   assert engine.abstract_state().agent.params
   environments.close()
   assert not loaded.unused()
+
+
+def assert_same_shape(one, other):
+  assert one.shape == other.shape
 
 
 @pytest.mark.parametrize('path', [*marked(config.shipped())])

@@ -122,9 +122,7 @@ class HindsightReplay(uniform.UniformReplay):
     which_key, later_key = jax.random.split(goal_key)
     which = jax.random.uniform(which_key, lane.shape) < self.relabelled
     last = last_of_episode(ring, lane, sample.slot)
-    later = jax.random.randint(
-      later_key, lane.shape, sample.slot + 1, last + 1
-    )
+    later = jax.random.randint(later_key, lane.shape, sample.slot + 1, last + 1)
     goal = ring_lib.observation_at(ring, lane, later, self.stack)[ACHIEVED]
     status = ring.slots.status[lane, sample.slot % ring.capacity]
     terminated = status == ring_lib.TERMINATED
