@@ -99,8 +99,8 @@ class HindsightReplay(uniform.UniformReplay):
     if self.n_step != 1:
       self.refuse(
         'n_step',
-        'does not fit: another goal changes the rewards of all steps, and this '
-        'replay knows that of one. Set n_step = 1 of the agent',
+        'does not fit: another goal changes the reward of every step, and this '
+        'replay works out that of one. Set n_step = 1 of the agent',
       )
 
   def init(self, step: ring_lib.Step) -> ring_lib.Ring:
@@ -209,17 +209,18 @@ def last_of_episode(
   """
   newest = ring.head[lane] - (ring.age[lane] == 0)
   age = ring.slots.age[lane, slot % ring.capacity]
+  bits = ring.capacity.bit_length()
 
   # Ages rise by one from slot to slot, and fall where an episode begins: so a
-  # later slot is of the same episode just if it is older by what lies between.
-  def halve(i, ahead):
-    further = ahead + (1 << (bits - 1 - i))
+  # later slot is of the same episode just if it is older by what lies between,
+  # and the last such slot is found bit by bit.
+  def look(i, ahead):
+    further = ahead + (1 << (bits - 1 - i))  # the highest bit first
     there = (slot + further) % ring.capacity
     same = ring.slots.age[lane, there] == age + further
     return jnp.where(same & (slot + further <= newest), further, ahead)
 
-  bits = ring.capacity.bit_length()
-  return slot + jax.lax.fori_loop(0, bits, halve, jnp.zeros_like(slot))
+  return slot + jax.lax.fori_loop(0, bits, look, jnp.zeros_like(slot))
 
 
 def _where(which, new, old):
