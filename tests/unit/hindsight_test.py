@@ -143,7 +143,7 @@ STALE = [[*[RUNNING] * 11, TRUNCATED, *[RUNNING] * 3, TRUNCATED]] * N
 
 @example(lanes=STALE, terminates=False)
 @given(lanes=lanes_of_steps, terminates=st.booleans())
-@settings(max_examples=25)
+@settings(max_examples=15)
 def test_a_transition_is_as_stored_or_has_a_goal_achieved_later(
   lanes, terminates
 ):
