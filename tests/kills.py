@@ -127,6 +127,19 @@ gym.Gym.action_mask = True
 networks.MLP.low = None
 networks.MLP.high = None
 """
+_HINDSIGHT = """
+from dopamine_jax.environments import bit_flip
+from dopamine_jax.replay import hindsight
+runner.Runner.environment = @bit_flip.BitFlip()
+bit_flip.BitFlip.num_bits = 4
+dqn.DQN.n_step = 1
+dqn.DQN.replay = @hindsight.HindsightReplay
+hindsight.HindsightReplay.capacity = 110
+hindsight.HindsightReplay.batch_size = 8
+hindsight.HindsightReplay.min_history = 30
+networks.MLP.low = None
+networks.MLP.high = None
+"""
 KINDS = {
   'callbacks': Kind('dqn.DQN', _CALLBACKS),
   'lanes': Kind('dqn.DQN', '', ('--vary', 'dqn.DQN.gamma = [0.9, 0.99]')),
@@ -137,6 +150,7 @@ KINDS = {
   'offline': Kind('dqn.DQN', _OFFLINE, engines=('python',)),
   'batch statistics': Kind('dqn.DQN', _NORMALIZED),
   'trees': Kind('dqn.DQN', _TREES, engines=('python',)),
+  'hindsight': Kind('dqn.DQN', _HINDSIGHT),
   'masks': Kind('dqn.DQN', _MASKS, engines=('python',)),
 }
 # Those of `killed.PHASES`, the start, and whatever the clock hits.
