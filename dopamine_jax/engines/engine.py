@@ -235,13 +235,27 @@ class Engine:
 
     Where lanes differ in numbers, each is given a loop of its own.
     """
+    return self._of_lanes(function, self.vectorize)
+
+  def vectorize_agent(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns one seed's `function` of an agent and more for all seeds.
+
+    Likewise; but one device computes all, as evaluations are.
+    """
+
+    def of_loop(loop, *arguments):
+      return function(loop.agent, *arguments)
+
+    return self._of_lanes(of_loop, self.axis.over)
+
+  def _of_lanes(self, function, over):
     if not self.numbers:
-      return self.vectorize(functools.partial(function, self.loop))
+      return over(functools.partial(function, self.loop))
 
     def of_lane(numbers, *arguments):
       return function(self.loop.with_numbers(numbers), *arguments)
 
-    return functools.partial(self.vectorize(of_lane), self.numbers)
+    return functools.partial(over(of_lane), self.numbers)
 
   def _init_arguments(self):
     seeds = self.axis.of(np.asarray(self.seeds, np.int32))

@@ -1,6 +1,7 @@
 """Whole episodes with a trained agent: for the runner, `evaluate`, `record`."""
 
 from collections.abc import Callable, Mapping, Sequence
+import functools
 import time
 import types
 from typing import Any, NamedTuple
@@ -144,6 +145,7 @@ class Evaluator:
     episodes: E, episodes a seed.
     num_envs: environments side by side, a seed. Each plays a fixed share of
       the episodes, since taking the first E to end would favour short ones.
+      Then it rests.
   """
 
   def __init__(
@@ -153,7 +155,19 @@ class Evaluator:
     num_seeds: int,
     episodes: int,
     render: bool = False,
+    vectorize: Callable[..., Any] | None = None,
   ):
+    """Makes the environments.
+
+    Args:
+      agent: see above; likewise the others.
+      environment: settings of what is played.
+      num_seeds: see above.
+      episodes: see above.
+      render: whether environments are drawn, which then are one a seed.
+      vectorize: makes of one seed's function of an agent and more that of all
+        seeds; None: all have the same agent.
+    """
     self.agent = agent
     self.num_seeds = num_seeds
     self.episodes = episodes
@@ -164,30 +178,35 @@ class Evaluator:
     )
     self._axis = seed_axis.SeedAxis(num_seeds)
     self._reward_clip = environment.reward_clip
-    over = self._axis.over
+    over = vectorize or self._of_one_agent
     self._first = jax.jit(over(self._begin))
     self._next = jax.jit(over(self._see), donate_argnums=0)
     self._act = jax.jit(over(self._choose))
 
-  def _begin(self, frames):
+  def _of_one_agent(self, function):
+    return self._axis.over(functools.partial(function, self.agent))
+
+  # What follows is traced, for one seed.
+
+  def _begin(self, agent, frames):
     """Returns the first observations, and what is carried into them."""
     action = loop.random_actions(
-      self.agent.action_space, jax.random.key(0), self.num_envs
+      agent.action_space, jax.random.key(0), self.num_envs
     )
-    memory = memory_lib.begin(self.agent, action)
+    memory = memory_lib.begin(agent, action)
     return stacking.first_observation(frames, self._stack), memory
 
-  def _see(self, observation, memory, frames, action, reward, done):
+  def _see(self, agent, observation, memory, frames, action, reward, done):
     """Returns the next observations, and what is carried into them."""
     observation = stacking.next_observation(
       observation, frames, done, self._stack
     )
     reward = loop.clipped(reward, self._reward_clip)
-    return observation, memory_lib.see(self.agent, memory, action, reward, done)
+    return observation, memory_lib.see(agent, memory, action, reward, done)
 
-  def _choose(self, state, observation, memory, step, key, count):
+  def _choose(self, agent, state, observation, memory, step, key, count):
     return memory_lib.act(
-      self.agent,
+      agent,
       *(state, memory, observation, step, step_key(key, count)),
       explore=False,
     )
@@ -236,6 +255,8 @@ class Evaluator:
       episodes.record(answer, self.environments.told)
       done = answer.terminated | answer.truncated
       played += done
+      if done.any():
+        self.environments.rest(np.flatnonzero(played >= share))
       frames, reward, done = self._axis.split(
         (answer.observation, answer.reward, done)
       )

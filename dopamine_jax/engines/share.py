@@ -138,11 +138,11 @@ class Share:
     own = slice(self._index * size, (self._index + 1) * size)
     return jax.tree.map(lambda array: array[own], lanes)
 
-  def own_seeds(self, metrics: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns this training's [S] of metrics [V * S] by name."""
+  def own_seeds(self, tree: Any) -> Any:
+    """Returns this training's [S, ...] of NumPy arrays [V * S, ...]."""
     begin = self._index * len(self.seeds)
-    end = begin + len(self.seeds)
-    return {name: values[begin:end] for name, values in metrics.items()}
+    own = slice(begin, begin + len(self.seeds))
+    return jax.tree.map(lambda array: array[own], tree)
 
   def _part(self, leaf):
     if len(self.whole.seeds) == 1:  # one lane, without an axis

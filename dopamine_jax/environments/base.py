@@ -124,6 +124,16 @@ class VectorEnvironment:
     """
     raise NotImplementedError
 
+  def rest(self, lanes: np.ndarray) -> None:
+    """Is told which environments need no steps until the next `reset`.
+
+    What they show then means nothing. An adapter may step them all the same, as
+    here; where a step is expensive it should not.
+
+    Args:
+      lanes: their numbers, those of earlier calls included.
+    """
+
   def render(self) -> np.ndarray:
     """Returns environment 0 as it is now: an RGB image, uint8 [H, W, 3].
 

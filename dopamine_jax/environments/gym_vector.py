@@ -139,6 +139,7 @@ class GymVector(Vector):
     self.told_names = tuple(info)
     self._envs = [maker() for maker in makers]
     self._fresh = True
+    self._awake = range(len(makers))
     try:
       super().__init__(name, len(makers), self._envs[0], channels_first)
       self._require_alike()
@@ -165,13 +166,19 @@ class GymVector(Vector):
       self._envs = [maker() for maker in self._makers]
       self._require_alike()
     self._fresh = False
+    self._awake = range(self.num_envs)
     first = [
       answer.reset(env, seed)
       for answer, env, seed in zip(
         self._answers, self._envs, seeds, strict=True
       )
     ]
-    return spaces.map_trees(lambda *rows: np.array(rows), *first)
+    self._shown = spaces.map_trees(lambda *rows: np.array(rows), *first)
+    return self._shown
+
+  def rest(self, lanes: np.ndarray) -> None:
+    """Leaves these as they are; see the base class."""
+    self._awake = np.setdiff1d(range(self.num_envs), lanes).tolist()
 
   def _require_alike(self):
     spaces = [(env.observation_space, env.action_space) for env in self._envs]
@@ -179,27 +186,44 @@ class GymVector(Vector):
       require_alike(self.name, i, self.num_envs, spaces[0], others)
 
   def step(self, actions: np.ndarray) -> base.TimeStep:
-    """Steps every environment; see the base class."""
+    """Steps every environment but those that rest; see the base class."""
     actions = self._as_taken(actions)
     terminated = np.zeros(self.num_envs, np.bool_)
     truncated = np.zeros(self.num_envs, np.bool_)
     observations, rewards, ended = [], [], []
-    for i, env in enumerate(self._envs):
-      seen, reward, terminal, cut = self._answers[i].ask(env, actions[i])
+    for i in self._awake:
+      answer = self._answers[i].ask(self._envs[i], actions[i])
+      seen, reward, terminal, cut = answer
       observations.append(seen)
       rewards.append(reward)
       if terminal or cut:
         terminated[i], truncated[i] = terminal, cut
         ended.append(i)
     # A new array at each step: JAX may still be reading the last one.
-    successor = answers.rows(self._answers, observations)
+    successor = answers.rows(
+      [self._answers[i] for i in self._awake], observations
+    )
     reward = np.array(rewards, np.float32)
+    if len(rewards) < self.num_envs:
+      successor, reward = self._among_all(successor, reward)
     observation = successor
     if ended:
       self.told = self._tell(ended)
       first = [self._answers[i].reset(self._envs[i], None) for i in ended]
       observation = answers.with_rows(successor, ended, first)
+    self._shown = observation
     return base.TimeStep(observation, reward, terminated, truncated, successor)
+
+  def _among_all(self, successor, reward):
+    """Returns the same of all environments; those that rest show no change."""
+
+    def put(shown, rows):
+      all_rows = shown.copy()
+      all_rows[self._awake] = rows
+      return all_rows
+
+    rewards = np.zeros(self.num_envs, np.float32)
+    return spaces.map_trees(put, self._shown, successor), put(rewards, reward)
 
   def _tell(self, ended: Sequence[int]) -> dict[str, np.ndarray]:
     """Returns what those environments say whose episodes ended."""

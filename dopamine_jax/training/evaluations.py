@@ -10,6 +10,7 @@ import numpy as np
 
 from dopamine_jax.engines import engine as engine_lib
 from dopamine_jax.engines import evaluation
+from dopamine_jax.engines import share as share_lib
 from dopamine_jax.engines import streams
 from dopamine_jax.system import processes
 from dopamine_jax.training import reports
@@ -20,7 +21,7 @@ class Evaluations:
 
   Args:
     runner: the settings of the run, a `runner.Runner`.
-    engine: what trains.
+    engine: what trains; of trainings that share a program, all of it.
     closers: what is closed with the training.
     say: prints what the user should know.
   """
@@ -36,12 +37,14 @@ class Evaluations:
     self._engine = engine
     self._say = say
     self._evaluator = None
+    self._newest = None  # iteration, what it reached, seconds
     if runner.evaluation_episodes:
       self._evaluator = evaluation.Evaluator(
         engine.loop.agent,
         runner.evaluated_on,
         len(engine.seeds),
         runner.evaluation_episodes,
+        vectorize=engine.vectorize_agent,
       )
       closers.callback(self._evaluator.environments.close)
       evaluation.require_same_spaces(
@@ -65,7 +68,26 @@ class Evaluations:
       on_step: called before each step, and while one takes long; may raise to
         stop.
     """
-    started = time.perf_counter()
+    return _statistics(*self.play(iteration, on_step))
+
+  def play(
+    self, iteration: int, on_step: Callable[[], None]
+  ) -> tuple[evaluation.Evaluation, float]:
+    """Returns what an evaluation reached, and the seconds that it took.
+
+    That of one iteration is played once, whoever else asks for it.
+
+    Args:
+      iteration: see `run`; likewise the other.
+      on_step: see there.
+    """
+    if self._newest is None or self._newest[0] != iteration:
+      started = time.perf_counter()
+      result = self._play(iteration, on_step)
+      self._newest = iteration, result, time.perf_counter() - started
+    return self._newest[1:]
+
+  def _play(self, iteration, on_step):
     engine, evaluator = self._engine, self._evaluator
     patience = evaluation.Patience(
       f'The evaluation of iteration {iteration}',
@@ -79,7 +101,7 @@ class Evaluations:
 
     keys = processes.local(engine.state.experience.keys.evaluate)
     fold = engine.axis.over(lambda key: jax.random.fold_in(key, iteration))
-    result = evaluator.run(
+    return evaluator.run(
       processes.local(engine.state.agent),
       fold(keys),
       streams.env_seeds(
@@ -89,9 +111,35 @@ class Evaluations:
       look,
       on_step,
     )
-    rate = result.lengths.sum() / (time.perf_counter() - started)
-    statistics = reports.summarize('Eval', result.returns, result.lengths)
-    for name, numbers in result.told.items():
-      reports.add_told(statistics, f'Eval/{name}', numbers)
-    statistics['Eval/AverageStepsPerSecond'] = np.full(len(engine.seeds), rate)
-    return statistics
+
+
+class Shared:
+  """One training's share of the evaluations of all that share its program.
+
+  The first training that asks for one has all of them play it.
+
+  Args:
+    together: of all.
+    share: of the engine.
+  """
+
+  def __init__(self, together: Evaluations, share: share_lib.Share):
+    self._together, self._share = together, share
+    self.are_due = together.are_due
+
+  def run(
+    self, iteration: int, on_step: Callable[[], None]
+  ) -> dict[str, np.ndarray]:
+    """See `Evaluations.run`."""
+    result, seconds = self._together.play(iteration, on_step)
+    return _statistics(self._share.own_seeds(result), seconds)
+
+
+def _statistics(result, seconds):
+  """Returns an evaluation's statistics, [S] by name."""
+  statistics = reports.summarize('Eval', result.returns, result.lengths)
+  for name, numbers in result.told.items():
+    reports.add_told(statistics, f'Eval/{name}', numbers)
+  rate = result.lengths.sum() / seconds
+  statistics['Eval/AverageStepsPerSecond'] = np.full(len(result.returns), rate)
+  return statistics

@@ -18,6 +18,7 @@ from dopamine_jax import values
 from dopamine_jax.engines import share
 from dopamine_jax.system import signals
 from dopamine_jax.training import driving
+from dopamine_jax.training import evaluations
 from dopamine_jax.training import folder_lock
 from dopamine_jax.training import run_folder
 from dopamine_jax.training import training
@@ -73,8 +74,9 @@ def train(
     shares = [
       share.Share(engine, loop, seeds, i) for i, loop in enumerate(loops)
     ]
+    played = evaluations.Evaluations(first, engine, stack, say)
     trainings = [
-      training.Training(runner, folder, seeds, say, stack, title, each)
+      training.Training(runner, folder, seeds, say, stack, title, each, played)
       for runner, folder, each in zip(
         runners.values(), folders, shares, strict=True
       )

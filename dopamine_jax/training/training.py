@@ -52,7 +52,15 @@ class Training:
   """
 
   def __init__(
-    self, runner, folder, seeds, say, closers, title='', engine=None
+    self,
+    runner,
+    folder,
+    seeds,
+    say,
+    closers,
+    title='',
+    engine=None,
+    played=None,
   ):
     """Sees that everything can be made; changes nothing yet.
 
@@ -64,6 +72,7 @@ class Training:
       closers: see above.
       title: what the run is, in a line.
       engine: None makes one; a `share.Share` trains together with others.
+      played: then the evaluations of all of them.
     """
     self.runner = runner
     self.config = config.record(runner, title)
@@ -92,9 +101,12 @@ class Training:
       runner.make_collectors(), self.engine, self.closers
     )
     self.monitor = self.profiler = None
-    self.evaluations = evaluations.Evaluations(
-      runner, self.engine, closers, say
-    )
+    if played:
+      self.evaluations = evaluations.Shared(played, self.engine)
+    else:
+      self.evaluations = evaluations.Evaluations(
+        runner, self.engine, closers, say
+      )
     self.videos = None
     if runner.videos and processes.is_writer():
       # Now, since it brings libraries for drawing that few runs need.

@@ -223,6 +223,32 @@ def test_environments_of_different_episode_lengths_end_on_their_own():
     )
 
 
+def test_those_that_rest_stay_as_they_are_until_the_next_reset():
+  with make(3) as env:
+    env.reset([3, 1, 5])
+    env.step(np.array([1, 1, 1]))
+    env.rest(np.array([1]))
+    assert_equal(
+      env.step(np.array([2, 2, 2])),
+      observation=[[3, 0, 2, 2], [1, 1, 0, 0], [5, 0, 2, 2]],
+      reward=[200.5, 0, 200.5],
+      terminated=[False, False, False],
+    )
+    env.rest(np.array([1, 2]))
+    assert_equal(
+      env.step(np.array([3, 3, 3])),
+      observation=[[3, 1, 0, 0], [1, 1, 0, 0], [5, 0, 2, 2]],
+      reward=[300.5, 0, 0],
+      terminated=[True, False, False],
+      next_observation=[[3, 0, 3, 3], [1, 1, 0, 0], [5, 0, 2, 2]],
+    )
+    env.reset([3, 2, 5])
+    assert_equal(
+      env.step(np.array([1, 1, 1])),
+      observation=[[3, 0, 1, 1], [2, 0, 1, 1], [5, 0, 1, 1]],
+    )
+
+
 @given(
   seeds=st.lists(st.integers(0, 29), min_size=1, max_size=4),
   num_steps=st.integers(1, 25),

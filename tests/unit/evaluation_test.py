@@ -1,10 +1,17 @@
-"""An evaluation that waits says what for."""
+"""What an evaluation steps, and what it says while it waits."""
 
+import gymnasium
+from gymnasium.envs.classic_control import cartpole
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
+from dopamine_jax import agent as agent_lib
 from dopamine_jax.engines import evaluation
 from dopamine_jax.environments import catch
 from dopamine_jax.environments import gym
+from dopamine_jax.environments import gym_vector
 
 
 def moment(count, left=100):
@@ -45,3 +52,36 @@ def test_the_setting_that_is_named_is_that_of_the_environment():
   patience._limit = 0.0
   patience(moment(1))
   assert 'catch.Catch.max_steps_per_episode' in said[0]
+
+
+class Left(agent_lib.Agent):
+  """Pushes the cart to the left."""
+
+  def act(self, state, observation, step, key, *, explore):
+    return jnp.zeros(observation.shape[:1], jnp.int32)
+
+
+def test_lanes_that_have_played_their_share_rest(monkeypatch):
+  stepped = []
+  step = cartpole.CartPoleEnv.step
+
+  def counted(self, action):
+    stepped.append(self)
+    return step(self, action)
+
+  monkeypatch.setattr(cartpole.CartPoleEnv, 'step', counted)
+  environment = gym.Gym(id='CartPole-v1')
+  found, counts = [], []
+  for rests in (True, False):
+    if not rests:
+      monkeypatch.delattr(gym_vector.GymVector, 'rest')
+    stepped.clear()
+    # The first three lanes play two episodes each, the other 29 one.
+    agent = Left(action_space=gymnasium.spaces.Discrete(2))
+    player = evaluation.Evaluator(agent, environment, 1, 35)
+    found.append(player.run((), jax.random.key(0), list(range(32)), 0))
+    counts.append(len(stepped))
+    player.environments.close()
+  np.testing.assert_array_equal(found[0].returns, found[1].returns)
+  np.testing.assert_array_equal(found[0].lengths, found[1].lengths)
+  assert counts[0] == found[0].lengths.sum() < counts[1]

@@ -19,6 +19,7 @@ from dopamine_jax.agents import dqn
 from dopamine_jax.agents import ppo
 from dopamine_jax.config import grid
 from dopamine_jax.engines import compiled
+from dopamine_jax.engines import evaluation
 from dopamine_jax.environments import catch
 from dopamine_jax.replay import prioritized
 from dopamine_jax.training import fingerprint
@@ -123,13 +124,21 @@ CASES = {
 
 
 @pytest.mark.parametrize('case', CASES)
-def test_each_equals_its_solo_run(case, tmp_path):
+def test_each_equals_its_solo_run(case, tmp_path, monkeypatch):
   make, one, other, changes = CASES[case]
   runners = {
     name: make_runner(make(*numbers), **changes)
     for name, numbers in (('a', one), ('b', other))
   }
+  play, played = evaluation.Evaluator.run, []
+
+  def run(self, *arguments):
+    played.append(self.num_seeds)
+    return play(self, *arguments)
+
+  monkeypatch.setattr(evaluation.Evaluator, 'run', run)
   runs = dj.train(runners, tmp_path, num_seeds=2, quiet=True)
+  assert played == [4]  # all of them at once
   assert sorted(p.name for p in tmp_path.iterdir()) == ['a', 'b']
   differ = [runs[n].statistics['Train/Loss'] for n in runners]
   assert not np.allclose(*differ)
