@@ -125,7 +125,10 @@ class Shared:
 
   def __init__(self, together: Evaluations, share: share_lib.Share):
     self._together, self._share = together, share
-    self.are_due = together.are_due
+
+  def are_due(self, iteration: int) -> bool:
+    """See `Evaluations.are_due`."""
+    return self._together.are_due(iteration)
 
   def run(
     self, iteration: int, on_step: Callable[[], None]

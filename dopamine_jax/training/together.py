@@ -74,9 +74,9 @@ def train(
     shares = [
       share.Share(engine, loop, seeds, i) for i, loop in enumerate(loops)
     ]
-    played = evaluations.Evaluations(first, engine, stack, say)
+    shared = evaluations.Evaluations(first, engine, stack, say)
     trainings = [
-      training.Training(runner, folder, seeds, say, stack, title, each, played)
+      training.Training(runner, folder, seeds, say, stack, title, each, shared)
       for runner, folder, each in zip(
         runners.values(), folders, shares, strict=True
       )

@@ -60,7 +60,7 @@ class Training:
     closers,
     title='',
     engine=None,
-    played=None,
+    shared_evaluations=None,
   ):
     """Sees that everything can be made; changes nothing yet.
 
@@ -72,7 +72,7 @@ class Training:
       closers: see above.
       title: what the run is, in a line.
       engine: None makes one; a `share.Share` trains together with others.
-      played: then the evaluations of all of them.
+      shared_evaluations: then those of all of them; None makes some.
     """
     self.runner = runner
     self.config = config.record(runner, title)
@@ -101,8 +101,8 @@ class Training:
       runner.make_collectors(), self.engine, self.closers
     )
     self.monitor = self.profiler = None
-    if played:
-      self.evaluations = evaluations.Shared(played, self.engine)
+    if shared_evaluations:
+      self.evaluations = evaluations.Shared(shared_evaluations, self.engine)
     else:
       self.evaluations = evaluations.Evaluations(
         runner, self.engine, closers, say
