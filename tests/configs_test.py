@@ -57,43 +57,55 @@ def shrunk(path):
 
 # The modules whose parts a config may be the only one to name.
 PARTS = ('networks', 'uniform', 'prioritized', 'hindsight', 'optax')
+# Agents and replays of the runs that `resume_test` kills.
+RESUMED = {
+  *('dqn.DQN', 'ppo.PPO', 'sac.SAC'),
+  *('uniform.UniformReplay', 'prioritized.PrioritizedReplay'),
+}
 
 
-def names(path):
-  """Returns what learns in a config, and what takes the steps.
+def learners_of(path):
+  """Returns the agent of a config and its replay, as gin names them."""
+  return set(re.findall(r'(?:agent|replay) = @(\w+\.\w+)', path.read_text()))
 
-  Not the environment: `test_a_config_is_complete` takes steps in each.
-  """
+
+def parts_of(path):
+  """Returns all that a config's updates are made of."""
   text = re.sub('#.*', '', path.read_text())
-  agent = re.search(r'agent = @(\S+)', text)[1]
-  parts = {
-    part
-    for part in re.findall(r'@(?:\w+/)?(\w+\.\w+)', text)
-    if part.split('.')[0] in PARTS
-  }
-  replay = 'replay' if 'replay = @' in text else 'rollout'
-  engine = re.search(r'engine = @(\S+)|$', text)[1]
-  return parts | {agent, f'{engine}, {replay}'}
+  found = re.findall(r'@(?:\w+/)?(\w+\.\w+)', text)
+  return learners_of(path) | {x for x in found if x.split('.')[0] in PARTS}
 
 
 def marked(paths):
-  """Returns configs; slow ones name nothing that a quicker one doesn't.
+  """Returns configs; the quick ones are one for each agent and replay.
 
-  So are those that take long to compile: of Atari's, the fast suite looks at
-  shapes alone, by `test_a_config_is_complete`, and trains one in `resume_test`.
+  Of the others, `test_a_config_is_complete` traces an update if they have parts
+  that no other has; so it does of Atari's, which take long to compile.
   """
-  seen = set()
+  seen = set(RESUMED)
   costly = ('atari', 'full_rainbow', 'mujoco', 'minatar')
 
   def cost(path):
     return *(each in path.stem for each in costly), 'cart' not in path.stem
 
   for path in sorted(paths, key=cost):
-    is_dear = 'atari' in path.stem
-    is_new = bool(names(path) - seen)
-    marks = () if is_new and not is_dear else pytest.mark.slow
-    seen |= names(path)
+    is_quick = learners_of(path) - seen and 'atari' not in path.stem
+    marks = () if is_quick else pytest.mark.slow
+    seen |= learners_of(path)
     yield pytest.param(path, marks=marks, id=path.stem)
+
+
+def with_new_parts(paths):
+  """Returns the configs which have a part that none before them has."""
+  seen, found = set(), set()
+  for path in sorted(paths):
+    if parts_of(path) - seen:
+      found.add(path)
+    seen |= parts_of(path)
+  return found
+
+
+NEW = with_new_parts(config.shipped())
 
 
 def skip_without_extras(path):
@@ -124,7 +136,11 @@ def test_a_config_is_complete(path):
   engine.first_frames = jax.tree.map(
     lambda leaf: np.repeat(leaf, made.num_envs, axis=0), frames
   )
-  assert engine.abstract_state().agent.params
+  state = engine.abstract_state()
+  assert state.agent.params
+  if path in NEW:
+    learn = engine.vectorize_loop(loop.Loop.learn)
+    assert 'Loss' in jax.eval_shape(learn, state)[1]
   environments.close()
   assert not loaded.unused()
 

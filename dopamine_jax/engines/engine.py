@@ -150,7 +150,13 @@ class Engine:
   ):
     self.numbers, self.names = dict(numbers), tuple(names)
     self.layout = devices_lib.Layout(devices, len(seeds))
-    self.loop = dataclasses.replace(loop, split_batch=self.layout.split_batch)
+    self.loop = dataclasses.replace(
+      loop,
+      split_batch=self.layout.split_batch,
+      # Shapes of metrics are asked for before there is a program. Inline: that
+      # is then the same as without a `jax.jit` in it.
+      trace_once=functools.partial(jax.jit, inline=True),
+    )
     self.environments = environments
     self._border = border.Border(environments)
     self.seeds = tuple(seeds)

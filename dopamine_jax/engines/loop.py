@@ -9,6 +9,7 @@ over all of it.
 from collections.abc import Callable, Mapping
 import dataclasses
 import enum
+import functools
 from typing import Any
 
 from flax import struct
@@ -95,6 +96,7 @@ class Loop:
     stack: frames in an observation.
     num_envs: N.
     split_batch: lays a sample out over the devices that learn from it.
+    trace_once: has JAX keep what it traced of `learn`, if it can trace it.
   """
 
   agent: agent_lib.Agent
@@ -103,6 +105,7 @@ class Loop:
   stack: int
   num_envs: int
   split_batch: Callable[[agent_lib.Sample], agent_lib.Sample] = lambda s: s
+  trace_once: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda f: f
 
   def init(self, seed: jax.Array, frame: Any) -> TrainingState:
     """Returns the state before the first step.
@@ -263,6 +266,13 @@ class Loop:
     self, state: TrainingState
   ) -> tuple[TrainingState, dict[str, jax.Array]]:
     """Samples once and updates once; returns the update's metrics too."""
+    return self._learn(state)
+
+  @functools.cached_property
+  def _learn(self):
+    return self.trace_once(self._sample_and_update)
+
+  def _sample_and_update(self, state):
     replay, keys = state.experience.replay, state.experience.keys
     sample = self.replay.sample(
       replay, jax.random.fold_in(keys.replay, state.updates), state.updates

@@ -333,6 +333,9 @@ def test_an_agent_with_memory_repeats_what_it_saw_first(name, tmp_path):
   assert reached(WITH_MEMORY[name], tmp_path, 8_192) > 0.9
 
 
-@pytest.mark.parametrize('name', WITHOUT)
+# One shows that the probe wants a memory.
+@pytest.mark.parametrize(
+  'name', ['ppo', pytest.param('dqn', marks=pytest.mark.slow)]
+)
 def test_no_agent_without_memory_does(name, tmp_path):
   assert reached(WITHOUT[name], tmp_path, 4_096) < 0.5

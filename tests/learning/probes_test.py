@@ -104,14 +104,18 @@ def expectations(states):
 
 # Values hold for any n: n = 3, in two environments, but where it must be 1.
 ONE_STEP = [name for name in AGENTS if name.startswith('munchausen')]
+# All that they do, a quicker one does too: Rainbow is C51, FullRainbow doubles.
+SLOW = ['c51', 'double_dqn', 'munchausen_iqn']
 RUNS = [
-  *((name, 3, 2) for name in AGENTS if name not in ONE_STEP),
-  *((name, 1, 1) for name in ('dqn', *ONE_STEP)),
-  *(
-    pytest.param(name, 1, 1, marks=pytest.mark.slow)
-    for name in AGENTS
-    if name not in ('dqn', *ONE_STEP)
-  ),
+  pytest.param(
+    *(name, n_step, num_envs),
+    marks=pytest.mark.slow
+    if name in SLOW or (n_step == 1 and name not in ONE_STEP)
+    else (),
+  )
+  for name in AGENTS
+  for n_step, num_envs in ((3, 2), (1, 1))
+  if n_step == 1 or name not in ONE_STEP
 ]
 
 
@@ -230,7 +234,10 @@ def small_sac(num_envs, replay=sac.SAC.replay, **settings):
   )
 
 
-@pytest.mark.parametrize(('n_step', 'num_envs'), [(1, 1), (3, 2)])
+@pytest.mark.parametrize(
+  ('n_step', 'num_envs'),
+  [pytest.param(1, 1, marks=pytest.mark.slow), (3, 2)],
+)
 def test_sac_finds_the_values(n_step, num_envs, tmp_path):
   agent, states, statistics = probes.train(
     small_sac(
@@ -261,7 +268,11 @@ def test_sac_finds_the_values(n_step, num_envs, tmp_path):
 
 
 @pytest.mark.parametrize(
-  'replay', [sac.SAC.replay, prioritized.PrioritizedReplay]
+  'replay',
+  [
+    pytest.param(sac.SAC.replay, marks=pytest.mark.slow),
+    prioritized.PrioritizedReplay,
+  ],
 )
 def test_sac_finds_continuous_actions_and_keeps_its_entropy(replay, tmp_path):
   agent, (state,), _ = probes.train(

@@ -355,8 +355,18 @@ if __name__ == '__main__':
 """
 
 
-@pytest.mark.parametrize('number', ['SIGINT', 'SIGTERM', 'SIGHUP'])
-@pytest.mark.parametrize('script', [GROUP, MAKING, ENDING])
+# Every signal, and every moment.
+@pytest.mark.parametrize(
+  ('script', 'number'),
+  [
+    pytest.param(
+      *(script, number),
+      marks=pytest.mark.slow if script != GROUP and number != quick else (),
+    )
+    for script, quick in ((GROUP, ''), (MAKING, 'SIGINT'), (ENDING, 'SIGTERM'))
+    for number in ('SIGINT', 'SIGTERM', 'SIGHUP')
+  ],
+)
 def test_a_signal_to_the_whole_group_is_for_its_starter_alone(
   tmp_path, script, number
 ):

@@ -199,15 +199,21 @@ class Killed(BaseException):
   """As if the process had ended there."""
 
 
+PAIR = {
+  'a': make_runner(make_dqn(1e-2, 0.9), num_iterations=2),
+  'b': make_runner(make_dqn(1e-3, 0.5), num_iterations=2),
+}
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+  return dj.train(PAIR, tmp_path_factory.mktemp('whole'), quiet=True)
+
+
 @pytest.mark.parametrize('saves', [1, 5])
 def test_a_run_that_was_killed_between_saves_ends_the_same(
-  saves, tmp_path, monkeypatch
+  saves, whole, tmp_path, monkeypatch
 ):
-  runners = {
-    'a': make_runner(make_dqn(1e-2, 0.9), num_iterations=2),
-    'b': make_runner(make_dqn(1e-3, 0.5), num_iterations=2),
-  }
-  whole = dj.train(runners, _folder(tmp_path), quiet=True)
   save, count = training.Training._save, []
 
   def dies(self, statistics):
@@ -218,10 +224,10 @@ def test_a_run_that_was_killed_between_saves_ends_the_same(
 
   monkeypatch.setattr(training.Training, '_save', dies)
   with pytest.raises(Killed):
-    dj.train(runners, tmp_path / 'killed', quiet=True)
+    dj.train(PAIR, tmp_path / 'killed', quiet=True)
   monkeypatch.undo()
-  again = dj.train(runners, tmp_path / 'killed', quiet=True)
-  for name in runners:
+  again = dj.train(PAIR, tmp_path / 'killed', quiet=True)
+  for name in PAIR:
     assert fingerprint.fingerprint(again[name].folder) == (
       fingerprint.fingerprint(whole[name].folder)
     )
@@ -233,10 +239,6 @@ def test_a_new_training_does_not_take_others_back_to_its_start(tmp_path):
   runners['b'] = make_runner(make_dqn(1e-3, 0.9))
   with pytest.raises(errors.UserError, match='of b is of iteration 0, '):
     dj.train(runners, tmp_path, quiet=True)
-
-
-def _folder(tmp_path):
-  return tmp_path / 'whole'
 
 
 def test_settings_to_vary_make_every_combination():
