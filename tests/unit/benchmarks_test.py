@@ -321,7 +321,10 @@ def runs_as_the_table_says(job, **arguments):
   return not jobs.differences(job, json.loads(json.dumps(found)))
 
 
-@pytest.mark.parametrize('num_seeds', [1, 2])
+# One seed alone runs in the tests of PPO and SAC.
+@pytest.mark.parametrize(
+  'num_seeds', [pytest.param(1, marks=pytest.mark.slow), 2]
+)
 def test_our_dqn_runs_with_the_hyperparameters_of_the_table(num_seeds):
   job = dataclasses.replace(
     jobs.JOBS['A-small'],

@@ -299,7 +299,15 @@ def test_an_agent_that_gives_what_it_must_not_is_told(command, kind, words):
       assert '999' not in (text := file.read()) and '777' not in text
 
 
-@pytest.mark.parametrize('kind', ['act beyond', 'act below', 'act late'])
+# Late actions are beyond what there is, too.
+@pytest.mark.parametrize(
+  'kind',
+  [
+    pytest.param('act beyond', marks=pytest.mark.slow),
+    'act below',
+    'act late',
+  ],
+)
 def test_the_compiled_engine_stores_no_action_that_there_is_not(command, kind):
   status, said = train(command, *agent(kind), *IDLE, *UNJUDGED, *COMPILED)
   assert status == 1 and OUTSIDE in said
