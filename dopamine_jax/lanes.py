@@ -8,6 +8,7 @@ counts, choices) can't differ.
 
 from collections.abc import Iterator, Mapping, Sequence
 import copy
+import dataclasses
 import functools
 from typing import Any
 
@@ -19,6 +20,19 @@ from dopamine_jax import values
 
 # The way to a setting, as names of fields and arguments.
 Path = tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stages:
+  """Numbers that change at agent steps.
+
+  Attributes:
+    steps: K of them, from which on the next number holds.
+    numbers: K + 1 by path.
+  """
+
+  steps: tuple[int, ...]
+  numbers: Mapping[Path, tuple[Any, ...]]
 
 
 def differing(trees: Sequence[Any], names: Sequence[str]) -> dict[Path, Any]:
@@ -58,10 +72,15 @@ def put(tree: Any, numbers: Mapping[Path, Any]) -> Any:
   for path, number in numbers.items():
     by_name.setdefault(path[0], {})[path[1:]] = number
   changes = {}
-  parts = dict(_parts(tree))
+  known = parts(tree)
   for name, inner in by_name.items():
-    changes[name] = inner[()] if () in inner else put(parts[name], inner)
+    changes[name] = inner[()] if () in inner else put(known[name], inner)
   return _with(tree, changes)
+
+
+def parts(value: Any) -> dict[str, Any]:
+  """Returns what a setting is made of, by name; nothing of a leaf."""
+  return dict(_parts(value))
 
 
 def _parts(value) -> Iterator[tuple[str, Any]]:

@@ -6,6 +6,7 @@ iterations and are cut only at checkpoints.
 
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
+import dataclasses
 import pathlib
 from typing import Any
 
@@ -15,10 +16,12 @@ from dopamine_jax import agent as agent_lib
 from dopamine_jax import annotations
 from dopamine_jax import config
 from dopamine_jax import errors
+from dopamine_jax import lanes
 from dopamine_jax import settings
 from dopamine_jax.callbacks import (
   base as callbacks_lib,  # a field is called `callbacks`
 )
+from dopamine_jax.callbacks import stages
 from dopamine_jax.engines import (
   devices as devices_lib,  # a field is called `devices`
 )
@@ -134,6 +137,12 @@ class Runner(settings.Settings):
         'decide by evaluations, and evaluation_episodes = 0 means that there '
         'are none; set it to 1 or more, or decide by training returns',
       )
+    if len({each.setting for each in self._stages}) < len(self._stages):
+      self.refuse(
+        'callbacks',
+        'have several stages.Stages of one setting; give all its steps and '
+        'values to one of them',
+      )
     if self.num_iterations * self.training_steps >= 2**31:
       self.refuse(
         'num_iterations',
@@ -177,6 +186,36 @@ class Runner(settings.Settings):
   def make_loop(self, environments: base.VectorEnvironment) -> loop.Loop:
     """Returns the functions of a step, for these environments."""
     agent = self.make_agent(environments)
+    return dataclasses.replace(
+      self._loop_of(agent),
+      stages=tuple(self._staged(agent, each) for each in self._stages),
+    )
+
+  def agent_at(self, agent: agent_lib.Agent, steps: int) -> agent_lib.Agent:
+    """Returns an agent as its stages have it after so many agent steps."""
+    for each in self._stages:
+      agent = each.applied(agent, steps)
+    return agent
+
+  @property
+  def _stages(self):
+    return [each for each in self.callbacks if isinstance(each, stages.Stages)]
+
+  def _staged(self, agent, callback):
+    """Returns what a stage changes, of the agent and what it gives on."""
+    steps = (0, *callback.steps)
+    loops = [self._loop_of(callback.applied(agent, step)) for step in steps]
+    try:
+      numbers = lanes.differing(loops, [f'step {step}' for step in steps])
+    except errors.UserError as error:
+      raise callback.unfit('makes the program another one') from error
+    return lanes.Stages(
+      tuple(callback.steps),
+      {path: tuple(map(float, given)) for path, given in numbers.items()},
+    )
+
+  def _loop_of(self, agent):
+    """Returns the functions of a step of this agent."""
     replay = agent.make_replay(self.environment.stack)
     if not isinstance(replay, settings.Settings):
       raise errors.UserError(

@@ -156,6 +156,7 @@ class Evaluator:
     episodes: int,
     render: bool = False,
     vectorize: Callable[..., Any] | None = None,
+    agent_at: Callable[..., agent_lib.Agent] = lambda agent, steps: agent,
   ):
     """Makes the environments.
 
@@ -167,8 +168,11 @@ class Evaluator:
       render: whether environments are drawn, which then are one a seed.
       vectorize: makes of one seed's function of an agent and more that of all
         seeds; None: all have the same agent.
+      agent_at: gives of an agent the one that it is after so many steps of
+        training.
     """
     self.agent = agent
+    self._agent_at = agent_at
     self.num_seeds = num_seeds
     self.episodes = episodes
     self.num_envs = 1 if render else min(episodes, _MAX_ENVS)
@@ -206,7 +210,7 @@ class Evaluator:
 
   def _choose(self, agent, state, observation, memory, step, key, count):
     return memory_lib.act(
-      agent,
+      self._agent_at(agent, step),
       *(state, memory, observation, step, step_key(key, count)),
       explore=False,
     )

@@ -97,6 +97,7 @@ class Loop:
     num_envs: N.
     split_batch: lays a sample out over the devices that learn from it.
     trace_once: has JAX keep what it traced of `learn`, if it can trace it.
+    stages: numbers of `agent` and `replay` that change at agent steps.
   """
 
   agent: agent_lib.Agent
@@ -106,6 +107,7 @@ class Loop:
   num_envs: int
   split_batch: Callable[[agent_lib.Sample], agent_lib.Sample] = lambda s: s
   trace_once: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda f: f
+  stages: tuple[lanes.Stages, ...] = ()
 
   def init(self, seed: jax.Array, frame: Any) -> TrainingState:
     """Returns the state before the first step.
@@ -157,6 +159,27 @@ class Loop:
     """
     return lanes.put(self, numbers) if numbers else self
 
+  def at(self, agent_steps: int | jax.Array) -> 'Loop':
+    """Returns the loop with the numbers that hold after so many steps."""
+    if not self.stages:
+      return self
+    numbers = {}
+    for each in self.stages:
+      stage = sum(agent_steps >= step for step in each.steps)
+      for path, given in each.numbers.items():
+        numbers[path] = (
+          given[stage]
+          if isinstance(stage, int)
+          else jnp.stack([jnp.float32(x) for x in given])[stage]
+        )
+    return lanes.put(dataclasses.replace(self, stages=()), numbers)
+
+  def agent_at(
+    self, agent: agent_lib.Agent, agent_steps: int | jax.Array
+  ) -> agent_lib.Agent:
+    """Returns a lane's agent as it is after so many agent steps."""
+    return dataclasses.replace(self, agent=agent).at(agent_steps).agent
+
   @property
   def has_memory(self) -> bool:
     """Whether the agent carries something from step to step."""
@@ -164,7 +187,7 @@ class Loop:
 
   def remember(self, experience: Experience, step: base.TimeStep) -> Experience:
     """Adds what the environments answered to `experience.action`."""
-    replay = self.replay.add(
+    replay = self.at(experience.agent_steps).replay.add(
       experience.replay,
       ring.Step(
         observation=stacking.newest_frame(experience.observation, self.stack),
@@ -204,7 +227,7 @@ class Loop:
     action, memory = None, experience.memory
     if self.has_memory or not is_random:
       action, memory = memory_lib.act(
-        self.agent,
+        self.at(experience.agent_steps).agent,
         agent,
         memory,
         experience.observation,
@@ -274,11 +297,12 @@ class Loop:
 
   def _sample_and_update(self, state):
     replay, keys = state.experience.replay, state.experience.keys
-    sample = self.replay.sample(
+    now = self.at(state.experience.agent_steps)
+    sample = now.replay.sample(
       replay, jax.random.fold_in(keys.replay, state.updates), state.updates
     )
     with outputs.telling(self.agent, 'update'):
-      answer = self.agent.update(
+      answer = now.agent.update(
         state.agent,
         self.split_batch(sample),
         jax.random.fold_in(keys.update, state.updates),
@@ -286,7 +310,7 @@ class Loop:
     agent, metrics, priorities = outputs.require_update(
       self.agent, state.agent, answer
     )
-    replay = self.replay.reprioritize(replay, sample.index, priorities)
+    replay = now.replay.reprioritize(replay, sample.index, priorities)
     state = TrainingState(
       agent=agent,
       experience=state.experience.replace(replay=replay),

@@ -45,7 +45,11 @@ class Videos:
     agent = engine.loop.agent
     self._engine = engine
     self._evaluator = evaluation.Evaluator(
-      agent, environment, num_seeds=1, episodes=1, render=True
+      *(agent, environment),
+      num_seeds=1,
+      episodes=1,
+      render=True,
+      agent_at=engine.loop.agent_at,
     )
     self._environments = self._evaluator.environments
     self._camera = camera_lib.Camera(

@@ -47,7 +47,7 @@ class View:
   """
 
   def __init__(self, loop: loop_lib.Loop, state: loop_lib.TrainingState):
-    self.loop = loop
+    self.loop = loop.at(state.experience.agent_steps)
     self.state = state
     self._key = jax.random.fold_in(
       jax.random.fold_in(state.experience.keys.evaluate, _NO_ITERATION),

@@ -120,6 +120,8 @@ def load(
   checkpoints = checkpoints_lib.Checkpoints(folder, say=say)
   run_folder.require_own(checkpoints, seeds, admitted.text)
   iteration, state = _restore(checkpoints, {'agent': template}, checkpoint)
+  steps = iteration * runner.training_steps
+  agent = runner.agent_at(agent, steps)
   greedy = agent.greedy()
   if not isinstance(greedy, type(agent)):
     raise errors.UserError(
@@ -133,7 +135,7 @@ def load(
     environment=played_on,
     seeds=seeds,
     iteration=iteration,
-    steps=iteration * runner.training_steps,
+    steps=steps,
   )
 
 

@@ -45,6 +45,7 @@ class Evaluations:
         len(engine.seeds),
         runner.evaluation_episodes,
         vectorize=engine.vectorize_agent,
+        agent_at=engine.loop.agent_at,
       )
       closers.callback(self._evaluator.environments.close)
       evaluation.require_same_spaces(

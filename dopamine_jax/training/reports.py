@@ -168,7 +168,7 @@ def of_training(
   finished.clear()
   engine.episodes.told.clear()
   own = {*statistics, 'Train/AverageStepsPerSecond', 'Train/Updates'}
-  schedules = _schedules(loop.agent, steps)
+  schedules = _schedules(loop.at(steps).agent, steps)
   for giver, found in (('update', metrics), ('schedules', schedules)):
     for name in found:
       if f'Train/{name}' in own:

@@ -7,6 +7,7 @@ engine takes the steps of all.
 
 from collections.abc import Callable, Mapping, Sequence
 import contextlib
+import dataclasses
 import pathlib
 from typing import Any
 
@@ -68,7 +69,7 @@ def train(
       environments,
       tuple(seeds) * len(names),
       check_finite=first.check_finite,
-      numbers=_by_lane(lanes.differing(loops, names), len(seeds)),
+      numbers=_by_lane(_differing(loops, names), len(seeds)),
       names=names,
     )
     shares = [
@@ -110,6 +111,21 @@ def _require_alike(runners):
       'of an agent, its optimizer and its replay can. Train them as runs of '
       'their own.'
     )
+
+
+def _differing(loops, names):
+  """Returns the numbers [V] in which trainings differ, none of them staged."""
+  numbers = lanes.differing(
+    [dataclasses.replace(loop, stages=()) for loop in loops], names
+  )
+  staged = {x for loop in loops for each in loop.stages for x in each.numbers}
+  if both := numbers.keys() & staged:
+    raise errors.UserError(
+      f'{".".join(min(both))} differs between trainings of one program, and '
+      'stages.Stages changes it in each of them. Leave one of the two out, or '
+      'train them as runs of their own.'
+    )
+  return numbers
 
 
 def _by_lane(numbers, num_seeds):
