@@ -203,14 +203,14 @@ class Runner(settings.Settings):
 
   def _staged(self, agent, callback):
     """Returns what a stage changes, of the agent and what it gives on."""
-    steps = (0, *callback.steps)
+    steps = (0, *callback.at_steps)
     loops = [self._loop_of(callback.applied(agent, step)) for step in steps]
     try:
       numbers = lanes.differing(loops, [f'step {step}' for step in steps])
     except errors.UserError as error:
       raise callback.unfit('makes the program another one') from error
     return lanes.Stages(
-      tuple(callback.steps),
+      tuple(callback.at_steps),
       {path: tuple(map(float, given)) for path, given in numbers.items()},
     )
 

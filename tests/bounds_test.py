@@ -28,6 +28,7 @@ GIVEN = {
   'action_shape': (1,),
   'agent': dqn.DQN,
   'at_return': 1.0,
+  'at_steps': (1,),
   'engine': python_engine.PythonEngine,
   'environment': catch.Catch(),
   'evaluation_episodes': 1,
@@ -42,9 +43,11 @@ GIVEN = {
   'path': 'data.npz',
   'period': 1,
   'run': 'runs/a',
+  'setting': 'gamma',
   'num_outputs': 2,
   'steps': 8,
   'training_steps': 8,
+  'values': (0.5,),
 }
 BOX = gymnasium.spaces.Box(-1, 1, (1,))
 
@@ -61,6 +64,7 @@ MAY_BE_NEGATIVE = {
   'networks.MLPTorso.high': 'a bound of what is observed',
   'networks.MLPTorso.low': 'a bound of what is observed',
   'sac.SAC.target_entropy': 'the entropy of a density may be negative',
+  'stages.Stages.values': 'whatever the setting that it changes takes',
   'stopping.EarlyStopping.at_return': 'returns may be negative',
 }
 

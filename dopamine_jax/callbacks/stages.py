@@ -14,7 +14,7 @@ from dopamine_jax.callbacks import base
 class Stages(base.Callback):
   """Gives a number of the agent another value from given agent steps on.
 
-  Acting, learning and evaluations at step `steps[i]` or later go by
+  Acting, learning and evaluations at step `at_steps[i]` or later go by
   `values[i]`; what came before goes by the agent's own setting. The value
   follows from the count of agent steps alone, so that a run that is resumed has
   the right one, and no program is compiled again. Under the offline engine,
@@ -28,21 +28,23 @@ class Stages(base.Callback):
 
   Attributes:
     setting: the agent's, with dots into what it is made of.
-    steps: agent steps from which on the values hold, rising.
+    at_steps: agent steps from which on the values hold, rising.
     values: one for each step.
   """
 
   setting: str
-  steps: Sequence[int]
+  at_steps: Sequence[int]
   values: Sequence[float]
 
   def __post_init__(self):
     super().__post_init__()
-    self.require_at_least(1, 'steps')
-    if list(self.steps) != sorted(set(self.steps)) or not self.steps:
-      self.refuse('steps', 'are not one or more rising numbers')
-    if len(self.values) != len(self.steps):
-      self.refuse('values', f'are not one for each of {len(self.steps)} steps')
+    self.require_at_least(1, 'at_steps')
+    if list(self.at_steps) != sorted(set(self.at_steps)) or not self.at_steps:
+      self.refuse('at_steps', 'are not one or more rising numbers')
+    if len(self.values) != len(self.at_steps):
+      self.refuse(
+        'values', f'are not one for each of {len(self.at_steps)} steps'
+      )
 
   def after_iteration(self, seen, own):
     """Decides nothing: the values follow from agent steps alone."""
@@ -55,7 +57,7 @@ class Stages(base.Callback):
     Raises:
       UserError: if the agent has no such setting, or it is no real number.
     """
-    stage = sum(agent_steps >= step for step in self.steps)
+    stage = sum(agent_steps >= step for step in self.at_steps)
     number = float(self.values[stage - 1])
     try:
       changed = self._changed(agent, self.setting.split('.'), number)

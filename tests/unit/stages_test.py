@@ -38,7 +38,7 @@ AGENT = dqn.DQN(
 
 def staged(setting, *at):
   steps, numbers = zip(*at, strict=True)
-  return stages.Stages(setting=setting, steps=steps, values=numbers)
+  return stages.Stages(setting=setting, at_steps=steps, values=numbers)
 
 
 STILL = staged('optimizer.learning_rate', (17, 0.0), (33, 1e-2))
@@ -101,6 +101,8 @@ def test_the_numbers_hold_from_their_steps_on():
     assert loop.at(step).agent.gamma == pytest.approx(gamma)
     traced = jax.jit(lambda step: loop.at(step).replay.gamma)(step)
     assert float(traced) == pytest.approx(gamma)
+  later = loop_of(GREEDY).agent_at(AGENT, 24)
+  assert later == AGENT.replace(evaluation_epsilon=0.75)
   assert loop_of().at(12) == loop_of()
 
 
@@ -151,9 +153,9 @@ def test_what_shapes_the_program_is_refused():
   with pytest.raises(errors.UserError, match='have several'):
     make(GAMMA, GAMMA)
   for bad in (
-    {'steps': (9, 9), 'values': (1.0, 2.0)},
-    {'steps': (9,), 'values': ()},
-    {'steps': (0,), 'values': (1.0,)},
+    {'at_steps': (9, 9), 'values': (1.0, 2.0)},
+    {'at_steps': (9,), 'values': ()},
+    {'at_steps': (0,), 'values': (1.0,)},
   ):
     with pytest.raises(errors.UserError):
       stages.Stages(setting='gamma', **bad)
