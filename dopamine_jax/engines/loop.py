@@ -157,7 +157,8 @@ class Loop:
     Args:
       numbers: of the settings `agent` and `replay`, by path; see `lanes`.
     """
-    return lanes.put(self, numbers) if numbers else self
+    # A new loop: the one that is copied would bring what `learn` keeps of it.
+    return lanes.put(dataclasses.replace(self), numbers) if numbers else self
 
   def at(self, agent_steps: int | jax.Array) -> 'Loop':
     """Returns the loop with the numbers that hold after so many steps."""
