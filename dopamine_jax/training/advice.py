@@ -50,5 +50,5 @@ def how_to_go_on(one: Any) -> str:
   return (
     f'Stopped by {one.stop.name} at agent step {one.engine.steps}, in '
     f'iteration {one.iteration}. The same command with --base_dir '
-    f'{shlex.quote(str(one.folder))}{without} goes on {where}{promise}.'
+    f'{shlex.quote(str(one.base_dir))}{without} goes on {where}{promise}.'
   )

@@ -16,11 +16,12 @@ def alone(training, stop) -> dict[str, np.ndarray]:
     stop: whether the user asked to stop.
   """
   going = training.iterations(stop)
-  cut_with = first(going)
+  cut_with = ask(going)
   while training.goes_on:
     with passing_on(going):
       metrics, seconds = timed_run(training.engine, training, cut_with)
-    cut_with = send(going, (metrics, seconds))
+    ask(going, (metrics, seconds))  # it saves
+    cut_with = ask(going)
   return training.statistics
 
 
@@ -54,23 +55,19 @@ def passing_on(*going: Iterator) -> Iterator[None]:
     raise
 
 
-def first(going: Iterator):
-  """Returns what a training wants at first; None if it has ended."""
-  return _asked(lambda: next(going))
-
-
-def send(going: Iterator, result: tuple[dict[str, np.ndarray], float]):
-  """Returns what a training wants next, given a result; None at its end."""
-  return _asked(lambda: going.send(result))
-
-
-def _asked(ask):
-  """Returns what a generator gives; None at its end.
+def ask(
+  going: Iterator, result: tuple[dict[str, np.ndarray], float] | None = None
+):
+  """Returns what a training wants next; None at its end.
 
   In a generator Python makes an error of a user's StopIteration.
+
+  Args:
+    going: see `training.Training.iterations`.
+    result: what came of an iteration of the engine, if it ran one.
   """
   try:
-    return ask()
+    return going.send(result)
   except StopIteration:
     return None
   except RuntimeError as error:

@@ -75,9 +75,12 @@ def train(
     shares = [
       share.Share(engine, loop, seeds, i) for i, loop in enumerate(loops)
     ]
-    shared = evaluations.Evaluations(first, engine, stack, say)
+    evaluates = evaluations.Evaluations(first, engine, stack, say)
     trainings = [
-      training.Training(runner, folder, seeds, say, stack, title, each, shared)
+      training.Training(
+        *(runner, folder, seeds, say, stack, title),
+        training.Shared(base_dir, each, evaluations.Shared(evaluates, each)),
+      )
       for runner, folder, each in zip(
         runners.values(), folders, shares, strict=True
       )
@@ -179,20 +182,23 @@ def _drive(engine, shares, trainings, names, stop, show):
   wanted = []
   for i, each in enumerate(going):
     with driving.passing_on(*going[:i]):
-      wanted.append(driving.first(each))
+      wanted.append(driving.ask(each))
   while active := [i for i, each in enumerate(trainings) if each.goes_on]:
     one = trainings[active[0]]
     with driving.passing_on(*(going[i] for i in active)):
       cut_with = shares[0].of_all(wanted[active[0]])
       metrics, seconds = driving.timed_run(engine, one, cut_with)
     share.deal(engine, shares)
-    shown = []
-    for i in active:
+    for i in active:  # all save
       result = shares[i].own_seeds(metrics), seconds
       with driving.passing_on(*(going[j] for j in active if j != i)):
-        wanted[i] = driving.send(going[i], result)
+        driving.ask(going[i], result)
       shares[i].forget()
-      shown.append(f'{names[i]}  {trainings[i].summary()}')
+    for i in active:  # and then report
+      with driving.passing_on(*(going[j] for j in active if j != i)):
+        wanted[i] = driving.ask(going[i])
+      shares[i].forget()
+    shown = [f'{names[i]}  {trainings[i].summary()}' for i in active]
     iteration = engine.steps // one.runner.training_steps
     show(f'iteration {iteration:3}  {engine.steps:,} agent steps each')
     for line in shown:

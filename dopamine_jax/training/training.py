@@ -10,6 +10,7 @@ they decided of it.
 
 from collections.abc import Iterator, Sequence
 import contextlib
+from typing import Any, NamedTuple
 
 from dopamine_jax import config
 from dopamine_jax import errors
@@ -39,6 +40,20 @@ class Stopped(errors.UserError):
     self.status = status
 
 
+class Shared(NamedTuple):
+  """What trainings of one program share.
+
+  Attributes:
+    base_dir: of all of them; of one that trains alone its folder.
+    engine: what takes the steps, or a training's `share.Share` of it.
+    evaluations: of what the engine trains.
+  """
+
+  base_dir: Any
+  engine: Any
+  evaluations: Any
+
+
 class Training:
   """One call of `Runner.train`.
 
@@ -59,8 +74,7 @@ class Training:
     say,
     closers,
     title='',
-    engine=None,
-    shared_evaluations=None,
+    shared=None,
   ):
     """Sees that everything can be made; changes nothing yet.
 
@@ -71,8 +85,8 @@ class Training:
       say: prints what the user should know.
       closers: see above.
       title: what the run is, in a line.
-      engine: None makes one; a `share.Share` trains together with others.
-      shared_evaluations: then those of all of them; None makes some.
+      shared: what trainings of one program share, a `Shared`; None: it trains
+        alone.
     """
     self.runner = runner
     self.config = config.record(runner, title)
@@ -82,31 +96,19 @@ class Training:
     self.say = say
     # Of trainings that are killed while they save, some have one more: the one
     # before is needed.
-    kept = runner.max_to_keep if engine is None else max(runner.max_to_keep, 2)
+    kept = max(runner.max_to_keep, 2) if shared else runner.max_to_keep
     self.checkpoints = checkpoints_lib.Checkpoints(folder, kept, say)
     self.iteration = 0
     self.newest_checkpoint = None  # that this process restored or saved
     self.closers = closers
     # From here on nothing is read of another run; and those that train together
     # have a checkpoint in common, whenever they are killed.
-    self._saves_first = bool(runner.start_from) or engine is not None
-    if engine is None:
-      environments = runner.environment.make(len(seeds) * runner.num_envs)
-      self.closers.callback(environments.close)
-      engine = runner.make_engine(
-        environments, seeds, check_finite=runner.check_finite
-      )
-    self.engine = engine
+    self._saves_first = bool(runner.start_from or shared)
+    self.base_dir, self.engine, self.evaluations = shared or self._alone()
     self.reports = reports.Reports(
       runner.make_collectors(), self.engine, self.closers
     )
     self.monitor = self.profiler = None
-    if shared_evaluations:
-      self.evaluations = evaluations.Shared(shared_evaluations, self.engine)
-    else:
-      self.evaluations = evaluations.Evaluations(
-        runner, self.engine, closers, say
-      )
     self.videos = None
     if runner.videos and processes.is_writer():
       # Now, since it brings libraries for drawing that few runs need.
@@ -118,6 +120,17 @@ class Training:
     # Of a checkpoint's iteration that collectors don't have all of.
     self.unreported = None
     self.written = {}  # by the collectors, of what was reported
+
+  def _alone(self):
+    """Returns what it would share with others."""
+    runner, seeds = self.runner, self.seeds
+    environments = runner.environment.make(len(seeds) * runner.num_envs)
+    self.closers.callback(environments.close)
+    engine = runner.make_engine(
+      environments, seeds, check_finite=runner.check_finite
+    )
+    evaluates = evaluations.Evaluations(runner, engine, self.closers, self.say)
+    return Shared(self.folder, engine, evaluates)
 
   def prepare(
     self, resume: bool, with_replay: bool = True, upto: int | None = None
@@ -221,8 +234,10 @@ class Training:
     """Yields where the engine is to run an iteration; is sent what came of it.
 
     What is yielded is `cut_with` of `Engine.run`, what is sent are its metrics
-    and the seconds that it took. Once it has ended, `goes_on`
-    is False and `statistics` are the last iteration's.
+    and the seconds that it took. Then it yields once more, when all that is due
+    is saved, before it reports: an evaluation can take long, or not end at all.
+    Once it has ended, `goes_on` is False and `statistics` are the last
+    iteration's.
 
     Args:
       stop: whether the user asked to.
@@ -313,6 +328,7 @@ class Training:
       )
     if is_checkpoint:
       self._save(statistics)
+    yield
     self._report(statistics)
     if self.decisions.stop and self.has_ended():
       self.say(f'The run is finished: ended by {self.decisions.stop}.')
