@@ -26,6 +26,7 @@ from dopamine_jax.training import decisions
 from dopamine_jax.training import evaluations
 from dopamine_jax.training import folder_lock
 from dopamine_jax.training import identity
+from dopamine_jax.training import recording
 from dopamine_jax.training import reports
 from dopamine_jax.training import resuming
 from dopamine_jax.training import run_folder
@@ -83,7 +84,9 @@ class Training:
     # Of trainings that are killed while they save, some have one more: the one
     # before is needed.
     kept = runner.max_to_keep if engine is None else max(runner.max_to_keep, 2)
-    self.checkpoints = checkpoints_lib.Checkpoints(folder, kept, say)
+    self.checkpoints = checkpoints_lib.Checkpoints(
+      folder, kept, say, keep_rows=runner.record_replay
+    )
     self.iteration = 0
     self.newest_checkpoint = None  # that this process restored or saved
     self.closers = closers
@@ -135,6 +138,7 @@ class Training:
     )
     template = self.engine.abstract_state()
     self.engine.layout.check(self.engine.loop.replay, template)
+    recording.check(self.runner, template)
     if self.runner.health:
       self.monitor = health.Monitor(self.runner.health, self.engine)
     if self.runner.histograms:
