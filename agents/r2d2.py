@@ -54,7 +54,7 @@ class R2D2(dqn.DQN):
 
   network: modules.Maker = networks.RecurrentQ
   replay: base.Maker = prioritized_sequences.PrioritizedSequenceReplay
-  gamma: float = 0.997
+  gamma: float | optax.Schedule = 0.997
   n_step: int = 5
   optimizer: optimization.Optimizer = values.call(optax.adam, 1e-4, eps=1e-3)
   target_update_period: int = 10_000

@@ -71,6 +71,9 @@ class Runner(settings.Settings):
     max_to_keep: checkpoints that are kept.
     checkpoint_replay: whether checkpoints hold the replay; without it, a run
       that goes on fills its replay anew before it learns.
+    record_replay: whether the run's folder keeps all that the replay was ever
+      given, for `datasets.files.OwnReplay.whole`: on disk, two copies of each
+      step, as of everything in checkpoints' replays.
     check_finite: stop when a metric of an update is NaN or infinite.
     health: what is measured of networks and replay when an iteration has ended;
       see `health`.
@@ -99,6 +102,7 @@ class Runner(settings.Settings):
   checkpoint_period: int = 1
   max_to_keep: int = 3
   checkpoint_replay: bool = True
+  record_replay: bool = False
   check_finite: bool = True
   health: Sequence[health_lib.Metric] = ()
   histograms: bool = False
@@ -136,6 +140,12 @@ class Runner(settings.Settings):
         'callbacks',
         'decide by evaluations, and evaluation_episodes = 0 means that there '
         'are none; set it to 1 or more, or decide by training returns',
+      )
+    if self.record_replay and not self.checkpoint_replay:
+      self.refuse(
+        'record_replay',
+        'is part of the checkpoints, and checkpoint_replay = False leaves the '
+        'replay out of them; set it to True',
       )
     if len({each.setting for each in self._stages}) < len(self._stages):
       self.refuse(

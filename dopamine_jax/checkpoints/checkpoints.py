@@ -54,6 +54,7 @@ class Checkpoints:
     folder: where they lie.
     max_to_keep: how many are kept, the newest.
     kept: iterations of older ones that are kept too, without their replay.
+    keep_rows: whether rows stay that a ring has overwritten since.
     say: prints what the user should know.
   """
 
@@ -62,10 +63,13 @@ class Checkpoints:
     base_dir: str | pathlib.Path,
     max_to_keep: int = 3,
     say: Callable[[str], None] = print,
+    *,
+    keep_rows: bool = False,
   ):
     self.folder = pathlib.Path(base_dir).absolute() / 'checkpoints'
     self.max_to_keep = max_to_keep
     self.kept: frozenset[int] = frozenset()
+    self.keep_rows = keep_rows
     self.say = say
     self._watch = segments.Watch(self.folder, say)
     # A checkpoint that was restored without its replay, if one was: no later
@@ -236,9 +240,11 @@ class Checkpoints:
       return stored.read(stored.shapes)
 
   def rows(
-    self, iteration: int, ring: str, leaf: str
+    self, iteration: int, ring: str, leaf: str, *, overwritten: bool = False
   ) -> Iterator[tuple[int, int, np.ndarray]]:
     """Yields the live rows of one leaf of a ring, each lane's oldest first.
+
+    With `overwritten` all that the files have, see `keep_rows`.
 
     Yields:
       A lane, the number of the first slot, the rows (mapped from the file).
@@ -249,7 +255,9 @@ class Checkpoints:
     """
     saved = self.manifest(iteration)['rings'][ring]
     with _as_damage('its replay', ReplayDamaged):
-      yield from ring_files.rows(saved, ring, leaf, self._watch.find)
+      yield from ring_files.rows(
+        *(saved, ring, leaf, self._watch.find), overwritten=overwritten
+      )
 
   def collect_garbage(self):
     """Removes what is neither kept nor needed by the newest ones' replays."""
@@ -314,7 +322,8 @@ class Checkpoints:
       'files': {'state.bin': checksum},
       'rings': {
         name: ring_files.write(
-          ring, beside, name, final.name, earlier.get(name, [])
+          *(ring, beside, name, final.name, earlier.get(name, [])),
+          keep_all=self.keep_rows,
         )
         for name, ring in rings.items()
         if with_replay

@@ -46,6 +46,8 @@ def write(
   ring_name: str,
   name: str,
   segments: list[dict[str, Any]],
+  *,
+  keep_all: bool = False,
 ) -> dict[str, Any]:
   """Writes the live rows that `segments` lack, durably.
 
@@ -55,10 +57,11 @@ def write(
     ring_name: what the ring is called there.
     name: what the new segment calls its folder.
     segments: what was written before, oldest first.
+    keep_all: whether segments without live rows stay, too.
 
   Returns:
     What `rows` needs: the lanes' `capacity`, their `oldest` live slots, and
-    the `segments` that hold live rows, the new one last.
+    the `segments` that hold live rows, or all, the new one last.
 
   Raises:
     OSError: if the disk can't take it.
@@ -75,14 +78,7 @@ def write(
   for home in homes:
     plain_files.sync(home)
     plain_files.sync(home.parent)
-  live = [
-    segment
-    for segment in segments
-    if any(
-      stop > first
-      for (_, stop), first in zip(segment['lanes'], oldest, strict=True)
-    )
-  ]
+  kept = [each for each in segments if keep_all or _has_rows(each, oldest)]
   newest = {
     'folder': name,
     'lanes': lanes,
@@ -92,7 +88,7 @@ def write(
   return {
     'capacity': capacity,
     'oldest': oldest.tolist(),
-    'segments': [*live, newest],
+    'segments': [*kept, newest],
   }
 
 
@@ -109,6 +105,8 @@ def rows(
   ring_name: str,
   leaf: str,
   find: Callable[[list[str], int], BinaryIO],
+  *,
+  overwritten: bool = False,
 ) -> Iterator[tuple[int, int, np.ndarray]]:
   """Yields the live rows of one leaf; within a lane, the oldest come first.
 
@@ -117,6 +115,7 @@ def rows(
     ring_name: what the ring was called.
     leaf: which one.
     find: opens the first of some files that has this checksum.
+    overwritten: whether to yield all rows that the files have.
 
   Yields:
     A lane, the number of its first slot, the rows (mapped from the file).
@@ -124,7 +123,10 @@ def rows(
   Raises:
     OSError, ValueError: if a file is missing or isn't what was written.
   """
+  oldest = [0] * len(saved['oldest']) if overwritten else saved['oldest']
   for segment in saved['segments']:
+    if not _has_rows(segment, oldest):
+      continue
     names = file_names(segment, ring_name, leaf)
     count = sum(stop - start for start, stop in segment['lanes'])
     with find(names, segment['checksums'][leaf]) as stream:
@@ -135,7 +137,7 @@ def rows(
     offset = 0
     for lane, (start, stop) in enumerate(segment['lanes']):
       # Of an old segment, the first rows may have been overwritten since.
-      first = min(max(saved['oldest'][lane], start), stop)
+      first = min(max(oldest[lane], start), stop)
       yield lane, first, whole[offset + first - start : offset + stop - start]
       offset += stop - start
 
@@ -231,6 +233,14 @@ def leaf_name(path: Any) -> str:
   return '.'.join(
     key.replace('%', '%25').replace('.', '%2E').replace('/', '%2F')
     for key in keys
+  )
+
+
+def _has_rows(segment, oldest):
+  """Whether a segment holds rows from these slots [lanes] on."""
+  return any(
+    stop > first
+    for (_, stop), first in zip(segment['lanes'], oldest, strict=True)
   )
 
 

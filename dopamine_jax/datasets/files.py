@@ -39,10 +39,13 @@ class OwnReplay(base.Dataset):
   Attributes:
     run: the run's folder.
     seed: which of its seeds; None: the first.
+    whole: whether to take every step of the run, which is there if
+      `runner.Runner.record_replay` was on, or nothing was overwritten yet.
   """
 
   run: str
   seed: int | None = None
+  whole: bool = False
 
   agent_units = True
 
@@ -68,6 +71,8 @@ class OwnReplay(base.Dataset):
     if self.seed is not None and self.seed not in seeds:
       self._fail(f'.seed = {self.seed} is none of that run: {seeds}')
     which = 0 if self.seed is None else seeds.index(self.seed)
+    if self.whole:
+      self._require_whole(manifest['rings'][name]['segments'])
     try:
       leaves = manifest['rings'][name]['segments'][-1]['checksums']
       if 'frame' not in leaves:
@@ -75,7 +80,10 @@ class OwnReplay(base.Dataset):
       lanes = manifest['rings'][name]['segments'][-1]['lanes']
       lanes = len(lanes) // len(seeds)
       found = zip(
-        *(checkpoints.rows(newest, name, leaf) for leaf in _LEAVES),
+        *(
+          checkpoints.rows(newest, name, leaf, overwritten=self.whole)
+          for leaf in _LEAVES
+        ),
         strict=True,
       )
       for pieces in found:
@@ -83,6 +91,19 @@ class OwnReplay(base.Dataset):
           yield from _of_slots(*(rows for _, _, rows in pieces))
     except checkpoints_lib.Damaged as damage:
       self._fail(f'(run = {self.run!r}) finds a damaged checkpoint: {damage}')
+
+  def _require_whole(self, segments):
+    """Refuses segments that lack a step between the first and the newest."""
+    stops = [[0] * len(segments[0]['lanes'])]
+    stops += [[stop for _, stop in each['lanes']] for each in segments]
+    for before, each in zip(stops, segments, strict=False):
+      if before != [start for start, _ in each['lanes']]:
+        self._fail(
+          f'.whole (run = {self.run!r}) finds steps that were overwritten, and '
+          'no record of them',
+          'Set it to False, or train that run with '
+          'runner.Runner.record_replay = True from its start',
+        )
 
 
 def _of_slots(frame, action, reward, status, age):

@@ -1,5 +1,7 @@
 """What agents share that learn from a replay, whoever acted then."""
 
+import optax
+
 from dopamine_jax import agent as agent_lib
 from dopamine_jax.replay import base
 from dopamine_jax.replay import uniform
@@ -11,14 +13,16 @@ class OffPolicy(agent_lib.Agent):
   Attributes:
     replay: makes the replay from `n_step`, `gamma` and `stack`. Until it holds
       its `min_history`, all actions are uniform.
-    gamma: discount of one agent step.
-    n_step: rewards summed before bootstrapping.
+    gamma: discount of one agent step, a number or an optax schedule over
+      updates.
+    n_step: rewards summed before bootstrapping. Fewer from update to update:
+      `uniform.UniformReplay.annealed_n_step`.
     updates_per_period: updates, each of a sample of its own, in every
       `update_period`; the replay ratio is the one over the other.
   """
 
   replay: base.Maker = uniform.UniformReplay
-  gamma: float = 0.99
+  gamma: float | optax.Schedule = 0.99
   n_step: int = 1
   updates_per_period: int = 1
 

@@ -117,9 +117,8 @@ class View:
   def _sample(self, key):
     """Returns the transitions [B] of one sample, or a rollout [T, N]."""
     replay = self.state.experience.replay
-    return self.loop.split_batch(
-      self.loop.replay.sample(replay, key)
-    ).transition
+    sample = self.loop.replay.sample(replay, key, self.state.updates)
+    return self.loop.split_batch(sample).transition
 
 
 def _in_any_order(transitions):

@@ -1,10 +1,13 @@
 """The contract of a replay: settings, and pure functions over a ring."""
 
 from collections.abc import Callable
+from typing import Self
 
 import jax
+import optax
 
 from dopamine_jax import agent as agent_lib
+from dopamine_jax import lanes
 from dopamine_jax import settings
 from dopamine_jax.replay import ring as ring_lib
 
@@ -13,7 +16,8 @@ class Replay(settings.Settings):
   """What loop and engines need of a replay; it adds to a ring.
 
   Attributes:
-    gamma: discount of one step (given by the agent).
+    gamma: discount of one step, a number or an optax schedule over updates
+      (given by the agent).
     stack: frames in an observation (given by the environment).
     min_history: agent steps before the first update; subclasses have it.
     warm_up: agent steps of a training that are taken by random actions, at most
@@ -22,16 +26,29 @@ class Replay(settings.Settings):
 
   given_later = ('gamma', 'stack')
 
-  gamma: float = 0.99
+  gamma: float | optax.Schedule = 0.99
   stack: int = 1
 
-  # Whether the ring keeps the agent's memory with each step. No setting.
+  # No settings: they have no type. Whether the ring keeps the agent's memory
+  # with each step.
   keeps_memory = False
+  # Those that may be schedules over updates.
+  over_updates = ('gamma',)
 
   def __post_init__(self):
     super().__post_init__()
     self.require_at_least(1, 'stack')
     self.require_fraction('gamma')
+
+  def at(self, updates: int | jax.Array) -> Self:
+    """Returns the replay with numbers where it has schedules over updates."""
+    schedules = {name: getattr(self, name) for name in self.over_updates}
+    numbers = {
+      (name,): schedule(updates)
+      for name, schedule in schedules.items()
+      if callable(schedule)
+    }
+    return lanes.put(self, numbers) if numbers else self
 
   def check_split(self, num_devices: int):
     """Refuses devices that can't share each sample."""

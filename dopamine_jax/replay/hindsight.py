@@ -126,7 +126,8 @@ class HindsightReplay(uniform.UniformReplay):
     goal = ring_lib.observation_at(ring, lane, later, self.stack)[ACHIEVED]
     status = ring.slots.status[lane, sample.slot % ring.capacity]
     terminated = status == ring_lib.TERMINATED
-    batch = self.with_goal(sample.transition, goal, terminated)
+    now = self.at(updates)
+    batch = now.with_goal(sample.transition, goal, terminated)
     return sample.replace(
       transition=jax.tree.map(
         lambda new, old: _where(which, new, old), batch, sample.transition

@@ -108,7 +108,7 @@ class PrioritizedReplay(uniform.UniformReplay):
     """Returns B valid transitions, each drawn by its priority; see base."""
     beta = values.at(self.beta, updates)
     drawn = draw(ring, key, self.batch_size, beta, stratified=self.stratified)
-    return sample_of(ring, *drawn, self.transition_at)
+    return sample_of(ring, *drawn, self.at(updates).transition_at)
 
   def reprioritize(
     self, ring: PrioritizedRing, index: jax.Array, priority: jax.Array

@@ -79,7 +79,8 @@ class PrioritizedSequenceReplay(sequences.SequenceReplay):
     """Returns B sequences [R, B], each drawn by its priority; see base."""
     beta = values.at(self.beta, updates)
     drawn = prioritized.draw(ring, key, self.batch_size, beta, stratified=False)
-    return prioritized.sample_of(ring, *drawn, self.sequence_at)
+    now = self.at(updates)
+    return prioritized.sample_of(ring, *drawn, now.sequence_at)
 
   def reprioritize(
     self,

@@ -76,7 +76,7 @@ class Rollout(base.Replay):
 
     They are all there once `min_history` steps have been added.
     """
-    del key, updates
+    del key
     lane, slot = self._newest(ring)
     place = slot % ring.capacity
     status = ring.slots.status[lane, place]
@@ -85,7 +85,7 @@ class Rollout(base.Replay):
       action=ring.slots.action[lane, place],
       reward=ring.slots.reward[lane, place],
       discount=jnp.where(
-        status == ring_lib.TERMINATED, 0.0, jnp.float32(self.gamma)
+        status == ring_lib.TERMINATED, 0.0, jnp.float32(self.at(updates).gamma)
       ),
       next_observation=sequences.observation_at(
         ring, lane, slot + 1, self.stack

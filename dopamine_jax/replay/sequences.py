@@ -111,10 +111,9 @@ class SequenceReplay(base.Replay):
     self, ring: ring_lib.Ring, key: jax.Array, updates: int | jax.Array = 0
   ) -> agent_lib.Sample:
     """Returns B sequences [R, B], each drawn uniformly."""
-    del updates
     lane, slot = self._sample_slots(ring, key)
     return agent_lib.Sample(
-      transition=self.sequence_at(ring, lane, slot),
+      transition=self.at(updates).sequence_at(ring, lane, slot),
       index=lane * ring.capacity + slot % ring.capacity,
       weight=jnp.ones(self.batch_size),
       slot=slot,

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from dopamine_jax import agent as agent_lib
 from dopamine_jax.replay import base
@@ -21,18 +22,31 @@ class UniformReplay(base.Replay):
     min_history: agent steps before the first update. Those that a training
       begins with are taken by random actions.
     n_step: steps over which rewards are summed (given by the agent).
+    annealed_n_step: how many of those steps count, an optax schedule over
+      updates whose values are rounded, such as one from 10 to 3 (Schwarzer et
+      al., 2023, https://arxiv.org/abs/2305.19452). `n_step` is the most that
+      there may be, and what makes a transition valid. None: all of them.
   """
 
   given_later = ('n_step', 'gamma', 'stack')
+  over_updates = ('gamma', 'annealed_n_step')
 
   capacity: int = 1_000_000
   batch_size: int = 32
   min_history: int = 20_000
   n_step: int = 1
+  annealed_n_step: float | optax.Schedule | None = None
 
   def __post_init__(self):
     super().__post_init__()
     self.require_at_least(1, 'capacity', 'batch_size', 'min_history', 'n_step')
+    self.require_at_least(1, 'annealed_n_step')
+    if max(self._numbers_of('annealed_n_step'), default=0) > self.n_step:
+      self.refuse(
+        'annealed_n_step',
+        f'is more than n_step = {self.n_step}, the most that may count. Set '
+        'n_step of the agent to the largest value of the schedule',
+      )
     if self.batch_size > self.min_history:
       self.refuse(
         'batch_size',
@@ -86,10 +100,9 @@ class UniformReplay(base.Replay):
     self, ring: ring_lib.Ring, key: jax.Array, updates: int | jax.Array = 0
   ) -> agent_lib.Sample:
     """Returns B valid transitions, each drawn uniformly."""
-    del updates
     lane, slot = self._sample_slots(ring, key)
     return agent_lib.Sample(
-      transition=self.transition_at(ring, lane, slot),
+      transition=self.at(updates).transition_at(ring, lane, slot),
       index=lane * ring.capacity + slot % ring.capacity,
       weight=jnp.ones(self.batch_size),
       slot=slot,
@@ -150,12 +163,15 @@ class UniformReplay(base.Replay):
     """Builds the transitions [B] that start at these slots.
 
     Near an episode's end the k steps that count are fewer than n; `discount`
-    is gamma**k, or 0 if the last of them terminated.
+    is gamma**k, or 0 if the last of them terminated. Of a replay with schedules
+    it is that of `at`.
     """
     status, taken = self._steps_from(ring, lane, slot)
     ended = taken & _ended(status)
     # A step counts if no step before it ended the episode.
     counts = jnp.cumsum(ended, axis=1) - ended == 0
+    if self.annealed_n_step is not None:
+      counts &= jnp.arange(self.n_step)[None] < jnp.round(self.annealed_n_step)
     powers = jnp.asarray(self.gamma, jnp.float32) ** jnp.arange(self.n_step)
     index = (slot[:, None] + jnp.arange(self.n_step)[None]) % ring.capacity
     rewards = ring.slots.reward[lane[:, None], index]

@@ -1,10 +1,19 @@
-"""What a user should know before a training starts, though it may go on."""
+"""What a user should know before a training starts, and when it is stopped."""
 
 from collections.abc import Callable
 import shlex
 from typing import Any
 
+from dopamine_jax import errors
 from dopamine_jax.engines import engine as engine_lib
+
+
+class Stopped(errors.UserError):
+  """The user asked to stop; the run can go on later."""
+
+  def __init__(self, message: str, status: int = 1):
+    super().__init__(message)
+    self.status = status
 
 
 def before_the_start(

@@ -23,8 +23,8 @@ from dopamine_jax.trust import strangers
 _MAY_CHANGE = re.compile(
   r'^\S*(Runner\.(num_iterations|histograms|videos) = .*'
   r'|Runner\.(callbacks = \(\)|(start_from|evaluation_environment) = None)'
-  r'|Gym\.channels_first = None'
-  r'|\.observed = None'
+  r'|Runner\.record_replay = False|Gym\.channels_first = None'
+  r'|\.(observed|annealed_n_step) = None'
   r'|\.(info|leave_out) = \(\)|\.action_mask = False'
   r'|SAC\.reward_scale = 1\.0|SAC\.log_temperature_loss = False)$',
   re.MULTILINE,

@@ -27,17 +27,10 @@ from dopamine_jax.training import decisions
 from dopamine_jax.training import evaluations
 from dopamine_jax.training import folder_lock
 from dopamine_jax.training import identity
+from dopamine_jax.training import recording
 from dopamine_jax.training import reports
 from dopamine_jax.training import resuming
 from dopamine_jax.training import run_folder
-
-
-class Stopped(errors.UserError):
-  """The user asked to stop; the run can go on later."""
-
-  def __init__(self, message: str, status: int = 1):
-    super().__init__(message)
-    self.status = status
 
 
 class Shared(NamedTuple):
@@ -97,7 +90,9 @@ class Training:
     # Of trainings that are killed while they save, some have one more: the one
     # before is needed.
     kept = max(runner.max_to_keep, 2) if shared else runner.max_to_keep
-    self.checkpoints = checkpoints_lib.Checkpoints(folder, kept, say)
+    self.checkpoints = checkpoints_lib.Checkpoints(
+      folder, kept, say, keep_rows=runner.record_replay
+    )
     self.iteration = 0
     self.newest_checkpoint = None  # that this process restored or saved
     self.closers = closers
@@ -148,6 +143,7 @@ class Training:
     )
     template = self.engine.abstract_state()
     self.engine.layout.check(self.engine.loop.replay, template)
+    recording.check(self.runner, template)
     if self.runner.health:
       self.monitor = health.Monitor(self.runner.health, self.engine)
     if self.runner.histograms:
@@ -293,7 +289,7 @@ class Training:
 
   def _on_step(self):
     if self.stop.is_set:
-      raise Stopped(advice.how_to_go_on(self), self.stop.status)
+      raise advice.Stopped(advice.how_to_go_on(self), self.stop.status)
     self.reports.progress()
 
   def on_training_step(self):

@@ -321,6 +321,76 @@ def gathered(tmp_path_factory):
   return folder
 
 
+def recorded(folder, capacity, *, iterations=(4,), **changes):
+  """Trains by random actions, whatever the replay holds."""
+  replay = uniform.UniformReplay(
+    capacity=capacity, batch_size=8, min_history=16
+  )
+  for count in iterations:
+    dj.train(
+      agent(epsilon=1.0).replace(replay=replay),
+      catch.Catch(rows=4),
+      folder,
+      num_iterations=count,
+      training_steps=40,
+      num_envs=2,
+      num_seeds=2,
+      quiet=True,
+      **changes,
+    )
+  return files.OwnReplay(run=str(folder), seed=1, whole=True)
+
+
+def test_a_run_is_recorded_whole_though_its_replay_overwrites(tmp_path):
+  """It holds what a replay does that is large enough for all of it."""
+  large = recorded(tmp_path / 'large', 1_000)
+  told = joined(base.laid_out(large.replace(whole=False).parts()))
+  small = recorded(
+    tmp_path / 'small', 90, iterations=(2, 4), record_replay=True, max_to_keep=1
+  )
+  for data in (large, small):
+    parts = list(data.parts())
+    assert sum(len(part.reward) for part in parts) == 4 * 40
+    # One lane after the other, or both for each iteration.
+    found = joined(base.laid_out(parts))
+    order = [np.lexsort(_rows(each)) for each in (found, told)]
+    for name, rows in told.items():
+      np.testing.assert_array_equal(
+        found[name][order[0]], rows[order[1]], err_msg=name
+      )
+  live = small.replace(whole=False).parts()
+  assert sum(len(part.reward) for part in live) < 90
+  file = next((tmp_path / 'small/checkpoints/000001').glob('*/*/reward.npy'))
+  for each in file.parents[2].glob('*/*/reward.npy'):
+    each.write_bytes(each.read_bytes()[:-1])
+  with pytest.raises(errors.UserError, match=r'000001.* is not what was saved'):
+    list(small.parts())
+
+
+def _rows(slots):
+  """Returns columns by which any two slots differ, or are equal."""
+  size = len(slots['reward'])
+  return np.concatenate([x.reshape(size, -1) for x in slots.values()], axis=1).T
+
+
+def test_what_was_overwritten_unrecorded_is_not_whole(tmp_path):
+  data = recorded(tmp_path, 90, iterations=(4,))
+  with pytest.raises(errors.UserError, match='record_replay = True'):
+    list(data.parts())
+
+
+@pytest.mark.parametrize(
+  ('changes', 'words'),
+  [
+    ({'capacity': 80}, 'up to 41 slots, and the replay has 40 for each'),
+    ({'capacity': 90, 'checkpoint_replay': False}, 'set it to True'),
+  ],
+)
+def test_a_record_that_would_have_gaps_is_refused(changes, words, tmp_path):
+  with pytest.raises(errors.UserError, match=words):
+    recorded(tmp_path, record_replay=True, **changes)
+
+
 def learnt(folder, data, iterations=2, replay=None, **changes):
   learner = agent(cql.CQL)
   return dj.train(

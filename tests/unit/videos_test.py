@@ -19,7 +19,7 @@ from dopamine_jax.films import camera
 from dopamine_jax.films import videos as videos_lib
 from dopamine_jax.metrics import base
 from dopamine_jax.metrics import csv_file
-from dopamine_jax.training import training as training_lib
+from dopamine_jax.training import advice
 from tests import kept as kept_lib
 from tests import walk
 from tests.unit import health_test
@@ -182,10 +182,10 @@ def test_an_agent_of_another_family_is_filmed(tmp_path):
 
 def test_a_stop_is_heard_while_it_films(tmp_path, monkeypatch):
   def stop(self, moment):
-    raise training_lib.Stopped('now')
+    raise advice.Stopped('now')
 
   monkeypatch.setattr(camera.Camera, 'shoot', stop)
-  with pytest.raises(training_lib.Stopped, match='now'):
+  with pytest.raises(advice.Stopped, match='now'):
     train(tmp_path, videos=True)
 
 

@@ -1,0 +1,37 @@
+"""Whether all that a run's replay is given can be recorded."""
+
+from typing import Any
+
+from dopamine_jax.replay import ring as ring_lib
+
+
+def check(runner: Any, state: Any):
+  """Refuses a run whose replay overwrites steps before they are saved.
+
+  Args:
+    runner: the run's settings.
+    state: the training state; shapes do.
+
+  Raises:
+    SettingError: says what the replay holds, and what it would need.
+  """
+  if not runner.record_replay:
+    return
+  steps = runner.checkpoint_period * runner.training_steps // runner.num_envs
+  ring = state.experience.replay
+  if not ring_lib.is_ring(ring):
+    runner.refuse(
+      'record_replay', 'is for a replay that has its steps in a ring'
+    )
+  capacity = ring.slots.reward.shape[-1]
+  # An episode's last observation takes a slot, too, and may follow each step.
+  needed = 2 * steps + 1
+  if capacity < needed:
+    runner.refuse(
+      'record_replay',
+      f'does not fit: {steps} steps of each environment lie between two '
+      f'checkpoints, up to {needed} slots, and the replay has {capacity} for '
+      'each, so that some would be overwritten before they are saved. Raise '
+      "the replay's capacity, or lower checkpoint_period or training_steps. (A "
+      'rollout holds what one update needs, and can not be recorded)',
+    )
