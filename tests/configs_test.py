@@ -55,7 +55,7 @@ def shrunk(path):
   )
 
 
-# The modules whose parts a config may be the only one to name.
+# Modules whose parts count when configs are compared.
 PARTS = ('networks', 'uniform', 'prioritized', 'hindsight', 'optax')
 # Agents and replays of the runs that `resume_test` kills.
 RESUMED = {

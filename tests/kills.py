@@ -78,7 +78,7 @@ class Kind(NamedTuple):
     gin: lines that are added; `{parent}` is the folder of a plain run.
     options: of the command.
     engines: on which it trains.
-    begins: the iteration after which its own begin.
+    begins: how many iterations are the parent's.
   """
 
   agent: str
@@ -97,7 +97,7 @@ runner.Runner.callbacks = [
   @stopping.EarlyStopping()]
 resets.ShrinkAndPerturb.period = 2
 redo.ReDo.period = 3
-stopping.EarlyStopping.at_return = 14.9
+stopping.EarlyStopping.at_return = 9.0
 stopping.EarlyStopping.num_values = 2
 """
 _FORKED = f"""
@@ -137,12 +137,17 @@ dqn.DQN.replay = @hindsight.HindsightReplay
 hindsight.HindsightReplay.capacity = 110
 hindsight.HindsightReplay.batch_size = 8
 hindsight.HindsightReplay.min_history = 30
+hindsight.HindsightReplay.task = @hindsight.Reach()
+hindsight.Reach.terminates = True
 networks.MLP.low = None
 networks.MLP.high = None
 """
 KINDS = {
   'callbacks': Kind('dqn.DQN', _CALLBACKS),
   'lanes': Kind('dqn.DQN', '', ('--vary', 'dqn.DQN.gamma = [0.9, 0.99]')),
+  'lanes with callbacks': Kind(
+    'dqn.DQN', _CALLBACKS, ('--vary', 'dqn.DQN.gamma = [0.1, 0.99]')
+  ),
   'lanes of rollouts': Kind(
     'ppo.PPO', '', ('--vary', 'ppo.PPO.clip = [0.1, 0.3]')
   ),
@@ -234,7 +239,7 @@ def runs_in(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def outcome(folder: pathlib.Path) -> dict:
-  """Returns what two equal runs have in common, or the runs of two sweeps."""
+  """Returns what equal folders have in common, of each run in them."""
   outcome = {}
   for run in runs_in(folder):
     kept = checkpoints.Checkpoints(run).iterations()
@@ -338,8 +343,9 @@ class Killer:
         print(f'kill {total}: {name}: {moment}', flush=True)
       if self.train(job, name):
         raise Lost('killed by somebody else')
-      actual = outcome(self.folder / name)
-      if wrong := [k for k, v in reference.outcome.items() if actual[k] != v]:
+      actual, wanted = outcome(self.folder / name), reference.outcome
+      both = actual.keys() | wanted.keys()
+      if wrong := sorted(k for k in both if actual.get(k) != wanted.get(k)):
         raise Lost(f'other {", ".join(wrong)}')
     except Exception as error:  # Whatever it is, this run is lost.
       self.lost[name] = f'{type(error).__name__}: {error}'

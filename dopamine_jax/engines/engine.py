@@ -244,9 +244,9 @@ class Engine:
     return self._of_lanes(function, self.vectorize)
 
   def vectorize_agent(self, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns one seed's `function` of an agent and more for all seeds.
+    """Turns f(agent, *arguments) of one seed into f(*arguments) of all.
 
-    Likewise; but one device computes all, as evaluations are.
+    Each lane's agent has the lane's numbers. One device computes all of it.
     """
 
     def of_loop(loop, *arguments):

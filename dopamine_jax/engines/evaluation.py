@@ -83,7 +83,7 @@ class Patience:
   def __call__(self, moment: Moment) -> None:
     """Looks at a step."""
     now = time.monotonic()
-    # Lanes that have played their share go on, and their ends don't count.
+    # Lanes that have played their share may go on; their ends don't count.
     one_ended = self._left is not None and moment.left < self._left
     self._left = moment.left
     if one_ended:
@@ -145,7 +145,7 @@ class Evaluator:
     episodes: E, episodes a seed.
     num_envs: environments side by side, a seed. Each plays a fixed share of
       the episodes, since taking the first E to end would favour short ones.
-      Then it rests.
+      Then it may rest, see `VectorEnvironment.rest`.
   """
 
   def __init__(
@@ -166,8 +166,8 @@ class Evaluator:
       num_seeds: see above.
       episodes: see above.
       render: whether environments are drawn, which then are one a seed.
-      vectorize: makes of one seed's function of an agent and more that of all
-        seeds; None: all have the same agent.
+      vectorize: turns f(agent, *arguments) of one seed into f(*arguments) of
+        all seeds; None: all have the agent that is given.
       agent_at: gives of an agent the one that it is after so many steps of
         training.
     """

@@ -131,7 +131,7 @@ class VectorEnvironment:
     here; where a step is expensive it should not.
 
     Args:
-      lanes: their numbers, those of earlier calls included.
+      lanes: their numbers, those of earlier calls included; never all.
     """
 
   def render(self) -> np.ndarray:

@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import errors
@@ -79,10 +80,9 @@ class HindsightReplay(uniform.UniformReplay):
 
   Observations are Dicts with an 'achieved_goal' and a 'desired_goal' among
   others. The new goal is what the same episode achieved at a later step, drawn
-  uniformly from what follows the transition itself to the episode's end (or
-  the newest step, if it still runs). It is the goal in `observation` and
-  `next_observation`, and `task` says what the step was worth then. The
-  environment's `reward_clip` clips no such reward.
+  uniformly from its later observations (of those there are, if it still runs).
+  It is the goal in `observation` and `next_observation`, and `task` says what
+  the step was worth then. The environment's `reward_clip` clips no such reward.
 
   Attributes:
     relabelled: the share of transitions with another goal; k / (k + 1) for the
@@ -158,16 +158,26 @@ class HindsightReplay(uniform.UniformReplay):
     )
 
   def _told(self, name, achieved, *others):
-    """Returns what the task's method says, once it is one number each."""
-    told = getattr(self.task, name)(achieved, *others)
+    """Returns what the task's method says, if it fits each transition."""
+    given = getattr(self.task, name)(achieved, *others)
     shape = achieved.shape[:1]
-    if not isinstance(told, jax.Array) or told.shape != shape:
-      given = getattr(told, 'shape', type(told).__name__)
+    wanted, kind = 'a number', jnp.number
+    if name == 'terminated':
+      wanted, kind = 'a bool', jnp.bool_
+    is_array = isinstance(given, jax.Array | np.ndarray)
+    if (
+      not is_array
+      or given.shape != shape
+      or not jnp.issubdtype(given.dtype, kind)
+    ):
+      came = type(given).__name__
+      if is_array:
+        came = f'{given.dtype} of shape {given.shape}'
       raise errors.UserError(
         f'{type(self.task).__name__}.{name} must return an array of shape '
-        f'{shape}, a number for each transition, and it gave {given}. Mend it.'
+        f'{shape}, {wanted} for each transition, and it gave {came}. Mend it.'
       )
-    return told
+    return jnp.asarray(given)
 
   def _check(self, observation):
     """Refuses observations without two goals of one kind."""
@@ -185,7 +195,7 @@ class HindsightReplay(uniform.UniformReplay):
       raise errors.UserError(
         f'hindsight.HindsightReplay puts what was achieved in the place of the '
         f"goal, and here '{ACHIEVED}' is {kinds[0]} and '{DESIRED}' is "
-        f'{kinds[1]}. Give both spaces one shape and type, as plain Boxes.'
+        f'{kinds[1]}. Give both spaces one shape and type, as plain arrays.'
       )
     if self.stack > 1 and observation[DESIRED].ndim > 2:
       self.refuse(
@@ -213,7 +223,7 @@ def last_of_episode(
   bits = ring.capacity.bit_length()
 
   # Ages rise by one from slot to slot, and fall where an episode begins: so a
-  # later slot is of the same episode just if it is older by what lies between,
+  # later slot is of the same episode exactly if it is older by the distance,
   # and the last such slot is found bit by bit.
   def look(i, ahead):
     further = ahead + (1 << (bits - 1 - i))  # the highest bit first

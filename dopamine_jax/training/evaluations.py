@@ -76,7 +76,7 @@ class Evaluations:
   ) -> tuple[evaluation.Evaluation, float]:
     """Returns what an evaluation reached, and the seconds that it took.
 
-    That of one iteration is played once, whoever else asks for it.
+    A second call for the same iteration plays nothing; it returns the same.
 
     Args:
       iteration: see `run`; likewise the other.

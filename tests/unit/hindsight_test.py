@@ -370,7 +370,7 @@ REPLAY = hindsight.HindsightReplay(batch_size=8, min_history=16)
     (dqn.DQN, gym.Gym(id='tests.goals:Goals/BitFlip-v0')),
   ],
 )
-def test_agents_learn_from_goals(agent, environment):
+def test_an_update_of_other_agents_fits_goals(agent, environment):
   run = runner_lib.Runner(
     agent=functools.partial(agent, replay=REPLAY),
     environment=environment,

@@ -16,6 +16,7 @@ from dopamine_jax import runner as runner_lib
 from dopamine_jax import values
 from dopamine_jax.agents import dqn
 from dopamine_jax.agents import ppo
+from dopamine_jax.checkpoints import checkpoints
 from dopamine_jax.config import grid
 from dopamine_jax.engines import compiled
 from dopamine_jax.engines import evaluation
@@ -231,6 +232,17 @@ def test_a_run_that_was_killed_between_saves_ends_the_same(
     assert fingerprint.fingerprint(again[name].folder) == (
       fingerprint.fingerprint(whole[name].folder)
     )
+
+
+def test_all_have_saved_before_any_is_evaluated(tmp_path, monkeypatch):
+  def dies(*_, **__):
+    raise Killed
+
+  monkeypatch.setattr(evaluation.Evaluator, 'run', dies)
+  with pytest.raises(Killed):
+    dj.train(PAIR, tmp_path, quiet=True)
+  saved = [checkpoints.Checkpoints(tmp_path / n).iterations() for n in PAIR]
+  assert saved[0] == saved[1] != [0]
 
 
 def test_a_new_training_does_not_take_others_back_to_its_start(tmp_path):
