@@ -2,21 +2,29 @@
 
 from typing import Any
 
+from dopamine_jax import errors
 from dopamine_jax.replay import ring as ring_lib
 
 
-def check(runner: Any, state: Any):
+def check(runner: Any, state: Any, with_replay: bool):
   """Refuses a run whose replay overwrites steps before they are saved.
 
   Args:
     runner: the run's settings.
     state: the training state; shapes do.
+    with_replay: whether a run that goes on takes its replay along.
 
   Raises:
-    SettingError: says what the replay holds, and what it would need.
+    UserError: says what the replay holds, and what it would need.
   """
   if not runner.record_replay:
     return
+  if not with_replay:
+    raise errors.UserError(
+      '--without-replay leaves behind what runner.Runner.record_replay has '
+      'recorded. Leave it out, or begin another run with this agent: '
+      'runner.Runner.start_from, with starts.StartFrom.replay = False.'
+    )
   steps = runner.checkpoint_period * runner.training_steps // runner.num_envs
   ring = state.experience.replay
   if not ring_lib.is_ring(ring):

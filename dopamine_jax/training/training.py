@@ -143,7 +143,7 @@ class Training:
     )
     template = self.engine.abstract_state()
     self.engine.layout.check(self.engine.loop.replay, template)
-    recording.check(self.runner, template)
+    recording.check(self.runner, template, with_replay)
     if self.runner.health:
       self.monitor = health.Monitor(self.runner.health, self.engine)
     if self.runner.histograms:

@@ -360,6 +360,8 @@ def test_a_run_is_recorded_whole_though_its_replay_overwrites(tmp_path):
       )
   live = small.replace(whole=False).parts()
   assert sum(len(part.reward) for part in live) < 90
+  with pytest.raises(errors.UserError, match='leaves behind'):
+    recorded(tmp_path / 'small', 90, record_replay=True, with_replay=False)
   file = next((tmp_path / 'small/checkpoints/000001').glob('*/*/reward.npy'))
   for each in file.parents[2].glob('*/*/reward.npy'):
     each.write_bytes(each.read_bytes()[:-1])
