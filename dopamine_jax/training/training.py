@@ -60,14 +60,7 @@ class Training:
   """
 
   def __init__(
-    self,
-    runner,
-    folder,
-    seeds,
-    say,
-    closers,
-    title='',
-    shared=None,
+    self, runner, folder, seeds, say, closers, title='', shared=None
   ):
     """Sees that everything can be made; changes nothing yet.
 
