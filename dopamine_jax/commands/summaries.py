@@ -35,7 +35,8 @@ def print_runs(
     returns = statistics.get('Eval/AverageReturns')
     if returns is None:
       returns = statistics.get('Train/AverageReturns', ())
-    typer.echo(f'{name}  {", ".join(f"{value:.1f}" for value in returns)}')
+    reached = ', '.join(f'{value:.1f}' for value in returns)
+    typer.echo(f'{name}  {reached or "was finished before"}')
   folders = [shlex.quote(str(base_dir / name)) for name in runs]
   typer.echo(f'The runs lie in {base_dir}. To compare them:')
   typer.echo(f'  {errors.program("dopamine-jax")} compare {" ".join(folders)}')

@@ -116,6 +116,8 @@ class Share:
     """Makes the state of all trainings, if that was not done yet."""
     if self.whole.state is None:
       self.whole.init()
+    # Of one that a callback has ended more may have been restored.
+    self.whole.steps = self.whole.replay_began = 0
 
   def restore(self, state: loop_lib.TrainingState, steps: int, began: int):
     """See `Engine.restore`."""

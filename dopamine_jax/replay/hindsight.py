@@ -61,18 +61,15 @@ class Reach(settings.Settings):
     """Returns the step's reward [B]: 0 if it reached the goal, else -1."""
     return jnp.where(self.reached(achieved, desired), 0.0, -1.0)
 
-  def terminated(
-    self, achieved: jax.Array, desired: jax.Array, as_stored: jax.Array
-  ) -> jax.Array:
-    """Returns [B] bool: whether the step led to a terminal state.
+  def terminated(self, achieved: jax.Array, desired: jax.Array) -> jax.Array:
+    """Returns [B] bool: whether the goal ended the episode with the step.
 
     Args:
       achieved: [B, *goal_shape], by the step.
       desired: [B, *goal_shape].
-      as_stored: [B] bool, what the environment said under its own goal. It
-        holds for every goal, unless reaching it `terminates`.
     """
-    return self.reached(achieved, desired) if self.terminates else as_stored
+    reached = self.reached(achieved, desired)
+    return reached if self.terminates else jnp.zeros_like(reached)
 
 
 class HindsightReplay(uniform.UniformReplay):
@@ -149,7 +146,10 @@ class HindsightReplay(uniform.UniformReplay):
     """
     achieved = batch.next_observation[ACHIEVED]
     reward = self._told('reward', achieved, goal)
-    terminated = self._told('terminated', achieved, goal, terminated)
+    # What ended otherwise, by a fall perhaps, ends so under any goal.
+    own = batch.observation[DESIRED]
+    terminated &= ~self._told('terminated', achieved, own)
+    terminated |= self._told('terminated', achieved, goal)
     return batch.replace(
       observation=batch.observation | {DESIRED: goal},
       reward=reward.astype(jnp.float32),
@@ -157,9 +157,9 @@ class HindsightReplay(uniform.UniformReplay):
       next_observation=batch.next_observation | {DESIRED: goal},
     )
 
-  def _told(self, name, achieved, *others):
+  def _told(self, name, achieved, goal):
     """Returns what the task's method says, if it fits each transition."""
-    given = getattr(self.task, name)(achieved, *others)
+    given = getattr(self.task, name)(achieved, goal)
     shape = achieved.shape[:1]
     wanted, kind = 'a number', jnp.number
     if name == 'terminated':

@@ -320,7 +320,8 @@ class Training:
     yield
     self._report(statistics)
     if self.decisions.stop and self.has_ended():
-      self.say(f'The run is finished: ended by {self.decisions.stop}.')
+      run = '' if self.folder == self.base_dir else f' {self.folder.name}'
+      self.say(f'The run{run} is finished: ended by {self.decisions.stop}.')
     return statistics
 
   def _is_last(self):

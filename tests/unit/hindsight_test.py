@@ -1,6 +1,7 @@
 """Hindsight, against a list of everything that each lane was ever given."""
 
 import functools
+import types
 
 import gymnasium
 from hypothesis import example
@@ -14,6 +15,7 @@ import optax
 import pytest
 
 import dopamine_jax as dj
+from dopamine_jax import agent as agent_lib
 from dopamine_jax import errors
 from dopamine_jax import networks
 from dopamine_jax import runner as runner_lib
@@ -358,6 +360,41 @@ class Point(native.Native):
   def see(self, state):
     seen = {'observation': state[0], 'achieved_goal': state[0]}
     return state, seen | {'desired_goal': state[1]}
+
+
+def test_what_ended_otherwise_ends_under_any_goal():
+  replay = hindsight.HindsightReplay(
+    gamma=0.5, task=hindsight.Reach(terminates=True)
+  )
+  # Fell; reached its goal; reached the new one; went on.
+  terminated = jnp.array([True, True, False, False])
+  achieved = jnp.array([[0], [1], [2], [0]])
+  own = {'desired_goal': jnp.ones((4, 1), int)}
+  batch = agent_lib.Transition(
+    observation=own,
+    action=jnp.zeros(4, int),
+    reward=jnp.zeros(4),
+    discount=jnp.where(terminated, 0.0, 0.5),
+    next_observation=own | {'achieved_goal': achieved},
+  )
+  new = replay.with_goal(batch, jnp.full((4, 1), 2), terminated)
+  assert new.discount.tolist() == [0.0, 0.5, 0.0, 0.5]
+  assert new.reward.tolist() == [-1.0, -1.0, 0.0, -1.0]
+
+
+@pytest.mark.parametrize(
+  'numbers', [np.zeros((4, 1)), np.zeros(3), np.zeros(4, bool), 0.0]
+)
+def test_rewards_that_do_not_fit_are_told(numbers):
+  class Odd(hindsight.Reach):
+    def reward(self, achieved, desired):
+      return numbers
+
+  replay = hindsight.HindsightReplay(task=Odd())
+  goal = {'achieved_goal': jnp.zeros((4, 1))}
+  batch = types.SimpleNamespace(next_observation=goal)
+  with pytest.raises(errors.UserError, match='must return an array'):
+    replay.with_goal(batch, jnp.zeros((4, 1)), jnp.zeros(4, bool))
 
 
 REPLAY = hindsight.HindsightReplay(batch_size=8, min_history=16)

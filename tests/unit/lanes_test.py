@@ -16,6 +16,7 @@ from dopamine_jax import runner as runner_lib
 from dopamine_jax import values
 from dopamine_jax.agents import dqn
 from dopamine_jax.agents import ppo
+from dopamine_jax.callbacks import stopping
 from dopamine_jax.checkpoints import checkpoints
 from dopamine_jax.config import grid
 from dopamine_jax.engines import compiled
@@ -251,6 +252,25 @@ def test_a_new_training_does_not_take_others_back_to_its_start(tmp_path):
   runners['b'] = make_runner(make_dqn(1e-3, 0.9))
   with pytest.raises(errors.UserError, match='of b is of iteration 0, '):
     dj.train(runners, tmp_path, quiet=True)
+
+
+def test_a_new_training_begins_at_its_start_beside_one_that_was_ended(
+  tmp_path,
+):
+  ends = stopping.EarlyStopping(
+    at_return=-9.0, statistic='Train/AverageReturns'
+  )
+  a, b = (
+    make_runner(make_dqn(rate, 0.9), callbacks=[ends], evaluation_episodes=0)
+    for rate in (1e-2, 1e-3)
+  )
+  dj.train({'a': a}, tmp_path, quiet=True)
+  run = dj.train({'a': a, 'b': b}, tmp_path, quiet=True)['b']
+  alone = dj.train(b, tmp_path / 'alone', quiet=True)
+  assert run.statistics['Train/Updates'] == alone.statistics['Train/Updates']
+  np.testing.assert_allclose(
+    *(each.statistics['Train/Loss'] for each in (run, alone)), rtol=1e-4
+  )
 
 
 def test_settings_to_vary_make_every_combination():
