@@ -201,7 +201,7 @@ def config(agent: str, engine: str) -> str:
     text = re.sub(rf'\b{name} = .*', f'{name} = {value}', text)
   # Rollouts of 28 steps; the agents with a replay learn every step or two.
   text = re.sub(r'\bupdate_period = \d[\d_]{2,}.*', 'update_period = 28', text)
-  text = re.sub(r'\bupdate_period = 32.*', 'update_period = 4', text)
+  text = re.sub(r'\bupdate_period = (16|32)\b.*', 'update_period = 4', text)
   text = re.sub(r'^ *(agent|environment|engine) = .*\n', '', text, flags=re.M)
   text = re.sub(r'^gym\.Gym(\.id = .*\n|:\n(  .*\n)+)', '', text, flags=re.M)
   text = re.sub(r'^memory_chain\.\S+ = .*\n', '', text, flags=re.M)

@@ -1002,6 +1002,7 @@ def test_the_command_to_go_on_leaves_out_what_would_begin_anew(
   stopped = types.SimpleNamespace(
     newest_checkpoint=4,
     folder='a',
+    base_dir='a',
     iteration=5,
     resume=resume,
     with_replay=with_replay,
