@@ -127,6 +127,15 @@ gym.Gym.action_mask = True
 networks.MLP.low = None
 networks.MLP.high = None
 """
+_STAGES = """
+from dopamine_jax.callbacks import stages
+runner.Runner.callbacks = [@stages.Stages()]
+stages.Stages.setting = 'gamma'
+stages.Stages.at_steps = (70, 150)
+stages.Stages.values = (0.9, 0.5)
+runner.Runner.record_replay = True
+uniform.UniformReplay.capacity = 200
+"""
 _HINDSIGHT = """
 from dopamine_jax.environments import bit_flip
 from dopamine_jax.replay import hindsight
@@ -155,6 +164,7 @@ KINDS = {
   'offline': Kind('dqn.DQN', _OFFLINE, engines=('python',)),
   'batch statistics': Kind('dqn.DQN', _NORMALIZED),
   'trees': Kind('dqn.DQN', _TREES, engines=('python',)),
+  'stages, recorded': Kind('dqn.DQN', _STAGES),
   'hindsight': Kind('dqn.DQN', _HINDSIGHT),
   'masks': Kind('dqn.DQN', _MASKS, engines=('python',)),
 }
@@ -205,6 +215,8 @@ def config(agent: str, engine: str) -> str:
   text = re.sub(r'^ *(agent|environment|engine) = .*\n', '', text, flags=re.M)
   text = re.sub(r'^gym\.Gym(\.id = .*\n|:\n(  .*\n)+)', '', text, flags=re.M)
   text = re.sub(r'^memory_chain\.\S+ = .*\n', '', text, flags=re.M)
+  # Bounds of two numbers: CartPole is seen whole here.
+  text = re.sub(r'^  (low|high) = \([^,\n]+, [^,\n]+\)\n', '', text, flags=re.M)
   game = 'Pendulum' if agent == 'sac.SAC' else 'CartPole'
   module = agent.partition('.')[0]
   if module == 'munchausen':  # which takes single steps
