@@ -107,6 +107,8 @@ def _is_several(value):
 def _with(value, changes):
   if values.is_part(value):
     new = copy.copy(value)
+    for name in _computed(type(value)):  # of the numbers before
+      new.__dict__.pop(name, None)
     for name, change in changes.items():
       object.__setattr__(new, name, change)
     return new
@@ -122,6 +124,16 @@ def _with(value, changes):
   if isinstance(value, Mapping):
     return {**value, **changes}
   return type(value)(changes.get(i, each) for i, each in enumerate(value))
+
+
+def _computed(kind):
+  """Returns the names of what a class computes once and keeps."""
+  return [
+    name
+    for each in kind.__mro__
+    for name, member in vars(each).items()
+    if isinstance(member, functools.cached_property)
+  ]
 
 
 def _leaves(value, path) -> Iterator[tuple[Path, Any]]:

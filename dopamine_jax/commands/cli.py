@@ -57,6 +57,8 @@ def train(
   gin_files: options.GinFiles = (),
   gin_bindings: options.GinBindings = (),
   vary: options.Vary = (),
+  processes: options.Processes = 1,
+  part: options.Part = None,
   seed: Annotated[
     int,
     typer.Option(
@@ -92,21 +94,25 @@ def train(
   ] = None,
 ):
   """Train an agent, or go on with a training that was stopped."""
+  files = options.files(configs, gin_files)
+  varying.refuse(vary, processes, part, profile, without_replay)
   _prepare(finds_devices=False)  # other processes may have some of them
+  if processes > 1:
+    return varying.train_in_parts(
+      *(files, gin_bindings, vary, base_dir, processes, quiet, _say)
+    )
   from dopamine_jax import runner as runner_lib
   from dopamine_jax.engines import startup
-  from dopamine_jax.system import processes
+  from dopamine_jax.system import processes as processes_lib
 
-  processes.join()
+  processes_lib.join()
   startup.find_devices()
-  quiet = quiet or not processes.is_writer()
-  files = options.files(configs, gin_files)
+  quiet = quiet or not processes_lib.is_writer()
   if vary:
-    varying.refuse_with_vary(profile, without_replay)
     base_dir = base_dir or options.new_folder(files[0])
     given = {'seed': seed, 'num_seeds': num_seeds, 'resume': resume}
     varying.train(
-      *(files, gin_bindings, vary, base_dir),
+      *(files, gin_bindings, vary, base_dir, part),
       *(given, quiet, _say),
     )
     return

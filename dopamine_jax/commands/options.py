@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from dopamine_jax import errors
+from dopamine_jax.commands import parts
 
 # Seeds are 32-bit integers to JAX.
 MAX_SEED = 2**31 - 1
@@ -103,6 +104,25 @@ Vary = Annotated[
     'its own in --base_dir.',
   ),
 ]
+Processes = Annotated[
+  int,
+  typer.Option(
+    '--processes',
+    min=1,
+    help='Divide what --vary gives among so many processes of this machine, '
+    'each with cores of its own.',
+  ),
+]
+Part = Annotated[
+  tuple | None,
+  typer.Option(
+    '--part',
+    parser=parts.parse,
+    metavar='I/N',
+    help='Train the I-th of N parts of what --vary gives, as for N machines.',
+    show_default='all',
+  ),
+]
 EnvironmentBindings = Annotated[
   list[str],
   typer.Option(
@@ -163,7 +183,7 @@ def new_folder(config: pathlib.Path) -> pathlib.Path:
   """
   import jax
 
-  if jax.process_count() > 1:
+  if jax.distributed.is_initialized() and jax.process_count() > 1:
     raise errors.UserError(
       'several processes train one run: give all the same --base_dir.'
     )

@@ -1,6 +1,6 @@
 """What a training reached, in a few lines of the terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 import math
 import pathlib
 import shlex
@@ -27,16 +27,18 @@ def print_run(base_dir: pathlib.Path, statistics: Mapping[str, np.ndarray]):
   typer.echo(f'  {ours} evaluate {shlex.quote(str(base_dir))}')
 
 
-def print_runs(
-  base_dir: pathlib.Path, runs: Mapping[str, Mapping[str, np.ndarray]]
-):
-  """Says what several trainings have reached, and how to compare them."""
+def print_reached(runs: Mapping[str, Mapping[str, np.ndarray]]):
+  """Says what several trainings have reached."""
   for name, statistics in runs.items():
     returns = statistics.get('Eval/AverageReturns')
     if returns is None:
       returns = statistics.get('Train/AverageReturns', ())
     reached = ', '.join(f'{value:.1f}' for value in returns)
     typer.echo(f'{name}  {reached or "was finished before"}')
-  folders = [shlex.quote(str(base_dir / name)) for name in runs]
+
+
+def print_runs(base_dir: pathlib.Path, names: Iterable[str]):
+  """Says where several runs lie, and how to compare them."""
+  folders = [shlex.quote(str(base_dir / name)) for name in names]
   typer.echo(f'The runs lie in {base_dir}. To compare them:')
   typer.echo(f'  {errors.program("dopamine-jax")} compare {" ".join(folders)}')

@@ -1,27 +1,57 @@
 """`train --vary`: several trainings in one program."""
 
 from collections.abc import Callable, Sequence
+import os
 import pathlib
 from typing import Any
 
 import typer
 
+from dopamine_jax.commands import options
+from dopamine_jax.commands import parts
 from dopamine_jax.commands import summaries
 
 
-def refuse_with_vary(profile: int | None, without_replay: bool):
-  """Refuses what trainings that share a program can't do.
+def refuse(
+  vary: Sequence[str],
+  processes: int,
+  part: tuple[int, int] | None,
+  profile: int | None,
+  without_replay: bool,
+):
+  """Refuses options that don't go together.
 
   Raises:
-    BadParameter: names it.
+    BadParameter: names one.
   """
-  for name, given in (
-    ('--profile', profile),
-    ('--without-replay', without_replay),
-  ):
+  if vary:
+    for name, given in (
+      ('--profile', profile),
+      ('--without-replay', without_replay),
+    ):
+      if given:
+        raise typer.BadParameter(
+          'goes with one training, and --vary trains several. Leave out '
+          f'{name}.',
+          param_hint=name,
+        )
+    if processes > 1 and os.environ.get('JAX_COORDINATOR_ADDRESS'):
+      raise typer.BadParameter(
+        'divides trainings among processes of one machine, and the variable '
+        'JAX_COORDINATOR_ADDRESS joins those of several. Leave out one.',
+        param_hint='--processes',
+      )
+    if part and processes > 1:
+      raise typer.BadParameter(
+        'divides what --processes divides already. Leave one of them out.',
+        param_hint='--part',
+      )
+    return
+  for name, given in (('--processes', processes > 1), ('--part', part)):
     if given:
       raise typer.BadParameter(
-        f'goes with one training, and --vary trains several. Leave out {name}.',
+        f'divides several trainings, and without --vary there is one. Leave '
+        f'out {name}.',
         param_hint=name,
       )
 
@@ -31,7 +61,8 @@ def train(
   bindings: Sequence[str],
   vary: Sequence[str],
   base_dir: pathlib.Path,
-  options: dict[str, Any],
+  part: tuple[int, int] | None,
+  given: dict[str, Any],
   quiet: bool,
   say: Callable[[str], None],
 ):
@@ -42,14 +73,49 @@ def train(
     bindings: lines of gin, which win.
     vary: lines as of `--vary`.
     base_dir: where the runs lie.
-    options: of `variations.train`.
+    part: which of how many parts of the combinations; None: all.
+    given: other options of `variations.train`.
     quiet: whether nothing is shown.
     say: prints what the user should know.
   """
   from dopamine_jax import variations
 
   runners = variations.of_files(files, bindings, vary, say)
-  runs = variations.train(runners, base_dir, quiet=quiet, say=say, **options)
-  if quiet:
-    return
-  summaries.print_runs(base_dir, runs)
+  if part:
+    runners = parts.of(runners, *part)
+  runs = variations.train(runners, base_dir, quiet=quiet, say=say, **given)
+  if not quiet:
+    summaries.print_reached(runs)
+  if not quiet and not part:
+    summaries.print_runs(base_dir, runs)
+
+
+def train_in_parts(
+  files: Sequence[pathlib.Path],
+  bindings: Sequence[str],
+  vary: Sequence[str],
+  base_dir: pathlib.Path | None,
+  count: int,
+  quiet: bool,
+  say: Callable[[str], None],
+) -> int:
+  """Has so many processes train the combinations; returns the exit status.
+
+  Args:
+    files: gin files.
+    bindings: lines of gin, which win.
+    vary: lines as of `--vary`.
+    base_dir: where the runs lie; None: in a new folder.
+    count: of the processes.
+    quiet: whether nothing is shown.
+    say: prints what the user should know.
+  """
+  from dopamine_jax import variations
+
+  runners = variations.of_files(files, bindings, vary, say)
+  parts.of(runners, 1, count)  # which says if there are too few
+  base_dir = base_dir or options.new_folder(files[0])
+  status = parts.train(count)
+  if not quiet and not status:
+    summaries.print_runs(base_dir, runners)
+  return status

@@ -157,8 +157,7 @@ class Loop:
     Args:
       numbers: of the settings `agent` and `replay`, by path; see `lanes`.
     """
-    # A new loop: the one that is copied would bring what `learn` keeps of it.
-    return lanes.put(dataclasses.replace(self), numbers) if numbers else self
+    return lanes.put(self, numbers) if numbers else self
 
   def at(self, agent_steps: int | jax.Array) -> 'Loop':
     """Returns the loop with the numbers that hold after so many steps."""
@@ -173,7 +172,7 @@ class Loop:
           if isinstance(stage, int)
           else jnp.stack([jnp.float32(x) for x in given])[stage]
         )
-    return lanes.put(dataclasses.replace(self, stages=()), numbers)
+    return lanes.put(self, numbers)
 
   def agent_at(
     self, agent: agent_lib.Agent, agent_steps: int | jax.Array

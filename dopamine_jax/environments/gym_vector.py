@@ -178,7 +178,9 @@ class GymVector(Vector):
 
   def rest(self, lanes: np.ndarray) -> None:
     """Leaves these as they are; see the base class."""
-    self._awake = np.setdiff1d(range(self.num_envs), lanes).tolist()
+    is_awake = np.ones(self.num_envs, bool)
+    is_awake[lanes] = False
+    self._awake = np.flatnonzero(is_awake).tolist()
 
   def _require_alike(self):
     spaces = [(env.observation_space, env.action_space) for env in self._envs]

@@ -31,13 +31,20 @@ class Stop:
 
 
 @contextlib.contextmanager
-def stop_signals() -> Iterator[Stop]:
-  """Turns signals into a flag, so that a write can finish."""
+def stop_signals(
+  pass_on: Callable[[int], None] = lambda number: None,
+) -> Iterator[Stop]:
+  """Turns signals into a flag, so that a write can finish.
+
+  Args:
+    pass_on: is called with the first one's number.
+  """
   stop = Stop()
 
   def ask(number):
     stop.is_set, stop.name = True, signal.Signals(number).name
     stop.status = 128 + number
+    pass_on(number)
 
   with _handling(ask):
     yield stop

@@ -37,7 +37,6 @@ class Evaluations:
     self._engine = engine
     self._say = say
     self._evaluator = None
-    self._newest = None  # iteration, what it reached, seconds
     if runner.evaluation_episodes:
       self._evaluator = evaluation.Evaluator(
         engine.loop.agent,
@@ -76,19 +75,11 @@ class Evaluations:
   ) -> tuple[evaluation.Evaluation, float]:
     """Returns what an evaluation reached, and the seconds that it took.
 
-    A second call for the same iteration plays nothing; it returns the same.
-
     Args:
       iteration: see `run`; likewise the other.
       on_step: see there.
     """
-    if self._newest is None or self._newest[0] != iteration:
-      started = time.perf_counter()
-      result = self._play(iteration, on_step)
-      self._newest = iteration, result, time.perf_counter() - started
-    return self._newest[1:]
-
-  def _play(self, iteration, on_step):
+    started = time.perf_counter()
     engine, evaluator = self._engine, self._evaluator
     patience = evaluation.Patience(
       f'The evaluation of iteration {iteration}',
@@ -102,7 +93,7 @@ class Evaluations:
 
     keys = processes.local(engine.state.experience.keys.evaluate)
     fold = engine.axis.over(lambda key: jax.random.fold_in(key, iteration))
-    return evaluator.run(
+    result = evaluator.run(
       processes.local(engine.state.agent),
       fold(keys),
       streams.env_seeds(
@@ -112,19 +103,32 @@ class Evaluations:
       look,
       on_step,
     )
+    return result, time.perf_counter() - started
 
 
-class Shared:
+class Together(Evaluations):
+  """Evaluates trainings of one program, all when the first of them asks."""
+
+  def __init__(self, *args: Any):
+    super().__init__(*args)
+    self._newest = None  # iteration, and what was played of it
+
+  def play(self, iteration, on_step):
+    """See `Evaluations.play`; a second call plays nothing, and gives the same."""
+    if self._newest is None or self._newest[0] != iteration:
+      self._newest = iteration, super().play(iteration, on_step)
+    return self._newest[1]
+
+
+class Share:
   """One training's share of the evaluations of all that share its program.
-
-  The first training that asks for one has all of them play it.
 
   Args:
     together: of all.
     share: of the engine.
   """
 
-  def __init__(self, together: Evaluations, share: share_lib.Share):
+  def __init__(self, together: Together, share: share_lib.Share):
     self._together, self._share = together, share
 
   def are_due(self, iteration: int) -> bool:

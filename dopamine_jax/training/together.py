@@ -75,11 +75,11 @@ def train(
     shares = [
       share.Share(engine, loop, seeds, i) for i, loop in enumerate(loops)
     ]
-    evaluates = evaluations.Evaluations(first, engine, stack, say)
+    evaluates = evaluations.Together(first, engine, stack, say)
     trainings = [
       training.Training(
         *(runner, folder, seeds, say, stack, title),
-        training.Shared(base_dir, each, evaluations.Shared(evaluates, each)),
+        training.Shared(base_dir, each, evaluations.Share(evaluates, each)),
       )
       for runner, folder, each in zip(
         runners.values(), folders, shares, strict=True
