@@ -73,8 +73,10 @@ def train(count: int) -> int:
     stop = stack.enter_context(signals.stop_signals(pass_on))
     for i, cores in enumerate(_cores(count)):
       process = subprocess.Popen(
-        [sys.executable, '-m', 'dopamine_jax', *sys.argv[1:]]
-        + ['--processes', '1', '--part', f'{i + 1}/{count}'],
+        [
+          *(sys.executable, '-m', 'dopamine_jax', *sys.argv[1:]),
+          *('--processes', '1', '--part', f'{i + 1}/{count}'),
+        ],
         env=share | os.environ,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -114,7 +114,7 @@ class Together(Evaluations):
     self._newest = None  # iteration, and what was played of it
 
   def play(self, iteration, on_step):
-    """See `Evaluations.play`; a second call plays nothing, and gives the same."""
+    """See `Evaluations.play`; to be asked again gives the same."""
     if self._newest is None or self._newest[0] != iteration:
       self._newest = iteration, super().play(iteration, on_step)
     return self._newest[1]
