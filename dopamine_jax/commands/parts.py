@@ -1,12 +1,14 @@
 """`train --vary --processes`: a part of the trainings for each process.
 
 One process steps its environments on one core, however many there are. Each
-part is the same command with `--part`, on cores of its own.
+part is the same command with `--part`, on cores of its own. It stops when the
+process that started it is gone.
 """
 
 from collections.abc import Mapping
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -74,11 +76,12 @@ def train(count: int) -> int:
     for i, cores in enumerate(_cores(count)):
       process = subprocess.Popen(
         [
-          *(sys.executable, '-m', 'dopamine_jax', *sys.argv[1:]),
+          # Not from the folder where one stands: a jax.py may lie there.
+          *(sys.executable, '-P', '-m', __name__, *sys.argv[1:]),
           *('--processes', '1', '--part', f'{i + 1}/{count}'),
         ],
         env=share | os.environ,
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
       )
@@ -116,9 +119,29 @@ def _pin(process, cores):
       os.sched_setaffinity(process.pid, cores)
 
 
+def _stop_with_starter():
+  """Stops this process when the other end of its input is closed."""
+  while os.read(0, 1):
+    pass
+  os.kill(os.getpid(), signal.SIGTERM)
+
+
+def main() -> int:
+  """Is a part's process; returns its exit status."""
+  from dopamine_jax import __main__
+
+  threading.Thread(target=_stop_with_starter, daemon=True).start()
+  sys.argv[0] = 'dopamine-jax'
+  return __main__.main()
+
+
 def _print(pipe, start, is_error):
   with pipe:
     for line in pipe:
       text = line.decode(errors='replace').rstrip('\n')
       with contextlib.suppress(OSError):  # a terminal that is gone
         typer.echo(start + texts.printable(text), err=is_error)
+
+
+if __name__ == '__main__':
+  sys.exit(main())
