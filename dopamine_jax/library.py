@@ -36,8 +36,7 @@ class Run:
   Attributes:
     folder: where it lies.
     seeds: S of them.
-    statistics: the last iteration's, [S] by name; none of a run that was
-      finished before.
+    statistics: the last iteration's, [S] by name.
   """
 
   folder: pathlib.Path

@@ -181,6 +181,11 @@ def test_makers_and_instances_train_alike(tmp_path, run):
 def test_a_training_is_one_line(tmp_path):
   run = dj.train('dqn_cartpole', tmp_path / 'a', bindings=BINDINGS, quiet=True)
   assert run.statistics['Train/Updates'].shape == (1,)
+  # Finished, it has what it reached.
+  again = dj.train(
+    'dqn_cartpole', tmp_path / 'a', bindings=BINDINGS, quiet=True
+  )
+  np.testing.assert_equal(again.statistics, run.statistics)
   assert run.load().act(np.zeros(4, np.float32)) in (0, 1)
   assert dj.train(runner(), tmp_path / 'b', quiet=True).seeds == (0,)
 

@@ -128,11 +128,12 @@ def _stop_with_starter():
 
 def main() -> int:
   """Is a part's process; returns its exit status."""
-  from dopamine_jax import __main__
+  with signals.ending():
+    from dopamine_jax.commands import cli
 
-  threading.Thread(target=_stop_with_starter, daemon=True).start()
-  sys.argv[0] = 'dopamine-jax'
-  return __main__.main()
+    threading.Thread(target=_stop_with_starter, daemon=True).start()
+    sys.argv[0] = 'dopamine-jax'
+    return cli.main()
 
 
 def _print(pipe, start, is_error):

@@ -1,7 +1,8 @@
 """An iteration's numbers, and the collectors that they go to."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import contextlib
+import math
 import resource
 import sys
 import time
@@ -228,6 +229,16 @@ def _schedules(agent, steps):
         'is no finite number. Mend the agent.'
       )
   return found
+
+
+def as_lists(
+  statistics: Mapping[str, np.ndarray],
+) -> dict[str, list[float | None]]:
+  """Returns statistics [S] by name as JSON has them; None for NaN."""
+  return {
+    name: [None if math.isnan(value) else float(value) for value in values]
+    for name, values in statistics.items()
+  }
 
 
 def summarize(

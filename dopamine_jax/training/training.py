@@ -108,6 +108,7 @@ class Training:
     # Of a checkpoint's iteration that collectors don't have all of.
     self.unreported = None
     self.written = {}  # by the collectors, of what was reported
+    self.reported = {}  # statistics of the iteration that was restored
 
   def _alone(self):
     """Returns what it would share with others."""
@@ -191,7 +192,10 @@ class Training:
     if iteration:
       # Before the collectors take back what goes beyond: `altered` reads this.
       run_folder.set_progress(
-        self.folder, reported=iteration, written=self.written
+        self.folder,
+        reported=iteration,
+        written=self.written,
+        statistics=reports.as_lists(self.reported),
       )
     self.reports.open(
       metrics_base.Run(
@@ -231,7 +235,7 @@ class Training:
     Args:
       stop: whether the user asked to.
     """
-    self.stop, statistics, self.goes_on = stop, {}, True
+    self.stop, statistics, self.goes_on = stop, self.reported, True
     try:
       if self._saves_first and self.newest_checkpoint is None:
         self._save({})
@@ -343,6 +347,7 @@ class Training:
         self.folder,
         reported=self.iteration,
         written=self.reports.written(),
+        statistics=reports.as_lists(statistics),
       )
     return statistics
 
@@ -362,10 +367,7 @@ class Training:
         with_replay=self.runner.checkpoint_replay,
         run={
           'facts': self.facts,
-          'statistics': {
-            name: [float(value) for value in values]
-            for name, values in statistics.items()
-          },
+          'statistics': reports.as_lists(statistics),
           'written': self.reports.written(),
           'replay_began': self.engine.replay_began,
           **run,
