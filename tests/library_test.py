@@ -429,6 +429,11 @@ def test_a_mistake_is_told_in_a_sentence(
 def test_a_folder_without_a_run_is_told(tmp_path):
   with pytest.raises(errors.UserError, match='holds no run'):
     dj.load(tmp_path)
+  for name in 'ab':
+    (tmp_path / name).mkdir()
+    (tmp_path / name / 'run.json').touch()
+  with pytest.raises(errors.UserError, match=f'2 in it, such as {tmp_path}/a'):
+    dj.load(tmp_path)
 
 
 def test_the_package_alone_imports_no_jax_and_offers_what_it_says():

@@ -183,3 +183,11 @@ def sync_stream(stream: BinaryIO):
   """Makes what was written to a file durable."""
   stream.flush()
   os.fsync(stream.fileno())
+
+
+def instead_of(folder: pathlib.Path) -> str:
+  """Returns what to give in place of a folder that holds no run."""
+  below = [path.parent for path in sorted(folder.glob('*/run.json'))]
+  if below:
+    return f'Give one of the {len(below)} in it, such as {below[0]}.'
+  return 'Give the --base_dir of a training.'

@@ -233,7 +233,7 @@ def read_facts(
     return _checked(json.loads(text))
   except FileNotFoundError:
     problem = f'{folder} holds no run: it has no run.json'
-    remedy = 'Give the --base_dir of a training.'
+    remedy = plain_files.instead_of(folder)
   except (errors.UserError, ValueError, RecursionError) as error:
     problem = f'{folder}/run.json can not be read: {error}'.rstrip('.')
     remedy = 'Bring back the file that the training wrote.'

@@ -27,6 +27,7 @@ from typing import NamedTuple
 
 from dopamine_jax import errors
 from dopamine_jax.environments import base
+from dopamine_jax.system import plain_files
 from dopamine_jax.system import safe_files
 from dopamine_jax.trust import gin_names
 from dopamine_jax.trust import kinds
@@ -84,8 +85,8 @@ def admit(
     text = data.decode('utf-8-sig').replace('\r\n', '\n').replace('\r', '\n')
   except FileNotFoundError as error:
     raise errors.UserError(
-      f'{folder} holds no run: it has no config.gin. Give the --base_dir of a '
-      'training.'
+      f'{folder} holds no run: it has no config.gin. '
+      f'{plain_files.instead_of(folder)}'
     ) from error
   except UnicodeDecodeError as error:
     raise errors.UserError(f'{file} is no text in UTF-8: {error}.') from error
