@@ -107,7 +107,7 @@ def _is_several(value):
 def _with(value, changes):
   if values.is_part(value):
     new = copy.copy(value)
-    for name in _computed(type(value)):  # of the numbers before
+    for name in _computed(type(value)):  # from the old numbers
       new.__dict__.pop(name, None)
     for name, change in changes.items():
       object.__setattr__(new, name, change)

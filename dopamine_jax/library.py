@@ -36,7 +36,8 @@ class Run:
   Attributes:
     folder: where it lies.
     seeds: S of them.
-    statistics: the last iteration's, [S] by name.
+    statistics: the last iteration's, [S] by name; of a run that was finished
+      before those in its metrics.csv, if it has one.
   """
 
   folder: pathlib.Path

@@ -432,7 +432,9 @@ def test_a_folder_without_a_run_is_told(tmp_path):
   for name in 'ab':
     (tmp_path / name).mkdir()
     (tmp_path / name / 'run.json').touch()
-  with pytest.raises(errors.UserError, match=f'2 in it, such as {tmp_path}/a'):
+  with pytest.raises(
+    errors.UserError, match=f'one of the 2 in it: {tmp_path}/a'
+  ):
     dj.load(tmp_path)
 
 

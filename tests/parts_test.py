@@ -28,7 +28,11 @@ SMALL = (
   'uniform.UniformReplay.batch_size = 4',
 )
 VARY = 'dqn.DQN.gamma = [0.5, 0.8, 0.9]'
+UNLIKE = 'dqn.DQN.n_step = [1, 3]'
 NAMES = ('gamma_0.5', 'gamma_0.8', 'gamma_0.9')
+TWO_CORES = pytest.mark.skipif(
+  len(parts.cores()) < 2, reason='Each process needs a core of its own.'
+)
 
 
 def command(*words, iterations):
@@ -70,11 +74,15 @@ def test_what_is_no_part_is_told(text):
 @pytest.mark.parametrize(
   ('words', 'told'),
   [
-    (['--processes', '2'], 'without --vary'),
-    (['--part', '1/2'], 'without --vary'),
-    (['--vary', VARY, '--processes', '4'], 'the 3 trainings'),
-    (['--vary', VARY, '--part', '1/4'], 'the 3 trainings'),
-    (['--vary', VARY, '--part', '1/2', '--processes', '2'], 'divides already'),
+    (['--processes', '2'], 'no --vary is given'),
+    (['--part', '1/2'], 'no --vary is given'),
+    (['--vary', VARY, '--processes', '9999'], 'cores that are here'),
+    (['--vary', VARY, '--part', '1/2', '--processes', '2'], 'divided already'),
+    (['--vary', VARY, '--part', '1/4'], 'gives 3 trainings'),
+    (['--vary', VARY, '--processes', '4'], 'gives 3 trainings'),
+    # Each part by itself could be trained.
+    (['--vary', UNLIKE, '--processes', '2'], 'n_step can not differ'),
+    (['--vary', UNLIKE, '--part', '1/2'], 'n_step can not differ'),
   ],
 )
 def test_what_can_not_be_divided_is_told(
@@ -82,11 +90,65 @@ def test_what_can_not_be_divided_is_told(
 ):
   words = ['train', 'dqn_cartpole', '--base_dir', str(tmp_path / 'x'), *words]
   monkeypatch.setattr(sys, 'argv', ['dopamine-jax', *words])
-  assert cli.main() == 2
+  monkeypatch.setattr(parts, 'cores', lambda: list(range(8)))
+  assert cli.main() != 0
   assert told in ' '.join(capsys.readouterr().err.replace('│', '').split())
   assert not (tmp_path / 'x').exists()
 
 
+def test_parts_need_one_folder_and_one_machine(capsys, monkeypatch):
+  words = ['train', 'dqn_cartpole', '--vary', VARY]
+  monkeypatch.setattr(sys, 'argv', ['dopamine-jax', *words, '--part', '1/2'])
+  assert cli.main() == 2
+  assert 'the same --base_dir' in capsys.readouterr().err
+  monkeypatch.setenv('JAX_COORDINATOR_ADDRESS', 'here:1')
+  monkeypatch.setattr(sys, 'argv', ['dopamine-jax', *words, '--processes', '2'])
+  monkeypatch.setattr(parts, 'cores', lambda: [0, 1])
+  assert cli.main() == 2
+  assert 'JAX_COORDINATOR_ADDRESS' in capsys.readouterr().err
+
+
+# What stands for the command: it prints, and ends or waits as its part says.
+STAND_IN = """
+import os, sys, time
+part = os.environ['DOPAMINE_JAX_PART']
+print(part, sys.argv[1:], sorted(os.sched_getaffinity(0)))
+sys.stderr.buffer.write(b'caf\\xe9\\n')
+sys.stderr.flush()
+if part == '1/2':
+  os.kill(os.getpid(), 9)
+sys.exit(5)
+"""
+
+
+@TWO_CORES
+def test_what_parts_print_is_printed_and_a_failure_is_told(
+  tmp_path, capfd, monkeypatch
+):
+  package = tmp_path / 'dopamine_jax'
+  package.mkdir()
+  (package / '__main__.py').write_text(STAND_IN)
+  monkeypatch.setenv('PYTHONPATH', str(tmp_path))
+  monkeypatch.setattr(sys, 'argv', ['dopamine-jax', 'train', '--', 'a'])
+  before = os.sched_getaffinity(0)
+  said = []
+  assert parts.train(2, said.append) == 128 + signal.SIGKILL
+  assert os.sched_getaffinity(0) == before
+  out, err = capfd.readouterr()
+  lines = sorted(out.splitlines())
+  cores = sorted(before)
+  assert lines == [
+    f"1/2  1/2 ['train', '--', 'a'] {cores[::2]}",
+    f"2/2  2/2 ['train', '--', 'a'] {cores[1::2]}",
+  ]
+  assert sorted(err.splitlines()) == ['1/2  caf\ufffd', '2/2  caf\ufffd']
+  assert [each.split('.')[0] for each in said] == [
+    'Error: part 1/2 ended with status 137',
+    'Error: part 2/2 ended with status 5',
+  ]
+
+
+@TWO_CORES
 def test_each_process_trains_its_part_and_a_stop_reaches_all(tmp_path):
   folder = tmp_path / 'runs'
   words = ['--processes', '2', '--base_dir', str(folder)]
@@ -97,8 +159,7 @@ def test_each_process_trains_its_part_and_a_stop_reaches_all(tmp_path):
   children = psutil.Process(started.pid).children()
   assert len(children) == 2
   cores = [each.cpu_affinity() for each in children]
-  if len(os.sched_getaffinity(0)) > 1:
-    assert not set(cores[0]) & set(cores[1])
+  assert not set(cores[0]) & set(cores[1])
   started.send_signal(signal.SIGTERM)
   _, error = started.communicate(timeout=60)
   assert started.returncode == 128 + signal.SIGTERM
@@ -109,7 +170,8 @@ def test_each_process_trains_its_part_and_a_stop_reaches_all(tmp_path):
 
 def test_a_part_stops_when_the_one_that_started_it_is_gone():
   program = (
-    'from dopamine_jax.commands import parts; parts._stop_with_starter()'
+    'import time; from dopamine_jax.commands import parts; '
+    'parts.follow_starter(); time.sleep(60)'
   )
   part = subprocess.Popen(
     [sys.executable, '-c', program], stdin=subprocess.PIPE

@@ -14,6 +14,7 @@ import typer
 
 from dopamine_jax.commands import exits
 from dopamine_jax.commands import options
+from dopamine_jax.commands import parts
 from dopamine_jax.commands import scaffold
 from dopamine_jax.commands import summaries
 from dopamine_jax.commands import varying
@@ -95,9 +96,11 @@ def train(
 ):
   """Train an agent, or go on with a training that was stopped."""
   files = options.files(configs, gin_files)
-  varying.refuse(vary, processes, part, profile, without_replay)
+  is_part = bool(vary and parts.started())
+  if not is_part:
+    varying.refuse(vary, processes, part, base_dir, profile, without_replay)
   _prepare(finds_devices=False)  # other processes may have some of them
-  if processes > 1:
+  if processes > 1 and not is_part:
     return varying.train_in_parts(
       *(files, gin_bindings, vary, base_dir, processes, quiet, _say)
     )

@@ -109,8 +109,8 @@ Processes = Annotated[
   typer.Option(
     '--processes',
     min=1,
-    help='Divide what --vary gives among so many processes of this machine, '
-    'each with cores of its own.',
+    help='Train the combinations of --vary in so many processes on this '
+    'machine, each on cores of its own.',
   ),
 ]
 Part = Annotated[
@@ -119,7 +119,8 @@ Part = Annotated[
     '--part',
     parser=parts.parse,
     metavar='I/N',
-    help='Train the I-th of N parts of what --vary gives, as for N machines.',
+    help='Train only part I of N of the combinations of --vary, for example '
+    'on machine I of N.',
     show_default='all',
   ),
 ]
@@ -192,7 +193,7 @@ def new_folder(config: pathlib.Path) -> pathlib.Path:
   others = (first.with_name(f'{time}_{i}') for i in itertools.count(2))
   folders = itertools.chain([first], others)
   folder = next(each for each in folders if not os.path.lexists(each))
-  sys.argv += ['--base_dir', str(folder)]
+  sys.argv[2:2] = ['--base_dir', str(folder)]
   return folder
 
 

@@ -1,11 +1,11 @@
 """`train --vary --processes`: a part of the trainings for each process.
 
-One process steps its environments on one core, however many there are. Each
-part is the same command with `--part`, on cores of its own. It stops when the
-process that started it is gone.
+One process runs one program, and steps its environments in turn. Each part is
+the same command in a process of its own, which an environment variable tells
+its part. It stops when the process that started it is gone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import contextlib
 import os
 import signal
@@ -16,8 +16,15 @@ from typing import Any
 
 import typer
 
+from dopamine_jax import errors
 from dopamine_jax.system import signals
 from dopamine_jax.system import texts
+
+# Variables of the environment: a part that was started here, such as 1/4; and
+# how much of a GPU's memory JAX takes, three quarters if it is not told.
+_STARTED = 'DOPAMINE_JAX_PART'
+_GPU_MEMORY = ('XLA_CLIENT_MEM_FRACTION', 'XLA_PYTHON_CLIENT_MEM_FRACTION')
+_PATIENCE = 5.0  # seconds, for the last lines of what has ended
 
 
 def parse(text: str) -> tuple[int, int]:
@@ -31,6 +38,17 @@ def parse(text: str) -> tuple[int, int]:
   )
 
 
+def started() -> tuple[int, int] | None:
+  """Returns the part that another process has started this one for."""
+  text = os.environ.get(_STARTED)
+  return parse(text) if text else None
+
+
+def follow_starter():
+  """Has a part stop, as if by SIGTERM, when whoever started it is gone."""
+  threading.Thread(target=_await_end_of_input, daemon=True).start()
+
+
 def of(runners: Mapping[str, Any], number: int, count: int) -> dict[str, Any]:
   """Returns the trainings of a part; parts differ in size by one at most.
 
@@ -40,109 +58,130 @@ def of(runners: Mapping[str, Any], number: int, count: int) -> dict[str, Any]:
     count: of the parts.
 
   Raises:
-    BadParameter: if there are fewer trainings than parts.
+    UserError: if there are fewer trainings than parts.
   """
   if count > len(runners):
-    raise typer.BadParameter(
-      f'{count} parts are more than the {len(runners)} trainings that --vary '
-      'gives. Choose fewer.'
+    raise errors.UserError(
+      f'--vary gives {len(runners)} trainings, and they are to be divided into '
+      f'{count} parts. Give {len(runners)} at most to --processes, or as N to '
+      '--part I/N.'
     )
   begin, end = (len(runners) * i // count for i in (number - 1, number))
   return dict(list(runners.items())[begin:end])
 
 
-def train(count: int) -> int:
-  """Has this command's parts trained, each by a process.
+def cores() -> list[int]:
+  """Returns the numbers of the cores that this process may use."""
+  if hasattr(os, 'sched_getaffinity'):
+    return sorted(os.sched_getaffinity(0))
+  return list(range(os.cpu_count() or 1))
+
+
+def train(count: int, say: Callable[[str], None]) -> int:
+  """Runs this command (`sys.argv`) once for each part, in processes.
 
   What they print is printed here, with the part before each line. A signal is
-  passed on to all; one that fails leaves the others alone.
+  passed on to all; a part that fails does not stop the others.
 
   Args:
     count: of the parts.
+    say: prints what the user should know.
 
   Returns:
     The exit status: of the first part that failed, or 0.
   """
-  processes = []
-  # Of a GPU that they share, JAX would give the first three quarters.
-  share = {'XLA_PYTHON_CLIENT_MEM_FRACTION': f'{0.75 / count:.3f}'}
+  processes: list[subprocess.Popen] = []
 
   def pass_on(number):
     for process in processes:
       process.send_signal(number)
 
-  with contextlib.ExitStack() as stack:
-    stop = stack.enter_context(signals.stop_signals(pass_on))
-    for i, cores in enumerate(_cores(count)):
-      process = subprocess.Popen(
-        [
-          # Not from the folder where one stands: a jax.py may lie there.
-          *(sys.executable, '-P', '-m', __name__, *sys.argv[1:]),
-          *('--processes', '1', '--part', f'{i + 1}/{count}'),
-        ],
-        env=share | os.environ,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+  with (
+    signals.stop_signals(pass_on) as stop,
+    contextlib.ExitStack() as stack,
+  ):
+    for i in range(count):
+      processes.append(_start(i, count))
+      # Whatever goes wrong here ends what was started.
+      stack.callback(processes[i].wait)
+      stack.callback(processes[i].stdin.close)
+    if stop.is_set:  # a signal came while they were being started
+      pass_on(stop.number)
+    readers = [
+      _read(pipe, f'{i + 1}/{count}  ', stream)
+      for i, process in enumerate(processes)
+      for pipe, stream in (
+        (process.stdout, sys.stdout),
+        (process.stderr, sys.stderr),
       )
-      processes.append(process)
-      stack.callback(process.wait)
-      _pin(process, cores)
-      for pipe, is_error in ((process.stdout, False), (process.stderr, True)):
-        reader = threading.Thread(
-          target=_print, args=(pipe, f'{i + 1}/{count}  ', is_error)
+    ]
+    for process in processes:
+      process.wait()
+    for reader in readers:
+      reader.join(_PATIENCE)
+  # Ended by signal N: 128 + N, as in a shell.
+  statuses = [
+    each.returncode if each.returncode >= 0 else 128 - each.returncode
+    for each in processes
+  ]
+  if not stop.is_set:
+    for i, status in enumerate(statuses):
+      if status:
+        say(
+          f'Error: part {i + 1}/{count} ended with status {status}. The same '
+          'command goes on with it.'
         )
-        reader.start()
-        stack.callback(reader.join)
-    if stop.is_set:  # before the last of them was there
-      pass_on(stop.status - 128)
-  statuses = [each.returncode for each in processes]
-  # As a shell says it of what a signal has ended.
-  statuses = [each if each >= 0 else 128 - each for each in statuses]
   return next((each for each in statuses if each), 0)
 
 
-def _cores(count):
-  """Returns the cores of each process; None where there are too few."""
-  if not hasattr(os, 'sched_getaffinity'):
-    return [None] * count
-  cores = sorted(os.sched_getaffinity(0))
-  if count > len(cores):
-    return [None] * count
-  return [cores[i::count] for i in range(count)]
+def _start(i, count):
+  """Starts a part's process, on cores of its own."""
+  env = {**os.environ, _STARTED: f'{i + 1}/{count}', 'PYTHONUNBUFFERED': '1'}
+  if not any(name in env for name in _GPU_MEMORY):
+    env[_GPU_MEMORY[0]] = f'{0.75 / count:.3f}'
+  with _on_cores(cores()[i::count]):
+    return subprocess.Popen(
+      # Not from the folder where one stands: a jax.py may lie there.
+      [sys.executable, '-P', '-m', 'dopamine_jax', *sys.argv[1:]],
+      env=env,
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+    )
 
 
-def _pin(process, cores):
-  """Keeps a process to its cores, for which it then sizes its thread pools."""
-  with contextlib.suppress(ProcessLookupError):  # it has ended
-    if cores:
-      os.sched_setaffinity(process.pid, cores)
+@contextlib.contextmanager
+def _on_cores(chosen):
+  """Has what is started here inherit these cores, where the system can."""
+  if not hasattr(os, 'sched_setaffinity'):
+    yield
+    return
+  before = os.sched_getaffinity(0)
+  os.sched_setaffinity(0, chosen)
+  try:
+    yield
+  finally:
+    os.sched_setaffinity(0, before)
 
 
-def _stop_with_starter():
-  """Stops this process when the other end of its input is closed."""
+def _read(pipe, start, stream):
+  """Prints what comes from a pipe, in a thread."""
+
+  def copy():
+    encoding = stream.encoding or 'utf-8'
+    with pipe, contextlib.suppress(OSError):  # a terminal that is gone
+      for line in pipe:
+        text = texts.printable(line.decode(errors='replace').rstrip('\n'))
+        text = f'{start}{text}\n'.encode(encoding, 'replace').decode(encoding)
+        stream.write(text)
+        stream.flush()
+
+  thread = threading.Thread(target=copy, daemon=True)
+  thread.start()
+  return thread
+
+
+def _await_end_of_input():
   while os.read(0, 1):
     pass
   os.kill(os.getpid(), signal.SIGTERM)
-
-
-def main() -> int:
-  """Is a part's process; returns its exit status."""
-  with signals.ending():
-    from dopamine_jax.commands import cli
-
-    threading.Thread(target=_stop_with_starter, daemon=True).start()
-    sys.argv[0] = 'dopamine-jax'
-    return cli.main()
-
-
-def _print(pipe, start, is_error):
-  with pipe:
-    for line in pipe:
-      text = line.decode(errors='replace').rstrip('\n')
-      with contextlib.suppress(OSError):  # a terminal that is gone
-        typer.echo(start + texts.printable(text), err=is_error)
-
-
-if __name__ == '__main__':
-  sys.exit(main())

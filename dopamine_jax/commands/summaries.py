@@ -34,7 +34,7 @@ def print_reached(runs: Mapping[str, Mapping[str, np.ndarray]]):
     if returns is None:
       returns = statistics.get('Train/AverageReturns', ())
     reached = ', '.join(f'{value:.1f}' for value in returns)
-    typer.echo(f'{name}  {reached or "was finished by an older version"}')
+    typer.echo(f'{name}  {reached or "has no metrics.csv"}')
 
 
 def print_runs(base_dir: pathlib.Path, names: Iterable[str]):

@@ -16,6 +16,7 @@ def refuse(
   vary: Sequence[str],
   processes: int,
   part: tuple[int, int] | None,
+  base_dir: pathlib.Path | None,
   profile: int | None,
   without_replay: bool,
 ):
@@ -35,25 +36,44 @@ def refuse(
           f'{name}.',
           param_hint=name,
         )
-    if processes > 1 and os.environ.get('JAX_COORDINATOR_ADDRESS'):
+    if processes > 1:
+      _refuse_processes(processes, part)
+    if part and not base_dir:
       raise typer.BadParameter(
-        'divides trainings among processes of one machine, and the variable '
-        'JAX_COORDINATOR_ADDRESS joins those of several. Leave out one.',
-        param_hint='--processes',
-      )
-    if part and processes > 1:
-      raise typer.BadParameter(
-        'divides what --processes divides already. Leave one of them out.',
+        'trains beside other parts, in one folder. Give all the same '
+        '--base_dir.',
         param_hint='--part',
       )
     return
   for name, given in (('--processes', processes > 1), ('--part', part)):
     if given:
       raise typer.BadParameter(
-        f'divides several trainings, and without --vary there is one. Leave '
-        f'out {name}.',
+        f'divides the trainings of --vary, and no --vary is given. Leave out '
+        f'{name}.',
         param_hint=name,
       )
+
+
+def _refuse_processes(processes, part):
+  """Refuses processes that would be too many, or join others."""
+  present = len(parts.cores())
+  if processes > present:
+    raise typer.BadParameter(
+      f'{processes} is more than the {present} cores that are here, and each '
+      f'needs one of its own. Give {present} at most.',
+      param_hint='--processes',
+    )
+  if os.environ.get('JAX_COORDINATOR_ADDRESS'):
+    raise typer.BadParameter(
+      'divides trainings on one machine, and JAX_COORDINATOR_ADDRESS joins '
+      'machines into one training. Unset it, or leave out --processes.',
+      param_hint='--processes',
+    )
+  if part:
+    raise typer.BadParameter(
+      'is divided already by --processes. Leave one of them out.',
+      param_hint='--part',
+    )
 
 
 def train(
@@ -73,20 +93,26 @@ def train(
     bindings: lines of gin, which win.
     vary: lines as of `--vary`.
     base_dir: where the runs lie.
-    part: which of how many parts of the combinations; None: all.
+    part: which of how many parts of the combinations to train; None: all.
     given: other options of `variations.train`.
     quiet: whether nothing is shown.
     say: prints what the user should know.
   """
   from dopamine_jax import variations
+  from dopamine_jax.training import together
 
+  started = parts.started()
+  if started:
+    parts.follow_starter()
   runners = variations.of_files(files, bindings, vary, say)
-  if part:
+  if part := part or started:
+    together.require_alike(runners)
     runners = parts.of(runners, *part)
   runs = variations.train(runners, base_dir, quiet=quiet, say=say, **given)
-  if not quiet:
-    summaries.print_reached(runs)
-  if not quiet and not part:
+  if quiet:
+    return
+  summaries.print_reached(runs)
+  if not started:  # whoever did says it
     summaries.print_runs(base_dir, runs)
 
 
@@ -110,12 +136,18 @@ def train_in_parts(
     quiet: whether nothing is shown.
     say: prints what the user should know.
   """
-  from dopamine_jax import variations
+  import jax
 
+  from dopamine_jax import variations
+  from dopamine_jax.training import together
+
+  # Only to look at settings: devices are for the parts.
+  jax.config.update('jax_platforms', 'cpu')
   runners = variations.of_files(files, bindings, vary, say)
   parts.of(runners, 1, count)  # which says if there are too few
+  together.require_alike(runners)
   base_dir = base_dir or options.new_folder(files[0])
-  status = parts.train(count)
+  status = parts.train(count, say)
   if not quiet and not status:
     summaries.print_runs(base_dir, runners)
   return status

@@ -8,6 +8,8 @@ import os
 import pathlib
 from typing import Any
 
+import numpy as np
+
 from dopamine_jax import errors
 from dopamine_jax.metrics import base
 from dopamine_jax.system import plain_files
@@ -77,6 +79,32 @@ class CSV(base.Collector):
   def close(self) -> None:
     """Closes the file."""
     self._file.close()
+
+
+def of_iteration(
+  base_dir: pathlib.Path, iteration: int, seeds: Sequence[int]
+) -> dict[str, np.ndarray]:
+  """Returns a run's statistics of an iteration, float [S] by name.
+
+  Args:
+    base_dir: of the run; without a metrics.csv there are none.
+    iteration: the one that is asked for.
+    seeds: the S seeds of the run.
+
+  Raises:
+    UserError: if the file isn't one that `CSV` wrote.
+  """
+  path = base_dir / 'metrics.csv'
+  statistics = {}
+  for row in _read(path) if path.exists() else ():
+    each = base.Statistic(*row)
+    if int(each.iteration) == iteration:
+      values = statistics.setdefault(each.name, np.full(len(seeds), np.nan))
+      try:
+        values[seeds.index(int(each.seed))] = float(each.value)
+      except ValueError:
+        raise _not_ours(path) from None
+  return statistics
 
 
 def altered(path: pathlib.Path) -> str:
@@ -152,12 +180,16 @@ def _read(path: pathlib.Path) -> list[list[str]]:
   except (csv.Error, IndexError, UnicodeDecodeError):
     fits = False
   if not fits:
-    raise errors.UserError(
-      f'{path} is not the metrics file of this run: expected the columns '
-      f'{",".join(_HEADER)} and an iteration in each row. Move it away, or '
-      'give another base_dir.'
-    )
+    raise _not_ours(path)
   return lines[1:]
+
+
+def _not_ours(path):
+  return errors.UserError(
+    f'{path} is not the metrics file of this run: expected the columns '
+    f'{",".join(_HEADER)}, with numbers in each row. Move it away, or give '
+    'another --base_dir.'
+  )
 
 
 def _write(file: io.FileIO, data: bytes) -> None:

@@ -189,5 +189,6 @@ def instead_of(folder: pathlib.Path) -> str:
   """Returns what to give in place of a folder that holds no run."""
   below = [path.parent for path in sorted(folder.glob('*/run.json'))]
   if below:
-    return f'Give one of the {len(below)} in it, such as {below[0]}.'
+    count = f'one of the {len(below)}' if len(below) > 1 else 'the one'
+    return f'Give {count} in it: {below[0]}.'
   return 'Give the --base_dir of a training.'

@@ -26,6 +26,7 @@ class Stop:
   """Whether the user asked to stop, and how."""
 
   is_set = False
+  number = 0
   name = ''
   status = 0
 
@@ -42,7 +43,8 @@ def stop_signals(
   stop = Stop()
 
   def ask(number):
-    stop.is_set, stop.name = True, signal.Signals(number).name
+    stop.is_set, stop.number = True, number
+    stop.name = signal.Signals(number).name
     stop.status = 128 + number
     pass_on(number)
 

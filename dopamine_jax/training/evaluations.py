@@ -114,13 +114,13 @@ class Together(Evaluations):
     self._newest = None  # iteration, and what was played of it
 
   def play(self, iteration, on_step):
-    """See `Evaluations.play`; to be asked again gives the same."""
+    """See there; a second call for an iteration returns the same result."""
     if self._newest is None or self._newest[0] != iteration:
       self._newest = iteration, super().play(iteration, on_step)
     return self._newest[1]
 
 
-class Share:
+class EvaluationShare:
   """One training's share of the evaluations of all that share its program.
 
   Args:

@@ -1,8 +1,7 @@
 """An iteration's numbers, and the collectors that they go to."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 import contextlib
-import math
 import resource
 import sys
 import time
@@ -229,16 +228,6 @@ def _schedules(agent, steps):
         'is no finite number. Mend the agent.'
       )
   return found
-
-
-def as_lists(
-  statistics: Mapping[str, np.ndarray],
-) -> dict[str, list[float | None]]:
-  """Returns statistics [S] by name as JSON has them; None for NaN."""
-  return {
-    name: [None if math.isnan(value) else float(value) for value in values]
-    for name, values in statistics.items()
-  }
 
 
 def summarize(

@@ -1,9 +1,5 @@
 """How a training goes on: from its own checkpoint, or from another run's."""
 
-from collections.abc import Iterator, Mapping, Sequence
-import contextlib
-from typing import Any
-
 import numpy as np
 
 from dopamine_jax import errors
@@ -76,32 +72,17 @@ def find_unreported(one, progress):
   saved = one.checkpoints.manifest(one.iteration).get('run')
   if progress.get('reported') == one.iteration:
     one.written = progress.get('written', {})
-    # Older versions noted none.
-    with _readable_statistics('run.json'):
-      one.reported = _arrays(progress.get('statistics', {}), one.seeds)
   # Older versions reported before they saved; a start has nothing to report.
   elif saved and saved.get('statistics') != {}:
-    with _readable_statistics(f'the checkpoint of iteration {one.iteration}'):
+    try:
       one.written = dict(saved['written'])
-      one.unreported = _arrays(saved['statistics'], one.seeds)
-
-
-def _arrays(
-  statistics: Mapping[str, Any], seeds: Sequence[int]
-) -> dict[str, np.ndarray]:
-  """Returns statistics [S] by name, from lists."""
-  return {
-    name: np.array(values, float).reshape(len(seeds))
-    for name, values in statistics.items()
-  }
-
-
-@contextlib.contextmanager
-def _readable_statistics(what: str) -> Iterator[None]:
-  try:
-    yield
-  except (KeyError, TypeError, ValueError, AttributeError) as error:
-    raise errors.UserError(
-      f'{what} has no statistics that can be read: {error!r}. Bring back the '
-      'one that was saved, or train into another --base_dir.'
-    ) from error
+      one.unreported = {
+        name: np.array(values, float).reshape(len(one.seeds))
+        for name, values in saved['statistics'].items()
+      }
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+      raise errors.UserError(
+        f'the checkpoint of iteration {one.iteration} has no statistics '
+        f'that can be read: {error!r}. Bring back the one that was saved, or '
+        'train into another --base_dir.'
+      ) from error

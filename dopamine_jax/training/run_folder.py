@@ -187,8 +187,8 @@ def set_progress(folder: pathlib.Path, **progress: Any):
   Args:
     folder: the run's folder.
     **progress: `checkpoint`, the newest iteration that has one; `reported`,
-      the newest of these that collectors have all of, `written`, what they
-      said of it, and `statistics`, lists [S] by name.
+      the newest of these that collectors have all of, and `written`, what they
+      said of it.
 
   Raises:
     UserError: if the file can't be read or written.

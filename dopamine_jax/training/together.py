@@ -79,7 +79,9 @@ def train(
     trainings = [
       training.Training(
         *(runner, folder, seeds, say, stack, title),
-        training.Shared(base_dir, each, evaluations.Share(evaluates, each)),
+        training.Shared(
+          base_dir, each, evaluations.EvaluationShare(evaluates, each)
+        ),
       )
       for runner, folder, each in zip(
         runners.values(), folders, shares, strict=True
@@ -94,6 +96,19 @@ def train(
     return {
       name: each.statistics for name, each in zip(names, trainings, strict=True)
     }
+
+
+def require_alike(runners: Mapping[str, Any]):
+  """Refuses trainings that one program can't have; makes one environment.
+
+  Raises:
+    UserError: names the first setting that differs and may not.
+  """
+  _require_alike(runners)
+  first = next(iter(runners.values()))
+  with contextlib.closing(first.environment.make(first.num_envs)) as envs:
+    loops = [runner.make_loop(envs) for runner in runners.values()]
+  _differing(loops, list(runners))
 
 
 def _require_alike(runners):

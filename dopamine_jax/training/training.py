@@ -18,6 +18,7 @@ from dopamine_jax.checkpoints import checkpoints as checkpoints_lib
 from dopamine_jax.engines import streams
 from dopamine_jax.environments import base
 from dopamine_jax.metrics import base as metrics_base
+from dopamine_jax.metrics import csv_file
 from dopamine_jax.metrics import health
 from dopamine_jax.metrics import profiling
 from dopamine_jax.system import processes
@@ -108,7 +109,6 @@ class Training:
     # Of a checkpoint's iteration that collectors don't have all of.
     self.unreported = None
     self.written = {}  # by the collectors, of what was reported
-    self.reported = {}  # statistics of the iteration that was restored
 
   def _alone(self):
     """Returns what it would share with others."""
@@ -192,10 +192,7 @@ class Training:
     if iteration:
       # Before the collectors take back what goes beyond: `altered` reads this.
       run_folder.set_progress(
-        self.folder,
-        reported=iteration,
-        written=self.written,
-        statistics=reports.as_lists(self.reported),
+        self.folder, reported=iteration, written=self.written
       )
     self.reports.open(
       metrics_base.Run(
@@ -235,12 +232,16 @@ class Training:
     Args:
       stop: whether the user asked to.
     """
-    self.stop, statistics, self.goes_on = stop, self.reported, True
+    self.stop, statistics, self.goes_on = stop, {}, True
     try:
       if self._saves_first and self.newest_checkpoint is None:
         self._save({})
       if self.unreported is not None:
         statistics = self._report(self.unreported)
+      elif self.has_ended():
+        statistics = csv_file.of_iteration(
+          self.folder, self.iteration, self.seeds
+        )
       while not self.has_ended():
         self.iteration += 1
         statistics = yield from self._iterate()
@@ -347,7 +348,6 @@ class Training:
         self.folder,
         reported=self.iteration,
         written=self.reports.written(),
-        statistics=reports.as_lists(statistics),
       )
     return statistics
 
@@ -367,7 +367,10 @@ class Training:
         with_replay=self.runner.checkpoint_replay,
         run={
           'facts': self.facts,
-          'statistics': reports.as_lists(statistics),
+          'statistics': {
+            name: [float(value) for value in values]
+            for name, values in statistics.items()
+          },
           'written': self.reports.written(),
           'replay_began': self.engine.replay_began,
           **run,
