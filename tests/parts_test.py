@@ -112,7 +112,7 @@ def test_parts_need_one_folder_and_one_machine(capsys, monkeypatch):
 STAND_IN = """
 import os, sys, time
 part = os.environ['DOPAMINE_JAX_PART']
-print(part, sys.argv[1:], sorted(os.sched_getaffinity(0)))
+print(part, sys.argv[4:], sorted(os.sched_getaffinity(0)))
 sys.stderr.buffer.write(b'caf\\xe9\\n')
 sys.stderr.flush()
 if part == '1/2':
@@ -125,10 +125,10 @@ sys.exit(5)
 def test_what_parts_print_is_printed_and_a_failure_is_told(
   tmp_path, capfd, monkeypatch
 ):
-  package = tmp_path / 'dopamine_jax'
-  package.mkdir()
-  (package / '__main__.py').write_text(STAND_IN)
-  monkeypatch.setenv('PYTHONPATH', str(tmp_path))
+  program = tmp_path / 'python'
+  program.write_text(f'#!{sys.executable}\n{STAND_IN}')
+  program.chmod(0o700)
+  monkeypatch.setattr(sys, 'executable', str(program))
   monkeypatch.setattr(sys, 'argv', ['dopamine-jax', 'train', '--', 'a'])
   before = os.sched_getaffinity(0)
   said = []

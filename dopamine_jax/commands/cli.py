@@ -96,11 +96,9 @@ def train(
 ):
   """Train an agent, or go on with a training that was stopped."""
   files = options.files(configs, gin_files)
-  is_part = bool(vary and parts.started())
-  if not is_part:
-    varying.refuse(vary, processes, part, base_dir, profile, without_replay)
+  varying.refuse(vary, processes, part, base_dir, profile, without_replay)
   _prepare(finds_devices=False)  # other processes may have some of them
-  if processes > 1 and not is_part:
+  if processes > 1 and not parts.started():
     return varying.train_in_parts(
       *(files, gin_bindings, vary, base_dir, processes, quiet, _say)
     )

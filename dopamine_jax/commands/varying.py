@@ -36,7 +36,7 @@ def refuse(
           f'{name}.',
           param_hint=name,
         )
-    if processes > 1:
+    if processes > 1 and not parts.started():
       _refuse_processes(processes, part)
     if part and not base_dir:
       raise typer.BadParameter(
