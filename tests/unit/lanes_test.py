@@ -1,5 +1,6 @@
 """Trainings that share a program, each as if it were trained alone."""
 
+import functools
 import pathlib
 
 import gymnasium
@@ -13,6 +14,7 @@ from dopamine_jax import errors
 from dopamine_jax import lanes
 from dopamine_jax import networks
 from dopamine_jax import runner as runner_lib
+from dopamine_jax import settings
 from dopamine_jax import values
 from dopamine_jax.agents import dqn
 from dopamine_jax.agents import ppo
@@ -93,6 +95,20 @@ def test_numbers_are_found_by_their_paths_and_put_back():
   np.testing.assert_allclose(updates[0], updates[1])
   assert updates[0] != updates[2]
   assert one.gamma == 0.9  # which is as it was
+
+
+def test_what_is_computed_once_is_computed_anew_of_other_numbers():
+  class Discounted(settings.Settings):
+    gamma: float
+
+    @functools.cached_property
+    def weights(self):
+      return [1.0, self.gamma, self.gamma**2]
+
+  one = Discounted(gamma=0.5)
+  assert one.weights == [1.0, 0.5, 0.25]
+  assert lanes.put(one, {('gamma',): 0.1}).weights[1] == 0.1
+  assert one.weights[1] == 0.5
 
 
 @pytest.mark.parametrize(
