@@ -264,21 +264,19 @@ def compare(engine, other):
   }
 
 
+INSIDE = {
+  'environment': catch.Catch(),
+  'engine': compiled_lib.CompiledEngine,
+  'network': 'MLP',
+}
+
+
 def quick(folder):
   one = run()
-  inside = {
-    'environment': catch.Catch(),
-    'engine': compiled_lib.CompiledEngine,
-    'network': 'MLP',
-    'num_seeds': 8,
-  }
   eight = run(network='MLP', num_seeds=8)
   batch, host = run(BATCH), run(HOST)
   seeds = run(SEEDS, network='MLP', num_seeds=8)
-  by_priority = inside | {
-    'num_seeds': 1,
-    'replay': prioritized.PrioritizedReplay,
-  }
+  by_priority = INSIDE | {'replay': prioritized.PrioritizedReplay}
   return {
     'health': {
       'one': healths(one, batch, host),
@@ -290,7 +288,6 @@ def quick(folder):
     ),
     'pinned host': compare(host, one),
     'seeds': compare(seeds, eight),
-    'seeds, compiled': compare(run(SEEDS, **inside), run(**inside)),
     'batch, by priority, compiled': compare(
       run(BATCH, **by_priority), run(**by_priority)
     ),
@@ -307,6 +304,9 @@ def slow(folder):
   return {
     'batch, MLP': compare(run(BATCH, network='MLP'), alone),
     'costs of what is uniform': costs(),
+    'seeds, compiled': compare(
+      run(SEEDS, num_seeds=8, **INSIDE), run(num_seeds=8, **INSIDE)
+    ),
     'seeds, CNN': compare(run(SEEDS, num_seeds=8), run(num_seeds=8)),
     'seeds, 4 devices': compare(run(four, network='MLP', num_seeds=8), eight),
     'batch, 8 seeds': compare(run(BATCH, network='MLP', num_seeds=8), eight),

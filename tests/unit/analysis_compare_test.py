@@ -613,14 +613,14 @@ def test_aggregates_are_over_the_games_that_have_human_scores():
 
 
 def test_a_long_list_of_sentences_is_cut_and_whole_in_the_file():
-  for game in ('Pong', 'Breakout', 'Qbert', 'Alien', 'Amidar'):
-    for n in range(7):
+  for game in ('Pong', 'Breakout', 'Qbert'):
+    for n in range(8):
       published_runs(f'x{n}/{game}', 'DQN', game, (0,), 3, n_step=n)
-  names = [f'x{n}' for n in range(7)]
+  names = [f'x{n}' for n in range(8)]
   text = run(*names, '--baseline', 'dopamine:DQN')
   assert ' more are in summary.txt' in text
   lines = pathlib.Path('comparison/summary.txt').read_text().splitlines()
-  assert len(lines) == 7 + 1 + 5 * 7 + 1
+  assert len(lines) == 8 + 1 + 3 * 8 + 1
 
 
 def test_games_without_human_scores_have_none():
