@@ -15,16 +15,13 @@ from dopamine_jax import networks
 from dopamine_jax import runner as runner_lib
 from dopamine_jax import spaces
 from dopamine_jax import values
-from dopamine_jax.agents import double_dqn
 from dopamine_jax.agents import dqn
 from dopamine_jax.agents import iqn
-from dopamine_jax.agents import munchausen
 from dopamine_jax.agents import ppo
 from dopamine_jax.agents import ppo_rnn
 from dopamine_jax.agents import pqn
 from dopamine_jax.agents import pqn_rnn
 from dopamine_jax.agents import r2d2
-from dopamine_jax.agents import rainbow
 from dopamine_jax.engines import compiled
 from dopamine_jax.engines import plain_engine
 from dopamine_jax.engines import python_engine
@@ -66,10 +63,7 @@ def test_random_actions_are_uniform_over_what_is_allowed():
   assert counts == [[4, 0, 4, 4], [0, 0, 12, 0], [3, 3, 3, 3]]
 
 
-# Those that choose as a class does which they are made from.
-ALIKE = (double_dqn.DoubleDQN, rainbow.Rainbow, munchausen.MunchausenIQN)
-
-
+# Slow are agents that choose as the class does which they are made from.
 @pytest.mark.parametrize(
   ('cls', 'settings'),
   [
@@ -77,7 +71,7 @@ ALIKE = (double_dqn.DoubleDQN, rainbow.Rainbow, munchausen.MunchausenIQN)
       pytest.param(
         *(cls, settings),
         marks=pytest.mark.slow
-        if cls in ALIKE or 'distributional' in settings
+        if cls in outlook_test.ALIKE or 'distributional' in settings
         else (),
       )
       for cls, settings in outlook_test.VALUE_BASED
@@ -114,7 +108,12 @@ def test_no_action_is_chosen_that_is_not_allowed(cls, settings):
     assert not np.any(np.where(masks, 0, outlook.probabilities))
 
 
-RECURRENT = [ppo_rnn.PPORNN, pqn_rnn.PQNRNN, r2d2.R2D2]
+RECURRENT = [
+  ppo_rnn.PPORNN,
+  # Chooses as R2D2, and learns from a rollout as PPORNN.
+  pytest.param(pqn_rnn.PQNRNN, marks=pytest.mark.slow),
+  r2d2.R2D2,
+]
 
 
 @pytest.mark.parametrize('cls', RECURRENT)
@@ -360,24 +359,30 @@ def test_values_are_of_what_is_allowed(base_dir):
     require_values(loaded, loaded.axis.pick(loaded.state, i))
 
 
-def test_engines_agree_on_masks(tmp_path):
+@pytest.mark.parametrize(
+  'other',
+  [
+    # Masks are parts of observations, which it passes on as they are.
+    pytest.param(plain_engine.PlainEngine, marks=pytest.mark.slow),
+    compiled.CompiledEngine,
+  ],
+)
+def test_engines_agree_on_masks(other, tmp_path):
   short = {
     'training_steps': 60,
     'num_iterations': 1,
     'evaluation_episodes': 0,
   }
   found = set()
-  for name, settings in {
-    'python': {},
-    'plain': {'engine': plain_engine.PlainEngine},
-    'compiled': {'engine': compiled.CompiledEngine},
-  }.items():
-    folder = tmp_path / name
-    Run(**settings, **short).train(folder, num_seeds=2, quiet=True)
+  for engine in (python_engine.PythonEngine, other):
+    folder = tmp_path / engine.__name__
+    Run(engine=engine, **short).train(folder, num_seeds=2, quiet=True)
     found.add(fingerprint.fingerprint(folder)['replay'])
   assert len(found) == 1
 
 
+# As with any observation of several parts, which `trees_test` has.
+@pytest.mark.slow
 def test_a_run_with_masks_that_goes_on_ends_as_one_never_stopped(
   base_dir, tmp_path
 ):

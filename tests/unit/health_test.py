@@ -524,7 +524,11 @@ def test_critics_see_observations_with_the_actions_taken_there(sac_engine):
   state = state.replace(agent=state.agent.replace(params=params))
   slots = state.experience.replay.slots
   taken = np.stack([slots.frame[0, :24, 0], slots.action[0, :24, 0]], axis=1)
-  found = np.array(inspection.View(loop, state).look(20, 'Critics').values)
+
+  def look(state):
+    return inspection.View(loop, state).look(20, 'Critics').values
+
+  found = np.array(jax.jit(look)(state))
   assert found.shape == (20, 2)
   assert {tuple(x) for x in found} <= {tuple(x) for x in taken}
   assert len({tuple(x) for x in found}) > 8
@@ -721,6 +725,11 @@ class Targetless(dqn.DQN):
     return {'': agent_lib.Anatomy(self.module, state.params)}
 
 
+# Several rows ask for one engine's.
+engine_of = functools.cache(lambda agent: make_engine(agent=agent))
+make_silent = functools.partial(make_agent, network=Silent)
+
+
 @pytest.mark.parametrize(
   ('agent', 'metric', 'message'),
   [
@@ -743,14 +752,14 @@ class Targetless(dqn.DQN):
       'Targetless has none. Take it out of runner.Runner',
     ),
     (
-      functools.partial(make_agent, network=Silent),
+      make_silent,
       ALL[0],
       'DormantNeurons needs the activations of Silent, the network of DQN.* '
       r"Write self.sow\('intermediates', 'activations', x\) into its __call__, "
       'behind each nonlinearity',
     ),
     (
-      functools.partial(make_agent, network=Silent),
+      make_silent,
       ALL[1],
       r"self.sow\('intermediates', 'features', x\) .* before the last layer",
     ),
@@ -760,7 +769,7 @@ def test_what_does_not_show_itself_is_refused_with_the_remedy(
   agent, metric, message
 ):
   with pytest.raises(errors.UserError, match=message):
-    health.Monitor([metric], make_engine(agent=agent))
+    health.Monitor([metric], engine_of(agent))
 
 
 def test_one_number_is_not_measured_twice():
