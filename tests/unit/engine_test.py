@@ -266,9 +266,10 @@ def updates_after(steps, *, num_envs, period, min_history):
   ('length', 'num_envs', 'period', 'min_history'),
   [
     (1, 1, 4, 10),
-    (1_000, 1, 4, 10),
-    (1, 3, 2, 10),  # one update or two a call
-    (1_000, 3, 2, 10),
+    # Of short and long episodes, and one lane and several, each has a row.
+    pytest.param(1_000, 1, 4, 10, marks=pytest.mark.slow),
+    pytest.param(1, 3, 2, 10, marks=pytest.mark.slow),
+    (1_000, 3, 2, 10),  # one update or two a call
     (7, 3, 1, 10),  # three updates a call
     (7, 1, 1, 1),
   ],
