@@ -264,18 +264,19 @@ def compare(engine, other):
   }
 
 
+INSIDE = {
+  'environment': catch.Catch(),
+  'engine': compiled_lib.CompiledEngine,
+  'network': 'MLP',
+}
+
+
 def quick(folder):
   one = run()
-  inside = {
-    'environment': catch.Catch(),
-    'engine': compiled_lib.CompiledEngine,
-    'network': 'MLP',
-    'num_seeds': 8,
-  }
   eight = run(network='MLP', num_seeds=8)
   batch, host = run(BATCH), run(HOST)
   seeds = run(SEEDS, network='MLP', num_seeds=8)
-  by_priority = {'network': 'MLP', 'replay': prioritized.PrioritizedReplay}
+  by_priority = INSIDE | {'replay': prioritized.PrioritizedReplay}
   return {
     'health': {
       'one': healths(one, batch, host),
@@ -287,16 +288,10 @@ def quick(folder):
     ),
     'pinned host': compare(host, one),
     'seeds': compare(seeds, eight),
-    'seeds, compiled': compare(run(SEEDS, **inside), run(**inside)),
-    'batch, compiled': compare(
-      run(BATCH, **(inside | {'num_seeds': 1})),
-      run(**(inside | {'num_seeds': 1})),
-    ),
-    'batch, by priority': compare(
+    'batch, by priority, compiled': compare(
       run(BATCH, **by_priority), run(**by_priority)
     ),
-    'costs': costs(),
-    'costs by priority': costs(prioritized.PrioritizedReplay),
+    'costs': costs(prioritized.PrioritizedReplay),
     'batch resumes': resumes(folder / 'batch', BATCH),
   }
 
@@ -308,6 +303,10 @@ def slow(folder):
   eight_by_priority = run(num_seeds=8, **by_priority)
   return {
     'batch, MLP': compare(run(BATCH, network='MLP'), alone),
+    'costs of what is uniform': costs(),
+    'seeds, compiled': compare(
+      run(SEEDS, num_seeds=8, **INSIDE), run(num_seeds=8, **INSIDE)
+    ),
     'seeds, CNN': compare(run(SEEDS, num_seeds=8), run(num_seeds=8)),
     'seeds, 4 devices': compare(run(four, network='MLP', num_seeds=8), eight),
     'batch, 8 seeds': compare(run(BATCH, network='MLP', num_seeds=8), eight),

@@ -24,7 +24,15 @@ from tests.agents import outlook_test
 SPACE = spaces.stored(trees.SPACE, 'Trees')
 BOX = gym_spaces.Box(-1, 1, (2,))
 AGENTS = [
-  *((cls, gym_spaces.Discrete(3), s) for cls, s in outlook_test.VALUE_BASED),
+  # A network encodes, and some agents differ from others in losses and actions
+  # alone.
+  *(
+    pytest.param(
+      *(cls, gym_spaces.Discrete(3), settings),
+      marks=pytest.mark.slow if cls in outlook_test.ALIKE else (),
+    )
+    for cls, settings in outlook_test.VALUE_BASED
+  ),
   (ppo.PPO, gym_spaces.Discrete(3), {'normalize_observations': True}),
   (ppo.PPO, gym_spaces.MultiDiscrete([3, 2]), {'normalize_rewards': True}),
   (ppo.PPO, BOX, {}),

@@ -34,6 +34,7 @@ from dopamine_jax.training import fingerprint
 from tests import masked
 from tests import trees
 from tests.agents import outlook_test
+from tests.unit import engine_test
 
 SPACE = spaces.Masked(gym_spaces.Box(-1, 1, (2,)), 3)
 ACTIONS = gym_spaces.Discrete(3)
@@ -62,9 +63,21 @@ def test_random_actions_are_uniform_over_what_is_allowed():
   assert counts == [[4, 0, 4, 4], [0, 0, 12, 0], [3, 3, 3, 3]]
 
 
+# Slow are agents that choose as the class does which they are made from.
 @pytest.mark.parametrize(
   ('cls', 'settings'),
-  [*outlook_test.VALUE_BASED, (ppo.PPO, {'normalize_observations': True})],
+  [
+    *(
+      pytest.param(
+        *(cls, settings),
+        marks=pytest.mark.slow
+        if cls in outlook_test.ALIKE or 'distributional' in settings
+        else (),
+      )
+      for cls, settings in outlook_test.VALUE_BASED
+    ),
+    (ppo.PPO, {'normalize_observations': True}),
+  ],
 )
 def test_no_action_is_chosen_that_is_not_allowed(cls, settings):
   agent = cls(observation_space=SPACE, action_space=ACTIONS, **settings)
@@ -95,7 +108,12 @@ def test_no_action_is_chosen_that_is_not_allowed(cls, settings):
     assert not np.any(np.where(masks, 0, outlook.probabilities))
 
 
-RECURRENT = [ppo_rnn.PPORNN, pqn_rnn.PQNRNN, r2d2.R2D2]
+RECURRENT = [
+  ppo_rnn.PPORNN,
+  # Chooses as R2D2, and learns from a rollout as PPORNN.
+  pytest.param(pqn_rnn.PQNRNN, marks=pytest.mark.slow),
+  r2d2.R2D2,
+]
 
 
 @pytest.mark.parametrize('cls', RECURRENT)
@@ -341,20 +359,30 @@ def test_values_are_of_what_is_allowed(base_dir):
     require_values(loaded, loaded.axis.pick(loaded.state, i))
 
 
-def test_engines_agree_on_masks(tmp_path):
-  short = {'training_steps': 60, 'num_iterations': 1}
+@pytest.mark.parametrize(
+  'other',
+  [
+    # Masks are parts of observations, which it passes on as they are.
+    pytest.param(plain_engine.PlainEngine, marks=pytest.mark.slow),
+    compiled.CompiledEngine,
+  ],
+)
+def test_engines_agree_on_masks(other, tmp_path):
+  short = {
+    'training_steps': 60,
+    'num_iterations': 1,
+    'evaluation_episodes': 0,
+  }
   found = set()
-  for name, settings in {
-    'python': {},
-    'plain': {'engine': plain_engine.PlainEngine},
-    'compiled': {'engine': compiled.CompiledEngine},
-  }.items():
-    folder = tmp_path / name
-    Run(**settings, **short).train(folder, num_seeds=2, quiet=True)
+  for engine in (python_engine.PythonEngine, other):
+    folder = tmp_path / engine.__name__
+    Run(engine=engine, **short).train(folder, num_seeds=2, quiet=True)
     found.add(fingerprint.fingerprint(folder)['replay'])
   assert len(found) == 1
 
 
+# As with any observation of several parts, which `trees_test` has.
+@pytest.mark.slow
 def test_a_run_with_masks_that_goes_on_ends_as_one_never_stopped(
   base_dir, tmp_path
 ):
@@ -365,9 +393,10 @@ def test_a_run_with_masks_that_goes_on_ends_as_one_never_stopped(
 
 def test_masks_of_gymnasium_are_taken_out_of_info(tmp_path):
   environment = gym.Gym(id='tests.masked:Masked/Probe-v0', action_mask=True)
-  Run(environment=environment).train(tmp_path, quiet=True)
+  # Two seeds, as above, so that the same is not compiled again for one.
+  Run(environment=environment).train(tmp_path, num_seeds=2, quiet=True)
   loaded = trained.load(tmp_path)
-  require_values(loaded, loaded.state)
+  require_values(loaded, loaded.axis.pick(loaded.state, 0))
 
 
 @pytest.mark.parametrize(
@@ -405,19 +434,15 @@ def test_a_mask_that_is_none_is_named(told, said, vector):
 )
 def test_what_is_not_as_masks_say_ends_a_training(engine, tmp_path):
   nothing = masked.Masked(allowed=((0, 1, 1), (0, 0, 0), (0, 0, 0)))
-  run = functools.partial(Run, engine=engine)
+  run = functools.partial(Run, engine=engine, agent=Heedless)
   with pytest.raises(errors.UserError, match='allows no action'):
     run(environment=nothing).train(tmp_path / 'a', quiet=True)
   with pytest.raises(errors.UserError, match='action is not allowed'):
-    run(agent=Heedless).train(tmp_path / 'b', quiet=True)
+    run().train(tmp_path / 'b', quiet=True)
 
 
-class Heedless(dqn.DQN):
-  """Does what no mask allows."""
-
-  replay: object = functools.partial(
-    uniform.UniformReplay, capacity=200, batch_size=4, min_history=8
-  )
+class Heedless(engine_test.Spy):
+  """Does what no mask allows, and has little to compile."""
 
   def act(self, state, observation, step, key, *, explore):
     return jnp.zeros(len(observation['action_mask']), jnp.int32)

@@ -57,6 +57,10 @@ VALUE_BASED = [
 ]
 
 
+# Agents that show what the class does which they are made from.
+ALIKE = (double_dqn.DoubleDQN, rainbow.Rainbow, munchausen.MunchausenIQN)
+
+
 def observations(num):
   rng = np.random.default_rng(0)
   return np.asarray(30 * rng.normal(size=(num, 2)), np.float32)
@@ -79,7 +83,12 @@ def compute(function, seen):
 
 
 @pytest.fixture(
-  scope='module', params=VALUE_BASED, ids=lambda case: case[0].__name__
+  scope='module',
+  params=[
+    pytest.param(case, marks=pytest.mark.slow if case[0] in ALIKE else ())
+    for case in VALUE_BASED
+  ],
+  ids=lambda case: case[0].__name__,
 )
 def case(request):
   """An agent, its state, its outlook and its actions."""

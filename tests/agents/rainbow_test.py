@@ -1,7 +1,6 @@
 """Rainbow is C51 with its defaults, and its replay follows its losses."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dopamine_jax.agents import c51
@@ -56,17 +55,19 @@ def test_transitions_are_drawn_in_proportion_to_the_root_of_their_loss():
   # Episodes of one step, in turn from either observation: of one the return is
   # known, of the other less so.
   kernel = np.array([[0, 9, 0], [0, 1, 0]], np.float32)
-  state = replay.init(step_from(0))
+  add, reprioritize = jax.jit(replay.add), jax.jit(replay.reprioritize)
+  state = jax.jit(replay.init)(step_from(0))
   for i in range(6):
-    state = replay.add(state, step_from(i % 2))
+    state = add(state, step_from(i % 2))
   draw, learn = jax.jit(replay.sample), jax.jit(agent.update)
-  agent_state = agent.init(jax.random.key(0), jnp.eye(2)).replace(
+  init = jax.jit(agent.init)
+  agent_state = init(jax.random.key(0), np.eye(2, dtype=np.float32)).replace(
     params=linear.params_of(kernel)
   )
   for i in range(20):
     sample = draw(state, jax.random.key(i))
     _, _, priorities = learn(agent_state, sample, jax.random.key(i))
-    state = replay.reprioritize(state, sample.index, priorities)
+    state = reprioritize(state, sample.index, priorities)
 
   draws = [draw(state, jax.random.key(100 + i)) for i in range(300)]
   seen = np.concatenate([d.transition.observation for d in draws])
@@ -85,12 +86,12 @@ def test_transitions_are_drawn_in_proportion_to_the_root_of_their_loss():
 
 
 def step_from(state):
-  observation = jnp.eye(2)[state : state + 1]
+  observation = np.eye(2, dtype=np.float32)[state : state + 1]
   return ring.Step(
     observation=observation,
-    action=jnp.zeros(1, jnp.int32),
-    reward=jnp.ones(1),
-    terminated=jnp.ones(1, bool),
-    truncated=jnp.zeros(1, bool),
+    action=np.zeros(1, np.int32),
+    reward=np.ones(1, np.float32),
+    terminated=np.ones(1, bool),
+    truncated=np.zeros(1, bool),
     next_observation=observation,
   )

@@ -328,14 +328,41 @@ def reached(agent, folder, steps):
   return float(run.statistics['Eval/AverageReturns'][0])
 
 
-@pytest.mark.parametrize('name', WITH_MEMORY)
+# Losses and targets of the others are compared with loops above, and what they
+# carry is in `memory_test`.
+@pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param('ppo_rnn', marks=pytest.mark.slow),
+    pytest.param('pqn_rnn', marks=pytest.mark.slow),
+    'r2d2',
+  ],
+)
 def test_an_agent_with_memory_repeats_what_it_saw_first(name, tmp_path):
   assert reached(WITH_MEMORY[name], tmp_path, 8_192) > 0.9
 
 
-# One shows that the probe wants a memory.
-@pytest.mark.parametrize(
-  'name', ['ppo', pytest.param('dqn', marks=pytest.mark.slow)]
-)
+def test_the_cue_is_not_seen_when_it_is_asked_for():
+  environment = memory_chain.MemoryChain(length=3)
+
+  @jax.jit
+  @jax.vmap
+  def play(cue):
+    outcomes, state = [], memory_chain.State(cue=cue, step=0)
+    for _ in range(3):
+      outcomes.append(environment.step(state, 0, None))
+      state = outcomes[-1].state
+    return outcomes
+
+  *before, last = play(np.arange(2))
+  for outcome in before:
+    np.testing.assert_array_equal(*outcome.observation)
+    assert outcome.reward.tolist() == [0, 0]
+  assert last.reward.tolist() == [1, -1]
+
+
+# That the probe wants a memory: the test above says why.
+@pytest.mark.slow
+@pytest.mark.parametrize('name', WITHOUT)
 def test_no_agent_without_memory_does(name, tmp_path):
   assert reached(WITHOUT[name], tmp_path, 4_096) < 0.5

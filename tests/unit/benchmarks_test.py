@@ -321,7 +321,7 @@ def runs_as_the_table_says(job, **arguments):
   return not jobs.differences(job, json.loads(json.dumps(found)))
 
 
-# One seed alone runs in the tests of PPO and SAC.
+# One seed alone runs in the test of SAC.
 @pytest.mark.parametrize(
   'num_seeds', [pytest.param(1, marks=pytest.mark.slow), 2]
 )
@@ -359,7 +359,11 @@ def test_our_sac_runs_with_the_hyperparameters_of_the_table():
 
 
 @pytest.mark.parametrize(
-  'arguments', [{}, {'num_seeds': 2, 'engine': 'CompiledEngine'}]
+  'arguments',
+  [
+    pytest.param({}, marks=pytest.mark.slow),  # as SAC, above
+    {'num_seeds': 2, 'engine': 'CompiledEngine'},
+  ],
 )
 def test_our_ppo_runs_with_the_hyperparameters_of_the_table(arguments):
   job = dataclasses.replace(

@@ -207,7 +207,7 @@ def test_redo_recycles_a_dormant_neuron_by_hand(states):
 
 def wires(module, *inputs):
   rngs = {'params': KEY, 'noise': KEY}
-  params = module.init(rngs, *inputs)['params']
+  params = jax.jit(module.init)(rngs, *inputs)['params']
   return wiring.neurons_of(agent_lib.Anatomy(module, params), inputs)
 
 

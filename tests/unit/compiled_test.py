@@ -145,18 +145,24 @@ def trained(what, engine, seeds, num_envs=1):
   return found
 
 
+ALL = (plain_engine.PlainEngine, *ENGINES)
+
+
 @pytest.mark.parametrize(
-  ('what', 'seeds', 'num_envs'),
+  ('what', 'seeds', 'num_envs', 'engines'),
   [
-    (WALK, (5,), 1),
-    (WALK, SEEDS, 1),
-    (STACKS, SEEDS, 6),
+    (WALK, (5,), 1, ALL),
+    # Each engine's seeds are compared with one alone, and STACKS has several.
+    pytest.param(WALK, SEEDS, 1, ALL, marks=pytest.mark.slow),
+    (STACKS, SEEDS, 6, ENGINES),
+    # Of the plain engine's lanes and seeds `memory_test` sees the same, and of
+    # its stacks `loop_test`.
+    pytest.param(STACKS, SEEDS, 6, ALL, marks=pytest.mark.slow),
   ],
 )
-def test_all_engines_train_the_same(what, seeds, num_envs):
+def test_all_engines_train_the_same(what, seeds, num_envs, engines):
   expected, *others = (
-    trained(what, engine, seeds, num_envs)
-    for engine in (plain_engine.PlainEngine, *ENGINES)
+    trained(what, engine, seeds, num_envs) for engine in engines
   )
   for other in others:
     assert_equal(expected[0].state, other[0].state)
@@ -176,8 +182,8 @@ def test_a_run_reports_the_same_on_both_engines(tmp_path):
   for engine in ENGINES:
     recorder = kept.keep(engine_test.Recorder())
     runner = runner_lib.Runner(
-      agent=small_dqn,
-      environment=walk.Walk(),
+      agent=Spy,
+      environment=Spies(),
       engine=engine,
       num_iterations=3,
       training_steps=50,
@@ -221,7 +227,14 @@ def test_several_seeds_train_as_each_would_alone(i):
 
 @pytest.mark.parametrize(
   ('num_envs', 'period', 'min_history'),
-  [(1, 4, 10), (3, 2, 10), (3, 1, 10), (1, 1, 1), (1, 50, 10)],
+  [
+    # Below, too, and between the others.
+    pytest.param(1, 4, 10, marks=pytest.mark.slow),
+    (3, 2, 10),
+    pytest.param(3, 1, 10, marks=pytest.mark.slow),
+    (1, 1, 1),
+    (1, 50, 10),
+  ],
 )
 def test_updates_depend_on_agent_steps_alone(num_envs, period, min_history):
   engine = make_engine(

@@ -96,15 +96,11 @@ def test_a_split_batch_teaches_a_cnn_what_one_device_would(seen):
   assert seen['batch, CNN']['same experience']
 
 
-def test_a_split_batch_teaches_the_same_on_the_compiled_engine(seen):
-  assert seen['batch, compiled']['distance'] < ROUNDING
-  assert seen['batch, compiled']['each device has'] == [1 / 8, 1]
-
-
-def test_a_split_batch_by_priorities_teaches_what_one_device_would(seen):
+def test_a_split_batch_by_priorities_teaches_the_same_compiled_too(seen):
   # Priorities are as far apart as losses, so that experience is not the same.
-  assert seen['batch, by priority']['distance'] < ROUNDING
-  assert seen['batch, by priority']['each device has'] == [1 / 8, 1]
+  found = seen['batch, by priority, compiled']
+  assert found['distance'] < ROUNDING
+  assert found['each device has'] == [1 / 8, 1]
 
 
 def test_gradients_added_once_too_often_would_be_seen(seen):
@@ -119,20 +115,36 @@ def test_each_device_computes_its_part_of_a_batch(seen):
   assert seen['costs']['relative flops'] < 1 / 2
 
 
-@pytest.mark.parametrize('name', ['costs', 'costs by priority'])
-def test_split_frames_are_never_gathered(seen, name):
-  costs = seen[name]
+def require_no_gathering(costs):
   assert costs['temporary memory'] < costs['all frames'] / 10
+
+
+def test_split_frames_are_never_gathered(seen):
+  require_no_gathering(seen['costs'])
+
+
+@pytest.mark.slow  # what a prioritized replay has too, above
+def test_split_frames_that_are_drawn_uniformly_are_not_either(seen_slowly):
+  require_no_gathering(seen_slowly['costs of what is uniform'])
 
 
 # Seeds over devices; the replay's memory.
 
 
-@pytest.mark.parametrize('name', ['seeds', 'seeds, compiled'])
-def test_seeds_on_devices_of_their_own_learn_what_they_learn_on_one(seen, name):
-  assert seen[name]['distance'] < ROUNDING
-  assert seen[name]['same experience']
-  assert seen[name]['each device has'] == [1 / 8, 1 / 8]
+def require_seeds_of_their_own(found):
+  assert found['distance'] < ROUNDING
+  assert found['same experience']
+  assert found['each device has'] == [1 / 8, 1 / 8]
+
+
+def test_seeds_on_devices_of_their_own_learn_what_they_learn_on_one(seen):
+  require_seeds_of_their_own(seen['seeds'])
+
+
+# Above is a batch on this engine, and the other engine's seeds.
+@pytest.mark.slow
+def test_compiled_seeds_on_devices_of_their_own_do_too(seen_slowly):
+  require_seeds_of_their_own(seen_slowly['seeds, compiled'])
 
 
 def test_a_replay_in_pinned_host_memory_teaches_the_same(seen):

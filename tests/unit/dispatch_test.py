@@ -1,5 +1,6 @@
 """What is passed to XLA at a step: everything that counts, and no more."""
 
+import functools
 import subprocess
 import sys
 
@@ -35,12 +36,18 @@ def random_step(space, lanes, seed):
   )
 
 
+@functools.cache  # one program for each of few shapes
+def unpacked_from(space_of, num_envs):
+  space = gymnasium.spaces.Box(0, 1, *space_of)
+  return jax.jit(lambda packed: dispatch.unpack(packed, space, num_envs))
+
+
 @hypothesis.settings(deadline=None, max_examples=40)
 @hypothesis.given(
   dtype=st.sampled_from(DTYPES),
-  shape=st.lists(st.integers(1, 4), max_size=3),
+  shape=st.sampled_from([(), (3,), (2, 1, 4)]),
   num_seeds=st.integers(1, 3),
-  num_envs=st.integers(1, 3),
+  num_envs=st.sampled_from([1, 3]),
   seed=st.integers(0, 99),
 )
 def test_a_time_step_survives_the_passage_as_bytes(
@@ -52,7 +59,7 @@ def test_a_time_step_survives_the_passage_as_bytes(
   assert packed.dtype == np.uint8
   assert packed.ndim == (1 if num_seeds == 1 else 2)
   for s, part in enumerate(packed.reshape(num_seeds, -1)):
-    unpacked = dispatch.unpack(jnp.asarray(part), space, num_envs)
+    unpacked = unpacked_from((shape, dtype), num_envs)(part)
     for before, after in zip(step, unpacked, strict=True):
       mine = before[s * num_envs : (s + 1) * num_envs]
       assert after.dtype == mine.dtype

@@ -108,14 +108,10 @@ def examine(name, num_seeds=1, bindings=()):
 
 
 @pytest.mark.parametrize(
-  ('name', 'bindings'),
-  [
-    ('dqn_cartpole.gin', ['runner.Runner.num_envs = 2']),
-    ('dqn_cartpole_compiled.gin', []),
-  ],
+  'name', ['dqn_cartpole.gin', 'dqn_cartpole_compiled.gin']
 )
-def test_both_engines_are_timed_before_and_while_they_learn(name, bindings):
-  found = examine(name, 2, bindings)
+def test_both_engines_are_timed_before_and_while_they_learn(name):
+  found = examine(name, 2) if 'compiled' in name else examined(name)[0]
   assert found.fits
   assert found.before > 0
   assert found.learning > 0
@@ -137,8 +133,11 @@ class Timed(NamedTuple):
 
 
 @functools.cache
-def timed(name):
-  """Returns what an examination ran, one after the other."""
+def examined(name):
+  """Returns what an examination finds, and what it ran one after the other.
+
+  It is of two seeds, with two environments each.
+  """
   run = python_engine.PythonEngine.run
   compiled, seen = [], []
 
@@ -147,25 +146,25 @@ def timed(name):
       compiled.append(event)
 
   def spy(engine, num_steps, **kwargs):
-    start, done = engine.steps, int(engine.state.updates)
+    start, done = engine.steps, int(engine.state.updates[0])
     compiled.clear()
     run(engine, num_steps, **kwargs)
     found = list(compiled)
-    updates = int(engine.state.updates) - done
+    updates = int(engine.state.updates[0]) - done
     seen.append(Timed(start, num_steps, updates, found))
 
   monitoring.register_event_duration_secs_listener(listen)
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(python_engine.PythonEngine, 'run', spy)
-    examine(name)
-  return seen
+    found = examine(name, 2, ['runner.Runner.num_envs = 2'])
+  return found, seen
 
 
 @pytest.mark.parametrize('name', ['dqn_cartpole.gin', 'ppo_cartpole.gin'])
 def test_what_is_timed_before_learning_holds_no_update(name):
   """An on-policy agent's first update comes at the end of its history."""
   updates = {True: 0, False: 0}
-  for each in timed(name):
+  for each in examined(name)[1]:
     updates[each.start == 0] += each.updates
   assert updates[True] == 0
   assert updates[False] > 0
@@ -174,7 +173,7 @@ def test_what_is_timed_before_learning_holds_no_update(name):
 @pytest.mark.parametrize('name', ['dqn_cartpole.gin', 'ppo_cartpole.gin'])
 def test_nothing_is_compiled_while_it_is_timed(name):
   seen = []
-  for each in timed(name):
+  for each in examined(name)[1]:
     # The first run from a step on and of a length is not timed.
     if each[:2] in seen:
       assert not each.compiled
@@ -192,9 +191,13 @@ def test_a_replay_that_does_not_fit_is_not_made(monkeypatch):
 
 
 def test_the_command_prints_it(monkeypatch):
-  monkeypatch.setattr(doctor.examine, '__defaults__', (1, 0.2))
+  def examine(runner, num_seeds):
+    assert (runner.training_steps, num_seeds) == (1_000, 3)
+    return findings()
+
+  monkeypatch.setattr(doctor, 'examine', examine)
   words = ['doctor', '--gin_files', str(ROOT / 'configs/dqn_cartpole.gin')]
-  result = testing.CliRunner().invoke(cli.app, words)
+  result = testing.CliRunner().invoke(cli.app, [*words, '--num_seeds', '3'])
   assert result.exit_code == 0, result.exception
   for line in ('Memory: ', 'Learning: ', 'The whole training', 'Bound by '):
     assert line in result.output

@@ -266,9 +266,10 @@ def updates_after(steps, *, num_envs, period, min_history):
   ('length', 'num_envs', 'period', 'min_history'),
   [
     (1, 1, 4, 10),
-    (1_000, 1, 4, 10),
-    (1, 3, 2, 10),  # one update or two a call
-    (1_000, 3, 2, 10),
+    # Of short and long episodes, and one lane and several, each has a row.
+    pytest.param(1_000, 1, 4, 10, marks=pytest.mark.slow),
+    pytest.param(1, 3, 2, 10, marks=pytest.mark.slow),
+    (1_000, 3, 2, 10),  # one update or two a call
     (7, 3, 1, 10),  # three updates a call
     (7, 1, 1, 1),
   ],
@@ -747,17 +748,23 @@ class Compiled(Exception):
   """Carries a program, so that nothing more is compiled or run."""
 
 
-# The period, and the updates in it.
-@pytest.mark.parametrize('updates', [(1, 1), (4, 3)])
+# What a uniform replay holds, a prioritized one has too. Quick rows have either
+# number of seeds, and of updates: the period, and the updates in it.
 @pytest.mark.parametrize(
-  'replay',
+  ('seeds', 'replay', 'updates'),
   [
-    # What a prioritized replay has too.
-    pytest.param(uniform.UniformReplay, marks=pytest.mark.slow),
-    prioritized.PrioritizedReplay,
+    pytest.param(
+      *(seeds, replay, updates),
+      marks=()
+      if replay is prioritized.PrioritizedReplay
+      and len(seeds) == (2 if updates == (4, 3) else 1)
+      else pytest.mark.slow,
+    )
+    for seeds in ((0,), (0, 1))
+    for replay in (uniform.UniformReplay, prioritized.PrioritizedReplay)
+    for updates in ((1, 1), (4, 3))
   ],
 )
-@pytest.mark.parametrize('seeds', [(0,), (0, 1)])
 def test_learning_copies_nothing_that_the_replay_holds(seeds, replay, updates):
   capacity = 100_000
   engine = health_test.make_engine(

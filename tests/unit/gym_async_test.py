@@ -161,7 +161,12 @@ def play(environments, actions):
 
 
 @pytest.mark.parametrize(
-  ('id', 'limit'), [(SHARED, None), ('CartPole-v1', 9), ('Pendulum-v1', 5)]
+  ('id', 'limit'),
+  [
+    (SHARED, None),  # whose actions are in a Box
+    ('CartPole-v1', 9),
+    pytest.param(*('Pendulum-v1', 5), marks=pytest.mark.slow),
+  ],
 )
 def test_experience_is_that_of_one_process_to_the_bit(id, limit):
   rng = np.random.default_rng(0)
@@ -355,15 +360,19 @@ if __name__ == '__main__':
 """
 
 
-# Every signal, and every moment.
+# Every signal and every moment once; all of them together are slow.
 @pytest.mark.parametrize(
   ('script', 'number'),
   [
     pytest.param(
       *(script, number),
-      marks=pytest.mark.slow if script != GROUP and number != quick else (),
+      marks=pytest.mark.slow if number != quick else (),
     )
-    for script, quick in ((GROUP, ''), (MAKING, 'SIGINT'), (ENDING, 'SIGTERM'))
+    for script, quick in (
+      (GROUP, 'SIGHUP'),
+      (MAKING, 'SIGINT'),
+      (ENDING, 'SIGTERM'),
+    )
     for number in ('SIGINT', 'SIGTERM', 'SIGHUP')
   ],
 )
@@ -400,7 +409,8 @@ if __name__ == '__main__':
 """
 
 
-@pytest.mark.parametrize('status', [0, 3])
+# What is forgotten is the same, whatever the status.
+@pytest.mark.parametrize('status', [pytest.param(0, marks=pytest.mark.slow), 3])
 def test_whoever_forgets_to_close_them_ends_all_the_same(tmp_path, status):
   file = tmp_path / 'forgetting.py'
   file.write_text(FORGETTING)

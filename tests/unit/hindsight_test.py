@@ -312,6 +312,9 @@ def learner(relabelled):
   )
 
 
+# Slow: goals and rewards are compared with a list above, and what an agent
+# makes of transitions is a matter of its own tests.
+@pytest.mark.slow
 def test_only_with_hindsight_are_bits_learnt_in_a_few_steps(tmp_path):
   def with_share(share):
     return runner_lib.Runner(

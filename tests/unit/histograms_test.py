@@ -124,10 +124,11 @@ def test_an_agent_without_params_is_told(tmp_path):
       *(walk.Walk(), health_test.make_pqn, {'MLPTorso_0', 'Dense_0'}),
       marks=pytest.mark.slow,
     ),
-    (
-      classic.Pendulum(),
-      health_test.make_sac,
+    # Several networks, and a scalar: PPO has both.
+    pytest.param(
+      *(classic.Pendulum(), health_test.make_sac),
       {'actor', 'critics', 'log_temperature'},
+      marks=pytest.mark.slow,
     ),
   ],
   ids=['ppo', 'pqn', 'sac'],

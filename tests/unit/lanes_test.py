@@ -25,18 +25,18 @@ from dopamine_jax.engines import compiled
 from dopamine_jax.engines import evaluation
 from dopamine_jax.environments import catch
 from dopamine_jax.replay import prioritized
+from dopamine_jax.replay import uniform
 from dopamine_jax.training import fingerprint
 from dopamine_jax.training import training
 
 MLP = networks.MLP(hidden=(8,))
+REPLAY = {'capacity': 200, 'batch_size': 4, 'min_history': 16}
 
 
 def make_dqn(rate, gamma, **changes):
   settings = {
     'network': MLP,
-    'replay': prioritized.PrioritizedReplay(
-      capacity=200, batch_size=4, min_history=16, beta=gamma
-    ),
+    'replay': uniform.UniformReplay(**REPLAY),
     'optimizer': values.call(optax.adam, rate, eps=1e-3),
     'gamma': gamma,
     'update_period': 4,
@@ -44,6 +44,11 @@ def make_dqn(rate, gamma, **changes):
     'epsilon': values.call(optax.linear_schedule, 1.0, gamma / 2, 50),
   }
   return dqn.DQN(**settings | changes)
+
+
+def make_prioritized(rate, gamma, **changes):
+  replay = prioritized.PrioritizedReplay(**REPLAY, beta=gamma)
+  return make_dqn(rate, gamma, replay=replay, **changes)
 
 
 def make_ppo(rate, weight):
@@ -74,7 +79,7 @@ def make_runner(agent, **changes):
 
 
 def test_numbers_are_found_by_their_paths_and_put_back():
-  one, other = make_dqn(1e-3, 0.9), make_dqn(1e-2, 0.5)
+  one, other = make_prioritized(1e-3, 0.9), make_prioritized(1e-2, 0.5)
   found = lanes.differing([one, other], ['a', 'b'])
   assert {path: given.tolist() for path, given in found.items()} == {
     ('gamma',): [pytest.approx(0.9), 0.5],
@@ -131,23 +136,40 @@ def test_what_shapes_a_program_can_not_differ(changes, said):
 
 def make_random(rate, gamma):
   """Returns a DQN whose evaluations act at random, one more than another."""
-  return make_dqn(rate, gamma, evaluation_epsilon=1.8 * gamma - 0.8)
+  return make_prioritized(rate, gamma, evaluation_epsilon=1.8 * gamma - 0.8)
 
 
+class Pair(catch.Catch):
+  """Catch whose observation has two parts."""
+
+  @property
+  def observation_space(self):
+    board = super().observation_space
+    return gymnasium.spaces.Tuple((board, gymnasium.spaces.Discrete(3)))
+
+  def _board(self, state):
+    return super()._board(state), state.paddle % 3
+
+
+BOARD = np.zeros((4, 5), np.uint8)
 CASES = {
-  'Gym-like': (make_random, (1e-2, 0.9), (1e-3, 0.5), {}),
+  'Gym-like, of several parts': (
+    *(make_random, (1e-2, 0.9), (1e-3, 0.5)),
+    {'environment': Pair(rows=4)},
+    ((BOARD, np.int32(0)), 'ab'),
+  ),
+  # One of them is enough here: the other has other losses.
   'compiled': (
-    make_ppo,
-    (1e-2, 0.5),
-    (1e-3, 0.1),
+    *(make_ppo, (1e-2, 0.5), (1e-3, 0.1)),
     {'engine': compiled.CompiledEngine},
+    (BOARD, 'b'),
   ),
 }
 
 
 @pytest.mark.parametrize('case', CASES)
 def test_each_equals_its_solo_run(case, tmp_path, monkeypatch):
-  make, one, other, changes = CASES[case]
+  make, one, other, changes, (observation, compared) = CASES[case]
   runners = {
     name: make_runner(make(*numbers), **changes)
     for name, numbers in (('a', one), ('b', other))
@@ -164,7 +186,8 @@ def test_each_equals_its_solo_run(case, tmp_path, monkeypatch):
   assert sorted(p.name for p in tmp_path.iterdir()) == ['a', 'b']
   differ = [runs[n].statistics['Train/Loss'] for n in runners]
   assert not np.allclose(*differ)
-  for name, run in runs.items():
+  for name in compared:
+    run = runs[name]
     alone = dj.train(
       runners[name], tmp_path / f'alone_{name}', num_seeds=2, quiet=True
     )
@@ -180,37 +203,7 @@ def test_each_equals_its_solo_run(case, tmp_path, monkeypatch):
     text = (run.folder / 'config.gin').read_text()
     assert text == (alone.folder / 'config.gin').read_text()
     player = run.load()  # as any run
-    assert player.act(np.zeros((4, 5), np.uint8)).shape == ()
-
-
-class Pair(catch.Catch):
-  """Catch whose observation has two parts."""
-
-  @property
-  def observation_space(self):
-    board = super().observation_space
-    return gymnasium.spaces.Tuple((board, gymnasium.spaces.Discrete(3)))
-
-  def _board(self, state):
-    return super()._board(state), state.paddle % 3
-
-
-def test_lanes_of_several_parts_are_each_ones_own(tmp_path):
-  runners = {
-    name: make_runner(
-      make_dqn(1e-3, gamma, network=networks.MLP(hidden=(8,))),
-      environment=Pair(rows=4),
-      num_iterations=1,
-    )
-    for name, gamma in (('a', 0.9), ('b', 0.5))
-  }
-  runs = dj.train(runners, tmp_path, quiet=True)
-  alone = dj.train(runners['b'], tmp_path / 'alone', quiet=True)
-  np.testing.assert_allclose(
-    runs['b'].statistics['Train/Loss'],
-    alone.statistics['Train/Loss'],
-    rtol=1e-4,
-  )
+    assert player.act(observation).shape == ()
 
 
 class Killed(BaseException):
@@ -228,7 +221,8 @@ def whole(tmp_path_factory):
   return dj.train(PAIR, tmp_path_factory.mktemp('whole'), quiet=True)
 
 
-@pytest.mark.parametrize('saves', [1, 5])
+# Whose first checkpoint alone is there, is begun anew: that is tested below.
+@pytest.mark.parametrize('saves', [pytest.param(1, marks=pytest.mark.slow), 5])
 def test_a_run_that_was_killed_between_saves_ends_the_same(
   saves, whole, tmp_path, monkeypatch
 ):
@@ -263,9 +257,15 @@ def test_all_have_saved_before_any_is_evaluated(tmp_path, monkeypatch):
 
 
 def test_a_new_training_does_not_take_others_back_to_its_start(tmp_path):
-  runners = {'a': make_runner(make_dqn(1e-2, 0.9))}
+  # Which learns nothing, and so has little to compile.
+  idle = uniform.UniformReplay(capacity=200, batch_size=4, min_history=100)
+  a, b = (
+    make_runner(make_dqn(rate, 0.9, replay=idle), evaluation_episodes=0)
+    for rate in (1e-2, 1e-3)
+  )
+  runners = {'a': a}
   dj.train(runners, tmp_path, quiet=True)
-  runners['b'] = make_runner(make_dqn(1e-3, 0.9))
+  runners['b'] = b
   with pytest.raises(errors.UserError, match='of b is of iteration 0, '):
     dj.train(runners, tmp_path, quiet=True)
 

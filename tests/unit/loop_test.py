@@ -454,8 +454,8 @@ def test_what_is_sampled_is_what_was_acted_on():
   for lane in range(N):
     slots = np.array(list(expected[lane]))
     lanes = np.full(len(slots), lane)
-    assert np.all(replay.is_valid(experience.replay, lanes, slots))
-    found = replay.transition_at(experience.replay, lanes, slots)
+    assert np.all(jax.jit(replay.is_valid)(experience.replay, lanes, slots))
+    found = jax.jit(replay.transition_at)(experience.replay, lanes, slots)
     for leaf, values in zip(
       jax.tree.leaves(found),
       zip(*expected[lane].values(), strict=True),
