@@ -1,0 +1,57 @@
+"""Trainings of one process that use the same programs again.
+
+Most of the time of a training as small as in tests is that of tracing programs.
+Those that differ in what happens to them, and not in their settings, need that
+only once.
+"""
+
+from dopamine_jax.training import training
+
+# What engines and evaluators keep of what they traced.
+_OF_ENGINES = (
+  *('_init', '_metric_shapes', '_programs'),
+  *('_bundles', '_several', '_draw', '_remember'),
+  *('_act_programs', '_learn_programs'),
+  *('_begin', '_chunk', '_learn', '_ready'),
+)
+_OF_EVALUATORS = ('_first', '_next', '_act')
+
+_kept = {}
+
+
+def share(patch):
+  """Has trainings of equal settings trace once, while a patch lasts."""
+  original = training.Training._alone
+
+  def alone(self):
+    made = original(self)
+    key = self.config, len(self.seeds)
+    if key in _kept:
+      before, shapes = _kept[key]
+      _take(made.engine, before.engine, _OF_ENGINES)
+      if made.evaluations._evaluator:
+        _take(
+          made.evaluations._evaluator,
+          before.evaluations._evaluator,
+          _OF_EVALUATORS,
+        )
+    else:
+      shapes = []
+    _kept[key] = made, shapes
+    abstract_state = made.engine.abstract_state
+
+    def once():
+      if not shapes:
+        shapes.append(abstract_state())
+      return shapes[0]
+
+    made.engine.abstract_state = once
+    return made
+
+  patch.setattr(training.Training, '_alone', alone)
+
+
+def _take(taker, giver, names):
+  """Sets what one has of another's."""
+  kept = vars(giver)
+  vars(taker).update({name: kept[name] for name in names if name in kept})
