@@ -30,6 +30,10 @@ from dopamine_jax import runner as runner_lib
 from dopamine_jax.commands import cli
 from dopamine_jax.learning import trials
 from dopamine_jax.training import folder_lock
+from tests import programs
+
+# What commands say and leave is the subject, not what they compile.
+pytestmark = pytest.mark.usefixtures('same_programs')
 
 TINY = """
 from __gin__ import dynamic_registration
@@ -166,6 +170,7 @@ def trained(tmp_path_factory):
       with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, 'argv', ['dopamine-jax', *map(str, words)])
         patch.setattr(sys, 'path', list(sys.path))
+        programs.share(patch)
         assert cli.main() == 0
     shutil.copytree(folder / name, to)
     return pathlib.Path(to)

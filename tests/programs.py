@@ -5,7 +5,16 @@ Those that differ in what happens to them, and not in their settings, need that
 only once.
 """
 
+import re
+import sys
+
 from dopamine_jax.training import training
+
+# What no program of a training depends on.
+_OTHER = re.compile(
+  r'\b(num_iterations|training_steps|collectors|checkpoint_\w+|max_to_keep'
+  r'|record_replay) = '
+)
 
 # What engines and evaluators keep of what they traced.
 _OF_ENGINES = (
@@ -25,7 +34,7 @@ def share(patch):
 
   def alone(self):
     made = original(self)
-    key = self.config, len(self.seeds)
+    key = _key(self.config, self.seeds)
     if key in _kept:
       before, shapes = _kept[key]
       _take(made.engine, before.engine, _OF_ENGINES)
@@ -49,6 +58,15 @@ def share(patch):
     return made
 
   patch.setattr(training.Training, '_alone', alone)
+
+
+def _key(config, seeds):
+  """Returns what the programs of a training depend on."""
+  lines = [x for x in config.splitlines() if not _OTHER.search(x)]
+  names = re.findall(r'^(?:from (\S+) )?import (\S+)', config, re.MULTILINE)
+  # Not by their names: a test's own module may have had another one's.
+  modules = (sys.modules.get('.'.join(filter(None, x))) for x in names)
+  return '\n'.join(lines), len(seeds), *modules
 
 
 def _take(taker, giver, names):
