@@ -26,6 +26,7 @@ from dopamine_jax.learning import actor_critic
 from dopamine_jax.playing import trained
 from dopamine_jax.replay import uniform
 from dopamine_jax.training import fingerprint
+from tests import programs
 
 BINDINGS = [
   'from dopamine_jax.replay import uniform',
@@ -116,11 +117,13 @@ def turns(tmp_path_factory):
   config.load(['ppo_cartpole'])  # Nobody asks for what was loaded last.
   parent = tmp_path_factory.mktemp('turns')
   folders = [parent / name for name in ('one', 'two')]
-  for iterations in (1, 2):
-    for each, folder in zip(built, folders, strict=True):
-      each.replace(num_iterations=iterations).train(
-        folder, quiet=True, say=quiet
-      )
+  with pytest.MonkeyPatch.context() as patch:
+    programs.share(patch)  # each with itself, when it goes on
+    for iterations in (1, 2):
+      for each, folder in zip(built, folders, strict=True):
+        each.replace(num_iterations=iterations).train(
+          folder, quiet=True, say=quiet
+        )
   return folders
 
 

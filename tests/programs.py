@@ -13,7 +13,7 @@ from dopamine_jax.training import training
 # What no program of a training depends on.
 _OTHER = re.compile(
   r'\b(num_iterations|training_steps|collectors|checkpoint_\w+|max_to_keep'
-  r'|record_replay) = '
+  r'|record_replay|start_from) = |^#|\bstarts\b|^$'
 )
 
 # What engines and evaluators keep of what they traced.

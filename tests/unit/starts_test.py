@@ -16,7 +16,11 @@ from dopamine_jax.environments import catch
 from dopamine_jax.metrics import csv_file
 from dopamine_jax.training import fingerprint
 from dopamine_jax.training import starts
+from tests import programs
 from tests.unit import callbacks_test
+
+# What a run starts from changes its state, and no program.
+pytestmark = pytest.mark.usefixtures('same_programs')
 
 
 def train(folder, num_iterations=4, *, num_seeds=2, agent=None, **settings):
@@ -45,9 +49,11 @@ def arrays(folder):
 def parent(tmp_path_factory):
   """A run of four iterations; and of two, from which others start."""
   folder = tmp_path_factory.mktemp('parent')
-  train(folder / 'two', 2)
-  shutil.copytree(folder / 'two', folder / 'four')
-  train(folder / 'four')
+  with pytest.MonkeyPatch.context() as patch:
+    programs.share(patch)
+    train(folder / 'two', 2)
+    shutil.copytree(folder / 'two', folder / 'four')
+    train(folder / 'four')
   return folder
 
 

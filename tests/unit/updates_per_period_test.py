@@ -55,6 +55,7 @@ def test_each_period_has_so_many(engine, tmp_path):
   assert run.load().state.updates == 11 * 5
 
 
+@pytest.mark.usefixtures('same_programs')
 def test_schedules_count_updates(tmp_path):
   """Steps end at 100 updates, of 5 in every 4 agent steps."""
   last, later = (
@@ -162,6 +163,7 @@ def test_they_are_as_one_after_another():
   assert any(jax.tree.leaves(moved))
 
 
+@pytest.mark.usefixtures('same_programs')
 def test_a_run_resumes_exactly(tmp_path):
   train(tmp_path / 'whole', num_iterations=2)
   train(tmp_path / 'stopped', num_iterations=1, agent_steps=30)
