@@ -13,7 +13,7 @@ from dopamine_jax.training import training
 # What no program of a training depends on.
 _OTHER = re.compile(
   r'\b(num_iterations|training_steps|collectors|checkpoint_\w+|max_to_keep'
-  r'|record_replay|start_from) = |^#|\bstarts\b|^$'
+  r'|record_replay|start_from|histograms|videos) = |\b(starts|health)\b|^#|^$'
 )
 
 # What engines and evaluators keep of what they traced.
@@ -24,6 +24,7 @@ _OF_ENGINES = (
   *('_begin', '_chunk', '_learn', '_ready'),
 )
 _OF_EVALUATORS = ('_first', '_next', '_act')
+_OF_ENVIRONMENTS = ('_begin', '_advance')  # of those in JAX
 
 _kept = {}
 
@@ -38,12 +39,14 @@ def share(patch):
     if key in _kept:
       before, shapes = _kept[key]
       _take(made.engine, before.engine, _OF_ENGINES)
+      pairs = [(made.engine, before.engine)]
       if made.evaluations._evaluator:
-        _take(
-          made.evaluations._evaluator,
-          before.evaluations._evaluator,
-          _OF_EVALUATORS,
+        pairs.append(
+          (made.evaluations._evaluator, before.evaluations._evaluator)
         )
+        _take(*pairs[-1], _OF_EVALUATORS)
+      for one, other in pairs:
+        _take(one.environments, other.environments, _OF_ENVIRONMENTS)
     else:
       shapes = []
     _kept[key] = made, shapes
@@ -63,10 +66,11 @@ def share(patch):
 def _key(config, seeds):
   """Returns what the programs of a training depend on."""
   lines = [x for x in config.splitlines() if not _OTHER.search(x)]
-  names = re.findall(r'^(?:from (\S+) )?import (\S+)', config, re.MULTILINE)
+  text = '\n'.join(lines)
+  names = re.findall(r'^(?:from (\S+) )?import (\S+)', text, re.MULTILINE)
   # Not by their names: a test's own module may have had another one's.
   modules = (sys.modules.get('.'.join(filter(None, x))) for x in names)
-  return '\n'.join(lines), len(seeds), *modules
+  return text, len(seeds), *modules
 
 
 def _take(taker, giver, names):

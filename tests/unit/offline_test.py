@@ -329,7 +329,10 @@ def recorded(folder, capacity, *, iterations=(4,), **changes):
   )
   for count in iterations:
     dj.train(
-      agent(epsilon=1.0).replace(replay=replay),
+      # It never learns, so that learning is not compiled.
+      agent(epsilon=1.0).replace(
+        replay=replay, update_period=10**6, target_update_period=10**6
+      ),
       catch.Catch(rows=4),
       folder,
       num_iterations=count,

@@ -39,6 +39,9 @@ AGENT = dqn.DQN(
   target_update_period=8,
 )
 
+# When updates are due is no program's matter.
+pytestmark = pytest.mark.usefixtures('same_programs')
+
 
 def train(folder, engine=ENGINES[1], agent=AGENT, **settings):
   settings = {'agent_steps': 60, 'evaluation_episodes': 0} | settings
@@ -55,7 +58,6 @@ def test_each_period_has_so_many(engine, tmp_path):
   assert run.load().state.updates == 11 * 5
 
 
-@pytest.mark.usefixtures('same_programs')
 def test_schedules_count_updates(tmp_path):
   """Steps end at 100 updates, of 5 in every 4 agent steps."""
   last, later = (
@@ -163,7 +165,6 @@ def test_they_are_as_one_after_another():
   assert any(jax.tree.leaves(moved))
 
 
-@pytest.mark.usefixtures('same_programs')
 def test_a_run_resumes_exactly(tmp_path):
   train(tmp_path / 'whole', num_iterations=2)
   train(tmp_path / 'stopped', num_iterations=1, agent_steps=30)
