@@ -30,6 +30,10 @@ from dopamine_jax import runner as runner_lib
 from dopamine_jax.commands import cli
 from dopamine_jax.learning import trials
 from dopamine_jax.training import folder_lock
+from tests import programs
+
+# What commands say and leave is the subject, not what they compile.
+pytestmark = pytest.mark.usefixtures('same_programs')
 
 TINY = """
 from __gin__ import dynamic_registration
@@ -100,6 +104,13 @@ for name, env in (
 """
 
 
+# It is not filled: what is trained so need not compile learning.
+ASLEEP = (
+  'uniform.UniformReplay.capacity = 200',
+  'uniform.UniformReplay.min_history = 200',
+)
+
+
 class Cli:
   """Runs commands in this process."""
 
@@ -166,6 +177,7 @@ def trained(tmp_path_factory):
       with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, 'argv', ['dopamine-jax', *map(str, words)])
         patch.setattr(sys, 'path', list(sys.path))
+        programs.share(patch)
         assert cli.main() == 0
     shutil.copytree(folder / name, to)
     return pathlib.Path(to)
@@ -405,7 +417,7 @@ def test_a_tilde_is_the_home_in_every_path(run, trained, tmp_path, monkeypatch):
 
 
 def test_seeds_whose_sum_is_too_large_are_told(run, trained):
-  base_dir = trained('run', seeds=2)
+  base_dir = trained('run', *ASLEEP, seeds=2)
   largest = 2**31 - 1
   options = ['--seed', str(largest), '--num_seeds', '2']
   error = run(*train(base_dir='other', options=options), status=1)
@@ -449,11 +461,13 @@ def test_fingerprint_prints_a_digest_for_each_part(run, trained):
   assert all(re.fullmatch(r'\w+ +[0-9a-f]{64}', line) for line in lines)
 
 
-@pytest.mark.parametrize('seeds', [1, 3])
+# One seed's are looked at below.
+@pytest.mark.parametrize('seeds', [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_evaluate_writes_each_episode_and_the_mean_with_its_interval(
   run, trained, seeds
 ):
-  base_dir = trained('run', "gym.Gym.id = 'my_envs:Coins-v0'", seeds=seeds)
+  coins = "gym.Gym.id = 'my_envs:Coins-v0'"
+  base_dir = trained('run', coins, *ASLEEP, seeds=seeds)
   text = run('evaluate', base_dir, '--episodes', '50')
   with open(base_dir / 'evaluation.csv', newline='') as stream:
     rows = list(csv.DictReader(stream))
@@ -517,8 +531,8 @@ def test_record_films_cartpole(run, trained):
 
 def test_record_films_the_first_of_several_seeds(run, trained):
   pytest.importorskip('pygame')
-  three = trained('three', seeds=3)
-  text = run('record', three, '--output', 'film.mp4')
+  two = trained('two', *ASLEEP, seeds=2)
+  text = run('record', two, '--output', 'film.mp4')
   (value,) = re.findall(r'returns (\d+)', text)
   assert len(film_of('film.mp4')[0]) == int(value)
 
@@ -547,7 +561,7 @@ def test_record_films_other_environments(
   run, trained, module, bindings, shape, fps
 ):
   pytest.importorskip(module)
-  base_dir = trained('run', *bindings)
+  base_dir = trained('run', *bindings, *ASLEEP)
   run('record', base_dir, '--output', 'film.mp4', '--saliency')
   video, actual_fps = film_of('film.mp4')
   assert video.shape[1:] == shape
@@ -968,7 +982,7 @@ def test_a_title_outlasts_a_resume_from_the_runs_own_configuration(run):
 
 
 def test_a_report_films_the_agent_if_asked(run, trained):
-  base_dir = trained('run', seeds=2)
+  base_dir = trained('run', *ASLEEP, seeds=2)
   run('report', 'run')
   assert '<video' not in (base_dir / 'report.html').read_text()
   run('report', 'run', '--video', '--out', 'pages/mine.html')

@@ -90,6 +90,14 @@ def optimized():
   jax.config.update('jax_disable_most_optimizations', before)
 
 
+@pytest.fixture
+def same_programs(monkeypatch):
+  """Has trainings of equal settings share what they trace."""
+  from tests import programs
+
+  programs.share(monkeypatch)
+
+
 @pytest.fixture(autouse=True, scope='module')
 def as_if_alone():
   """Takes back what a file's tests did to their process, as commands do.

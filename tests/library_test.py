@@ -1,6 +1,7 @@
 """The framework from Python: settings are values, and a run is a few lines."""
 
 import functools
+import json
 import pathlib
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from dopamine_jax.learning import actor_critic
 from dopamine_jax.playing import trained
 from dopamine_jax.replay import uniform
 from dopamine_jax.training import fingerprint
+from tests import programs
 
 BINDINGS = [
   'from dopamine_jax.replay import uniform',
@@ -72,18 +74,38 @@ def train(folder, agent=AGENT, environment=None, agent_steps=120, **options):
 
 # Two configurations in one process.
 
+# Runs each command in a process of its own. What all of them import is imported
+# once: that leaves nothing of a configuration, and starts no thread.
+FORKS = """
+import json
+import os
+import sys
+
+from dopamine_jax import runner
+from dopamine_jax.commands import cli
+
+for words in json.loads(sys.argv[1]):
+  child = os.fork()
+  if not child:
+    sys.argv = words
+    os._exit(cli.main())
+  assert os.waitpid(child, 0)[1] == 0
+"""
+
 
 @pytest.fixture(scope='module')
 def solo(tmp_path_factory):
   """Returns the digests of two runs, each trained by a process of its own."""
-  found = []
-  for name, bindings in (('one', BINDINGS), ('two', OTHER)):
-    folder = tmp_path_factory.mktemp('solo') / name
-    command = [sys.executable, '-m', 'dopamine_jax', 'train', 'dqn_cartpole']
+  folders = [tmp_path_factory.mktemp('solo') / name for name in ('one', 'two')]
+  commands = []
+  for folder, bindings in zip(folders, (BINDINGS, OTHER), strict=True):
+    command = ['dopamine-jax', 'train', 'dqn_cartpole', '--quiet']
     command += [word for line in bindings for word in ('-b', line)]
-    command += ['--base_dir', folder, '--quiet']
-    subprocess.run(command, check=True)
-    found.append(fingerprint.fingerprint(folder))
+    commands.append([*command, '--base_dir', str(folder)])
+  subprocess.run(
+    [sys.executable, '-c', FORKS, json.dumps(commands)], check=True
+  )
+  found = [fingerprint.fingerprint(folder) for folder in folders]
   assert found[0] != found[1]
   return found
 
@@ -95,11 +117,13 @@ def turns(tmp_path_factory):
   config.load(['ppo_cartpole'])  # Nobody asks for what was loaded last.
   parent = tmp_path_factory.mktemp('turns')
   folders = [parent / name for name in ('one', 'two')]
-  for iterations in (1, 2):
-    for each, folder in zip(built, folders, strict=True):
-      each.replace(num_iterations=iterations).train(
-        folder, quiet=True, say=quiet
-      )
+  with pytest.MonkeyPatch.context() as patch:
+    programs.share(patch)  # each with itself, when it goes on
+    for iterations in (1, 2):
+      for each, folder in zip(built, folders, strict=True):
+        each.replace(num_iterations=iterations).train(
+          folder, quiet=True, say=quiet
+        )
   return folders
 
 

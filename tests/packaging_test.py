@@ -85,7 +85,14 @@ def install(python, *what):
 
 
 @pytest.fixture(
-  scope='module', params=['wheel', 'sdist', 'editable', 'uninstalled']
+  scope='module',
+  params=[
+    # From an sdist there is a wheel too, which has passed through both.
+    pytest.param('wheel', marks=pytest.mark.slow),
+    'sdist',
+    'editable',
+    'uninstalled',
+  ],
 )
 def installation(request, tmp_path_factory):
   folder = tmp_path_factory.mktemp(request.param)
@@ -107,7 +114,9 @@ def installation(request, tmp_path_factory):
   return Installation(python, command, cwd=elsewhere, home=home)
 
 
-@pytest.mark.parametrize('through_sdist', [False, True])
+@pytest.mark.parametrize(
+  'through_sdist', [pytest.param(False, marks=pytest.mark.slow), True]
+)
 def test_a_wheel_holds_the_package_and_nothing_else(tmp_path, through_sdist):
   checkout = copy_checkout(tmp_path / 'checkout')
   expected = set()
@@ -168,9 +177,11 @@ def test_every_config_of_the_wheel_trains_and_resumes(installation):
     pytest.skip('installed from no wheel')
   # Without the checkout's settings of pytest, which put it on the path.
   settings = installation.cwd / 'pytest.ini'
-  settings.write_text('[pytest]\npython_files = *_test.py\n')
+  settings.write_text('[pytest]\npython_files = *_test.py\npythonpath = .\n')
   for name in ('conftest.py', 'configs_test.py'):
     shutil.copy(ROOT / 'tests' / name, installation.cwd)
+  (installation.cwd / 'tests').mkdir()
+  shutil.copy(ROOT / 'tests' / 'programs.py', installation.cwd / 'tests')
   pytest_of_it = (installation.python, '-m', 'pytest', '-c', settings)
   tests = installation.cwd / 'configs_test.py'
   said = run(*pytest_of_it, '-q', '-k', 'resumes', tests, cwd=installation.cwd)

@@ -30,6 +30,7 @@ from dopamine_jax.metrics import csv_file
 from dopamine_jax.training import advice
 from dopamine_jax.training import fingerprint as fingerprint_lib
 from dopamine_jax.training import run_folder
+from tests import programs
 
 # Small, but with all that a resume has to get right: a replay that wraps,
 # episodes that checkpoints cut, a target network, a decaying epsilon, metrics
@@ -290,6 +291,7 @@ def die_here(monkeypatch, words, owner, method, number):
   saves to start a process for what another agent or environment has to restore.
   """
   with monkeypatch.context() as patch:
+    programs.share(patch)  # with the run that never stops
     die_at(patch, owner, method, number)
     with pytest.raises(Died):
       run_here(monkeypatch, words)
@@ -326,6 +328,7 @@ def never_stopped(folder):
       base_dir = folder / '_'.join(['never_stopped', config, *options])
       with pytest.MonkeyPatch.context() as patch:
         words = command(folder, base_dir, config, '--quiet', *options)
+        programs.share(patch)
         assert run_here(patch, words) == 0
       done[config, *options] = base_dir
     return done[config, *options]
@@ -334,19 +337,18 @@ def never_stopped(folder):
 
 
 # Several seeds show all that one does, but that its arrays have no such axis,
-# which runs of DQN meet. They take longer to trace: SAC, whose state is a tree
-# as any, has one. `python -m tests.kills` kills many more.
+# which runs of DQN meet. They take longer to trace: SAC and PPO, whose states
+# are trees as any, have one. `python -m tests.kills` kills many more.
 one_or_three = pytest.mark.parametrize(
   'num_seeds', ['1', pytest.param('3', marks=pytest.mark.slow)]
 )
-once_or_twice = pytest.mark.parametrize(
-  ('num_seeds', 'twice'),
-  [
-    ('3', False),
-    pytest.param('1', True, marks=pytest.mark.slow),
-    pytest.param('3', True, marks=pytest.mark.slow),
-  ],
-)
+slow_twice = [
+  pytest.param('1', True, marks=pytest.mark.slow),
+  pytest.param('3', True, marks=pytest.mark.slow),
+]
+
+# Where it is not the subject what a process compiles that goes on.
+same_programs = pytest.mark.usefixtures('same_programs')
 
 # SIGKILL.
 
@@ -403,7 +405,7 @@ def test_an_atari_run_that_was_killed_ends_the_same(
   assert_equal_runs(tmp_path / 'run', never_stopped('atari'))
 
 
-@once_or_twice
+@pytest.mark.parametrize(('num_seeds', 'twice'), [('3', False), *slow_twice])
 def test_a_compiled_run_that_was_killed_ends_the_same(
   folder, never_stopped, tmp_path, monkeypatch, num_seeds, twice
 ):
@@ -434,16 +436,13 @@ def test_a_run_by_priorities_that_was_stopped_ends_the_same(
 ):
   seeds = ('--num_seeds', num_seeds)
   words = command(folder, tmp_path / 'run', config, *seeds)
-  with monkeypatch.context() as patch:
-    die_at(patch, checkpoints_lib.Checkpoints, 'save', 3)
-    with pytest.raises(Died):
-      run_here(monkeypatch, words)
+  die_here(monkeypatch, words, checkpoints_lib.Checkpoints, 'save', 3)
   assert checkpoints(tmp_path / 'run') == ['000002', '000004']
   assert run_here(monkeypatch, words) == 0
   assert_equal_runs(tmp_path / 'run', never_stopped(config, *seeds))
 
 
-@once_or_twice
+@pytest.mark.parametrize(('num_seeds', 'twice'), [('1', False), *slow_twice])
 def test_a_run_that_was_killed_within_a_rollout_ends_the_same(
   folder, never_stopped, tmp_path, monkeypatch, num_seeds, twice
 ):
@@ -474,16 +473,18 @@ def test_a_run_of_sac_that_was_killed_ends_the_same(
   assert_equal_runs(tmp_path / 'run', never_stopped('sac', *seeds))
 
 
+@same_programs
 def test_an_agent_with_statistics_of_its_environments_can_be_evaluated(
   never_stopped, monkeypatch, capsys
 ):
   # Trained in two environments, and played in one.
-  base_dir = never_stopped('ppo', '--num_seeds', '3')
+  base_dir = never_stopped('ppo', '--num_seeds', '1')
   words = ['evaluate', str(base_dir), '--episodes', '2']
   assert run_here(monkeypatch, words) == 0
   assert 'eturn' in capsys.readouterr().out
 
 
+@same_programs
 def test_a_run_that_was_killed_before_its_first_checkpoint_starts_anew(
   folder, never_stopped, tmp_path, monkeypatch
 ):
@@ -513,6 +514,7 @@ def half_a_write(patch):
   patch.setattr(csv_file.CSV, 'write', wrapped)
 
 
+@same_programs
 def test_a_run_that_was_killed_between_save_and_report_ends_the_same(
   folder, never_stopped, tmp_path, monkeypatch
 ):
@@ -542,6 +544,7 @@ def test_a_run_that_was_killed_between_save_and_report_ends_the_same(
   assert_equal_runs(tmp_path / 'run', never_stopped())
 
 
+@same_programs
 def test_an_evaluation_without_end_loses_nothing(
   folder, never_stopped, tmp_path, monkeypatch, capsys
 ):
@@ -566,6 +569,7 @@ def test_an_evaluation_without_end_loses_nothing(
   assert_equal_runs(tmp_path / 'run', never_stopped())
 
 
+@same_programs
 @pytest.mark.parametrize('number', [110, 150])  # agent steps: iterations 2, 3
 def test_a_folder_that_is_renamed_stops_the_training_and_stays_whole(
   folder, never_stopped, tmp_path, monkeypatch, capsys, number
@@ -606,6 +610,7 @@ def with_no_facts_and_no_checkpoints(run):
   (run / 'run.json').unlink()
 
 
+@same_programs
 @pytest.mark.parametrize(
   ('lose', 'words'),
   [
@@ -641,6 +646,7 @@ def test_a_run_of_which_something_is_gone_never_goes_on_without(
   assert_equal_runs(run, never_stopped())
 
 
+@same_programs
 @pytest.mark.parametrize(
   ('options', 'words'),
   [
@@ -683,6 +689,7 @@ def test_checkpoints_of_another_run_are_taken_by_no_command(
   assert_equal_runs(run, never_stopped())
 
 
+@same_programs
 @pytest.mark.parametrize('content', [None, b'{"seeds": [0', b'\xff\xfe'])
 def test_a_run_whose_facts_are_lost_goes_on_with_a_warning(
   folder, never_stopped, tmp_path, monkeypatch, capsys, content
@@ -731,6 +738,7 @@ def test_a_run_that_was_killed_by_the_clock_ends_the_same(
 # SIGTERM and Ctrl-C.
 
 
+@same_programs
 def test_a_run_that_was_asked_to_stop_says_how_to_go_on_and_ends_the_same(
   folder, never_stopped, tmp_path, monkeypatch, capsys
 ):
@@ -762,6 +770,7 @@ def test_a_run_that_was_asked_to_stop_says_how_to_go_on_and_ends_the_same(
   assert signal.getsignal(signal.SIGINT) is before
 
 
+@same_programs
 def test_a_signal_during_a_checkpoint_waits_until_it_is_whole(
   folder, tmp_path, monkeypatch, capsys
 ):
@@ -782,6 +791,7 @@ def test_a_signal_during_a_checkpoint_waits_until_it_is_whole(
 # Damage.
 
 
+@same_programs
 @pytest.mark.parametrize('damaged', ['manifest.json', 'state.bin'])
 def test_a_damaged_newest_checkpoint_falls_back_says_so_and_ends_the_same(
   folder, never_stopped, tmp_path, monkeypatch, capsys, damaged
@@ -800,6 +810,7 @@ def test_a_damaged_newest_checkpoint_falls_back_says_so_and_ends_the_same(
   assert_equal_runs(tmp_path / 'run', never_stopped())
 
 
+@same_programs
 def test_numbers_of_a_run_that_went_back_are_its_own_at_any_moment(
   folder, never_stopped, tmp_path, monkeypatch
 ):
@@ -818,6 +829,7 @@ def test_numbers_of_a_run_that_went_back_are_its_own_at_any_moment(
   assert_equal_runs(run, never_stopped())
 
 
+@same_programs
 def test_when_every_checkpoint_is_damaged_nothing_is_overwritten(
   folder, never_stopped, tmp_path, monkeypatch, capsys
 ):
@@ -837,6 +849,7 @@ def test_when_every_checkpoint_is_damaged_nothing_is_overwritten(
 # Without a replay in the checkpoint, and other ends.
 
 
+@same_programs
 def test_a_run_whose_replay_is_lost_goes_on_with_its_agent_if_asked(
   folder, never_stopped, tmp_path, monkeypatch, capsys
 ):
@@ -868,6 +881,7 @@ def test_a_run_whose_replay_is_lost_goes_on_with_its_agent_if_asked(
   assert 'has none. Leave it out' in capsys.readouterr().err
 
 
+@same_programs
 @pytest.mark.parametrize('config', ['cartpole', 'prioritized'])
 def test_without_replay_a_run_resumes_and_says_that_it_fills_one_anew(
   folder, tmp_path, monkeypatch, capsys, config
@@ -898,6 +912,7 @@ def test_without_replay_a_run_resumes_and_says_that_it_fills_one_anew(
   assert updates[480] == 21 + 81
 
 
+@same_programs
 def test_a_run_can_be_made_longer_but_not_shorter(
   folder, never_stopped, tmp_path, monkeypatch, capsys
 ):
@@ -910,6 +925,7 @@ def test_a_run_can_be_made_longer_but_not_shorter(
   assert 'has done 8 iterations' in capsys.readouterr().err
 
 
+@same_programs
 def test_a_run_that_is_done_stays_as_it_is(
   folder, never_stopped, tmp_path, monkeypatch
 ):
@@ -922,6 +938,7 @@ def test_a_run_that_is_done_stays_as_it_is(
 # The fingerprint itself.
 
 
+@same_programs
 def test_the_fingerprint_tells_runs_apart(
   folder, never_stopped, tmp_path, monkeypatch
 ):
@@ -937,6 +954,7 @@ def test_the_fingerprint_tells_runs_apart(
     assert digest != other[part], part
 
 
+@same_programs
 def test_the_fingerprint_sees_each_metric_and_no_timing(
   never_stopped, tmp_path
 ):

@@ -3,8 +3,8 @@
 The blocks of a page are taken in their order, in a folder of their own: files
 that the text says to write are written, commands of ours are run, and Python
 and gin have the imports that they show. Trainings are short by bindings that
-are added to each command. In the short form, trainings by Python whose run
-nothing reads later end when an update has been traced; nothing else is changed.
+are added to each command. In the short form, trainings whose run nothing reads
+later end when an update has been traced; nothing else is changed.
 """
 
 import dataclasses
@@ -21,8 +21,10 @@ import jax
 import pytest
 
 from dopamine_jax.commands import cli
+from dopamine_jax.engines import engine
 from dopamine_jax.engines import loop
 from dopamine_jax.training import driving
+from tests import programs
 from tests import small
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -124,14 +126,28 @@ def is_read(text: str, page: str) -> bool:
   """Returns whether what a block trains is seen, by itself or by another."""
   folders = re.findall(r"'(runs/\w+)'", text)
   once = all(page.count(folder) == 1 for folder in folders)
-  return not (folders and once) or 'callbacks' in text or 'run =' in text
+  seen = any(word in text for word in ('callbacks', 'run =', 'runners'))
+  return seen or not (folders and once)
+
+
+def is_command_read(line: str, page: str) -> bool:
+  """Returns the same of a command that trains."""
+  folders = re.findall(r'--base_dir (runs/\w+)', line)
+  once = all(page.count(folder) == 1 for folder in folders)
+  return not once or '--vary' in line
+
+
+def only_trace(patch):
+  """Has trainings end when an update has been traced."""
+  patch.setattr(driving, 'alone', trace)
+  # Nothing reads the first state, which is a program of its own.
+  patch.setattr(engine.Engine, 'init', lambda self: None)
 
 
 def trace(training, stop):
   """Finds what an update gives, in place of `driving.alone`."""
-  engine = training.engine
-  learn = engine.vectorize_loop(loop.Loop.learn)
-  assert jax.eval_shape(learn, engine.abstract_state())[1]
+  learn = training.engine.vectorize_loop(loop.Loop.learn)
+  assert jax.eval_shape(learn, training.engine.abstract_state())[1]
   return {}
 
 
@@ -147,6 +163,8 @@ class Reader:
     self._monkeypatch = monkeypatch
     self._capfd = capfd
     self._number = 0
+    if not long:
+      programs.share(monkeypatch)
 
   def type(self, block: Block, page: str = ''):
     """Does with a block what its reader would, who has the whole page."""
@@ -154,7 +172,7 @@ class Reader:
       pathlib.Path(block.file).write_text(block.text)
     elif block.language == 'sh':
       for words in commands(block.text):
-        self._run(words)
+        self._run(words, is_command_read(shlex.join(words), page))
     elif not is_left_out(block.text, self.long):
       self._number += 1
       file = pathlib.Path(f'snippet_{self._number}.{block.language}')
@@ -164,7 +182,7 @@ class Reader:
           # As `python FILE` does.
           patch.setattr(sys, 'path', [str(file.parent.absolute()), *sys.path])
           if not (self.long or is_read(block.text, page)):
-            patch.setattr(driving, 'alone', trace)
+            only_trace(patch)
           runpy.run_path(str(file))
       else:
         self._train_with(file, block.text)
@@ -179,10 +197,17 @@ class Reader:
       text = '\n'.join([*imports, text])
     file.write_text(text)
     words = [word for name in files for word in ('--gin_files', name)]
-    self._run(['dopamine-jax', 'train', *words, '--base_dir', f'{file}.run'])
+    words = ['dopamine-jax', 'train', *words, '--base_dir', f'{file}.run']
+    # What a runner has besides an agent shows only as it trains.
+    self._run(words, is_read='runner.Runner' in text)
 
-  def _run(self, words: list[str]):
-    """Runs a command of ours in this process."""
+  def _run(self, words: list[str], is_read: bool):
+    """Runs a command of ours in this process.
+
+    Args:
+      words: of the command.
+      is_read: whether what it trains is seen, by itself or by another.
+    """
     line = shlex.join(words)
     if is_left_out(line, self.long):
       return
@@ -197,6 +222,9 @@ class Reader:
       for binding in bindings:
         words = [*words, '--gin_bindings', binding]
     with self._monkeypatch.context() as patch:
+      if words[1] == 'train' and not (self.long or is_read):
+        words = [*words, '--quiet']  # there is nothing to sum up
+        only_trace(patch)
       patch.setattr(sys, 'argv', words)
       patch.setattr(sys, 'path', list(sys.path))
       status = cli.main()

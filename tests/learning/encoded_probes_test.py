@@ -110,7 +110,8 @@ def test_values_follow_from_all_parts(tmp_path):
 @pytest.mark.parametrize(
   ('id', 'expected'),
   [
-    ('Parts', [0, 1, 1, 0]),
+    # Values of the same are found above, and a policy of more below.
+    pytest.param('Parts', [0, 1, 1, 0], marks=pytest.mark.slow),
     ('Several', [[0, 0], [0, 1], [1, 0], [1, 1]]),
   ],
 )

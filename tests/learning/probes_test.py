@@ -104,14 +104,14 @@ def expectations(states):
 
 # Values hold for any n: n = 3, in two environments, but where it must be 1.
 ONE_STEP = [name for name in AGENTS if name.startswith('munchausen')]
-# All that they do, a quicker one does too: Rainbow is C51, FullRainbow doubles.
-SLOW = ['c51', 'double_dqn', 'munchausen_iqn']
+# One of each kind is quick: of values, of categories and of quantiles. The
+# others' losses are compared with plain ones in `tests/agents`, and SAC's probe
+# learns by priorities, as Rainbow does.
+QUICK = ['dqn', 'c51', 'quantile']
 RUNS = [
   pytest.param(
     *(name, n_step, num_envs),
-    marks=pytest.mark.slow
-    if name in SLOW or (n_step == 1 and name not in ONE_STEP)
-    else (),
+    marks=pytest.mark.slow if name not in QUICK or n_step == 1 else (),
   )
   for name in AGENTS
   for n_step, num_envs in ((3, 2), (1, 1))
@@ -145,6 +145,7 @@ def test_an_agent_finds_the_values(agent, n_step, num_envs, tmp_path):
 ON_POLICY = {'update_period': 32, 'num_minibatches': 4, 'gamma': GAMMA}
 
 
+@pytest.mark.slow  # pqn_test compares the loss, and DQN's probe finds values
 def test_pqn_finds_the_values(tmp_path):
   agent = functools.partial(
     pqn.PQN,
@@ -195,9 +196,8 @@ def test_ppo_finds_the_best_actions_and_their_values(tmp_path):
     assert np.all(probabilities[worse] < 0.1), name
 
 
-@pytest.mark.parametrize(
-  'normalized', [pytest.param(False, marks=pytest.mark.slow), True]
-)
+@pytest.mark.slow  # SAC's is as continuous, and PPO's loss is in ppo_test
+@pytest.mark.parametrize('normalized', [False, True])
 def test_ppo_finds_continuous_actions(normalized, tmp_path):
   agent = functools.partial(
     small_ppo,
@@ -234,10 +234,8 @@ def small_sac(num_envs, replay=sac.SAC.replay, **settings):
   )
 
 
-@pytest.mark.parametrize(
-  ('n_step', 'num_envs'),
-  [pytest.param(1, 1, marks=pytest.mark.slow), (3, 2)],
-)
+@pytest.mark.slow  # sac_test compares losses, and the probe below learns both
+@pytest.mark.parametrize(('n_step', 'num_envs'), [(1, 1), (3, 2)])
 def test_sac_finds_the_values(n_step, num_envs, tmp_path):
   agent, states, statistics = probes.train(
     small_sac(

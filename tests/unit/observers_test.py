@@ -16,6 +16,7 @@ from dopamine_jax.metrics import base
 from dopamine_jax.metrics import csv_file
 from dopamine_jax.training import fingerprint
 from tests import kept as kept_lib
+from tests import programs
 from tests.unit import health_test
 from tests.unit import histograms_test
 
@@ -104,7 +105,10 @@ def pair(request, tmp_path_factory):
   """A folder with the runs `off` and `on`, and what was kept of each."""
   folder, engine = tmp_path_factory.mktemp('pair'), request.param
   off = train(folder / 'off', {}, engine=engine)
-  return folder, engine, off, train(folder / 'on', ALL, engine=engine)
+  with pytest.MonkeyPatch.context() as patch:
+    programs.share(patch)  # with the run that is resumed
+    on = train(folder / 'on', ALL, engine=engine)
+  return folder, engine, off, on
 
 
 def test_observers_change_nothing_else(pair):
@@ -141,6 +145,7 @@ def test_observers_tell_of_each_iteration_and_seed(pair):
   ]
 
 
+@pytest.mark.usefixtures('same_programs')
 @pytest.mark.parametrize('pair', ENGINES[:1], indirect=True)
 def test_a_resumed_run_measures_what_an_unbroken_one_does(tmp_path, pair):
   train(tmp_path, HEALTH, num_iterations=2)

@@ -32,6 +32,7 @@ from dopamine_jax.replay import ring as ring_lib
 from dopamine_jax.replay import sum_tree
 from dopamine_jax.replay import uniform
 from dopamine_jax.training import fingerprint
+from tests import programs
 
 REPLAY = {'capacity': 64, 'batch_size': 4, 'min_history': 4, 'gamma': 0.5}
 TERMINATED, TRUNCATED, RUNNING = range(3)
@@ -328,7 +329,10 @@ def recorded(folder, capacity, *, iterations=(4,), **changes):
   )
   for count in iterations:
     dj.train(
-      agent(epsilon=1.0).replace(replay=replay),
+      # It never learns, so that learning is not compiled.
+      agent(epsilon=1.0).replace(
+        replay=replay, update_period=10**6, target_update_period=10**6
+      ),
       catch.Catch(rows=4),
       folder,
       num_iterations=count,
@@ -341,6 +345,7 @@ def recorded(folder, capacity, *, iterations=(4,), **changes):
   return files.OwnReplay(run=str(folder), seed=1, whole=True)
 
 
+@pytest.mark.usefixtures('same_programs')
 def test_a_run_is_recorded_whole_though_its_replay_overwrites(tmp_path):
   """It holds what a replay does that is large enough for all of it."""
   large = recorded(tmp_path / 'large', 1_000)
@@ -375,6 +380,7 @@ def _rows(slots):
   return np.concatenate([x.reshape(size, -1) for x in slots.values()], axis=1).T
 
 
+@pytest.mark.usefixtures('same_programs')
 def test_what_was_overwritten_unrecorded_is_not_whole(tmp_path):
   data = recorded(tmp_path, 90, iterations=(4,))
   with pytest.raises(errors.UserError, match='record_replay = True'):
@@ -409,21 +415,24 @@ def learnt(folder, data, iterations=2, replay=None, **changes):
 
 
 def test_the_replay_of_a_run_is_learnt_from_and_exactly_resumed(
-  gathered, tmp_path
+  gathered, tmp_path, monkeypatch
 ):
   data = files.OwnReplay(run=str(gathered), seed=1)
   count = sum(len(part.reward) for part in data.parts())
   assert count >= 95  # of Catch's episodes of 3 steps
-  whole = learnt(tmp_path / 'whole', data, num_seeds=2)
+  with monkeypatch.context() as patch:
+    programs.share(patch)
+    whole = learnt(tmp_path / 'whole', data, num_seeds=2)
+    learnt(tmp_path / 'parts', data, iterations=1, num_seeds=2)
   assert whole.statistics['Train/Updates'].tolist() == [20, 20]
   assert 'Eval/AverageReturns' in whole.statistics
-  learnt(tmp_path / 'parts', data, iterations=1, num_seeds=2)
   learnt(tmp_path / 'parts', data, num_seeds=2)
   assert fingerprint.fingerprint(tmp_path / 'parts') == (
     fingerprint.fingerprint(tmp_path / 'whole')
   )
 
 
+@pytest.mark.usefixtures('same_programs')
 def test_without_its_replay_a_run_reads_the_dataset_again(gathered, tmp_path):
   data = files.OwnReplay(run=str(gathered))
   for folder, counts in (('whole', [2]), ('parts', [1, 2])):

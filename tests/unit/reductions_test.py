@@ -58,7 +58,7 @@ def train(folder, agent=Counting, **settings):
 
 
 @pytest.mark.parametrize(
-  ('engine', 'num_seeds'), list(zip(ENGINES, (1, 2, 2), strict=True))
+  ('engine', 'num_seeds'), list(zip(ENGINES, (1, 1, 2), strict=True))
 )
 def test_an_iterations_metrics_are_what_the_agent_says(
   tmp_path, engine, num_seeds
@@ -103,7 +103,10 @@ class Minibatches(ppo.PPO):
     return loss, metrics | {'Mean': weight, 'Sum': weight, 'Last': weight}
 
 
-@pytest.mark.parametrize('stops', [False, True])
+# The test below has both without an agent.
+@pytest.mark.parametrize(
+  'stops', [pytest.param(False, marks=pytest.mark.slow), True]
+)
 def test_so_are_those_of_an_updates_minibatches(tmp_path, stops):
   agent = Minibatches(
     network=functools.partial(

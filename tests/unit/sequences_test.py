@@ -193,10 +193,11 @@ def test_priorities_are_those_that_were_given():
   replay = replay.replace(alpha=2.0, beta=1.0, epsilon=0.0)
   first, second = 0, ring.capacity  # where each lane's first sequence begins
   index = jnp.array([first, second, first])
-  ring = replay.reprioritize(ring, index, jnp.array([3.0, 0.5, 2.0]))
+  given = jnp.array([3.0, 0.5, 2.0])
+  ring = jax.jit(replay.reprioritize)(ring, index, given)
   held = sum_tree.get(ring.tree, index[:2])
   np.testing.assert_allclose(held, [9.0, 0.25])
-  sample = replay.sample(ring, jax.random.key(0))
+  sample = jax.jit(replay.sample)(ring, jax.random.key(0))
   priority = np.array(sum_tree.get(ring.tree, sample.index))
   np.testing.assert_allclose(sample.weight, priority.min() / priority)
   assert (np.array(sample.index) == first).mean() > 0.25  # 9 of 17.25

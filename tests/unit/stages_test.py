@@ -23,6 +23,7 @@ from dopamine_jax.metrics import csv_file
 from dopamine_jax.playing import trained
 from dopamine_jax.replay import prioritized
 from dopamine_jax.training import fingerprint
+from tests import programs
 
 # The updates fall on agent steps 8, 12, 16, ...
 AGENT = dqn.DQN(
@@ -90,7 +91,9 @@ def moves(folder):
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
   folder = tmp_path_factory.mktemp('stages') / 'run'
-  train(folder, STILL, GAMMA, GREEDY)
+  with pytest.MonkeyPatch.context() as patch:
+    programs.share(patch)
+    train(folder, STILL, GAMMA, GREEDY)
   return folder
 
 
@@ -126,6 +129,7 @@ def test_a_run_that_was_killed_between_two_stages_is_the_same(run, tmp_path):
   with pytest.MonkeyPatch.context() as patch:
     # In iteration 5, before its checkpoint: that of step 32 is the newest.
     patch.setattr(evaluation.Evaluator, 'run', die)
+    programs.share(patch)  # with the run that was not killed
     with pytest.raises(Died):
       train(tmp_path, STILL, GAMMA, GREEDY)
   assert checkpoints_lib.Checkpoints(tmp_path).iterations() == [1, 2, 3, 4]

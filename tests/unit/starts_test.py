@@ -12,11 +12,16 @@ from dopamine_jax import runner as runner_lib
 from dopamine_jax.analysis import run_report
 from dopamine_jax.checkpoints import checkpoints as checkpoints_lib
 from dopamine_jax.engines import compiled
+from dopamine_jax.engines import python_engine
 from dopamine_jax.environments import catch
 from dopamine_jax.metrics import csv_file
 from dopamine_jax.training import fingerprint
 from dopamine_jax.training import starts
+from tests import programs
 from tests.unit import callbacks_test
+
+# What a run starts from changes its state, and no program.
+pytestmark = pytest.mark.usefixtures('same_programs')
 
 
 def train(folder, num_iterations=4, *, num_seeds=2, agent=None, **settings):
@@ -45,9 +50,11 @@ def arrays(folder):
 def parent(tmp_path_factory):
   """A run of four iterations; and of two, from which others start."""
   folder = tmp_path_factory.mktemp('parent')
-  train(folder / 'two', 2)
-  shutil.copytree(folder / 'two', folder / 'four')
-  train(folder / 'four')
+  with pytest.MonkeyPatch.context() as patch:
+    programs.share(patch)
+    train(folder / 'two', 2)
+    shutil.copytree(folder / 'two', folder / 'four')
+    train(folder / 'four')
   return folder
 
 
@@ -80,8 +87,10 @@ def test_a_run_begins_with_what_is_named_and_is_new_otherwise(parent, tmp_path):
   # They learn nothing, so that what was taken is there still.
   never = {'update_period': 10**6, 'target_update_period': 10**6}
   agent = callbacks_test.make_agent().replace(**never)
-  train(tmp_path / 'new', 1, agent=agent, start_from=start)
-  train(tmp_path / 'other', 1, agent=agent)
+  # Which compiles no more than it needs.
+  settings = {'agent': agent, 'engine': python_engine.PythonEngine}
+  train(tmp_path / 'new', 1, start_from=start, **settings)
+  train(tmp_path / 'other', 1, **settings)
   (old,), (new,), (other,) = (
     arrays(tmp_path / name).values() for name in ('one', 'new', 'other')
   )

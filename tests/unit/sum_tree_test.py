@@ -184,7 +184,11 @@ def counts(tree, key, size):
 
 
 @pytest.mark.usefixtures('optimized')
-@pytest.mark.parametrize('kind', ['equal', 'uneven'])
+@pytest.mark.parametrize(
+  'kind',
+  # Uneven ones are searched for above, and drawn by `prioritized_test`.
+  ['equal', pytest.param('uneven', marks=pytest.mark.slow)],
+)
 def test_of_a_million_leaves_each_is_drawn_by_its_value(kind):
   # Without `finer`, a part of one in 2**23 makes equal leaves differ: by 6%.
   rng = np.random.default_rng(3)

@@ -22,6 +22,7 @@ from dopamine_jax.environments import base
 from dopamine_jax.environments import catch
 from dopamine_jax.environments import gym
 from dopamine_jax.metrics import csv_file
+from dopamine_jax.replay import uniform
 from dopamine_jax.training import reports
 from tests import walk
 from tests.unit import callbacks_test
@@ -59,11 +60,16 @@ class Counter(gymnasium.Env):
 gymnasium.register('Counter-v0', Counter)
 COUNTER = gym.Gym(id='Counter-v0', info=('odd', 'age'))
 
+# It never learns, so that learning is not compiled.
+ASLEEP = callbacks_test.make_agent().replace(
+  replay=uniform.UniformReplay(capacity=400, batch_size=4, min_history=400)
+)
+
 
 def train(folder, environment, engine, num_seeds=2, **settings):
   return runner_lib.Runner(
     **{
-      'agent': callbacks_test.make_agent(),
+      'agent': ASLEEP,
       'environment': environment,
       'engine': engine,
       'num_iterations': 2,

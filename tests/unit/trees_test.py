@@ -29,6 +29,7 @@ from dopamine_jax.playing import player
 from dopamine_jax.playing import trained
 from dopamine_jax.replay import ring
 from dopamine_jax.training import fingerprint
+from tests import programs
 from tests import trees
 from tests.unit import engine_test
 
@@ -222,7 +223,9 @@ Run = functools.partial(
 @pytest.fixture(scope='module')
 def base_dir(tmp_path_factory):
   base_dir = tmp_path_factory.mktemp('trees') / 'python'
-  Run().train(base_dir, num_seeds=2, quiet=True)
+  with pytest.MonkeyPatch.context() as patch:
+    programs.share(patch)
+    Run().train(base_dir, num_seeds=2, quiet=True)
   return base_dir
 
 
@@ -272,6 +275,7 @@ def test_engines_agree_on_parts(engine, base_dir, tmp_path):
   assert_same(mine[0].head, other[0].head)
 
 
+@pytest.mark.usefixtures('same_programs')
 def test_a_run_that_goes_on_ends_as_one_never_stopped(base_dir, tmp_path):
   Run(num_iterations=1).train(tmp_path, num_seeds=2, quiet=True)
   Run().train(tmp_path, num_seeds=2, quiet=True)

@@ -39,6 +39,9 @@ AGENT = dqn.DQN(
   target_update_period=8,
 )
 
+# When updates are due is no program's matter.
+pytestmark = pytest.mark.usefixtures('same_programs')
+
 
 def train(folder, engine=ENGINES[1], agent=AGENT, **settings):
   settings = {'agent_steps': 60, 'evaluation_episodes': 0} | settings

@@ -291,6 +291,7 @@ def test_a_network_that_trains_in_every_pass_is_told(kind, expected):
   assert '\n' not in str(told.value)
 
 
+@pytest.mark.usefixtures('same_programs')
 def test_a_stopped_training_goes_on_with_its_statistics(tmp_path):
   replay = functools.partial(
     uniform.UniformReplay, capacity=64, min_history=8, batch_size=4

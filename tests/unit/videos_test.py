@@ -21,9 +21,13 @@ from dopamine_jax.metrics import base
 from dopamine_jax.metrics import csv_file
 from dopamine_jax.training import advice
 from tests import kept as kept_lib
+from tests import programs
 from tests import walk
 from tests.unit import health_test
 from tests.unit import histograms_test
+
+# What is filmed is the subject, not what steps and learns.
+pytestmark = pytest.mark.usefixtures('same_programs')
 
 
 class Kept(base.Collector):
@@ -114,6 +118,7 @@ def filmed(tmp_path_factory):
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(camera, 'Camera', Camera)
+    programs.share(patch)
     kept = train(tmp_path_factory.mktemp('filmed'), videos=True)
   return kept.videos, films
 

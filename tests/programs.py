@@ -1,0 +1,79 @@
+"""Trainings of one process that use the same programs again.
+
+Most of the time of a training as small as in tests is that of tracing programs.
+Those that differ in what happens to them, and not in their settings, need that
+only once.
+"""
+
+import re
+import sys
+
+from dopamine_jax.training import training
+
+# What no program of a training depends on.
+_OTHER = re.compile(
+  r'\b(num_iterations|training_steps|collectors|checkpoint_\w+|max_to_keep'
+  r'|record_replay|start_from|histograms|videos) = |\b(starts|health)\b|^#|^$'
+)
+
+# What engines and evaluators keep of what they traced.
+_OF_ENGINES = (
+  *('_init', '_metric_shapes', '_programs'),
+  *('_bundles', '_several', '_draw', '_remember'),
+  *('_act_programs', '_learn_programs'),
+  *('_begin', '_chunk', '_learn', '_ready'),
+)
+_OF_EVALUATORS = ('_first', '_next', '_act')
+_OF_ENVIRONMENTS = ('_begin', '_advance')  # of those in JAX
+
+_kept = {}
+
+
+def share(patch):
+  """Has trainings of equal settings trace once, while a patch lasts."""
+  original = training.Training._alone
+
+  def alone(self):
+    made = original(self)
+    key = _key(self.config, self.seeds)
+    if key in _kept:
+      before, shapes = _kept[key]
+      _take(made.engine, before.engine, _OF_ENGINES)
+      pairs = [(made.engine, before.engine)]
+      if made.evaluations._evaluator:
+        pairs.append(
+          (made.evaluations._evaluator, before.evaluations._evaluator)
+        )
+        _take(*pairs[-1], _OF_EVALUATORS)
+      for one, other in pairs:
+        _take(one.environments, other.environments, _OF_ENVIRONMENTS)
+    else:
+      shapes = []
+    _kept[key] = made, shapes
+    abstract_state = made.engine.abstract_state
+
+    def once():
+      if not shapes:
+        shapes.append(abstract_state())
+      return shapes[0]
+
+    made.engine.abstract_state = once
+    return made
+
+  patch.setattr(training.Training, '_alone', alone)
+
+
+def _key(config, seeds):
+  """Returns what the programs of a training depend on."""
+  lines = [x for x in config.splitlines() if not _OTHER.search(x)]
+  text = '\n'.join(lines)
+  names = re.findall(r'^(?:from (\S+) )?import (\S+)', text, re.MULTILINE)
+  # Not by their names: a test's own module may have had another one's.
+  modules = (sys.modules.get('.'.join(filter(None, x))) for x in names)
+  return text, len(seeds), *modules
+
+
+def _take(taker, giver, names):
+  """Sets what one has of another's."""
+  kept = vars(giver)
+  vars(taker).update({name: kept[name] for name in names if name in kept})
