@@ -52,7 +52,7 @@ def test_there_are_the_six_notebooks():
 # the others show, the tests of commands, of analysis, of README's agent and of
 # `dopamine-jax new agent` do too; the slow tests run them all in a kernel.
 RUN = {
-  'library': ('agent_steps=10_000', 'agent_steps=2_000'),
+  'library': ('agent_steps=10_000', 'agent_steps=1_200'),
   'quickstart': ('--seed 2', '--seed 2'),  # `Reader` shortens commands
 }
 

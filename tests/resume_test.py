@@ -179,41 +179,30 @@ uniform.UniformReplay:
 optax.adam.learning_rate = 1e-3
 """
 
-# Runs `dopamine-jax` and kills its own process at the n-th call of something:
-# `python stopper.py NAME N train ...`.
+# Runs `dopamine-jax` and kills its own process as it writes rows of the replay
+# for the n-th time: `python stopper.py N train ...`.
 STOPPER = """
 import os
 import runpy
 import signal
 import sys
 
-from dopamine_jax.environments import gym_vector
 from dopamine_jax.checkpoints import ring_files
 
-PLACES = {
-  'step': [(gym_vector.GymVector, 'step')],
-  'rows': [(ring_files, '_write_rows')],
-}
-name, number = sys.argv[1], int(sys.argv[2])
-calls = 0
+number, calls = int(sys.argv[1]), 0
+original = ring_files._write_rows
 
 
-def stop_at(owner, method):
-  original = getattr(owner, method)
-
-  def wrapped(*args, **kwargs):
-    global calls
-    calls += 1
-    if calls == number:
-      os.kill(os.getpid(), signal.SIGKILL)
-    return original(*args, **kwargs)
-
-  setattr(owner, method, wrapped)
+def write_rows(*args, **kwargs):
+  global calls
+  calls += 1
+  if calls == number:
+    os.kill(os.getpid(), signal.SIGKILL)
+  return original(*args, **kwargs)
 
 
-for place in PLACES[name]:
-  stop_at(*place)
-sys.argv = ['dopamine-jax', *sys.argv[3:]]
+ring_files._write_rows = write_rows
+sys.argv = ['dopamine-jax', *sys.argv[2:]]
 runpy.run_module('dopamine_jax', run_name='__main__')
 """
 
@@ -251,10 +240,10 @@ def run_here(monkeypatch, words):
     return cli.main()
 
 
-def kill_at(folder, name, number, words):
-  """Runs the command line in a process that dies at that moment."""
+def kill_at(folder, number, words):
+  """Runs the command line in a process that dies as it writes rows."""
   result = subprocess.run(
-    [sys.executable, 'stopper.py', name, str(number), *words],
+    [sys.executable, 'stopper.py', str(number), *words],
     cwd=folder,
     capture_output=True,
     text=True,
@@ -358,10 +347,10 @@ def test_a_run_that_was_killed_at_several_moments_ends_the_same(
 ):
   words = command(folder, tmp_path / 'run', 'cartpole')
   # In iteration 3, whose steps are lost.
-  kill_at(folder, 'step', 150, words)
+  die_here(monkeypatch, words, gym_vector.GymVector, 'step', 150)
   assert checkpoints(tmp_path / 'run') == ['000002']
   # While the second checkpoint, of iteration 6, is written.
-  kill_at(folder, 'rows', 7, words)
+  kill_at(folder, 7, words)
   assert checkpoints(tmp_path / 'run') == ['000002', '000004', '000006.tmp']
   # When that is whole, but not yet renamed.
   with monkeypatch.context() as patch:
@@ -412,12 +401,15 @@ def test_a_compiled_run_that_was_killed_ends_the_same(
   seeds = ('--num_seeds', num_seeds)
   words = command(folder, tmp_path / 'run', 'compiled', *seeds)
   # Chunks of 1, 2, 4 and then 8 steps, anew after the warm-up: in iteration 3.
+  engine = compiled.CompiledEngine
+  longest = engine._longest
   with monkeypatch.context() as patch:
-    patch.setattr(compiled, 'LONGEST', 8)  # so that many make an iteration
-    die_here(patch, words, compiled.CompiledEngine, '_run_chunk', 24)
+    # So that many make an iteration.
+    patch.setattr(engine, '_longest', lambda *given: min(longest(*given), 8))
+    die_here(patch, words, engine, '_run_chunk', 24)
   assert checkpoints(tmp_path / 'run') == ['000002']
   if twice:  # While the checkpoint of iteration 4 is written.
-    kill_at(folder, 'rows', 2, words)
+    kill_at(folder, 2, words)
     assert checkpoints(tmp_path / 'run') == ['000002', '000004.tmp']
   assert run_here(monkeypatch, words) == 0
   assert_equal_runs(tmp_path / 'run', never_stopped('compiled', *seeds))
@@ -454,7 +446,7 @@ def test_a_run_that_was_killed_within_a_rollout_ends_the_same(
   assert checkpoints(tmp_path / 'run') == ['000001']
   if twice:
     # While that of 360 is written, so that it goes on from 300, half a rollout.
-    kill_at(folder, 'rows', 5 * 4 + 2, words)
+    kill_at(folder, 5 * 4 + 2, words)
     assert checkpoints(tmp_path / 'run')[-2:] == ['000005', '000006.tmp']
   assert run_here(monkeypatch, words) == 0
   assert_equal_runs(tmp_path / 'run', never_stopped('ppo', *seeds))

@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -116,10 +115,9 @@ def test_each_seed_has_its_own_ends():
   replay, worlds = make(), [World(1), World(1)]
   ends_of = [(TERMINATED, RUNNING), (RUNNING, TRUNCATED)]
   steps = [w.step(e) for w, e in zip(worlds, ends_of, strict=True)]
-  rings = jax.tree.map(
-    lambda *x: jnp.stack(x), *[replay.init(s) for s in steps]
-  )
-  add, sample = jax.vmap(replay.add), jax.vmap(replay.sample, (0, None))
+  rings = jax.tree.map(lambda *x: np.stack(x), *[replay.init(s) for s in steps])
+  add = jax.jit(jax.vmap(replay.add))
+  sample = jax.jit(jax.vmap(replay.sample, (0, None)))
   for _ in range(7):
     rings = add(rings, jax.tree.map(lambda *x: np.stack(x), *steps))
     steps = [w.step(e) for w, e in zip(worlds, ends_of, strict=True)]
