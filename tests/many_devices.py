@@ -303,6 +303,11 @@ def slow(folder):
   eight_by_priority = run(num_seeds=8, **by_priority)
   return {
     'batch, MLP': compare(run(BATCH, network='MLP'), alone),
+    'batch, compiled': compare(run(BATCH, **INSIDE), run(**INSIDE)),
+    'batch, by priority': compare(
+      run(BATCH, network='MLP', **by_priority),
+      run(network='MLP', **by_priority),
+    ),
     'costs of what is uniform': costs(),
     'seeds, compiled': compare(
       run(SEEDS, num_seeds=8, **INSIDE), run(num_seeds=8, **INSIDE)

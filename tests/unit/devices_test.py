@@ -103,6 +103,16 @@ def test_a_split_batch_by_priorities_teaches_the_same_compiled_too(seen):
   assert found['each device has'] == [1 / 8, 1]
 
 
+# The two at once, above.
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['batch, compiled', 'batch, by priority'])
+def test_so_does_a_batch_that_is_compiled_or_drawn_by_priority(
+  name, seen_slowly
+):
+  assert seen_slowly[name]['distance'] < ROUNDING
+  assert seen_slowly[name]['each device has'] == [1 / 8, 1]
+
+
 def test_gradients_added_once_too_often_would_be_seen(seen):
   assert seen['gradients 8 times too large'] > 1_000 * ROUNDING
 
