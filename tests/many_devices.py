@@ -305,8 +305,7 @@ def slow(folder):
     'batch, MLP': compare(run(BATCH, network='MLP'), alone),
     'batch, compiled': compare(run(BATCH, **INSIDE), run(**INSIDE)),
     'batch, by priority': compare(
-      run(BATCH, network='MLP', **by_priority),
-      run(network='MLP', **by_priority),
+      run(BATCH, **by_priority), run(**by_priority)
     ),
     'costs of what is uniform': costs(),
     'seeds, compiled': compare(
