@@ -10,6 +10,7 @@ def main() -> int:
 
   # The imports take a moment, in which Ctrl-C may come too.
   with signals.ending():
+    signals.receive()
     from dopamine_jax.commands import cli
 
     return cli.main()

@@ -37,7 +37,7 @@ class Run:
     folder: where it lies.
     seeds: S of them.
     statistics: the last iteration's, [S] by name; of a run that was finished
-      before those in its metrics.csv, if it has one.
+      before, evaluations only if it has a metrics.csv.
   """
 
   folder: pathlib.Path

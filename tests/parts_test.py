@@ -142,9 +142,9 @@ def test_what_parts_print_is_printed_and_a_failure_is_told(
     f"2/2  2/2 ['train', '--', 'a'] {cores[1::2]}",
   ]
   assert sorted(err.splitlines()) == ['1/2  caf\ufffd', '2/2  caf\ufffd']
-  assert [each.split('.')[0] for each in said] == [
-    'Error: part 1/2 ended with status 137',
-    'Error: part 2/2 ended with status 5',
+  assert said == [
+    'Error: part 1/2 was ended by SIGKILL. The same command goes on with it.',
+    'Error: part 2/2 failed with status 5: see above.',
   ]
 
 

@@ -7,6 +7,7 @@ its part. It stops when the process that started it is gone.
 
 from collections.abc import Callable, Mapping
 import contextlib
+import functools
 import os
 import signal
 import subprocess
@@ -38,10 +39,18 @@ def parse(text: str) -> tuple[int, int]:
   )
 
 
+@functools.cache
 def started() -> tuple[int, int] | None:
   """Returns the part that another process has started this one for."""
-  text = os.environ.get(_STARTED)
-  return parse(text) if text else None
+  # What this process starts in turn is none.
+  text = os.environ.pop(_STARTED, None)
+  try:
+    return parse(text) if text else None
+  except typer.BadParameter as error:
+    raise errors.UserError(
+      f'{_STARTED}: {error} It is set for processes that --processes starts: '
+      'unset it.'
+    ) from error
 
 
 def follow_starter():
@@ -127,11 +136,15 @@ def train(count: int, say: Callable[[str], None]) -> int:
   if not stop.is_set:
     for i, status in enumerate(statuses):
       if status:
-        say(
-          f'Error: part {i + 1}/{count} ended with status {status}. The same '
-          'command goes on with it.'
-        )
+        say(f'Error: part {i + 1}/{count} {_why(status)}')
   return next((each for each in statuses if each), 0)
+
+
+def _why(status):
+  if status > 128:
+    name = signal.Signals(status - 128).name
+    return f'was ended by {name}. The same command goes on with it.'
+  return f'failed with status {status}: see above.'
 
 
 def _start(i, count):
@@ -139,7 +152,7 @@ def _start(i, count):
   env = {**os.environ, _STARTED: f'{i + 1}/{count}', 'PYTHONUNBUFFERED': '1'}
   if not any(name in env for name in _GPU_MEMORY):
     env[_GPU_MEMORY[0]] = f'{0.75 / count:.3f}'
-  with _on_cores(cores()[i::count]):
+  with _on_cores(cores()[i::count]), signals.held_back():
     return subprocess.Popen(
       # Not from the folder where one stands: a jax.py may lie there.
       [sys.executable, '-P', '-m', 'dopamine_jax', *sys.argv[1:]],

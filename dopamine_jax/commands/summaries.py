@@ -38,7 +38,12 @@ def print_reached(runs: Mapping[str, Mapping[str, np.ndarray]]):
 
 
 def print_runs(base_dir: pathlib.Path, names: Iterable[str]):
-  """Says where several runs lie, and how to compare them."""
-  folders = [shlex.quote(str(base_dir / name)) for name in names]
+  """Says where several runs lie, and how to compare them.
+
+  Args:
+    base_dir: of all of them.
+    names: of those to compare; none: all that lie there.
+  """
+  folders = [shlex.quote(str(base_dir / name)) for name in names or ['']]
   typer.echo(f'The runs lie in {base_dir}. To compare them:')
   typer.echo(f'  {errors.program("dopamine-jax")} compare {" ".join(folders)}')

@@ -113,7 +113,7 @@ def train(
     return
   summaries.print_reached(runs)
   if not started:  # whoever did says it
-    summaries.print_runs(base_dir, runs)
+    summaries.print_runs(base_dir, () if part else runs)
 
 
 def train_in_parts(

@@ -83,6 +83,24 @@ def for_starter_alone() -> Iterator[None]:
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+@contextlib.contextmanager
+def held_back() -> Iterator[None]:
+  """Has signals wait that reach what is started here, until it can `receive`.
+
+  A program that still begins would tell of Ctrl-C by a traceback.
+  """
+  before = signal.pthread_sigmask(signal.SIG_BLOCK, NUMBERS)
+  try:
+    yield
+  finally:
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def receive():
+  """Takes signals that were held back, now that there is who handles them."""
+  signal.pthread_sigmask(signal.SIG_UNBLOCK, NUMBERS)
+
+
 def leave_to_starter():
   """Has a process started by `for_starter_alone` ignore `NUMBERS`."""
   for number in NUMBERS:

@@ -5,6 +5,7 @@ import numpy as np
 from dopamine_jax import errors
 from dopamine_jax.engines import loop
 from dopamine_jax.engines import streams
+from dopamine_jax.metrics import csv_file
 from dopamine_jax.training import starts
 
 
@@ -67,6 +68,19 @@ def start_from(one, template):
   starts.show_first_frames(one.engine)
 
 
+def last_statistics(one) -> dict[str, np.ndarray]:
+  """Returns what a finished run reached: as it saved it, and reported it."""
+  saved = one.checkpoints.manifest(one.iteration).get('run') or {}
+  try:
+    statistics = _arrays(saved.get('statistics', {}), one.seeds)
+  except (TypeError, ValueError, AttributeError) as error:
+    raise _unreadable(one, error) from error
+  # Evaluations come after the save, and have no checkpoint of theirs.
+  return statistics | csv_file.of_iteration(
+    one.folder, one.iteration, one.seeds
+  )
+
+
 def find_unreported(one, progress):
   """Looks for what a run that was stopped after its save has left to do."""
   saved = one.checkpoints.manifest(one.iteration).get('run')
@@ -76,13 +90,22 @@ def find_unreported(one, progress):
   elif saved and saved.get('statistics') != {}:
     try:
       one.written = dict(saved['written'])
-      one.unreported = {
-        name: np.array(values, float).reshape(len(one.seeds))
-        for name, values in saved['statistics'].items()
-      }
+      one.unreported = _arrays(saved['statistics'], one.seeds)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-      raise errors.UserError(
-        f'the checkpoint of iteration {one.iteration} has no statistics '
-        f'that can be read: {error!r}. Bring back the one that was saved, or '
-        'train into another --base_dir.'
-      ) from error
+      raise _unreadable(one, error) from error
+
+
+def _arrays(statistics, seeds):
+  """Returns statistics [S] by name, of lists."""
+  return {
+    name: np.array(values, float).reshape(len(seeds))
+    for name, values in statistics.items()
+  }
+
+
+def _unreadable(one, error):
+  return errors.UserError(
+    f'the checkpoint of iteration {one.iteration} has no statistics that can '
+    f'be read: {error!r}. Bring back the one that was saved, or train into '
+    'another --base_dir.'
+  )

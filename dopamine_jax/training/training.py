@@ -18,7 +18,6 @@ from dopamine_jax.checkpoints import checkpoints as checkpoints_lib
 from dopamine_jax.engines import streams
 from dopamine_jax.environments import base
 from dopamine_jax.metrics import base as metrics_base
-from dopamine_jax.metrics import csv_file
 from dopamine_jax.metrics import health
 from dopamine_jax.metrics import profiling
 from dopamine_jax.system import processes
@@ -239,9 +238,7 @@ class Training:
       if self.unreported is not None:
         statistics = self._report(self.unreported)
       elif self.has_ended():
-        statistics = csv_file.of_iteration(
-          self.folder, self.iteration, self.seeds
-        )
+        statistics = resuming.last_statistics(self)
       while not self.has_ended():
         self.iteration += 1
         statistics = yield from self._iterate()
