@@ -371,7 +371,7 @@ def test_a_config_is_named_and_its_run_lies_in_a_new_folder(run):
   first, _ = sorted(pathlib.Path('runs/tiny').iterdir())
   facts = json.loads((first / 'run.json').read_text())
   command = facts['events'][0]['command']
-  assert command.endswith(f'--base_dir {first}')
+  assert f' --base_dir {first} ' in command
   # So the command that is written down goes on with the run.
   run(*shlex.split(command)[1:])
   events = json.loads((first / 'run.json').read_text())['events']

@@ -106,10 +106,18 @@ def as_if_alone():
   (`threefry.write_out`) take programs with much noise three times as long to
   compile.
   """
+  import jax
   from jax._src.interpreters import mlir
   import jax.extend.random
+
+  from tests import programs
 
   lowerings = mlir._platform_specific_lowerings['cpu']
   original = lowerings[jax.extend.random.threefry2x32_p]
   yield
   lowerings[jax.extend.random.threefry2x32_p] = original
+  # Else later files look for garbage among all that earlier ones have compiled,
+  # and take twice as long.
+  programs.forget()
+  jax.clear_caches()
+  gc.collect()

@@ -29,6 +29,11 @@ _OF_ENVIRONMENTS = ('_begin', '_advance')  # of those in JAX
 _kept = {}
 
 
+def forget():
+  """Lets go of all programs."""
+  _kept.clear()
+
+
 def share(patch):
   """Has trainings of equal settings trace once, while a patch lasts."""
   original = training.Training._alone
