@@ -105,8 +105,9 @@ def train(
   if started:
     parts.follow_starter()
   runners = variations.of_files(files, bindings, vary, say)
-  if part := part or started:
+  if part:  # of one that was started, the starter has looked at all
     together.require_alike(runners)
+  if part := part or started:
     runners = parts.of(runners, *part)
   runs = variations.train(runners, base_dir, quiet=quiet, say=say, **given)
   if quiet:

@@ -106,7 +106,7 @@ def leave_to_starter():
   for number in NUMBERS:
     # Not SIG_IGN, which programs that it starts would take over.
     signal.signal(number, lambda *_: None)
-  signal.pthread_sigmask(signal.SIG_UNBLOCK, NUMBERS)
+  receive()
 
 
 @contextlib.contextmanager
