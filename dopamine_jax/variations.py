@@ -48,6 +48,7 @@ def train(
   quiet: bool = False,
   title: str = '',
   say: Callable[[str], None] = print,
+  until: int | None = None,
 ) -> dict[str, dict[str, np.ndarray]]:
   """Trains several in one program, or goes on where they were stopped.
 
@@ -64,6 +65,8 @@ def train(
     quiet: whether nothing is shown.
     title: what the runs are, in a line.
     say: prints what the user should know.
+    until: the iteration after which they pause, a multiple of their
+      `checkpoint_period`; None: they are trained to their end.
 
   Returns:
     The last iteration's statistics, [S] by name, of each training.
@@ -82,4 +85,5 @@ def train(
     quiet=quiet,
     title=title,
     say=say,
+    until=until,
   )

@@ -110,6 +110,7 @@ ORDER = [
   {'training'},
   {'analysis', 'runner'},
   {'playing', 'variations'},
+  {'sweeps'},
   {'commands', 'library'},
   {'__main__'},
 ]

@@ -1,6 +1,5 @@
 """The command line. Each command imports what it needs when it runs."""
 
-import contextlib
 import csv
 import io
 import os
@@ -12,11 +11,13 @@ import rich.console
 import rich.table
 import typer
 
+from dopamine_jax.commands import common
 from dopamine_jax.commands import exits
 from dopamine_jax.commands import options
 from dopamine_jax.commands import parts
 from dopamine_jax.commands import scaffold
 from dopamine_jax.commands import summaries
+from dopamine_jax.commands import sweeping
 from dopamine_jax.commands import varying
 
 app = typer.Typer(
@@ -27,10 +28,11 @@ app = typer.Typer(
   pretty_exceptions_enable=False,
 )
 app.add_typer(scaffold.app)
+app.add_typer(sweeping.app)
 
 
 @app.callback()
-def common(
+def root(
   version: Annotated[
     bool,
     typer.Option(
@@ -97,10 +99,10 @@ def train(
   """Train an agent, or go on with a training that was stopped."""
   files = options.files(configs, gin_files)
   varying.refuse(vary, processes, part, base_dir, profile, without_replay)
-  _prepare(finds_devices=False)  # other processes may have some of them
+  common.prepare(finds_devices=False)  # other processes may have some of them
   if processes > 1 and not parts.started():
     return varying.train_in_parts(
-      *(files, gin_bindings, vary, base_dir, processes, quiet, _say)
+      *(files, gin_bindings, vary, base_dir, processes, quiet, common.say)
     )
   from dopamine_jax import runner as runner_lib
   from dopamine_jax.engines import startup
@@ -114,10 +116,13 @@ def train(
     given = {'seed': seed, 'num_seeds': num_seeds, 'resume': resume}
     varying.train(
       *(files, gin_bindings, vary, base_dir, part),
-      *(given, quiet, _say),
+      *(given, quiet, common.say),
     )
     return
-  with runner_lib.configured(files, gin_bindings, _say) as (runner, title):
+  with runner_lib.configured(files, gin_bindings, common.say) as (
+    runner,
+    title,
+  ):
     base_dir = base_dir or options.new_folder(files[0])
     statistics = runner.train(
       base_dir,
@@ -128,7 +133,7 @@ def train(
       profile=profile or 0,
       with_replay=not without_replay,
       title=title,
-      say=_say,
+      say=common.say,
     )
   if not quiet:
     summaries.print_run(base_dir, statistics)
@@ -153,14 +158,14 @@ def evaluate(
   trust: options.Trust = (),
 ):
   """Play episodes with a training's agent, exploration off."""
-  _prepare(users_code=False)
+  common.prepare(users_code=False)
   import numpy as np
 
   from dopamine_jax.metrics import intervals
   from dopamine_jax.playing import trained
   from dopamine_jax.system import safe_files
 
-  agent = trained.load(base_dir, _say, trust, checkpoint, gin_bindings)
+  agent = trained.load(base_dir, common.say, trust, checkpoint, gin_bindings)
   result = trained.play(agent, episodes, seed)
   for row, name in enumerate(agent.seeds):
     returns = result.returns[row]
@@ -219,16 +224,16 @@ def record(
   trust: options.Trust = (),
 ):
   """Film a training's agent (its first seed) playing, exploration off."""
-  _prepare(users_code=False)
+  common.prepare(users_code=False)
   from dopamine_jax.playing import trained
 
   output = output or base_dir / 'video.mp4'
-  agent = trained.load(base_dir, _say, trust, checkpoint, gin_bindings)
+  agent = trained.load(base_dir, common.say, trust, checkpoint, gin_bindings)
   result = trained.film(
     *(agent, episodes, seed, output),
     panel=panel,
     saliency=saliency,
-    say=_say,
+    say=common.say,
   )
   typer.echo(f'{output}: returns {", ".join(f"{r:g}" for r in result)}')
 
@@ -270,12 +275,12 @@ def compare(
   from dopamine_jax.analysis import compare as compare_lib
   from dopamine_jax.analysis import terminal
 
-  comparison = compare_lib.compare(runs, metric, baseline, last, _say)
+  comparison = compare_lib.compare(runs, metric, baseline, last, common.say)
   files = compare_lib.write(comparison, out)
   width = None if sys.stdout.isatty() else 200
   console = rich.console.Console(width=width, highlight=False, emoji=False)
   terminal.show(comparison, console)
-  _print(f'Written: {", ".join(str(file) for file in files)}')
+  common.show(f'Written: {", ".join(str(file) for file in files)}')
 
 
 @app.command()
@@ -303,16 +308,16 @@ def report(
 
   film = base_dir / 'video.mp4'
   if video:
-    _prepare(users_code=False)
+    common.prepare(users_code=False)
     from dopamine_jax.playing import trained
 
-    agent = trained.load(base_dir, say=_say, trusted=trust)
-    trained.film(agent, 1, 0, film, say=_say)
+    agent = trained.load(base_dir, say=common.say, trusted=trust)
+    trained.film(agent, 1, 0, film, say=common.say)
   out = out or base_dir / 'report.html'
   shown = film if os.path.lexists(film) else None
   for warning in html_report.write(base_dir, out, shown):
-    _say(f'Warning: {warning}')
-  _print(f'Written: {out}')
+    common.say(f'Warning: {warning}')
+  common.show(f'Written: {out}')
 
 
 @app.command()
@@ -323,12 +328,12 @@ def doctor(
   num_seeds: options.NumSeeds = 1,
 ):
   """Say what a training will take here, in time and memory, and why."""
-  _prepare()
+  common.prepare()
   from dopamine_jax import runner as runner_lib
   from dopamine_jax.commands import doctor as doctor_lib
 
   files = options.files(configs, gin_files)
-  with runner_lib.configured(files, gin_bindings, _say) as (runner, _):
+  with runner_lib.configured(files, gin_bindings, common.say) as (runner, _):
     findings = doctor_lib.examine(runner, num_seeds)
   doctor_lib.report(findings, num_seeds, typer.echo)
 
@@ -350,9 +355,9 @@ def configs(
   from dopamine_jax import config
 
   if name:
-    _print(config.read(config.find(name)).rstrip() + '\n')
-    _prepare(finds_devices=False)
-    _print(options.meanings(name))
+    common.show(config.read(config.find(name)).rstrip() + '\n')
+    common.prepare(finds_devices=False)
+    common.show(options.meanings(name))
     return
   table = rich.table.Table(box=None, pad_edge=False)
   table.add_column('CONFIG', no_wrap=True)
@@ -367,33 +372,13 @@ def configs(
 @app.command()
 def fingerprint(base_dir: options.BaseDir):
   """Print digests of the newest checkpoint: equal ones mean equal runs."""
-  _prepare(users_code=False)
+  common.prepare(users_code=False)
   from dopamine_jax.training import fingerprint as fingerprint_lib
 
-  for part, value in fingerprint_lib.fingerprint(base_dir, _say).items():
+  for part, value in fingerprint_lib.fingerprint(base_dir, common.say).items():
     typer.echo(f'{part:<10} {value}')
 
 
 def main() -> int:
   """Runs the command line; returns its exit status, see `exits`."""
-  return exits.status_of(lambda: app(standalone_mode=False), _say)
-
-
-def _prepare(*, users_code: bool = True, finds_devices: bool = True):
-  from dopamine_jax.engines import startup
-
-  startup.prepare(_say, users_code=users_code)
-  if finds_devices:
-    startup.find_devices()
-
-
-def _say(message: str):
-  with contextlib.suppress(OSError):  # a terminal that is gone
-    _print(message, err=True)
-
-
-def _print(message: str, err: bool = False):
-  """Prints what may hold a stranger's words, which a terminal could obey."""
-  from dopamine_jax.system import texts
-
-  typer.echo(texts.printable(message), err=err)
+  return exits.status_of(lambda: app(standalone_mode=False), common.say)

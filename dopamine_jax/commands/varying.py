@@ -10,6 +10,7 @@ import typer
 from dopamine_jax.commands import options
 from dopamine_jax.commands import parts
 from dopamine_jax.commands import summaries
+from dopamine_jax.system import children
 
 
 def refuse(
@@ -56,7 +57,7 @@ def refuse(
 
 def _refuse_processes(processes, part):
   """Refuses processes that would be too many, or join others."""
-  present = len(parts.cores())
+  present = len(children.cores())
   if processes > present:
     raise typer.BadParameter(
       f'{processes} is more than the {present} cores that are here, and each '
@@ -103,7 +104,7 @@ def train(
 
   started = parts.started()
   if started:
-    parts.follow_starter()
+    children.follow_starter()
   runners = variations.of_files(files, bindings, vary, say)
   if part:  # of one that was started, the starter has looked at all
     together.require_alike(runners)

@@ -107,6 +107,36 @@ def of_iteration(
   return statistics
 
 
+def score(
+  base_dir: pathlib.Path,
+  name: str,
+  seeds: Sequence[int],
+  upto: int,
+  last: int,
+) -> np.ndarray:
+  """Returns the mean of a statistic's last points, [S]; NaN without any.
+
+  Args:
+    base_dir: of the run.
+    name: of the statistic, as 'Eval/AverageReturns'.
+    seeds: the S seeds of the run.
+    upto: the last iteration that counts.
+    last: points whose mean it is.
+
+  Raises:
+    UserError: if the file isn't one that `CSV` wrote.
+  """
+  points = {seed: [] for seed in seeds}
+  path = base_dir / 'metrics.csv'
+  for row in _read(path):
+    each = base.Statistic(*row)
+    if each.name == name and int(each.iteration) <= upto:
+      points[int(each.seed)].append(float(each.value))
+  return np.array(
+    [np.mean(each[-last:]) if each else np.nan for each in points.values()]
+  )
+
+
 def altered(path: pathlib.Path) -> str:
   """Returns how a metrics.csv differs from what the training wrote, or ''.
 

@@ -8,6 +8,7 @@ engine takes the steps of all.
 from collections.abc import Callable, Mapping, Sequence
 import contextlib
 import dataclasses
+import math
 import pathlib
 from typing import Any
 
@@ -34,6 +35,7 @@ def train(
   quiet: bool,
   title: str,
   say: Callable[[str], None],
+  until: int | None = None,
 ) -> dict[str, dict[str, np.ndarray]]:
   """Trains, or goes on where these trainings were stopped.
 
@@ -46,6 +48,8 @@ def train(
     quiet: whether nothing is shown.
     title: what the runs are, in a line.
     say: prints what the user should know.
+    until: the iteration after which they pause, which has a checkpoint; None:
+      they are trained to their end.
 
   Returns:
     The last iteration's statistics, [S] by name, of each training.
@@ -92,7 +96,7 @@ def train(
     for each in trainings:
       each.open_collectors(quiet=True)
     show = (lambda line: None) if quiet else say
-    _drive(engine, shares, trainings, names, stop, show)
+    _drive(engine, shares, trainings, names, stop, show, until)
     return {
       name: each.statistics for name, each in zip(names, trainings, strict=True)
     }
@@ -118,7 +122,8 @@ def _require_alike(runners):
     {
       name: getattr(runner, name)
       for name in values.fields(runner)
-      if name != 'agent'
+      # Each may go on from a run of its own.
+      if name not in ('agent', 'start_from')
     }
     for runner in runners.values()
   ]
@@ -191,14 +196,19 @@ def _at_unlike_iterations(names, iterations):
   )
 
 
-def _drive(engine, shares, trainings, names, stop, show):
-  """Runs the iterations that are left."""
+def _drive(engine, shares, trainings, names, stop, show, until):
+  """Runs the iterations that are left, or those to where they pause."""
   going = [each.iterations(stop) for each in trainings]
   wanted = []
   for i, each in enumerate(going):
     with driving.passing_on(*going[:i]):
       wanted.append(driving.ask(each))
-  while active := [i for i, each in enumerate(trainings) if each.goes_on]:
+  last = math.inf if until is None else until
+  while active := [
+    i
+    for i, each in enumerate(trainings)
+    if each.goes_on and each.iteration <= last  # which has begun
+  ]:
     one = trainings[active[0]]
     with driving.passing_on(*(going[i] for i in active)):
       cut_with = shares[0].of_all(wanted[active[0]])

@@ -225,23 +225,23 @@ class Training:
     What is yielded is `cut_with` of `Engine.run`, what is sent are its metrics
     and the seconds that it took. Then it yields once more, when all that is due
     is saved, before it reports: an evaluation can take long, or not end at all.
-    Once it has ended, `goes_on` is False and `statistics` are the last
-    iteration's.
+    `statistics` are the last iteration's that it has reported; once it has
+    ended, `goes_on` is False.
 
     Args:
       stop: whether the user asked to.
     """
-    self.stop, statistics, self.goes_on = stop, {}, True
+    self.stop, self.statistics, self.goes_on = stop, {}, True
     try:
       if self._saves_first and self.newest_checkpoint is None:
         self._save({})
       if self.unreported is not None:
-        statistics = self._report(self.unreported)
+        self.statistics = self._report(self.unreported)
       elif self.has_ended():
-        statistics = resuming.last_statistics(self)
+        self.statistics = resuming.last_statistics(self)
       while not self.has_ended():
         self.iteration += 1
-        statistics = yield from self._iterate()
+        self.statistics = yield from self._iterate()
       processes.wait_for_all('the last checkpoint is written')
       self._end()
     except GeneratorExit:  # nobody asks any more
@@ -253,7 +253,7 @@ class Training:
       with contextlib.suppress(errors.UserError):
         self._note('stopped', agent_step=self.engine.steps, why=why)
       raise
-    self.statistics, self.goes_on = statistics, False
+    self.goes_on = False
 
   def has_ended(self) -> bool:
     """Whether no iteration is left."""

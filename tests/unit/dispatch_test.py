@@ -150,8 +150,8 @@ def test_large_arrays_are_passed_as_they_are():
 
 def test_a_command_runs_programs_in_the_thread_that_calls_them():
   script = (
-    'from dopamine_jax.commands import cli\n'
-    'cli._prepare()\n'
+    'from dopamine_jax.commands import common\n'
+    'common.prepare()\n'
     'import jax\n'
     "assert not jax.config.read('jax_cpu_enable_async_dispatch')\n"
   )

@@ -33,10 +33,10 @@ PROGRAM = textwrap.dedent("""
   import hashlib, sys
   import jax
   import jax.numpy as jnp
-  from dopamine_jax.commands import cli
+  from dopamine_jax.commands import common
 
   if sys.argv[1] == 'as a command':
-    cli._prepare()
+    common.prepare()
 
   @jax.jit
   def draw(seeds):

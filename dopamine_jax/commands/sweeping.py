@@ -1,0 +1,299 @@
+"""`dopamine-jax sweep`: many trainings that search for good settings."""
+
+import dataclasses
+import os
+import pathlib
+import time
+from typing import Annotated
+
+import typer
+import typer.core
+
+from dopamine_jax import errors
+from dopamine_jax.commands import common
+from dopamine_jax.commands import options
+from dopamine_jax.system import children
+
+_POLL = 1.0  # seconds, of a worker that waits for others
+_SEARCHES = ('grid', 'random', 'tpe')
+_SCHEDULERS = ('none', 'asha', 'pbt')
+
+
+class _StartByDefault(typer.core.TyperGroup):
+  """`sweep CONFIG ...` is `sweep start CONFIG ...`."""
+
+  def parse_args(self, ctx, args):
+    if args and args[0] not in (*self.commands, '--help'):
+      args = ['start', *args]
+    return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+  name='sweep',
+  cls=_StartByDefault,
+  help='Train many trials and find the best settings: sweep CONFIG --vary ... '
+  'starts (see sweep start --help); what was stopped goes on with resume.',
+  no_args_is_help=True,
+)
+
+Folder = Annotated[
+  pathlib.Path,
+  typer.Argument(parser=options.parse_path, help='The folder of a sweep.'),
+]
+Workers = Annotated[
+  int | None,
+  typer.Option(
+    min=1,
+    help='Processes that train on this machine, each on cores of its own.',
+    show_default='one for each two cores, two at least if there are',
+  ),
+]
+
+
+def _one_of(names):
+  def parse(text: str) -> str:
+    if text not in names:
+      raise typer.BadParameter(f'{text!r}: expected one of {", ".join(names)}.')
+    return text
+
+  return parse
+
+
+@app.command()
+def start(
+  configs: options.Configs = (),
+  base_dir: Annotated[
+    pathlib.Path | None,
+    options.path(
+      '--base_dir',
+      help="The sweep's folder: a run of each trial, and a journal.",
+      show_default='a new folder in runs/CONFIG',
+    ),
+  ] = None,
+  gin_files: options.GinFiles = (),
+  gin_bindings: options.GinBindings = (),
+  vary: Annotated[
+    list[str],
+    typer.Option(
+      '--vary',
+      metavar='LINE',
+      help="A setting and what to try: 'dqn.DQN.n_step = [1, 3]' or "
+      "'optax.adam.learning_rate = log_uniform(1e-4, 1e-2)'; also uniform, "
+      "integers, log_integers, and a condition: '... when dqn.DQN.n_step = 3'. "
+      'Repeatable.',
+    ),
+  ] = (),
+  space: Annotated[
+    pathlib.Path | None,
+    options.path('--space', help='A file of such lines.', show_default='none'),
+  ] = None,
+  search: Annotated[
+    str | None,
+    typer.Option(
+      parser=_one_of(_SEARCHES),
+      metavar='NAME',
+      help='grid: every combination; random; tpe: near what was good, by '
+      "Optuna, with 'dopamine-jax\\[sweep]'.",
+      show_default='random with --trials, else grid',
+    ),
+  ] = None,
+  trials: Annotated[
+    int | None, typer.Option(min=1, help='How many settings to draw.')
+  ] = None,
+  scheduler: Annotated[
+    str,
+    typer.Option(
+      parser=_one_of(_SCHEDULERS),
+      metavar='NAME',
+      help='none: all are trained to their end; asha: those that are clearly '
+      'worse at a rung stop there; pbt: the worst go on from the best, with '
+      'other settings.',
+    ),
+  ] = 'none',
+  rung_steps: Annotated[
+    int | None,
+    typer.Option(
+      '--rung_steps',
+      min=1,
+      help='Agent steps to the first rung; with pbt, to each.',
+      show_default='a ninth of all, with pbt a tenth',
+    ),
+  ] = None,
+  reduction: Annotated[
+    int,
+    typer.Option(
+      min=2,
+      help='With asha: one of so many goes on at once, and each rung has so '
+      'many times the steps of the one before.',
+    ),
+  ] = 3,
+  metric: Annotated[
+    str | None,
+    typer.Option(
+      help='What a trial is judged by, its mean over seeds.',
+      show_default='Eval/AverageReturns where each rung has it, else '
+      'Train/AverageReturns',
+    ),
+  ] = None,
+  last: Annotated[
+    int | None,
+    typer.Option(
+      min=1,
+      help="Points whose mean is a seed's score.",
+      show_default='5 of training returns, else 1',
+    ),
+  ] = None,
+  seed: Annotated[
+    int,
+    typer.Option(
+      min=0,
+      max=options.MAX_SEED,
+      help='Of the first seed of each trial; the others follow it.',
+    ),
+  ] = 0,
+  num_seeds: options.NumSeeds = 1,
+  search_seed: Annotated[
+    int,
+    typer.Option(
+      '--search_seed',
+      min=0,
+      max=options.MAX_SEED,
+      help='Of what is drawn: settings, and who goes on from whom.',
+    ),
+  ] = 0,
+  workers: Workers = None,
+  pack: Annotated[
+    int | None,
+    typer.Option(
+      min=1,
+      help='Trials at most that train in one program.',
+      show_default='as many as memory and a short measurement allow',
+    ),
+  ] = None,
+):
+  """Start a sweep, or go on with the one that lies in --base_dir."""
+  files = options.files(configs, gin_files)
+  count = _workers(workers)
+  common.prepare(finds_devices=False)
+  from dopamine_jax.commands import packing
+  from dopamine_jax.sweeps import start as start_lib
+  from dopamine_jax.sweeps import study as study_lib
+
+  study, runner = start_lib.define(
+    *(files, gin_bindings, [*_lines(space), *vary]),
+    search=search,
+    trials=trials,
+    scheduler=scheduler,
+    rung_steps=rung_steps,
+    reduction=reduction,
+    metric=metric,
+    last=last,
+    seed=seed,
+    num_seeds=num_seeds,
+    search_seed=search_seed,
+    say=common.say,
+  )
+  base_dir = base_dir or options.new_folder(files[0])
+  if study_lib.is_sweep(base_dir):
+    old = study_lib.read(base_dir)
+    pack = pack or old.pack
+    study_lib.require_same(base_dir, old, dataclasses.replace(study, pack=pack))
+    return _run(base_dir, count)
+  if base_dir.exists() and any(base_dir.iterdir()):
+    raise errors.UserError(
+      f'{base_dir} holds something else than a sweep. Give an empty folder as '
+      '--base_dir, or a new one.'
+    )
+  start_lib.begin(
+    base_dir,
+    study,
+    lambda: pack or packing.size(runner, study, count, common.say),
+  )
+  return _run(base_dir, count)
+
+
+@app.command()
+def resume(folder: Folder, workers: Workers = None):
+  """Go on with a sweep that was stopped."""
+  count = _workers(workers)
+  common.prepare(finds_devices=False)
+  from dopamine_jax.sweeps import study as study_lib
+
+  study_lib.require_unchanged(study_lib.read(folder))
+  return _run(folder, count)
+
+
+@app.command()
+def status(folder: Folder):
+  """Show how far a sweep is, and what is best so far."""
+  common.prepare(finds_devices=False)
+  from dopamine_jax.commands import sweep_table
+  from dopamine_jax.sweeps import worker as worker_lib
+
+  sweep = worker_lib.Sweep(folder)
+  sweep.look()
+  sweep_table.Table(sweep, common.show).finish()
+
+
+@app.command(hidden=True)
+def worker(folder: Folder):
+  """Train packs of a sweep until nothing is left."""
+  common.prepare(finds_devices=False)
+  from dopamine_jax.engines import startup
+  from dopamine_jax.sweeps import worker as worker_lib
+  from dopamine_jax.system import signals
+
+  signals.receive()
+  if not os.isatty(0):
+    children.follow_starter()
+  startup.find_devices()
+  worker_lib.work(folder, lambda: time.sleep(_POLL), common.say)
+
+
+def _run(folder, count):
+  """Has workers train; returns the exit status."""
+  from dopamine_jax.commands import sweep_table
+  from dopamine_jax.sweeps import local
+  from dopamine_jax.sweeps import worker as worker_lib
+
+  table = sweep_table.Table(worker_lib.Sweep(folder), common.show)
+  try:
+    with table:
+      result = local.run(folder, count, table.say, table.show)
+  finally:
+    table.finish()
+  if result:
+    common.say(
+      f'Stopped. Nothing is lost: '
+      f"'{errors.program('dopamine-jax')} sweep resume {folder}' goes on."
+    )
+  return result
+
+
+def _workers(count):
+  """Returns how many processes to start."""
+  cores = len(children.cores())
+  if count is None:
+    return max(min(2, cores), cores // 2)
+  if count > cores:
+    raise typer.BadParameter(
+      f'{count} is more than the {cores} cores that are here, and each needs '
+      f'one of its own. Give {cores} at most.',
+      param_hint='--workers',
+    )
+  return count
+
+
+def _lines(space):
+  """Returns the lines of a file; none without one."""
+  if space is None:
+    return []
+  from dopamine_jax.system import safe_files
+
+  try:
+    return safe_files.read_text(space, 1).splitlines()
+  except FileNotFoundError as error:
+    raise errors.UserError(
+      f'--space {space} is not there. Give a file of lines such as '
+      "'dqn.DQN.gamma = uniform(0.9, 0.999)'."
+    ) from error

@@ -1,0 +1,229 @@
+"""Which trials go on from a rung: what a sweep saves agent steps by.
+
+Over several seeds a trial is stopped only if its scores lie below those of the
+last one that goes on by more than chance explains: Welch's test at 5%. One
+without a score, since no episode has ended, is not stopped either.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from dopamine_jax.sweeps import plan
+from dopamine_jax.sweeps import spaces
+from dopamine_jax.sweeps import study as study_lib
+
+_LEVEL = 0.05
+_FRACTION = 0.25  # of a population that is replaced, and that replaces it
+_RESAMPLED = 0.25  # of the settings of a trial that goes on from another
+_STEP = 0.2  # of a range, by which the others change
+
+
+class Everything:
+  """All trials are trained to their end."""
+
+  def decide(
+    self, state: plan.State, rung: int, is_closed: bool
+  ) -> list[dict[str, Any]]:
+    """Returns the events that follow from the results at a rung.
+
+    Args:
+      state: what the journal tells.
+      rung: to look at.
+      is_closed: whether no more trials can enter it.
+    """
+    del state, rung, is_closed
+    return []
+
+
+class Asha:
+  """Successive halving, asynchronous: the best of a rung go on at once.
+
+  Li et al. (2020), A System for Massively Parallel Hyperparameter Tuning.
+  https://arxiv.org/abs/1810.05934
+
+  Whenever a pack of a rung has ended, the best 1 / `reduction` of those seen so
+  far go on. Packs are looked at in their order instead of that of arrival. What
+  is promoted goes on with its own training, so that nothing is trained twice.
+  """
+
+  def __init__(self, study: study_lib.Study):
+    self._reduction = study.reduction
+    self._last = len(study.rungs) - 1
+
+  def decide(
+    self, state: plan.State, rung: int, is_closed: bool
+  ) -> list[dict[str, Any]]:
+    """See `Everything.decide`."""
+    if rung == self._last:
+      return []
+    promoted = state.entered[rung + 1]
+    seen = []
+    for pack in state.packs_of(rung):
+      if not state.is_done(pack):
+        return []
+      seen += pack.trials
+      best = ranked(state, seen, rung)[: len(seen) // self._reduction]
+      new = [each for each in best if each not in promoted]
+      if new:  # before the next pack is looked at they may fill one
+        return [plan.entered(each, rung + 1) for each in new]
+    if is_closed and not state.unpacked(rung):
+      return self._rest(state, seen, rung, promoted)
+    return []
+
+  def _rest(self, state, seen, rung, promoted):
+    """Decides for all others, when a rung is complete."""
+    best = ranked(state, seen, rung)
+    if not best:
+      return []
+    cut = best[max(1, len(seen) // self._reduction) - 1]
+    events = []
+    for trial in best:
+      if trial in promoted or trial in state.stopped:
+        continue
+      why = _below(state, trial, cut, rung)
+      if why:
+        events.append(_stopped(trial, rung, why))
+      else:
+        events.append(plan.entered(trial, rung + 1))
+    return events
+
+
+class PopulationBased:
+  """Population-based training: the worst go on from the best, changed.
+
+  Jaderberg et al. (2017), Population Based Training of Neural Networks.
+  https://arxiv.org/abs/1711.09846
+
+  At each rung a quarter of the population ends. In the place of each a new
+  trial goes on from what one of the best quarter has learned, under settings
+  near its own: each is drawn anew with probability 1/4, and else moves by a
+  fifth of its range, or to a neighbor in its list. Only real numbers change
+  while an agent goes on; whole numbers and choices keep their value.
+  """
+
+  def __init__(self, study: study_lib.Study):
+    self._study = study
+    self._last = len(study.rungs) - 1
+
+  def decide(
+    self, state: plan.State, rung: int, is_closed: bool
+  ) -> list[dict[str, Any]]:
+    """See `Everything.decide`."""
+    entrants = state.entered[rung]
+    is_over = all(state.is_over(each, rung) for each in entrants)
+    if rung == self._last or not (is_closed and is_over and entrants):
+      return []
+    if state.entered[rung + 1]:
+      return []
+    if any(state.trials[each].rung == rung for each in entrants):
+      alive = [each for each in entrants if self._goes_on(state, each)]
+      return [plan.entered(each, rung + 1) for each in alive]
+    forks = self._forks(state, rung)
+    if forks:
+      return forks
+    alive = [each for each in entrants if self._goes_on(state, each)]
+    return [plan.entered(each, rung + 1) for each in alive]
+
+  def _goes_on(self, state, trial):
+    return trial not in state.stopped and trial not in state.given_up
+
+  def _forks(self, state, rung):
+    """Returns the events of those that are replaced, and of what replaces."""
+    best = ranked(state, state.entered[rung], rung)
+    count = int(len(best) * _FRACTION)
+    if len(best) >= 2:
+      count = max(1, count)
+    rng = np.random.default_rng([self._study.search_seed, 1, rung])
+    events, number = [], len(state.trials)
+    for loser in best[len(best) - count :]:
+      parent = best[int(rng.integers(count))]
+      why = _below(state, loser, parent, rung)
+      if not why:
+        continue
+      settings = self._changed(state.trials[parent], rng)
+      trial = plan.Trial(
+        number,
+        spaces.folder_name(number, settings),
+        settings,
+        state.trials[parent].group,
+        parent,
+        rung,
+      )
+      events += [
+        _stopped(loser, rung, f'{why}; trial {number} takes its place'),
+        trial.record(),
+        plan.entered(number, rung),
+      ]
+      number += 1
+    return events
+
+  def _changed(self, parent, rng):
+    """Returns settings near those of a trial."""
+    settings = {}
+    for each in self._study.dimensions:
+      draws = rng.uniform(size=3)  # as many for each, whatever it is
+      if each.setting not in parent.settings:
+        continue
+      value = parent.settings[each.setting]
+      if can_change(each.domain):
+        place = draws[1]
+        if draws[0] >= _RESAMPLED:
+          step = _step(each.domain)
+          place = each.domain.place(value) + (step if draws[2] < 0.5 else -step)
+        value = each.domain.at(min(max(place, 0.0), 1.0))
+      settings[each.setting] = value
+    return settings
+
+
+def can_change(domain: spaces.Choice | spaces.Range) -> bool:
+  """Whether a setting can change while an agent goes on: real numbers can."""
+  if isinstance(domain, spaces.Range):
+    return not domain.is_whole
+  return all(type(each) is float for each in domain.values)
+
+
+def ranked(state: plan.State, trials: Sequence[int], rung: int) -> list[int]:
+  """Returns trials with results at a rung, best first, unknown scores last."""
+  known = [each for each in trials if (each, rung) in state.scores]
+
+  def order(trial):
+    score = np.mean(state.scores[trial, rung])
+    return (np.isnan(score), -score, trial)
+
+  return sorted(known, key=order)
+
+
+def _below(state, trial, other, rung):
+  """Returns how a trial lies below another by more than chance; '' if not."""
+  x, y = state.scores[trial, rung], state.scores[other, rung]
+  if np.isnan(x).any() or np.isnan(y).any() or np.mean(x) >= np.mean(y):
+    return ''
+  by = f'{np.mean(x):.4g} is below the {np.mean(y):.4g} of trial {other}'
+  if len(x) == 1:
+    return f'{by}, one seed each'
+  if np.ptp(x) == np.ptp(y) == 0:
+    return f'{by}, in all seeds'
+  p_value = stats.ttest_ind(x, y, equal_var=False).pvalue
+  return f'{by}, p = {p_value:.2g}' if p_value <= _LEVEL else ''
+
+
+def _step(domain):
+  if isinstance(domain, spaces.Choice):
+    return 1 / len(domain.values)
+  return _STEP
+
+
+def _stopped(trial, rung, why):
+  return {'event': 'stopped', 'trial': trial, 'rung': rung, 'why': why}
+
+
+def of(study: study_lib.Study) -> Any:
+  """Returns the scheduler of a sweep."""
+  if study.scheduler == 'asha':
+    return Asha(study)
+  if study.scheduler == 'pbt':
+    return PopulationBased(study)
+  return Everything()
