@@ -51,6 +51,8 @@ EXTRAS_REQUIRE = {
   'export': ['flatbuffers>=24.3', 'safetensors>=0.6'],
   # Datasets of the Farama Foundation, for the offline engine.
   'minari': ['minari[hdf5]>=0.5.3'],
+  # `sweep --search tpe`.
+  'sweep': ['optuna>=5.0'],
   'docs': DOCS_REQUIRE,
   # TensorBoard's page of profiles; 300 MB, of which none is TensorFlow.
   'profile': ['xprof>=2.24'],

@@ -8,6 +8,7 @@ from dopamine_jax.commands import doctor
 from dopamine_jax.sweeps import study as study_lib
 
 _MOST = 64  # trials: more gain nothing, and their decisions come late
+_ROUNDS = 8  # in which a search that learns asks, at least
 _SHARE = 0.5  # of the memory that is free
 _SECONDS = 1.0  # of each timing
 _SHORT = 300.0  # seconds; a sweep that is done by then is not measured further
@@ -28,7 +29,8 @@ def size(
     workers: processes that train at the same time.
     say: is told of what was found.
   """
-  most = min(_MOST, math.ceil(study.trials / workers))
+  parts = workers * (_ROUNDS if study.search == 'tpe' else 1)
+  most = min(_MOST, math.ceil(study.trials / parts))
   one = doctor.memory(runner, study.num_seeds)
   needed = (one.replay_bytes + one.other_bytes) * workers
   most = max(1, min(most, int(one.available_bytes * _SHARE / needed)))

@@ -196,8 +196,8 @@ def start(
   base_dir = base_dir or options.new_folder(files[0])
   if study_lib.is_sweep(base_dir):
     old = study_lib.read(base_dir)
-    pack = pack or old.pack
-    study_lib.require_same(base_dir, old, dataclasses.replace(study, pack=pack))
+    study = dataclasses.replace(study, pack=pack or old.pack, ahead=old.ahead)
+    study_lib.require_same(base_dir, old, study)
     return _run(base_dir, count)
   if base_dir.exists() and any(base_dir.iterdir()):
     raise errors.UserError(
@@ -206,7 +206,7 @@ def start(
     )
   start_lib.begin(
     base_dir,
-    study,
+    dataclasses.replace(study, ahead=count),
     lambda: pack or packing.size(runner, study, count, common.say),
   )
   return _run(base_dir, count)

@@ -86,7 +86,8 @@ class Journal:
       try:
         record = json.loads(line)
         more = record.pop('more')
-      except (ValueError, TypeError, KeyError) as error:
+        record['event']
+      except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise self._unreadable(number, errors.described(error)) from error
       found.append(record)
       size += len(line)

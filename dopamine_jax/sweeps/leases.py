@@ -71,7 +71,7 @@ class Leases:
       now = progress(pack)
       losses = 0
       if lease:
-        losses = lease['losses'] + 1 if now <= lease['progress'] else 1
+        losses = lease['losses'] + 1 if now <= lease['progress'] else 0
       if losses >= LOSSES:
         self.give_back(pack)
         return Lost(pack, losses)

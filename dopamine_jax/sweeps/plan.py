@@ -180,8 +180,8 @@ def advance(study: study_lib.Study, state: State, search, scheduler):
   Args:
     study: the sweep.
     state: what its journal tells.
-    search: proposes trials: `propose(state)` returns some, or none if it waits
-      or has no more; `has_more(state)`.
+    search: proposes trials: `propose(state)` returns events of some, or none if
+      it waits or has no more; `has_more(state)`.
     scheduler: decides at the rungs: `decide(state, rung)` returns events.
 
   Returns:
@@ -201,12 +201,13 @@ def is_complete(state: State, search) -> bool:
 
 def _next(study, state, search, scheduler):
   """Returns the next events; none where results are awaited."""
-  if new := search.propose(state):
-    records = [each.record() for each in new]
-    return records + [entered(each.number, 0) for each in new]
+  # Packs first: what is proposed or decided next must not fill them up.
   for rung in range(len(study.rungs)):
     if new := _packs(study, state, search, rung):
       return new
+  if new := search.propose(state):
+    return new
+  for rung in range(len(study.rungs)):
     if new := scheduler.decide(state, rung, is_closed(state, search, rung)):
       return new
   return []

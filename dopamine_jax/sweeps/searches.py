@@ -25,23 +25,31 @@ class AtOnce:
     self._settings = at_once(study)
     self._group_of = group_of
 
-  def propose(self, state: plan.State) -> list[plan.Trial]:
-    """Returns new trials; none while results are awaited, or at the end."""
+  def propose(self, state: plan.State) -> list[dict[str, Any]]:
+    """Returns the events of new trials; none while results are awaited.
+
+    Raises:
+      UserError: if one of them can't be meant, and none has begun yet.
+    """
     if not self.has_more(state):
       return []
-    return [
-      plan.Trial(
-        number,
-        spaces.folder_name(number, settings),
-        settings,
-        self._group_of(settings),
-      )
-      for number, settings in enumerate(self._settings)
-    ]
+    found = []
+    for number, settings in enumerate(self._settings):
+      found += events(number, settings, self._group_of)
+    return found
 
   def has_more(self, state: plan.State) -> bool:
     """Whether there are trials that were not proposed yet."""
     return not state.trials
+
+
+def events(
+  number: int, settings: dict[str, Any], group_of: GroupOf
+) -> list[dict[str, Any]]:
+  """Returns the events of a new trial, which enters the first rung."""
+  name = spaces.folder_name(number, settings)
+  trial = plan.Trial(number, name, settings, group_of(settings))
+  return [trial.record(), plan.entered(number, 0)]
 
 
 def at_once(study: study_lib.Study) -> Sequence[dict[str, Any]]:

@@ -58,7 +58,11 @@ class Choice:
 
   def place(self, value: Any) -> float:
     """Returns the middle of a value's share."""
-    return (self.values.index(value) + 0.5) / len(self.values)
+    return (self.index(value) + 0.5) / len(self.values)
+
+  def index(self, value: Any) -> int:
+    """Returns which one a value is; True is not 1."""
+    return next(i for i, x in enumerate(self.values) if _has([x], value))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +86,10 @@ class Range:
     low, high = self._ends()
     number = low + place * (high - low)
     number = math.exp(number) if self.is_log else number
+    return self.rounded(number)
+
+  def rounded(self, number: float) -> float | int:
+    """Returns the nearest number of four digits, or the nearest whole one."""
     if self.is_whole:
       return int(min(max(round(number), self.low), self.high))
     return min(max(float(f'{number:.{_DIGITS}g}'), self.low), self.high)

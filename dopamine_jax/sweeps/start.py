@@ -80,6 +80,7 @@ def define(
     num_seeds=num_seeds,
     search_seed=search_seed,
     pack=1,
+    ahead=1,
     record=study_lib.digest(runner),
   )
   return _counted(study), runner

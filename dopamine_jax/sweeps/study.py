@@ -43,6 +43,7 @@ class Study:
     num_seeds: S of each trial.
     search_seed: of what is drawn for the search and the scheduler.
     pack: trials at most that train in one program.
+    ahead: packs that 'tpe' asks for before it is told of the first.
     record: digest of the settings that the files gave when the sweep began.
   """
 
@@ -61,6 +62,7 @@ class Study:
   num_seeds: int
   search_seed: int
   pack: int
+  ahead: int
   record: str
 
   @functools.cached_property

@@ -1,0 +1,247 @@
+"""What a sweep does next, and that nothing but results decides it."""
+
+import random
+
+import hypothesis
+from hypothesis import strategies as st
+import numpy as np
+import pytest
+
+from dopamine_jax.sweeps import journal
+from dopamine_jax.sweeps import plan
+from dopamine_jax.sweeps import schedulers
+from dopamine_jax.sweeps import searches
+from dopamine_jax.sweeps import study as study_lib
+
+
+def study(**given):
+  settings = {
+    'files': (),
+    'bindings': (),
+    'space': ('a.b = uniform(0, 1)', 'a.n = [1, 3]'),
+    'search': 'random',
+    'trials': 12,
+    'scheduler': 'asha',
+    'training_steps': 100,
+    'rungs': (1, 3, 9),
+    'reduction': 3,
+    'metric': 'Eval/AverageReturns',
+    'last': 1,
+    'seed': 0,
+    'num_seeds': 3,
+    'search_seed': 0,
+    'pack': 4,
+    'ahead': 2,
+    'record': '',
+  }
+  return study_lib.Study(**{**settings, **given})
+
+
+def scores_of(trial, rung, seeds):
+  """Returns what a trial reaches; by its settings, and chance."""
+  rng = np.random.default_rng([trial.number, rung])
+  better = trial.settings.get('a.b', 0.5)
+  mean = 10 * (rung + 1) * better + trial.settings['a.n']
+  return mean + rng.normal(size=seeds)
+
+
+class Simulation:
+  """A sweep of which results come in some order."""
+
+  def __init__(self, one, broken=()):
+    self.study = one
+    self.broken = set(broken)
+    self.records = []
+    self.begin()
+
+  def begin(self):
+    """Starts a new process, which has the journal alone."""
+    self.state = plan.State(self.records, len(self.study.rungs))
+    self.search = searches.of(self.study, lambda settings: settings['a.n'])
+    self.scheduler = schedulers.of(self.study)
+    self.advance()
+
+  def advance(self):
+    self.records += plan.advance(
+      self.study, self.state, self.search, self.scheduler
+    )
+
+  def train(self, pack):
+    if self.broken & set(pack.trials):
+      new = plan.failed(self.state, pack, 'it is broken')
+    else:
+      new = [
+        {
+          'event': 'result',
+          'trial': each,
+          'rung': pack.rung,
+          'scores': scores_of(
+            self.state.trials[each], pack.rung, self.study.num_seeds
+          ).tolist(),
+        }
+        for each in pack.trials
+      ]
+    self.state.take(new)
+    self.records += new
+    self.advance()
+
+  def run(self, choose):
+    while waiting := self.state.waiting():
+      self.train(choose(waiting))
+    assert plan.is_complete(self.state, self.search)
+    return journal.canonical(self.records)
+
+
+SWEEPS = [
+  study(search='tpe', trials=16, pack=3),
+  study(search='tpe', trials=10, pack=2, scheduler='none', rungs=(9,)),
+  study(),
+  study(scheduler='none', rungs=(9,)),
+  study(pack=1),
+  study(pack=100, reduction=2, rungs=(1, 2, 4, 8)),
+  study(num_seeds=1, trials=20),
+  study(scheduler='pbt', rungs=(2, 4, 6, 8)),
+  study(scheduler='pbt', rungs=(1, 2), pack=2, num_seeds=1),
+]
+
+
+@pytest.mark.parametrize('one', SWEEPS)
+@hypothesis.given(seed=st.integers(0, 2**32), kills=st.floats(0, 1))
+@hypothesis.settings(max_examples=5)
+def test_neither_order_nor_kills_decide_anything(one, seed, kills):
+  dice = random.Random(seed)
+  other = Simulation(one)
+
+  def choose(waiting):
+    if dice.random() < kills:
+      other.begin()
+    return dice.choice(waiting)
+
+  in_order = Simulation(one).run(lambda waiting: waiting[0])
+  assert other.run(choose) == in_order
+
+
+@pytest.mark.parametrize('one', SWEEPS)
+def test_each_trial_is_packed_once_a_rung_and_with_its_kind(one):
+  simulation = Simulation(one)
+  simulation.run(lambda waiting: waiting[-1])
+  state = simulation.state
+  packed = [(x, each.rung) for each in state.packs for x in each.trials]
+  assert len(packed) == len(set(packed))
+  assert set(packed) == {
+    (trial, rung)
+    for rung, entered in enumerate(state.entered)
+    for trial in entered
+  }
+  for each in state.packs:
+    assert 1 <= len(each.trials) <= one.pack
+    assert len({state.trials[x].group for x in each.trials}) == 1
+
+
+def test_without_a_scheduler_all_are_trained_to_their_end():
+  simulation = Simulation(study(scheduler='none', rungs=(9,)))
+  simulation.run(lambda waiting: waiting[0])
+  assert simulation.state.entered == [list(range(12))]
+  assert len(simulation.state.scores) == 12
+
+
+def test_packs_are_of_almost_one_size():
+  simulation = Simulation(study(trials=9, pack=4, space=('a.n = [1.0]',)))
+  sizes = [len(each.trials) for each in simulation.state.packs]
+  assert sizes == [3, 3, 3]
+
+
+def told(one, scores):
+  """Returns a simulation in which trials reach these scores at rung 0."""
+  simulation = Simulation(one)
+  for pack in simulation.state.packs_of(0):
+    new = [
+      {'event': 'result', 'trial': x, 'rung': 0, 'scores': scores[x]}
+      for x in pack.trials
+    ]
+    simulation.state.take(new)
+    simulation.advance()
+  return simulation.state
+
+
+def test_asha_stops_what_lies_clearly_below_and_nothing_else():
+  one = study(trials=6, space=('a.n = [1]',), pack=6)
+  state = told(
+    one,
+    # The best third are 0 and 1. Of the others 2 may be as good as 1, by its
+    # seeds; 3 is not; 4 has no score yet; 5 is equal to 1.
+    {
+      0: [99.0, 101.0, 100.0],
+      1: [50.0, 51.0, 52.0],
+      2: [20.0, 80.0, 40.0],
+      3: [10.0, 11.0, 12.0],
+      4: [10.0, None, 12.0],
+      5: [50.0, 51.0, 52.0],
+    },
+  )
+  assert set(state.stopped) == {3}
+  assert sorted(state.entered[1]) == [0, 1, 2, 4, 5]
+
+
+def test_with_one_seed_asha_keeps_the_best_third():
+  one = study(trials=6, num_seeds=1, space=('a.n = [1]',), pack=6)
+  state = told(one, {i: [float(10 - i)] for i in range(6)})
+  assert state.entered[1] == [0, 1]
+  assert sorted(state.stopped) == [2, 3, 4, 5]
+
+
+def test_asha_promotes_before_all_of_a_rung_are_done():
+  one = study(trials=12, num_seeds=1, space=('a.n = [1]',), pack=3)
+  simulation = Simulation(one)
+  first = simulation.state.packs[0]
+  simulation.train(first)
+  assert len(simulation.state.entered[1]) == 1
+  # Of a later pack nothing is known before those that precede it.
+  simulation.train(simulation.state.packs[2])
+  assert len(simulation.state.entered[1]) == 1
+
+
+def test_a_broken_trial_is_found_and_the_others_go_on():
+  simulation = Simulation(study(space=('a.n = [1]',), pack=12), broken=[7])
+  simulation.run(lambda waiting: waiting[0])
+  state = simulation.state
+  assert set(state.given_up) == {7}
+  assert state.entered[0] == list(range(12))
+  assert {x for x, rung in state.scores if rung == 0} == {*range(12)} - {7}
+  failed = [x for x in simulation.records if x['event'] == 'failed']
+  # 12, 6, 3 and 2 or 1 trials; then the one three times.
+  assert [x['attempt'] for x in failed][-3:] == [1, 2, 3]
+
+
+def test_the_worst_of_a_population_go_on_from_the_best():
+  one = study(scheduler='pbt', rungs=(2, 4), num_seeds=1, trials=8, pack=8)
+  simulation = Simulation(one)
+  simulation.run(lambda waiting: waiting[0])
+  state = simulation.state
+  first = {x: state.scores[x, 0][0] for x in range(8)}
+  order = sorted(first, key=first.get)
+  assert sorted(state.stopped) == sorted(order[:2])
+  forks = state.trials[8:]
+  assert len(forks) == 2
+  for each in forks:
+    assert each.parent in order[-2:]
+    parent = state.trials[each.parent]
+    assert each.settings['a.n'] == parent.settings['a.n']  # of the program
+    assert each.settings['a.b'] != parent.settings['a.b']
+    assert 0 <= each.settings['a.b'] <= 1
+    assert each.rung == 0
+  # Those that were replaced are not among the population.
+  assert len(state.entered[1]) == 8
+  assert not set(state.entered[1]) & set(order[:2])
+
+
+def test_a_population_that_chance_alone_parts_stays_as_it_is():
+  one = study(
+    scheduler='pbt',
+    rungs=(2, 4),
+    trials=4,
+    space=('a.b = uniform(0, 1)', 'a.n = [1]'),
+  )
+  state = told(one, {i: [1.0 + i, 50.0, 100.0 - i] for i in range(4)})
+  assert len(state.trials) == 4
+  assert state.entered[1] == [0, 1, 2, 3]
