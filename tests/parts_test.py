@@ -15,6 +15,7 @@ import typer
 
 from dopamine_jax.commands import cli
 from dopamine_jax.commands import parts
+from dopamine_jax.system import children
 from dopamine_jax.training import fingerprint
 
 CONFIG = pathlib.Path(__file__).parent.parent / 'configs/dqn_cartpole.gin'
@@ -31,7 +32,7 @@ VARY = 'dqn.DQN.gamma = [0.5, 0.8, 0.9]'
 UNLIKE = 'dqn.DQN.n_step = [1, 3]'
 NAMES = ('gamma_0.5', 'gamma_0.8', 'gamma_0.9')
 TWO_CORES = pytest.mark.skipif(
-  len(parts.cores()) < 2, reason='Each process needs a core of its own.'
+  len(children.cores()) < 2, reason='Each process needs a core of its own.'
 )
 
 
@@ -170,8 +171,8 @@ def test_each_process_trains_its_part_and_a_stop_reaches_all(tmp_path):
 
 def test_a_part_stops_when_the_one_that_started_it_is_gone():
   program = (
-    'import time; from dopamine_jax.commands import parts; '
-    'parts.follow_starter(); time.sleep(60)'
+    'import time; from dopamine_jax.system import children; '
+    'children.follow_starter(); time.sleep(60)'
   )
   part = subprocess.Popen(
     [sys.executable, '-c', program], stdin=subprocess.PIPE

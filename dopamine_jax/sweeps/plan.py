@@ -244,7 +244,8 @@ def _packs(study, state, search, rung):
     if len(numbers) < enough:
       continue
     for part in _parts(numbers, study.pack):
-      pack = Pack(f'{rung}.{len(made) + len(records)}', rung, part)
+      name = f'{rung}.{len(made) + len(records)}'
+      pack = Pack(name, rung, tuple(sorted(part)))
       records.append(pack.record())
   return records
 
