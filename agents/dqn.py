@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import optax
 import rlax
 
+from dopamine_jax import agent as agent_lib
 from dopamine_jax import networks
 from dopamine_jax import values
 from dopamine_jax.learning import action_values
@@ -78,7 +79,13 @@ class DQN(action_values.ActionValues):
     outputs_lib.require(self.module, q_values, params, observation, needs=needs)
     return params
 
-  def losses(self, params, target_params, batch, key):
+  def losses(
+    self,
+    params: optax.Params,
+    target_params: optax.Params,
+    batch: agent_lib.Transition,
+    key: jax.Array,
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Returns each transition's loss [B] (Mnih et al., 2015, eq. 2).
 
     Args:

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import inspect
 import pathlib
+import re
 from typing import Any, overload
 
 import numpy as np
@@ -24,6 +25,7 @@ from dopamine_jax.environments import base
 from dopamine_jax.playing import player
 from dopamine_jax.playing import trained
 from dopamine_jax.system import texts
+from dopamine_jax.training import run_folder
 
 _ITERATIONS = 10  # at most, where a training's length is given in agent steps
 _SETTINGS = [field.name for field in dataclasses.fields(runner_lib.Runner)]
@@ -47,6 +49,18 @@ class Run:
   def load(self, seed: int | None = None) -> player.Player:
     """Returns the agent of one seed, ready to act; see `load`."""
     return load(self.folder, seed=seed)
+
+
+@overload
+def train(
+  what: str | pathlib.Path | Sequence[str | pathlib.Path],
+  base_dir: str | pathlib.Path,
+  /,
+  *,
+  vary: Mapping[str, Sequence[Any]],
+  bindings: Sequence[str] = (),
+  **options: Any,
+) -> dict[str, Run]: ...
 
 
 @overload
@@ -124,7 +138,7 @@ def train(what, *where, **kwargs):
   _prepare()
   if isinstance(what, (agent_lib.Agent, functools.partial, type)):
     environment, base_dir = _parts(where, 'an environment', 'a folder')
-    runner, kwargs = _runner(what, environment, **kwargs)
+    runner, kwargs = _runner(what, environment, base_dir, **kwargs)
     return _train(runner, base_dir, **kwargs)
   (base_dir,) = _parts(where, 'a folder')
   if isinstance(what, runner_lib.Runner):
@@ -167,7 +181,7 @@ def load(
 ) -> player.Player:
   """Returns a run's agent, all exploration off, ready to act.
 
-  Several can be loaded at once, of whatever settings.
+  Call it once for each run: agents of any settings live side by side.
 
   Args:
     base_dir: the run's folder.
@@ -223,7 +237,7 @@ def _train_together(runners, base_dir, *, seed=0, num_seeds=1, **options):
   }
 
 
-def _runner(agent, environment, *, agent_steps=None, **kwargs):
+def _runner(agent, environment, base_dir, *, agent_steps=None, **kwargs):
   """Returns a runner, and the options that are none of its settings."""
   if not isinstance(environment, base.Environment) and (
     isinstance(environment, str) or hasattr(environment, 'step')
@@ -247,12 +261,15 @@ def _runner(agent, environment, *, agent_steps=None, **kwargs):
       lengths - given.keys(), envs if type(envs) is int and envs > 0 else 1
     )
     checked = runner_lib.Runner(**made, **missing)
-    made |= _iterations(agent_steps, given, checked.num_envs)
+    made |= _iterations(agent_steps, given, checked.num_envs, base_dir)
   return runner_lib.Runner(**made), kwargs
 
 
-def _iterations(agent_steps, given, num_envs) -> dict[str, int]:
-  """Returns how many iterations, and how long, make so many agent steps."""
+def _iterations(agent_steps, given, num_envs, base_dir) -> dict[str, int]:
+  """Returns how many iterations, and how long, make so many agent steps.
+
+  A run that lies in the folder keeps the length of its own.
+  """
   if isinstance(agent_steps, np.integer):
     agent_steps = int(agent_steps)
   if type(agent_steps) is not int or agent_steps < 1:
@@ -264,6 +281,9 @@ def _iterations(agent_steps, given, num_envs) -> dict[str, int]:
       f'agent_steps = {agent_steps} is not a multiple of num_envs = {num_envs}.'
     )
   number, length = given.get('num_iterations'), given.get('training_steps')
+  if number is None and length is None:
+    before = _length_before(base_dir)
+    length = before if before and agent_steps % before == 0 else None
   if number is None and length is not None:
     number = agent_steps // length
   elif number is None:
@@ -281,6 +301,13 @@ def _iterations(agent_steps, given, num_envs) -> dict[str, int]:
       'iterations of one length. Change one of them, or give agent_steps alone.'
     )
   return {'num_iterations': number, 'training_steps': length}
+
+
+def _length_before(base_dir) -> int | None:
+  """Returns the `training_steps` of the run in a folder; None without one."""
+  config = run_folder.read_config(pathlib.Path(base_dir)) or ''
+  found = re.search(r'Runner\.training_steps = (\d+)', config)
+  return int(found[1]) if found else None
 
 
 def _refuse_unknown(options):

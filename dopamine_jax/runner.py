@@ -255,13 +255,13 @@ class Runner(settings.Settings):
     seeds: Sequence[int],
     **given: Any,
   ) -> engine_lib.Engine:
-    """Returns the engine that trains these seeds, without a state.
+    """Returns the engine for these seeds; it has no training state yet.
 
     Args:
-      environments: S * N of them.
-      seeds: S of them.
-      **given: what else `Engine` takes: `check_finite`, and of trainings that
-        share an engine `numbers` and `names`.
+      environments: S * N environments.
+      seeds: S seeds.
+      **given: further arguments of `Engine`: `check_finite`, and where several
+        trainings share one engine, `numbers` and `names`.
     """
     return self.make_part(
       'engine',

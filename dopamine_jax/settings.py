@@ -222,7 +222,7 @@ class Settings(Checked):
   checks more by extending `__post_init__`.
   """
 
-  def __init_subclass__(cls, **kwargs):
+  def __init_subclass__(cls, **kwargs: Any) -> None:
     super().__init_subclass__(**kwargs)
     inherited = {
       name

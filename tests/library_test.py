@@ -178,6 +178,19 @@ def test_another_setting_from_python_is_refused_on_going_on(run):
   assert again(agent_steps=120).folder == run.folder
 
 
+def test_a_run_that_is_to_be_longer_keeps_the_length_of_its_iterations(
+  tmp_path,
+):
+  def lengths(steps):
+    return library._iterations(steps, {}, 1, tmp_path)
+
+  assert lengths(40) == {'num_iterations': 10, 'training_steps': 4}
+  (tmp_path / 'config.gin').write_text('runner.Runner.training_steps = 4\n')
+  assert lengths(60) == {'num_iterations': 15, 'training_steps': 4}
+  # Which is then refused, with both lengths.
+  assert lengths(50) == {'num_iterations': 10, 'training_steps': 5}
+
+
 def test_what_replace_changed_is_recorded(tmp_path):
   changed = runner().replace(check_finite=False)
   changed.train(tmp_path, quiet=True)

@@ -91,7 +91,7 @@ def test_what_can_not_be_divided_is_told(
 ):
   words = ['train', 'dqn_cartpole', '--base_dir', str(tmp_path / 'x'), *words]
   monkeypatch.setattr(sys, 'argv', ['dopamine-jax', *words])
-  monkeypatch.setattr(parts, 'cores', lambda: list(range(8)))
+  monkeypatch.setattr(children, 'cores', lambda: list(range(8)))
   assert cli.main() != 0
   assert told in ' '.join(capsys.readouterr().err.replace('│', '').split())
   assert not (tmp_path / 'x').exists()
@@ -104,7 +104,7 @@ def test_parts_need_one_folder_and_one_machine(capsys, monkeypatch):
   assert 'the same --base_dir' in capsys.readouterr().err
   monkeypatch.setenv('JAX_COORDINATOR_ADDRESS', 'here:1')
   monkeypatch.setattr(sys, 'argv', ['dopamine-jax', *words, '--processes', '2'])
-  monkeypatch.setattr(parts, 'cores', lambda: [0, 1])
+  monkeypatch.setattr(children, 'cores', lambda: [0, 1])
   assert cli.main() == 2
   assert 'JAX_COORDINATOR_ADDRESS' in capsys.readouterr().err
 

@@ -738,9 +738,9 @@ def test_a_run_that_was_asked_to_stop_says_how_to_go_on_and_ends_the_same(
   before = signal.getsignal(signal.SIGINT)  # a background job ignores it
   for number, (kind, newest) in enumerate(
     [
-      (signal.SIGTERM, 'from the start'),
-      (signal.SIGINT, 'after iteration 2'),
-      (signal.SIGHUP, 'after iteration 4'),
+      (signal.SIGTERM, 'starts again from the first step'),
+      (signal.SIGINT, 'goes on after iteration 2'),
+      (signal.SIGHUP, 'goes on after iteration 4'),
     ]
   ):
     with monkeypatch.context() as patch:
@@ -754,8 +754,8 @@ def test_a_run_that_was_asked_to_stop_says_how_to_go_on_and_ends_the_same(
       assert run_here(monkeypatch, words) == 128 + kind
     message = capsys.readouterr().err
     assert f'Stopped by {kind.name}' in message
-    goes_on = f'The same command with --base_dir {tmp_path / "run"} goes on'
-    assert f'{goes_on} {newest}' in message
+    same = f'The same command with --base_dir {tmp_path / "run"}'
+    assert f'{same} {newest}' in message
     assert 'Traceback' not in message
   assert run_here(monkeypatch, words) == 0
   assert_equal_runs(tmp_path / 'run', never_stopped())

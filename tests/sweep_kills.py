@@ -44,6 +44,7 @@ KINDS = {
   'pbt': [
     *_SMALL,
     *('--trials', '6', '--scheduler', 'pbt', '--rung_steps', '600'),
+    *('--num_seeds', '1'),  # with one seed each difference counts
   ],
 }
 

@@ -102,29 +102,27 @@ def bootstrap(
 ) -> intervals.Interval:
   """Returns a statistic with its stratified bootstrap 95% interval.
 
-  Runs are drawn anew with replacement within each game, games stay as they are
-  (section 4.1), and the interval is from the 2.5th to the 97.5th percentile of
-  the statistic of the resamples. Of R runs R - 1 are drawn (Rao & Wu, 1988):
-  R of them differ too little from each other, and of 3 runs the interval would
-  hold in 89 cases of 100, however many games there are. All leading axes use
-  the same runs, so that a point of a curve is resampled with the rest of its
-  curve. Algorithms are resampled independently.
+  Runs are drawn with replacement within each game, and games are kept (section
+  4.1). The interval reaches from the 2.5th to the 97.5th percentile of the
+  statistic over the resamples. Of R runs, R - 1 are drawn (Rao & Wu, 1988):
+  drawing R makes the interval too narrow, which with 3 runs covers 89%. All
+  points of a curve use the same resampled runs. Algorithms are resampled
+  independently.
 
-  There is no interval, but NaN, where there are too few games, or runs of one
-  of them (`MIN_GAMES`, `MIN_RUNS`): of one game see `intervals.of_mean`. It
-  holds for what no single game decides, as IQM and optimality gap, and not for
-  the median, which few runs estimate with a bias (`python -m
-  benchmarks.coverage`).
+  The interval is NaN with fewer than `MIN_GAMES` games, or with fewer than
+  `MIN_RUNS` runs of any game; for one game see `intervals.of_mean`. It covers
+  95% for IQM and optimality gap, but not for the median, which is biased with
+  few runs (`python -m benchmarks.coverage`).
 
   Args:
-    statistic: of one matrix, or of as many as `scores` are.
+    statistic: a function of all `scores`.
     *scores: [..., R, G], NaN in the same places at all leading indices.
     resamples: how many.
     seed: of the resampling: equal scores have equal intervals.
-    fewer: how many runs less than there are of a game are drawn; 0 is as in the
-      paper, and as narrow.
-    always: gives an interval where there are too few games, too; never of one
-      run.
+    fewer: from each game with R runs, R - `fewer` are drawn; 0 is the bootstrap
+      of the paper.
+    always: whether to ignore `MIN_GAMES` and `MIN_RUNS`; there are never
+      intervals of one run.
   """
   value = statistic(*scores)
   runs = [_runs(s) for s in scores]

@@ -30,11 +30,13 @@ def print_run(base_dir: pathlib.Path, statistics: Mapping[str, np.ndarray]):
 def print_reached(runs: Mapping[str, Mapping[str, np.ndarray]]):
   """Says what several trainings have reached."""
   for name, statistics in runs.items():
-    returns = statistics.get('Eval/AverageReturns')
-    if returns is None:
-      returns = statistics.get('Train/AverageReturns', ())
-    reached = ', '.join(f'{value:.1f}' for value in returns)
-    typer.echo(f'{name}  {reached or "has no metrics.csv"}')
+    reached = 'has no metrics.csv'
+    for phase, words in (('Train', 'training'), ('Eval', 'evaluation')):
+      returns = statistics.get(f'{phase}/AverageReturns')
+      if returns is not None:
+        values = ', '.join(f'{value:.1f}' for value in returns)
+        reached = f'mean {words} return {values}'
+    typer.echo(f'{name}  {reached}')
 
 
 def print_runs(base_dir: pathlib.Path, names: Iterable[str]):

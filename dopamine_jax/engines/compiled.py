@@ -65,10 +65,13 @@ class Log(struct.PyTreeNode):
   """What the environments answered in a chunk.
 
   Attributes:
-    reward: float32 [LONGEST, ..., N], raw.
-    done: bool, likewise; whether an episode ended by itself.
-    flaw: uint8, likewise; 0, or what was not sound: see `_flaws`.
-    told: float32, likewise, by name: see `native.Native.info`.
+    reward: float32 [LONGEST, ..., N], not clipped.
+    done: bool, the same shape; whether the environment terminated or truncated
+      the episode. Cuts at checkpoints don't count.
+    flaw: uint8, the same shape; the code of an invalid step as in `_flaws`, 0
+      if it is valid.
+    told: the numbers of `native.Native.info` by name, float32 of the same
+      shape.
   """
 
   reward: jax.Array
@@ -119,12 +122,12 @@ class Log(struct.PyTreeNode):
 
 
 class Carry(struct.PyTreeNode):
-  """What a step changes; arrays [S, ...].
+  """The carry of the loop over steps; arrays [S, ...].
 
   Attributes:
     state: the training state.
     metrics: sums of the updates' metrics.
-    lanes: [N], the environments.
+    lanes: states of the N environments.
   """
 
   state: loop_lib.TrainingState

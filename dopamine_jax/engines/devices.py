@@ -109,7 +109,7 @@ class Layout:
   """Where one run's arrays lie, and which device computes what.
 
   Attributes:
-    settings: Devices.
+    settings: the run's `Devices`.
     num_seeds: S.
     count: how many devices train.
   """

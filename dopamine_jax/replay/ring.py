@@ -180,16 +180,16 @@ def _put(leaf: jax.Array, slot: jax.Array, value: jax.Array) -> jax.Array:
 
 
 def stacks(frame: Any, stack: int, axes: int) -> Any:
-  """Returns how many frames each leaf of an observation is stacked from.
+  """Returns how many frames are stacked in each leaf of an observation.
 
-  A plain frame is stacked as the environment's settings say, and in a tree
-  every leaf of two or more axes, as images have. Of all others, an observation
-  has the newest.
+  `stack` holds for an observation that is a single array. Of a tree it holds
+  for every leaf with at least two axes of its own, such as images; of the other
+  leaves an observation contains the newest value only.
 
   Args:
-    frame: an array, or a tree of them.
-    stack: as it is set.
-    axes: that precede a frame's own.
+    frame: an array, or a tree of arrays.
+    stack: the environment's setting.
+    axes: the number of leading batch axes.
   """
   if jax.tree.structure(frame) == _PLAIN:
     return stack

@@ -52,10 +52,10 @@ def is_below(name: object) -> bool:
 
 
 def locate(folder: pathlib.Path, name: str) -> pathlib.Path:
-  """Returns the path of a regular file below a folder, no link on the way.
+  """Returns the path of a regular file below a folder; refuses all links.
 
   Raises:
-    OSError, ValueError: if there is none; says what lies there instead.
+    OSError, ValueError: if it is no regular file; the message says what it is.
   """
   if not is_below(name):
     raise ValueError(f'{name!r} leads out of its folder')

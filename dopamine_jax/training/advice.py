@@ -49,7 +49,9 @@ def before_the_start(
 def how_to_go_on(one: Any) -> str:
   """Returns what to do after a signal has stopped a `training.Training`."""
   newest = one.newest_checkpoint
-  where = f'after iteration {newest}' if newest else 'from the start'
+  where = f'goes on after iteration {newest}'
+  if not newest:
+    where = 'starts again from the first step, for there is no checkpoint yet'
   promise = ''
   if one.with_replay and (one.runner.checkpoint_replay or not newest):
     promise = ', and ends as if it had never been stopped'
@@ -59,5 +61,5 @@ def how_to_go_on(one: Any) -> str:
   return (
     f'Stopped by {one.stop.name} at agent step {one.engine.steps}, in '
     f'iteration {one.iteration}. The same command with --base_dir '
-    f'{shlex.quote(str(one.base_dir))}{without} goes on {where}{promise}.'
+    f'{shlex.quote(str(one.base_dir))}{without} {where}{promise}.'
   )

@@ -24,9 +24,9 @@ class Reports:
   """Carries an engine's numbers to a run's collectors.
 
   Args:
-    collectors: yet to be opened.
-    engine: what trains.
-    closers: what is closed with the training.
+    collectors: of the run, not opened yet.
+    engine: that trains.
+    closers: an `ExitStack` that is closed when training ends.
   """
 
   def __init__(
@@ -233,7 +233,7 @@ def _schedules(agent, steps):
 def summarize(
   phase: str, returns: Sequence[Any], lengths: Sequence[Any]
 ) -> dict[str, np.ndarray]:
-  """Returns statistics [S] of each seed's episodes; NaN where it has none.
+  """Returns statistics [S] of episodes; NaN for a seed without any.
 
   Args:
     phase: 'Train' or 'Eval'.

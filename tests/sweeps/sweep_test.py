@@ -1,6 +1,5 @@
 """Sweeps from their command line to their runs."""
 
-import json
 import pathlib
 import signal
 import subprocess
