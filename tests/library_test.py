@@ -15,6 +15,7 @@ import pytest
 import dopamine_jax as dj
 from dopamine_jax import config
 from dopamine_jax import errors
+from dopamine_jax import library
 from dopamine_jax import networks
 from dopamine_jax.agents import dqn
 from dopamine_jax.agents import ppo
