@@ -1,11 +1,13 @@
 """What a sweep does next, and that nothing but results decides it."""
 
 import random
+import warnings
 
 import hypothesis
 from hypothesis import strategies as st
 import numpy as np
 import pytest
+from scipy import stats
 
 from dopamine_jax.sweeps import journal
 from dopamine_jax.sweeps import plan
@@ -245,3 +247,16 @@ def test_a_population_that_chance_alone_parts_stays_as_it_is():
   state = told(one, {i: [1.0 + i, 50.0, 100.0 - i] for i in range(4)})
   assert len(state.trials) == 4
   assert state.entered[1] == [0, 1, 2, 3]
+
+
+@hypothesis.given(
+  x=st.lists(st.integers(0, 500), min_size=2, max_size=6),
+  y=st.lists(st.integers(0, 500), min_size=2, max_size=6),
+)
+def test_chance_is_what_scipy_says(x, y):
+  hypothesis.assume(len(set(x)) > 1 or len(set(y)) > 1)
+  with warnings.catch_warnings():  # of numbers that are almost equal
+    warnings.simplefilter('ignore', RuntimeWarning)
+    expected = stats.ttest_ind(x, y, equal_var=False).pvalue
+  found = schedulers._welch(np.array(x, float), np.array(y, float))
+  np.testing.assert_allclose(found, expected, rtol=1e-9)
