@@ -51,6 +51,7 @@ COSTLY = {
   'train dqn_atari': 'images',
   'runs/breakout': 'images',
   '--num_seeds': 'a program of its own',
+  'runs/sweep': 'processes of its own',
 }
 # What a reader of a page has already.
 OWN_FILES = {
@@ -212,13 +213,15 @@ class Reader:
     if is_left_out(line, self.long):
       return
     assert words[0] == 'dopamine-jax', line
-    if words[1] == 'train':
+    if words[1] == 'train' or (words[1] == 'sweep' and '--vary' in words):
       named = itertools.takewhile(lambda word: word[0] != '-', words[2:])
       pairs = itertools.pairwise(words)
       files = [*named, *(file for word, file in pairs if word == '--gin_files')]
       bindings = small.bindings(files)
       if any('atari' in file for file in files):  # till a game has ended
         bindings.append('runner.Runner.training_steps = 512')
+      if words[1] == 'sweep':  # for its rungs
+        bindings.append('runner.Runner.checkpoint_period = 1')
       for binding in bindings:
         words = [*words, '--gin_bindings', binding]
     with self._monkeypatch.context() as patch:
