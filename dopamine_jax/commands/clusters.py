@@ -118,7 +118,49 @@ class Slurm:
     return 0
 
 
-Place = Here | Slurm
+@dataclasses.dataclass(frozen=True)
+class Ray:
+  """Tasks of Ray.
+
+  Attributes:
+    address: see `ray_cluster.connected`.
+    count: tasks at once; None: as many as fit.
+    num_cpus: of a task; None: see `NumCPUs`.
+    num_gpus: of a task; None: see `NumGPUs`.
+  """
+
+  address: str
+  count: int | None
+  num_cpus: float | None
+  num_gpus: float | None
+
+  def open(self, context: typer.Context):
+    """Connects to the cluster until the command ends."""
+    from dopamine_jax.sweeps import ray_cluster
+
+    connection = ray_cluster.connected(self.address)
+    context.with_resource(connection)
+
+  def share(self, study: Any) -> tuple[Any, int]:
+    """Returns one task's share of a study, for which packs are measured."""
+    return _one_share(study, self._resources().slots())
+
+  def run(self, folder: pathlib.Path) -> int:
+    """Has tasks train a sweep; returns the exit status."""
+    from dopamine_jax.sweeps import ray_cluster
+
+    def train(say, show):
+      return ray_cluster.run(folder, self._resources(), say, show)
+
+    return _watched(folder, train, f' --cluster {self.address}')
+
+  def _resources(self):
+    from dopamine_jax.sweeps import ray_cluster
+
+    return ray_cluster.resources(self.num_cpus, self.num_gpus, self.count)
+
+
+Place = Here | Ray | Slurm
 
 
 def place(
@@ -165,7 +207,7 @@ def place(
         param_hint='--workers',
       )
     return Slurm(workers, tuple(slurm.check(sbatch)))
-  raise NotImplementedError
+  return Ray(cluster, workers, num_cpus, num_gpus)
 
 
 def _processes(count):
