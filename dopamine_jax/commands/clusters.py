@@ -143,7 +143,10 @@ class Ray:
 
   def share(self, study: Any) -> tuple[Any, int]:
     """Returns one task's share of a study, for which packs are measured."""
-    return _one_share(study, self._resources().slots())
+    from dopamine_jax.sweeps import ray_cluster
+
+    slots = self._resources().slots(ray_cluster.nodes())
+    return _one_share(study, slots)
 
   def run(self, folder: pathlib.Path) -> int:
     """Has tasks train a sweep; returns the exit status."""

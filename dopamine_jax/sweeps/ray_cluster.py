@@ -4,7 +4,7 @@ This process takes packs as a worker does, and notes what comes of them. Which
 task runs where, and what happens when a node is gone, is Ray's.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import logging
 import math
@@ -23,7 +23,6 @@ from dopamine_jax import errors
 from dopamine_jax.sweeps import ray_task
 from dopamine_jax.sweeps import worker as worker_lib
 from dopamine_jax.system import children
-from dopamine_jax.system import plain_files
 from dopamine_jax.system import signals
 
 _INCOMING = '.incoming'  # a folder: runs that come from nodes
@@ -46,9 +45,9 @@ class Resources(NamedTuple):
   num_gpus: float
   most: int | None
 
-  def slots(self) -> int:
-    """Returns how many tasks to have at once."""
-    return self.most or max(1, sum(self.fitting(x) for x in _nodes()))
+  def slots(self, nodes: Sequence[dict[str, float]]) -> int:
+    """Returns how many tasks to have at once on nodes of these resources."""
+    return self.most or max(1, sum(map(self.fitting, nodes)))
 
   def fitting(self, node: dict[str, float]) -> int:
     """Returns how many tasks fit on a node, which has these resources."""
@@ -80,6 +79,7 @@ def connected(address: str) -> Iterator[None]:
       else:
         _reach(address)
         ray.init(address, **quiet)
+    _keep_quiet(ray)
   except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
     raise errors.UserError(
       f'--cluster {address}: no Ray cluster lets this process in there '
@@ -104,7 +104,7 @@ def resources(
     most: tasks at once; None: as many as fit.
   """
   if num_gpus is None:
-    num_gpus = float(any(each.get('GPU') for each in _nodes()))
+    num_gpus = float(any(each.get('GPU') for each in nodes()))
   return Resources(num_cpus or 1.0, num_gpus, most)
 
 
@@ -128,7 +128,7 @@ def run(
   Raises:
     UserError: if a node can't train the sweep at all.
   """
-  if not any(map(needed.fitting, _nodes())):
+  if not any(map(needed.fitting, nodes())):
     say(
       f'Warning: no node has {needed.num_cpus:g} CPUs and {needed.num_gpus:g} '
       'GPUs for a task, which waits until one comes. --num_cpus and --num_gpus '
@@ -157,8 +157,9 @@ class _Tasks:
     self._sweep = sweep
     self._needed = needed
     self._say = say
+    self._nodes = 0  # how many there were
     self._sends = False  # whether nodes need files
-    self._token = secrets.token_hex(16)
+    self._token = f'.ray-{secrets.token_hex(16)}'
     self._remote = ray.remote(ray_task.train).options(
       num_cpus=needed.num_cpus,
       num_gpus=needed.num_gpus,
@@ -182,10 +183,18 @@ class _Tasks:
       closers.close()
       with self._sweep.journal.locked():
         self._sweep.leases.give_back(pack)
+    (self._sweep.folder / self._token).unlink(missing_ok=True)
 
   def start(self):
     """Takes packs and hands them to Ray, as many as fit."""
-    slots = self._needed.slots()
+    there = nodes()
+    if len(there) < self._nodes:
+      self._say(
+        f'{self._nodes - len(there)} of {self._nodes} nodes are gone: others '
+        'go on with what they trained.'
+      )
+    self._nodes = len(there)
+    slots = self._needed.slots(there)
     while len(self.running) < slots and (pack := self._sweep.take()):
       closers = contextlib.ExitStack()
       closers.enter_context(self._sweep.leases.kept(pack))
@@ -315,13 +324,19 @@ def _connect_here(ray, quiet):
     ray.init('local', num_cpus=cores, include_dashboard=False, **quiet)
 
 
+def _keep_quiet(ray):
+  """Drops what Ray prints, such as a hundred lines where a node is gone."""
+  with contextlib.suppress(AttributeError):  # another version of Ray
+    ray._private.worker.print_to_stdstream = lambda *args, **kwargs: None
+
+
 def _reach(address):
   """Asks whether anything listens there, since Ray itself waits for minutes."""
   host, _, port = address.removeprefix('ray://').rpartition(':')
   socket.create_connection((host, int(port)), _REACH).close()
 
 
-def _nodes() -> list[dict[str, Any]]:
+def nodes() -> list[dict[str, Any]]:
   """Returns the resources of the nodes that are there."""
   import ray
 

@@ -19,8 +19,6 @@ import tempfile
 import threading
 from typing import Any, NamedTuple
 
-# A file in the sweep's folder: a node that reads this there shares the folder.
-TOKEN = '.ray_token'
 _MEMORY = 'XLA_CLIENT_MEM_FRACTION'
 _OLD_MEMORY = 'XLA_PYTHON_CLIENT_MEM_FRACTION'
 _LINES = 20  # of what a process said that could not train
@@ -32,7 +30,7 @@ class Job(NamedTuple):
 
   Attributes:
     folder: the sweep's.
-    token: what TOKEN holds there.
+    token: the name of a file there: a node that sees it shares the folder.
     pack: its name.
     here: where the user's modules lie, if anywhere.
     threads: of the training.
@@ -80,7 +78,7 @@ def train(job: Job) -> Done:
     Unable: if it could not begin.
   """
   folder = pathlib.Path(job.folder)
-  if _is_shared(folder, job.token):
+  if (folder / job.token).exists():
     with tempfile.TemporaryDirectory(prefix='dopamine_jax_') as own:
       return _train(job, folder, pathlib.Path(own))
   if job.files is None:
@@ -110,13 +108,6 @@ def unpack(data: bytes, folder: pathlib.Path):
     archive.extractall(folder, filter='data')
 
 
-def _is_shared(folder, token):
-  try:
-    return (folder / TOKEN).read_text() == token
-  except OSError:
-    return False
-
-
 def _train(job, folder, own):
   """Has a process train; `own` is a folder that nobody else uses."""
   output = own / 'outcome.json'
@@ -135,7 +126,8 @@ def _train(job, folder, own):
   said = []
 
   def listen():
-    said.extend(x.decode(errors='replace').rstrip() for x in process.stdout)
+    with process.stdout as lines:
+      said.extend(x.decode(errors='replace').rstrip() for x in lines)
 
   listener = threading.Thread(target=listen, daemon=True)
   listener.start()
@@ -149,7 +141,7 @@ def _train(job, folder, own):
     process.terminate()
     process.wait()
     process.stdin.close()
-  listener.join()
+  listener.join(_POLL)  # what it has started may hold the pipe
   if process.returncode == 0:
     return Done(json.loads(output.read_text()), said)
   raise _failure(process.returncode, said)
