@@ -169,7 +169,7 @@ class _Tasks:
 
   def __enter__(self):
     _tidy(self._sweep.folder)
-    plain_files.write(self._sweep.folder / ray_task.TOKEN, self._token.encode())
+    (self._sweep.folder / self._token).touch()
     return self
 
   def __exit__(self, *exc):
@@ -316,12 +316,17 @@ def _imported(address):
 
 def _connect_here(ray, quiet):
   """Connects to the cluster of this machine, else starts one."""
+  find = ray._private.services.get_ray_address_from_environment
   try:
-    ray.init('auto', **quiet)
-  except ConnectionError:
+    _reach(find('auto', None))  # of one that is gone Ray still has an address
+  except OSError:
+    if os.environ.get('RAY_ADDRESS'):
+      raise
     os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
     cores = len(children.cores())
     ray.init('local', num_cpus=cores, include_dashboard=False, **quiet)
+  else:
+    ray.init('auto', **quiet)
 
 
 def _keep_quiet(ray):
