@@ -245,9 +245,9 @@ class _Tasks:
       return self._ray.get(reference)
     except exceptions.RayTaskError as error:
       if isinstance(error.cause, ray_task.Unable):
-        raise errors.UserError(f'{error.cause}') from error
+        raise _unable(error.cause) from error
       if not isinstance(error.cause, ray_task.Lost):
-        raise _unable(error) from error
+        raise _unable(error.cause or error) from error
       why = str(error.cause)
     except exceptions.RayError as error:  # such as its node, and the next ones
       why = errors.told(error)
@@ -350,7 +350,7 @@ def nodes() -> list[dict[str, Any]]:
 
 def _unable(error):
   return errors.UserError(
-    f'a node can not run a task: {errors.first_line(error.cause or error)}. '
-    'Each needs this version of dopamine-jax, and the modules that the '
-    'configuration names.'
+    f'a node can not train the sweep: {errors.first_line(error).rstrip(".")}. '
+    'Each needs this version of dopamine-jax, and the files and modules that '
+    'the configuration names.'
   )

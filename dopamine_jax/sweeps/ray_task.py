@@ -5,7 +5,7 @@ are those of a local worker. Where the sweep's folder is there, it trains in it;
 else in a folder of its own, and what lies there then is sent back.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 import io
 import json
 import os
@@ -58,7 +58,7 @@ class Done(NamedTuple):
   """
 
   outcome: dict[str, Any] | None
-  said: list[str] = []  # noqa: RUF012
+  said: Sequence[str] = ()
   files: bytes | None = None
 
 
@@ -158,7 +158,7 @@ def _failure(status, said):
   told = [i for i, line in enumerate(said) if line.startswith('Error: ')]
   lines = said[told[-1] :] if told else said[-_LINES:]
   why = '\n'.join(lines).removeprefix('Error: ')
-  return Unable(f'{where} can not train the sweep: {why}')
+  return Unable(f'{where} says: {why}')
 
 
 def _environment(job):

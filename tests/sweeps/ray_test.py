@@ -1,14 +1,20 @@
 """Sweeps over a cluster of Ray, which runs on this machine."""
 
+import contextlib
+import os
 import socket
+import subprocess
 import sys
+import time
 
+import psutil
 import pytest
 
 from dopamine_jax import errors
 from dopamine_jax.sweeps import packs
 from dopamine_jax.sweeps import ray_cluster
 from dopamine_jax.sweeps import ray_task
+from tests.sweeps import small
 
 # In the place of Python: what it does is its folder's `does`.
 PYTHON = """\
@@ -101,7 +107,7 @@ def test_a_kill_between_old_and_new_leaves_the_old(shared):
   [
     ('kill -KILL $$', ray_task.Lost, 'ended by SIGKILL: for want of memory'),
     ('exit 143', ray_task.Lost, 'ended by SIGTERM'),
-    ('echo x; echo Error: no file; exit 1', ray_task.Unable, 'sweep: no file'),
+    ('echo x; echo Error: no file; exit 1', ray_task.Unable, 'says: no file'),
     ('echo no module; exit 1', ray_task.Unable, 'no module'),
   ],
 )
@@ -161,3 +167,118 @@ def test_where_nothing_listens_is_told_at_once(scheme, monkeypatch):
 class _NoRay:
   class exceptions:
     RayError = RuntimeError
+
+
+def _alone(folder):
+  """Returns words before a command that then sees nothing in a folder."""
+  hide = f'mount -t tmpfs none "{folder}" && exec "$@"'
+  return ['unshare', '-Urm', 'sh', '-c', hide, 'sh']
+
+
+def _can_be_alone(folder):
+  with contextlib.suppress(FileNotFoundError):
+    words = [*_alone(folder), 'true']
+    return not subprocess.run(words, capture_output=True).returncode
+  return False
+
+
+@pytest.fixture
+def start_node(tmp_path, monkeypatch):
+  """Starts a node, the first at whose address the others join."""
+  pytest.importorskip('ray')
+  monkeypatch.setenv('RAY_AUTH_MODE', 'disabled')
+  monkeypatch.delenv('RAY_ADDRESS', raising=False)
+  nodes = []
+
+  def start(address, *before, **env):
+    _, _, port = address.partition(':')
+    where = ['--head', f'--port={port}', '--include-dashboard=false']
+    words = [
+      *(*before, sys.executable, '-m', 'ray.scripts.scripts', 'start'),
+      *([f'--address={address}'] if nodes else where),
+      *('--num-cpus=1', '--object-store-memory=83886080', '--block'),
+      '--disable-usage-stats',
+    ]
+    with open(tmp_path / f'node{len(nodes)}', 'w') as log:
+      nodes.append(
+        subprocess.Popen(
+          words,
+          env={**os.environ, **env},
+          stdout=log,
+          stderr=log,
+          start_new_session=True,
+        )
+      )
+    wait_for(lambda: 'started' in (tmp_path / log.name).read_text())
+    return nodes[-1]
+
+  yield start
+  for node in reversed(nodes):
+    end(node)
+
+
+def end(node):
+  """Kills a node and all that it has started."""
+  with contextlib.suppress(psutil.NoSuchProcess):
+    for each in psutil.Process(node.pid).children(recursive=True):
+      with contextlib.suppress(psutil.NoSuchProcess):
+        each.kill()
+  node.kill()
+  node.wait()
+
+
+def wait_for(condition):
+  limit = time.monotonic() + 300
+  while not condition():
+    assert time.monotonic() < limit, 'waited for too long'
+    time.sleep(0.05)
+
+
+def free_address():
+  with socket.socket() as taken:
+    taken.bind(('127.0.0.1', 0))
+    return f'127.0.0.1:{taken.getsockname()[1]}'
+
+
+# The first node shares the folder, the second doesn't, and is killed; then so
+# is the command.
+@pytest.mark.slow
+def test_a_sweep_over_ray_equals_one_by_processes(start_node, tmp_path):
+  sweeps = tmp_path / 'sweeps'
+  sweeps.mkdir()
+  if not _can_be_alone(sweeps):
+    pytest.skip('Here no process can be kept from a folder.')
+  assert small.sweep(sweeps / 'here') == 0
+  address, folder = free_address(), sweeps / 'ray'
+  start_node(address)
+  second = start_node(address, *_alone(sweeps))
+  words = small.words(folder, '--cluster', address)
+  with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as command:
+    wait_for(lambda: list(folder.glob('0*/checkpoints/*')))
+    end(second)
+    wait_for(lambda: '"result"' in (folder / 'journal.jsonl').read_text())
+    command.kill()
+  resume = [*small.COMMAND, 'resume', str(folder), '--cluster', address]
+  assert subprocess.run(resume).returncode == 0
+  assert small.outcome(folder) == small.outcome(sweeps / 'here')
+  assert not list(folder.glob('leases/*'))
+
+
+@pytest.mark.slow
+def test_a_node_that_can_not_train_ends_the_command(start_node, tmp_path):
+  sweeps, own = tmp_path / 'sweeps', tmp_path / 'own'
+  sweeps.mkdir()
+  own.mkdir()
+  if not _can_be_alone(own):
+    pytest.skip('Here no process can be kept from a folder.')
+  config = own / 'mine.gin'
+  config.write_text("include 'dopamine_jax/configs/dqn_cartpole.gin'\n")
+  address = free_address()
+  start_node(address, *_alone(own))
+  words = small.words(sweeps / 'a', '--cluster', address, config=str(config))
+  done = subprocess.run(words, capture_output=True, text=True)
+  assert done.returncode == 1
+  told = 'Error: a node can not train the sweep: '
+  assert told in done.stderr
+  assert 'mine.gin' in done.stderr.partition(told)[2]
+  assert '"failed"' not in (sweeps / 'a/journal.jsonl').read_text()

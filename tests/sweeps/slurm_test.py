@@ -11,6 +11,8 @@ import pytest
 from dopamine_jax import errors
 from dopamine_jax.commands import cli
 from dopamine_jax.commands import clusters
+from dopamine_jax.sweeps import leases
+from dopamine_jax.sweeps import plan
 from dopamine_jax.sweeps import slurm
 from tests.sweeps import small
 
@@ -186,3 +188,23 @@ def test_a_sweep_by_jobs_equals_one_by_processes(slurm_here, tmp_path):
   assert small.outcome(folder) == small.outcome(tmp_path / 'here')
   statuses = (slurm_here / '701.status').read_text().split()
   assert statuses == ['0', '0']
+
+
+def test_a_job_on_another_machine_is_gone_when_its_lease_is_old(
+  tmp_path, monkeypatch
+):
+  pack = plan.Pack('0.0', 0, (0,))
+  here = leases.Leases(tmp_path)
+  with monkeypatch.context() as patch:  # of the same name, as containers may be
+    patch.setattr(leases, '_here', lambda: f'{leases.socket.gethostname()} x')
+    patch.setattr(leases.os, 'getpid', lambda: 2**30)
+    assert here.take([pack], lambda _: 0) == pack
+  assert here.is_alive(pack)
+  assert here.take([pack], lambda _: 0) is None
+  file = tmp_path / 'leases/0.0.json'
+  old = time.time() - 1.1 * leases._PATIENCE
+  os.utime(file, (old, old))
+  assert not here.is_alive(pack)
+  assert here.take([pack], lambda _: 0) == pack
+  here.give_back(pack)
+  assert here._age(pack) == float('inf')  # for who has just read it
