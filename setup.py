@@ -53,6 +53,8 @@ EXTRAS_REQUIRE = {
   'minari': ['minari[hdf5]>=0.5.3'],
   # `sweep --search tpe`.
   'sweep': ['optuna>=5.0'],
+  # Sweeps over a cluster; 235 MB.
+  'ray': ['ray>=2.60'],
   'docs': DOCS_REQUIRE,
   # TensorBoard's page of profiles; 300 MB, of which none is TensorFlow.
   'profile': ['xprof>=2.24'],
@@ -70,13 +72,14 @@ EXTRAS_REQUIRE = {
   ],
 }
 # By request only: gymnax holds gymnasium below 1.4 and jax below 0.12, and with
-# xprof come the clients of a cloud. Minari is for those who have its datasets.
+# xprof come the clients of a cloud. Minari is for those who have its datasets,
+# and Ray for those who have a cluster.
 EXTRAS_REQUIRE['all'] = sorted(
   set().union(
     *(
       EXTRAS_REQUIRE[extra]
       for extra in EXTRAS_REQUIRE
-      if extra not in ('gymnax', 'minari', 'profile')
+      if extra not in ('gymnax', 'minari', 'profile', 'ray')
     )
   )
 )

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import stat
 import time
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 import typer.core
 
 from dopamine_jax import errors
+from dopamine_jax.commands import clusters
 from dopamine_jax.commands import common
 from dopamine_jax.commands import options
 from dopamine_jax.system import children
@@ -44,8 +46,10 @@ Workers = Annotated[
   int | None,
   typer.Option(
     min=1,
-    help='Processes that train on this machine, each on cores of its own.',
-    show_default='one for each two cores, two at least if there are',
+    help='Processes that train on this machine, each on cores of its own; with '
+    '--cluster tasks of Ray at once, or jobs of Slurm.',
+    show_default='one for each two cores, two at least if there are; with Ray '
+    'as many as fit',
   ),
 ]
 
@@ -61,6 +65,7 @@ def _one_of(names):
 
 @app.command()
 def start(
+  context: typer.Context,
   configs: options.Configs = (),
   base_dir: Annotated[
     pathlib.Path | None,
@@ -170,11 +175,16 @@ def start(
       show_default='as many as memory and a short measurement allow',
     ),
   ] = None,
+  cluster: clusters.Cluster = None,
+  num_cpus: clusters.NumCPUs = None,
+  num_gpus: clusters.NumGPUs = None,
+  sbatch: clusters.Sbatch = (),
 ):
   """Start a sweep, or go on with the one that lies in --base_dir."""
   files = options.files(configs, gin_files)
-  count = _workers(workers)
+  place = clusters.place(cluster, workers, num_cpus, num_gpus, sbatch)
   common.prepare(finds_devices=False)
+  place.open(context)
   from dopamine_jax.commands import packing
   from dopamine_jax.sweeps import start as start_lib
   from dopamine_jax.sweeps import study as study_lib
@@ -198,7 +208,7 @@ def start(
     old = study_lib.read(base_dir)
     study = dataclasses.replace(study, pack=pack or old.pack, ahead=old.ahead)
     study_lib.require_same(base_dir, old, study)
-    return _run(base_dir, count)
+    return place.run(base_dir)
   if base_dir.exists() and any(base_dir.iterdir()):
     raise errors.UserError(
       f'{base_dir} holds something else than a sweep. Give an empty folder as '
@@ -206,21 +216,30 @@ def start(
     )
   start_lib.begin(
     base_dir,
-    dataclasses.replace(study, ahead=count),
-    lambda: pack or packing.size(runner, study, count, common.say),
+    dataclasses.replace(study, ahead=place.count or 2),
+    lambda: pack or packing.size(runner, *place.share(study), common.say),
   )
-  return _run(base_dir, count)
+  return place.run(base_dir)
 
 
 @app.command()
-def resume(folder: Folder, workers: Workers = None):
+def resume(
+  context: typer.Context,
+  folder: Folder,
+  workers: Workers = None,
+  cluster: clusters.Cluster = None,
+  num_cpus: clusters.NumCPUs = None,
+  num_gpus: clusters.NumGPUs = None,
+  sbatch: clusters.Sbatch = (),
+):
   """Go on with a sweep that was stopped."""
-  count = _workers(workers)
+  place = clusters.place(cluster, workers, num_cpus, num_gpus, sbatch)
   common.prepare(finds_devices=False)
+  place.open(context)
   from dopamine_jax.sweeps import study as study_lib
 
   study_lib.require_unchanged(study_lib.read(folder))
-  return _run(folder, count)
+  return place.run(folder)
 
 
 @app.command()
@@ -238,50 +257,42 @@ def status(folder: Folder):
 @app.command(hidden=True)
 def worker(folder: Folder):
   """Train packs of a sweep until nothing is left."""
-  common.prepare(finds_devices=False)
-  from dopamine_jax.engines import startup
+  _begin()
+  from dopamine_jax.sweeps import study as study_lib
   from dopamine_jax.sweeps import worker as worker_lib
-  from dopamine_jax.system import signals
 
-  signals.receive()
-  if not os.isatty(0):
-    children.follow_starter()
-  startup.find_devices()
+  study_lib.require_unchanged(study_lib.read(folder))  # of this node's files
   worker_lib.work(folder, lambda: time.sleep(_POLL), common.say)
 
 
-def _run(folder, count):
-  """Has workers train; returns the exit status."""
-  from dopamine_jax.commands import sweep_table
-  from dopamine_jax.sweeps import local
-  from dopamine_jax.sweeps import worker as worker_lib
+@app.command(hidden=True)
+def pack(
+  folder: Folder,
+  name: Annotated[str, typer.Argument(help='The name of a pack.')],
+  output: Annotated[
+    pathlib.Path,
+    typer.Argument(
+      parser=options.parse_path, help='A file for what comes of it.'
+    ),
+  ],
+):
+  """Train a pack of a sweep, and note nothing in its journal."""
+  _begin()
+  from dopamine_jax.sweeps import packs
 
-  table = sweep_table.Table(worker_lib.Sweep(folder), common.show)
-  try:
-    with table:
-      result = local.run(folder, count, table.say, table.show)
-  finally:
-    table.finish()
-  if result:
-    common.say(
-      f'Stopped. Nothing is lost: '
-      f"'{errors.program('dopamine-jax')} sweep resume {folder}' goes on."
-    )
-  return result
+  packs.train(folder, name, output, common.say)
 
 
-def _workers(count):
-  """Returns how many processes to start."""
-  cores = len(children.cores())
-  if count is None:
-    return max(min(2, cores), cores // 2)
-  if count > cores:
-    raise typer.BadParameter(
-      f'{count} is more than the {cores} cores that are here, and each needs '
-      f'one of its own. Give {cores} at most.',
-      param_hint='--workers',
-    )
-  return count
+def _begin():
+  """Sets up a process that trains, and that another one has started."""
+  common.prepare(finds_devices=False)
+  from dopamine_jax.engines import startup
+  from dopamine_jax.system import signals
+
+  signals.receive()
+  if stat.S_ISFIFO(os.fstat(0).st_mode):  # a batch job has no starter
+    children.follow_starter()
+  startup.find_devices()
 
 
 def _lines(space):

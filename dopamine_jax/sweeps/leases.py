@@ -1,12 +1,16 @@
 """Who trains which pack: a lease is a file that its worker keeps young.
 
-A worker that is gone leaves an old one, which another worker takes. Times are
-those of the file system, since clocks of machines differ.
+A worker that is gone leaves an old one, which another worker takes: at once on
+the same machine, where it sees that the process is gone, else when there was no
+sign of life for a while. Times are those of the file system, since clocks of
+machines differ.
 """
 
 from collections.abc import Iterator, Sequence
 import contextlib
+import functools
 import json
+import math
 import os
 import pathlib
 import socket
@@ -107,7 +111,7 @@ class Leases:
     lease = self._read(pack)
     if not lease:
       return False
-    if lease['host'] == socket.gethostname():
+    if lease['host'] == _here():
       return _began(lease['pid']) == lease['began']
     return self._age(pack) < _PATIENCE
 
@@ -115,9 +119,12 @@ class Leases:
     """Returns the seconds since a lease's last sign of life."""
     now = self._folder / f'.now-{socket.gethostname()}-{os.getpid()}'
     now.touch()
-    age = now.stat().st_mtime - self._path(pack).stat().st_mtime
-    now.unlink()
-    return age
+    try:
+      return now.stat().st_mtime - self._path(pack).stat().st_mtime
+    except FileNotFoundError:  # given back since it was read
+      return math.inf
+    finally:
+      now.unlink()
 
   def _read(self, pack):
     path = self._path(pack)
@@ -137,7 +144,20 @@ class Leases:
 
 def _me():
   pid = os.getpid()
-  return {'host': socket.gethostname(), 'pid': pid, 'began': _began(pid)}
+  return {'host': _here(), 'pid': pid, 'began': _began(pid)}
+
+
+@functools.cache
+def _here():
+  """Returns what tells apart places in which a process has its number.
+
+  Two containers, or clones of a machine, may have one host name.
+  """
+  found = [socket.gethostname()]
+  with contextlib.suppress(OSError):  # Linux alone has these
+    boot = pathlib.Path('/proc/sys/kernel/random/boot_id').read_text()
+    found += [boot.strip(), os.readlink('/proc/self/ns/pid')]
+  return ' '.join(found)
 
 
 def _began(pid):

@@ -111,13 +111,17 @@ class Sweep:
   def fail(self, pack: plan.Pack, error: BaseException):
     """Notes that a pack could not be trained, and where its traceback lies."""
     text = ''.join(traceback.format_exception(error))
+    self.give_up(pack, errors.told(error), text)
+
+  def give_up(self, pack: plan.Pack, why: str, text: str):
+    """Notes that a pack could not be trained: why, and the traceback."""
     with self.journal.locked():
       self.look()
       attempt = self.state.failures.get(pack.name, 0) + 1
       folder = self.folder / FAILURES
       folder.mkdir(exist_ok=True)
       plain_files.write(folder / f'{pack.name}-{attempt}.txt', text.encode())
-      self._fail(pack, errors.told(error))
+      self._fail(pack, why)
       self.advance()
       self.leases.give_back(pack)
 
