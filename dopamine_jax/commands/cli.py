@@ -249,9 +249,12 @@ def compare(
     ),
   ],
   metric: Annotated[
-    str,
-    typer.Option(help="A tag, as 'Eval/AverageReturns'."),
-  ] = 'Train/AverageReturns',
+    str | None,
+    typer.Option(
+      help="A tag, as 'Eval/AverageReturns'.",
+      show_default="a sweep's own, else Train/AverageReturns",
+    ),
+  ] = None,
   baseline: Annotated[
     list[str],
     typer.Option(
