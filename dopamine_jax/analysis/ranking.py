@@ -7,7 +7,7 @@ the best was chosen by the same scores is allowed for by that: it is a multiple
 comparison with the best (Hsu, 1984), in which any group could have been it.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 import math
 import re
 from typing import NamedTuple
@@ -175,7 +175,7 @@ def _in_words(rows, pairs):
   lines = [f'{first.label} is best: {_score(first)}.']
   if pairs:
     far = ' that went as far' if len(pairs) < len(others) else ''
-    lines += _told(first, pairs, labels, far)
+    lines += told(first.name, first.runs, pairs, labels, far)
   early = [row for row in others if row.stop != first.stop]
   if early:
     lines.append(
@@ -185,8 +185,22 @@ def _in_words(rows, pairs):
   return lines
 
 
-def _told(first, pairs, labels, far):
-  """Yields what the test says of the best and the others."""
+def told(
+  first: str,
+  runs: int,
+  pairs: Sequence[verdicts.Pair],
+  labels: Mapping[str, str],
+  far: str = '',
+) -> Iterator[str]:
+  """Yields what the test says of the best and the others.
+
+  Args:
+    first: the name of the best.
+    runs: how many it has.
+    pairs: of it and each other.
+    labels: short names, by name.
+    far: says which others these are, ' that went as far'; '' if they are all.
+  """
   blind = [x for x in pairs if not verdicts.can_tell(x)]
   if len(blind) == len(pairs):
     seeds = max(verdicts.fewest(x) for x in pairs)
@@ -194,12 +208,12 @@ def _told(first, pairs, labels, far):
     yield (
       f'It can not be told apart from any of the {count}{far}, however far '
       f'apart they lie: that takes at least {seeds} seeds of each, and there '
-      f'{"is" if first.runs == 1 else "are"} {first.runs}.'
+      f'{"is" if runs == 1 else "are"} {runs}.'
     )
     return
-  above = [x.better for x in pairs if x.told_apart and x.worse == first.name]
-  same = [_other(x, first) for x in pairs if not x.told_apart]
-  below = [x for x in pairs if x.told_apart and x.better == first.name]
+  above = [x.better for x in pairs if x.told_apart and x.worse == first]
+  same = [other(x, first) for x in pairs if not x.told_apart]
+  below = [x for x in pairs if x.told_apart and x.better == first]
   if same:
     names = listed([labels[x] for x in same])
     yield f'Not distinguishable from it: {names}.'
@@ -211,7 +225,7 @@ def _told(first, pairs, labels, far):
     names = listed([labels[x] for x in above])
     yield (
       f'{names}: most of its runs score higher than those of '
-      f'{labels[first.name]}, though its mean is lower.'
+      f'{labels[first]}, though its mean is lower.'
     )
   yield (
     f'Each of {len(pairs)} was compared with the best: p allows for that '
@@ -219,8 +233,9 @@ def _told(first, pairs, labels, far):
   )
 
 
-def _other(pair, first):
-  return pair.worse if pair.better == first.name else pair.better
+def other(pair: verdicts.Pair, name: str) -> str:
+  """Returns the name of the other group of a pair."""
+  return pair.worse if pair.better == name else pair.better
 
 
 def _score(row):
