@@ -1,6 +1,7 @@
 """Population-based training as a picture: who went on from whom, and when."""
 
 from collections.abc import Mapping
+import itertools
 import math
 
 import numpy as np
@@ -64,6 +65,10 @@ def draw(outcome: outcome_lib.Outcome) -> markup.Markup:
   scores = _scores(outcome)
   everything = np.array([*scores.values()])
   best = ancestors(outcome, outcome.trials[0].number)
+  # Up to which rung what the best has learned was each ancestor's.
+  until = {best[0]: len(steps)}
+  for child, parent in itertools.pairwise(best):
+    until[parent] = outcome.state.trials[child].rung
   drawn = [*svg.grid(frame, 'agent steps', 8, horizontal=False)]
   forks, lines = [], []
   for trial in outcome.state.trials:
@@ -72,7 +77,8 @@ def draw(outcome: outcome_lib.Outcome) -> markup.Markup:
     if trial.parent is not None:
       at = frame.at_x(outcome.steps(trial.rung))
       forks.append(_fork(frame, at, places[trial.parent], row, kind))
-    lines += _line(frame, outcome, trial, row, scores, everything, kind)
+    thick = until.get(trial.number, -1)
+    lines += _line(frame, outcome, trial, row, scores, everything, thick)
     ended = max((r for t, r in scores if t == trial.number), default=None)
     if ended == len(steps) - 1:
       x, y = frame.at_x(steps[-1]) + 8, frame.at_y(row) + 4
@@ -95,8 +101,8 @@ def _scores(outcome) -> Mapping[tuple[int, int], float]:
   }
 
 
-def _line(frame, outcome, trial, row, scores, everything, kind):
-  """Yields a trial's line from each rung to the next."""
+def _line(frame, outcome, trial, row, scores, everything, thick):
+  """Yields a trial's line to each rung; up to some it is thick."""
   y = frame.at_y(row)
   begins = max(0, trial.rung + (trial.parent is not None))
   for rung in range(begins, len(outcome.study.rungs)):
@@ -105,6 +111,7 @@ def _line(frame, outcome, trial, row, scores, everything, kind):
     score = scores[trial.number, rung]
     begin = frame.at_x(outcome.steps(rung - 1))
     end = frame.at_x(outcome.steps(rung))
+    kind = ' best' if rung <= thick else ''
     shade = pictures.colour(score, everything)
     words = f'{trial.number:04}: {score:.4g} at {outcome.steps(rung):,}'
     if math.isnan(score):

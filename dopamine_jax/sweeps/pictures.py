@@ -61,7 +61,7 @@ def parallel(
   low, high = svg.span(means)
   frame = svg.Frame(
     *(*_BROAD, (0, len(dimensions)), (-0.03, 1.03)),
-    *(40, 60, 40, 28),
+    *(max(30, 3.6 * len(titles[0])), 60, 40, 28),
   )
   axes = [
     Axis(each.domain, [v for _, v in outcome.values(each.setting)])

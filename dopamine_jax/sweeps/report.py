@@ -156,17 +156,16 @@ def _tiles(outcome):
       note = f'95% interval {ends}'
     title = f'Best score, {best.label}'
     yield parts.tile(title, parts.number(best.mean), note)
-  early = len(state.stopped)
-  note = f'{early:,} stopped early' if early else 'none stopped early'
-  note += f', {len(state.given_up)} given up' if state.given_up else ''
+  note = f'{parts.count(study.num_seeds, "seed")} each'
+  note += f', {len(state.stopped):,} stopped early' if state.stopped else ''
+  note += f', {len(state.given_up):,} given up' if state.given_up else ''
   yield parts.tile('Trials', f'{len(state.trials):,}', note)
-  seeds = f'{study.seed} to {study.seed + study.num_seeds - 1}'
-  seeds = seeds if study.num_seeds > 1 else f'seed {study.seed}'
-  yield parts.tile('Seeds of each', str(study.num_seeds), seeds)
   each = f'{outcome.steps(len(study.rungs) - 1):,} of a seed to the end'
   yield parts.tile('Agent steps in all', f'{outcome.agent_steps:,}', each)
   how = _SCHEDULERS.get(study.scheduler, study.scheduler)
-  yield parts.tile('Scheduler', study.scheduler, f'{how}; {study.search}')
+  yield parts.tile(
+    'Scheduler', study.scheduler, f'{how}; {study.search} search'
+  )
 
 
 def _warnings(outcome):
@@ -183,8 +182,7 @@ def _in_words(outcome, findings, named, best, steps):
   items = [' '.join(best.sentences)]
   items += report_parts.in_words(outcome, findings, named)
   if steps:
-    titles = [x.title for x in steps]
-    words = ', then '.join([titles[0], *(x.lower() for x in titles[1:])])
+    words = ', then '.join(x.title.lower() for x in steps)
     items.append(f'Next: {words}. The commands are below.')
   return parts.section(
     'In short', element('ul', *(element('li', x) for x in items), class_='said')

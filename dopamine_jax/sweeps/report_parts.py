@@ -45,16 +45,15 @@ def in_words(
         f'{outcome.steps(0):,} agent steps'
       )
     yield (
-      f'{named[x.setting]} matters (p = {_p(x.p_value)}): it explains '
+      f'{named[x.setting]} matters ({_p_in_words(x.p_value)}): it explains '
       f'{x.share:.0%} of the order of the trials. Best were {x.best.label}'
       f'{gain}.'
     )
   rest = [named[x.setting] for x in asked if not x.matters]
   if rest:
-    are = 'is' if len(rest) == 1 else 'are'
     own = 'its' if len(rest) == 1 else 'their'
     yield (
-      f'Of {_listed(rest)} no influence {are} seen: {own} differences may be '
+      f'Of {_listed(rest)} no influence is seen: {own} differences may be '
       f'chance, which does not show that there are none. '
       + ('' if len(outcome.trials) > 30 else 'More trials would tell.')
     ).strip()
@@ -340,7 +339,11 @@ def _scale(low, high):
 
 
 def _p(value):
-  return '<0.001' if value < 0.001 else f'{value:.2g}'
+  return '< 0.001' if value < 0.001 else f'{value:.2g}'
+
+
+def _p_in_words(value):
+  return f'p {_p(value)}' if value < 0.001 else f'p = {_p(value)}'
 
 
 def _listed(names):
