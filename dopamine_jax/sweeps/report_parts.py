@@ -127,8 +127,8 @@ def ranked(outcome: outcome_lib.Outcome, named: Names) -> markup.Markup | None:
   if not outcome.trials:
     return None
   rows = [_row(i, x, named) for i, x in enumerate(outcome.trials, 1)]
-  heads = ('#', 'trial', 'score', '95% interval', 'agent steps', 'end')
-  heads = (*heads, *named.values())
+  heads = ('#', 'trial', 'score', '95% interval', 'agent steps')
+  heads = (*heads, *named.values(), 'end')
   numbers = [
     i for i in range(len(heads)) if all(_is_number(row[i]) for row in rows)
   ]
@@ -283,8 +283,8 @@ def _row(place, trial, named):
     parts.number(trial.mean) if known else 'none',
     parts.interval(*map(float, trial.interval[1:])) if known else '',
     f'{trial.steps:,}',
-    end,
     *(_value(trial.settings, name) for name in named),
+    end,
   )
 
 
