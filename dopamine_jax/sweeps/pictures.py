@@ -99,17 +99,22 @@ def curves(
   trials: Sequence[outcome_lib.Trial],
   size: tuple[int, int],
 ) -> markup.Markup:
-  """Draws the means of trials over agent steps, the first with its interval."""
+  """Draws the means of trials over agent steps, the first with its interval.
+
+  The interval, which may be far wider than what was seen, is cut where the
+  picture ends.
+  """
   own = [x.curve for x in trials]
   first = own[0].interval()
-  drawn = [first.value, first.low, first.high]
+  drawn = [own[0].values.ravel()]
   drawn += [curve.values.mean(axis=1) for curve in own]
   end = max(float(curve.steps[-1]) for curve in own)
   frame = svg.Frame(*size, (0, end), svg.span(np.concatenate(drawn)))
   pieces = [*svg.grid(frame, 'agent steps', size[0] // 80)]
   if np.isfinite(first.low).all():
-    there = frame.path(own[0].steps, first.high)
-    back = frame.path(own[0].steps[::-1], first.low[::-1])
+    low, high = (np.clip(x, *frame.y) for x in first[1:])
+    there = frame.path(own[0].steps, high)
+    back = frame.path(own[0].steps[::-1], low[::-1])
     pieces.append(element('path', d=f'{there}L{back[1:]}Z', class_='band c0'))
   for i, (trial, curve) in reversed([*enumerate(zip(trials, own))]):  # noqa: B905
     d = frame.path(curve.steps, curve.values.mean(axis=1))

@@ -177,7 +177,9 @@ def learning(outcome: outcome_lib.Outcome) -> markup.Markup | None:
     element(
       'p',
       f'{outcome.study.metric}: means over {seeds}; of the best its 95% '
-      'interval.',
+      'interval, which at an edge goes on beyond it.'
+      if outcome.study.num_seeds > 1
+      else f'{outcome.study.metric}, one seed.',
       class_='soft',
     ),
   )
