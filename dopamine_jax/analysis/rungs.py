@@ -18,6 +18,7 @@ from dopamine_jax.analysis import groups as groups_lib
 from dopamine_jax.system import safe_files
 
 _MEGABYTES = 10
+_MOST = 2**53  # agent steps
 
 
 class Rungs(NamedTuple):
@@ -52,6 +53,8 @@ def above(folders: Sequence[pathlib.Path]) -> Rungs | None:
     fields = json.loads(safe_files.read_text(sweep / 'sweep.json', _MEGABYTES))
     length = int(fields['training_steps'])
     steps = [int(each) * length for each in fields['rungs']]
+    if not steps or max(steps) > _MOST or min(steps) < 1:
+      return None
     return Rungs(str(fields['metric']), max(1, int(fields['last'])), steps)
   except (
     *(OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError),

@@ -25,7 +25,11 @@ from dopamine_jax.sweeps import study as study_lib
 from dopamine_jax.system import safe_files
 from dopamine_jax.system import texts
 
-_DAMAGES = (KeyError, TypeError, ValueError, IndexError, AttributeError)
+_DAMAGES = (
+  *(KeyError, TypeError, ValueError, IndexError, AttributeError),
+  *(OverflowError, RecursionError),
+)
+_MOST = 2**53  # agent steps
 _LARGEST = 1e100  # of scores: what is as large overflows where it is squared
 
 
@@ -248,8 +252,9 @@ def _check_study(study):
   for name in ('files', 'bindings', 'space'):
     if not all(isinstance(x, str) for x in getattr(study, name)):
       raise ValueError(f'{name} are {getattr(study, name)!r}')
-  if study.training_steps < 1 or study.num_seeds < 1 or study.last < 1:
-    raise ValueError('expected counts of at least 1')
+  counts = study.training_steps, study.num_seeds, study.last, study.reduction
+  if min(counts) < 1 or max(*counts, rungs[-1] * study.training_steps) > _MOST:
+    raise ValueError('a count is below 1, or too large')
   assert study.dimensions  # which raises if it can't be meant
 
 
@@ -259,8 +264,7 @@ def _check_state(study, state):
     parts = pathlib.PurePath(str(each.name)).parts
     if each.number != i or parts != (each.name,) or each.name == '..':
       raise ValueError(f'trial {i} is called {each.name!r}')
-    if not isinstance(each.settings, dict):
-      raise ValueError(f'the settings of trial {i} are {each.settings!r}')
+    _check_settings(study, each)
     if each.parent is not None and not 0 <= each.parent < i:
       raise ValueError(f'trial {i} goes on from {each.parent!r}')
     if not -1 <= each.rung < len(study.rungs):
@@ -271,11 +275,27 @@ def _check_state(study, state):
       raise ValueError(f'a result of trial {trial!r} at rung {rung!r}')
     if scores.shape != (study.num_seeds,) or (np.abs(scores) > _LARGEST).any():
       raise ValueError(f'trial {trial} has the scores {scores}')
+  if not all(type(x) is int for x in state.failures.values()):
+    raise ValueError('a number of failures that is none')
+  if any(x not in range(len(study.rungs)) for x in state.stopped.values()):
+    raise ValueError('a trial stopped at a rung that is not there')
   ended = [*state.stopped, *state.given_up]
   if any(
     each not in numbers for each in itertools.chain(ended, *state.entered)
   ):
     raise ValueError('a trial that is not there')
+
+
+def _check_settings(study, trial):
+  """Refuses settings that are not of the space; raises ValueError."""
+  for each in study.dimensions:
+    if each.setting not in trial.settings:
+      continue
+    value = trial.settings[each.setting]
+    if isinstance(each.domain, spaces.Range) and not (
+      type(value) in (int, float) and math.isfinite(each.domain.place(value))
+    ):
+      raise ValueError(f'{each.setting} of trial {trial.number} is {value!r}')
 
 
 def dimension(study: study_lib.Study, setting: str) -> spaces.Dimension:
