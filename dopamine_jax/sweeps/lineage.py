@@ -91,7 +91,7 @@ def draw(outcome: outcome_lib.Outcome) -> markup.Markup:
     f'{", ".join(f"{x:04}" for x in best[1:]) or "none"}.'
   )
   return svg.picture(
-    frame, 'Who went on from whom', words, [*drawn, *forks, *lines]
+    frame, 'Who went on from whom', words, [*drawn, *lines, *forks]
   )
 
 
