@@ -288,6 +288,8 @@ def _check_state(study, state):
 
 def _check_settings(study, trial):
   """Refuses settings that are not of the space; raises ValueError."""
+  if not isinstance(trial.settings, dict):
+    raise ValueError(f'trial {trial.number} has settings {trial.settings!r}')
   for each in study.dimensions:
     if each.setting not in trial.settings:
       continue
