@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 import pathlib
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,8 @@ from dopamine_jax.analysis import curves as curves_lib
 from dopamine_jax.analysis import games as games_lib
 from dopamine_jax.analysis import groups as groups_lib
 from dopamine_jax.analysis import plots
+from dopamine_jax.analysis import ranking as ranking_lib
+from dopamine_jax.analysis import rungs as rungs_lib
 from dopamine_jax.analysis import statistics
 from dopamine_jax.analysis import verdicts
 from dopamine_jax.system import safe_files
@@ -30,6 +33,7 @@ _SCORE_COLUMNS = (
   *('group', 'game', 'agent_steps', 'points', 'runs'),
   *('mean', 'low', 'high', 'worst', 'best'),
 )
+_FORK = re.compile(r'\bstart_from$|\bStartFrom\.')
 # One game may decide a mean, and few runs bias a median.
 _WITH_INTERVAL = ('IQM', 'optimality gap')
 
@@ -46,10 +50,13 @@ class Comparison(NamedTuple):
     bands: of published runs, by baseline's name and game's key.
     ends: the agent step that scores are taken at, by the keys of those games
       that all groups can be compared on.
+    stops: the same by group's name: trials that a sweep stopped have earlier
+      ones.
     scores: [R, G] by group's name, on those games.
     pairs: what the scores say of each two groups.
     sentences: all that is said in words.
     places: folders that runs come from; a stranger may have made them.
+    ranking: of all groups, where they are too many to speak of each pair.
   """
 
   metric: str
@@ -59,10 +66,12 @@ class Comparison(NamedTuple):
   curves: curves_lib.Curves
   bands: Mapping[str, Mapping[str, pd.DataFrame]]
   ends: Mapping[str, int]
+  stops: Mapping[str, Mapping[str, int]]
   scores: Mapping[str, np.ndarray]
   pairs: Sequence[verdicts.Pair]
   sentences: Sequence[str]
   places: Sequence[pathlib.Path] = ()
+  ranking: ranking_lib.Ranking | None = None
 
   @property
   def human_games(self) -> list[str]:
@@ -87,7 +96,7 @@ class Comparison(NamedTuple):
 
 def compare(
   arguments: Sequence[str],
-  metric: str = 'Train/AverageReturns',
+  metric: str | None = None,
   baselines: Sequence[str] = (),
   last: int | None = None,
   say: Callable[[str], None] = print,
@@ -96,7 +105,8 @@ def compare(
 
   Args:
     arguments: each PATH or NAME=PATH, of a run or a folder above several.
-    metric: a tag.
+    metric: a tag; None is that of a sweep, if all runs are of one, and else
+      'Train/AverageReturns'.
     baselines: as 'dopamine:DQN:cnn'.
     last: how many points make a run's score; None is 5 of training returns and
       1 of everything else.
@@ -108,48 +118,46 @@ def compare(
   # First, so that a misspelt one is told before anything is read.
   published = {name: baselines_lib.parse(name) for name in baselines}
   own = groups_lib.gather(arguments, say)
+  sweep = rungs_lib.of(own)
+  metric, last = _judged_by(sweep, metric, last)
   curves = curves_lib.of_groups(own, metric, say)
   own = [group for group in own if group.name in curves]
-  for line in verdicts.unfinished(own):
+  for line in () if sweep else verdicts.unfinished(own):
     say(line)
   titles = _titles(own)
   rivals, bands = _publish(published, metric, titles, say)
   if rivals:
     curves |= curves_lib.of_groups(rivals, metric, say)
-  if len(curves) > plots.Style.COUNT:
-    say(
-      f'{len(curves)} groups: lines have {plots.Style.COUNT} looks, and some '
-      'share theirs. Compare fewer at once.'
-    )
-  last = last or _LAST.get(metric, 1)
-  ends = _ends(curves, titles, say)
+    sweep = None  # published runs have no rungs
+  ends, stops = rungs_lib.where(curves, titles, sweep, say)
   scores = {
     name: curves_lib.score_matrix(
-      {game: c[game].until(end) for game, end in ends.items()}, [*ends], last
+      {game: c[game].until(end) for game, end in stops[name].items()},
+      [*ends],
+      last,
     )
     for name, c in curves.items()
     if ends
   }
-  pairs = verdicts.pairs(scores, [group.name for group in rivals])
-  return Comparison(
-    metric=metric,
-    last=last,
-    titles=titles,
-    differences=groups_lib.differences(own),
-    curves=curves,
-    bands=bands,
-    ends=ends,
-    scores=scores,
-    pairs=pairs,
-    sentences=[
-      *(verdicts.sentence(pair) for pair in pairs),
-      *verdicts.on_several(pairs, next(iter(scores), '')),
-      *_departures(own, curves, bands, titles),
-    ],
-    places=[
-      *(run.path for group in own for run in group.runs),
-      *(groups_lib.split(argument)[1] for argument in arguments),
-    ],
+  return _spoken_of(
+    Comparison(
+      metric=metric,
+      last=last,
+      titles=titles,
+      differences=_differences(own, sweep),
+      curves=curves,
+      bands=bands,
+      ends=ends,
+      stops=stops,
+      scores=scores,
+      pairs=(),
+      sentences=_departures(own, curves, bands, titles),
+      places=[
+        *(run.path for group in own for run in group.runs),
+        *(groups_lib.split(argument)[1] for argument in arguments),
+      ],
+    ),
+    [group.name for group in rivals],
   )
 
 
@@ -160,26 +168,31 @@ def write(comparison: Comparison, folder: pathlib.Path) -> list[pathlib.Path]:
     UserError: if the folder can't be written.
   """
   safe_files.make_folder(folder, *comparison.places)
-  for name, table in (
-    ('curves.csv', curve_table(comparison)),
-    ('scores.csv', score_table(comparison)),
-  ):
-    texts_of = {c: table[c].map(texts.cell) for c in ('group', 'game')}
-    csv = table.assign(**texts_of).to_csv(index=False)
+  tables = {
+    'curves.csv': curve_table(comparison),
+    'scores.csv': score_table(comparison),
+  }
+  if comparison.ranking:
+    tables['ranking.csv'] = ranking_table(comparison)
+  for name, table in tables.items():
+    csv = table.map(_cell).to_csv(index=False)
     safe_files.write(folder / name, csv, *comparison.places)
   lines = map(texts.line, comparison.sentences)
   summary = ''.join(f'{line}\n' for line in lines)
   safe_files.write(folder / 'summary.txt', summary, *comparison.places)
   figures = {
     'curves': plots.learning_curves(
-      comparison.curves, comparison.titles, comparison.bands, comparison.metric
+      *(comparison.curves, comparison.titles, comparison.bands),
+      *(comparison.metric, comparison.ranking),
     )
   }
   games = comparison.human_games
   if len(games) > 1:
     normalized = {
       name: {
-        game: curves_lib.normalized(c[game].until(comparison.ends[game]), game)
+        game: curves_lib.normalized(
+          c[game].until(comparison.stops[name][game]), game
+        )
         for game in games
       }
       for name, c in comparison.curves.items()
@@ -188,7 +201,7 @@ def write(comparison: Comparison, folder: pathlib.Path) -> list[pathlib.Path]:
   for name, figure in figures.items():
     plots.save(figure, folder, name, *comparison.places)
   names = [f'{name}.{suffix}' for name in figures for suffix in ('png', 'svg')]
-  names += ['curves.csv', 'scores.csv', 'summary.txt']
+  names += [*tables, 'summary.txt']
   return [folder / name for name in names]
 
 
@@ -214,9 +227,9 @@ def curve_table(comparison: Comparison) -> pd.DataFrame:
 def score_table(comparison: Comparison) -> pd.DataFrame:
   """Returns each group's score on each game, with its interval over runs."""
   rows = []
-  for game, end in comparison.ends.items():
+  for game in comparison.ends:
     for name in comparison.scores:
-      curve = comparison.curves[name][game].until(end)
+      curve = comparison.curves[name][game].until(comparison.stops[name][game])
       scores = curve.scores(comparison.last)
       interval = curve.score_interval(comparison.last)
       rows.append(
@@ -236,6 +249,19 @@ def score_table(comparison: Comparison) -> pd.DataFrame:
   return pd.DataFrame(rows, columns=_SCORE_COLUMNS)
 
 
+def ranking_table(comparison: Comparison) -> pd.DataFrame:
+  """Returns groups in their order, with the settings in which they differ."""
+  rows = []
+  for place, row in enumerate(comparison.ranking.rows, 1):
+    numbers = {'rank': place, **row._asdict()}
+    settings = numbers.pop('settings')
+    numbers['group'] = numbers.pop('name')
+    del numbers['label']
+    named = zip(comparison.differences, settings, strict=True)
+    rows.append({**numbers, **dict(named)})
+  return pd.DataFrame(rows)
+
+
 def aggregate_table(comparison: Comparison) -> pd.DataFrame | None:
   """Returns human-normalized aggregates, or None where no human is known.
 
@@ -253,6 +279,51 @@ def aggregate_table(comparison: Comparison) -> pd.DataFrame | None:
       numbers = {key: float(x) for key, x in interval._asdict().items()}
       rows.append({'group': name, 'statistic': label, **numbers})
   return pd.DataFrame(rows)
+
+
+def _cell(value):
+  return texts.cell(value) if isinstance(value, str) else value
+
+
+def _judged_by(sweep, metric, last):
+  """Returns the metric, and how many points make a score."""
+  if sweep and metric in (None, sweep.metric):
+    return sweep.metric, last or sweep.last
+  metric = metric or 'Train/AverageReturns'
+  return metric, last or _LAST.get(metric, 1)
+
+
+def _differences(own, sweep):
+  """Returns settings that differ; whom a trial goes on from is none."""
+  found = groups_lib.differences(own)
+  if sweep is None:
+    return found
+  return {k: v for k, v in found.items() if not _FORK.search(k)}
+
+
+def _spoken_of(comparison, rivals):
+  """Returns a comparison with pairs and words; of many groups a ranking."""
+  scores, stops = comparison.scores, comparison.stops
+  words = comparison.sentences
+  if len(scores) > ranking_lib.FEW:
+    ranking = ranking_lib.rank(
+      *(comparison.curves, stops, comparison.last),
+      *(comparison.differences, rivals),
+    )
+    return comparison._replace(
+      pairs=ranking.pairs,
+      ranking=ranking,
+      sentences=[*ranking.sentences, *words],
+    )
+  # What ended at other steps is not compared.
+  alike = {n: x for n, x in scores.items() if stops[n] == comparison.ends}
+  pairs = verdicts.pairs(alike, rivals)
+  words = [
+    *(verdicts.sentence(pair) for pair in pairs),
+    *verdicts.on_several(pairs, next(iter(alike), '')),
+    *words,
+  ]
+  return comparison._replace(pairs=pairs, sentences=words)
 
 
 def _titles(groups):
@@ -291,36 +362,6 @@ def _publish(published, metric, titles, say):
     if (table.seed != baselines_lib.ALL_SEEDS).all():
       rivals.append(groups_lib.Group(name, [], table, published=True))
   return rivals, bands
-
-
-def _ends(curves, titles, say):
-  """Returns where scores are taken, on the games that all groups have."""
-  shared = curves_lib.common_games(curves)
-  if not shared and len(curves) > 1:
-    say(
-      'No game has runs of all groups: curves are drawn, nothing is compared.'
-    )
-  elif len(shared) < len(titles):
-    alone = ', '.join(t for k, t in titles.items() if k not in shared)
-    say(f'Not compared, since not all groups have it: {alone}.')
-  ends = curves_lib.ends(curves, shared)
-  short = {}
-  for game, end in [*ends.items()]:
-    late = [n for n, c in curves.items() if c[game].steps[0] > end]
-    if late:
-      del ends[game]
-      say(
-        f'{titles[game]} is not compared: {late[0]} begins after the last of '
-        f'another, at {end:,} agent steps.'
-      )
-    elif len({c[game].steps[-1] for c in curves.values()}) > 1:
-      short.setdefault(end, []).append(titles[game])
-  for end, names in short.items():
-    say(
-      f'Compared up to {end:,} agent steps, where the shortest ends: '
-      f'{", ".join(names)}.'
-    )
-  return ends
 
 
 def _departures(own, curves, bands, titles):

@@ -116,9 +116,18 @@ def _by_experiment(found):
   for f in found:
     # One name may span games whose settings differ, but not two experiments.
     alone = f.given is None or f.given in several
-    key = f.given, f.run.config if alone else None
+    key = f.given, f.run.config if alone else None, _trial(f.run)
     groups.setdefault(key, []).append(f)
   return list(groups.values())
+
+
+def _trial(run):
+  """Returns a sweep's trial: each is by itself, whatever else has its settings.
+
+  Of others that is None.
+  """
+  folder = run.path.resolve()
+  return folder if (folder.parent / 'sweep.json').exists() else None
 
 
 def _names(members):

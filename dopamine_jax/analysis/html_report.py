@@ -58,14 +58,6 @@ def page(report: run_report.Report, film: bytes | None = None) -> str:
     report: of a run.
     film: an mp4's bytes.
   """
-  style, script, skeleton = (
-    _template(f'report.{suffix}') for suffix in ('css', 'js', 'html')
-  )
-  policy = (
-    "default-src 'none'; img-src data:; media-src data:; "
-    f'style-src {_hash(style)}; script-src {_hash(script)}; '
-    "base-uri 'none'; form-action 'none'"
-  )
   sections = [
     _warnings(report),
     numbers.curves(report),
@@ -78,8 +70,21 @@ def page(report: run_report.Report, film: bytes | None = None) -> str:
   body = markup.join(
     [_header(report), element('main', *sections), _footer(report)]
   )
+  return document(_name(report), body)
+
+
+def document(title: str, body: markup.Markup) -> str:
+  """Returns a whole page, of which nothing is loaded from elsewhere."""
+  style, script, skeleton = (
+    _template(f'report.{suffix}') for suffix in ('css', 'js', 'html')
+  )
+  policy = (
+    "default-src 'none'; img-src data:; media-src data:; "
+    f'style-src {_hash(style)}; script-src {_hash(script)}; '
+    "base-uri 'none'; form-action 'none'"
+  )
   return string.Template(skeleton).substitute(
-    title=markup.join([_name(report)]),
+    title=markup.join([title]),
     policy=policy,
     style=style,
     script=script,

@@ -5,6 +5,7 @@ import io
 import itertools
 import math
 import pathlib
+from typing import Any
 import warnings
 
 from matplotlib import axes as axes_lib
@@ -15,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from dopamine_jax.analysis import curves as curves_lib
+from dopamine_jax.analysis import ranking as ranking_lib
 from dopamine_jax.analysis import statistics
 from dopamine_jax.system import safe_files
 from dopamine_jax.system import texts
@@ -32,7 +34,7 @@ _BAND_DASHES = (
   *((0, (6, gap)) for gap in (3, 5, 8)),
   (0, (3, 1, 1, 1, 1, 1)),
 )
-_MARKERS = ('', 'o', 's', '^', 'D')
+_MARKERS = ('', 'o', 's', '^', 'D', 'v', 'X', 'P', '<', '>', 'p')
 _MARKS = 9  # of a line
 _PUBLISHED = '#777777'
 _LABELS = {
@@ -40,30 +42,37 @@ _LABELS = {
   'Eval/AverageReturns': 'return of an evaluation episode',
 }
 _WHAT = 'mean of seeds, 95% interval'
-_PANEL, _SINGLE = (4.2, 3.1), (6.4, 4.4)  # inches
+_PANEL, _SINGLE, _LARGE = (4.2, 3.1), (6.4, 4.4), (10, 6)  # inches
+_CLEAR = 5  # of many groups, those that are drawn with their intervals
+_MANY = 12  # entries of a legend, from which on it is small
 _RESAMPLES = 1_000
 
 
 class Style:
   """Gives each group one colour, dash and marker in all figures.
 
-  Neighbours differ in colour and dash. `COUNT` groups are told apart.
+  Neighbours differ in colour and dash, and never are two alike.
   """
-
-  COUNT = len(_COLOURS) * len(_DASHES) * len(_MARKERS)
 
   def __init__(self, names: Sequence[str]):
     self._index = {name: i for i, name in enumerate(names)}
 
-  def __getitem__(self, name: str) -> dict[str, str]:
+  def __getitem__(self, name: str) -> dict[str, Any]:
     """Returns keyword arguments of `Axes.plot` for a group."""
     i = self._index[name]
     row = i // len(_COLOURS)
     return {
       'color': _COLOURS[i % len(_COLOURS)],
       'linestyle': _DASHES[(i % len(_COLOURS) + row) % len(_DASHES)],
-      'marker': _MARKERS[row // len(_DASHES) % len(_MARKERS)],
+      'marker': _marker(row // len(_DASHES)),
     }
+
+
+def _marker(number):
+  """Returns a marker; after those of matplotlib, stars of ever more points."""
+  if number < len(_MARKERS):
+    return _MARKERS[number]
+  return (number - len(_MARKERS) + 4, 1, 0)
 
 
 def learning_curves(
@@ -71,20 +80,28 @@ def learning_curves(
   titles: Mapping[str, str],
   bands: Mapping[str, Mapping[str, pd.DataFrame]],
   metric: str,
+  ranking: ranking_lib.Ranking | None = None,
 ) -> figure_lib.Figure:
   """Draws a panel a game: means over runs, 95% intervals, published bands.
+
+  Of groups that are ranked, in that order, the best few have their intervals.
 
   Args:
     curves: by group's name and game's key.
     titles: of games, by key: these are drawn.
     bands: by baseline's name and game's key, as `baselines.band` gives them.
     metric: the tag that is drawn.
+    ranking: of the groups, if they are many.
   """
   columns = min(len(titles), 4 if len(titles) <= 16 else 6)
-  figure, grid = _figure(math.ceil(len(titles) / columns), columns)
-  own = {name: c for name, c in curves.items() if name not in bands}
+  many = ranking is not None
+  figure, grid = _figure(math.ceil(len(titles) / columns), columns, many)
+  names = [row.name for row in ranking.rows] if many else curves
+  own = {name: curves[name] for name in names if name not in bands}
+  clear = [*own][:_CLEAR] if many else own
+  labels = _labels(own, ranking)
+  pale = 0.18 * min(1, 3 / max(1, len(clear)))  # many bands lie on each other
   style = Style(list(own))
-  pale = 0.18 * min(1, 3 / max(1, len(own)))  # many bands lie on each other
   for axes, (game, title) in zip(grid, titles.items(), strict=False):
     last = max(c[game].steps[-1] for c in own.values() if game in c)
     ends = [last]
@@ -92,8 +109,11 @@ def learning_curves(
       if game in games:
         curve = games[game]
         interval = curve.interval()
-        label = _plain(f'{name} ({_count(curve.num_runs, "seed")})')
-        _draw(axes, curve.steps, interval, label, style[name], pale)
+        label = labels.get(name) or (
+          f'{name} ({_count(curve.num_runs, "seed")})'
+        )
+        how = {'pale': pale, 'is_clear': name in clear}
+        _draw(axes, curve.steps, interval, _plain(label), style[name], **how)
     for dash, (name, games) in zip(
       itertools.cycle(_BAND_DASHES), bands.items()
     ):
@@ -105,8 +125,25 @@ def learning_curves(
     axes.remove()
   for axes in grid[: len(titles) : columns]:
     axes.set_ylabel(f'{_plain(_LABELS.get(metric, metric))}\n{_WHAT}')
-  _legend(figure, grid[: len(titles)])
+  title = None
+  if many:
+    settings = ', '.join(ranking.settings)
+    title = f'best first; with intervals: the best {len(clear)}'
+    title = _plain(f'{settings}; {title}' if settings else title)
+  _legend(figure, grid[: len(titles)], title)
   return figure
+
+
+def _labels(own, ranking):
+  """Returns short labels of groups that are ranked: number and settings."""
+  if ranking is None:
+    return {}
+  labels = {}
+  for row in ranking.rows:
+    values = ', '.join(row.settings)
+    is_short = row.label != row.name and values
+    labels[row.name] = f'{row.label}: {values}' if is_short else row.label
+  return {name: labels[name] for name in own}
 
 
 def aggregate(
@@ -173,9 +210,10 @@ def save(
     safe_files.write(folder / f'{name}.{suffix}', data.getvalue(), *strange)
 
 
-def _figure(rows, columns):
+def _figure(rows, columns, is_large=False):
   """Returns a figure and its axes in one list, without any global state."""
   panel = _SINGLE if rows * columns == 1 else _PANEL
+  panel = _LARGE if is_large and rows * columns == 1 else panel
   size = panel[0] * columns, panel[1] * rows
   figure = figure_lib.Figure(figsize=size, layout='constrained')
   backend_agg.FigureCanvasAgg(figure)
@@ -188,7 +226,9 @@ def _figure(rows, columns):
   return figure, list(grid.flat)
 
 
-def _draw(axes: axes_lib.Axes, x, interval, label, style, pale=0.18):
+def _draw(
+  axes: axes_lib.Axes, x, interval, label, style, pale=0.18, is_clear=True
+):
   """Draws a line in its interval; a single point as a dot with a bar."""
   if len(x) == 1:
     bars = np.array(
@@ -200,9 +240,10 @@ def _draw(axes: axes_lib.Axes, x, interval, label, style, pale=0.18):
       x, interval.value, bars, fmt=marker, color=style['color'], label=label
     )
     return
-  marks = {'markevery': max(1, len(x) // _MARKS), 'markersize': 4}
-  axes.plot(x, interval.value, label=label, linewidth=1.7, **marks, **style)
-  if not np.isnan(interval.low).any():
+  look = {'markevery': max(1, len(x) // _MARKS), 'markersize': 4}
+  look |= {'linewidth': 1.7} if is_clear else {'linewidth': 0.9, 'alpha': 0.7}
+  axes.plot(x, interval.value, label=label, **look, **style)
+  if is_clear and not np.isnan(interval.low).any():
     colour = style['color']
     axes.fill_between(x, interval.low, interval.high, fc=colour, alpha=pale)
 
@@ -249,19 +290,30 @@ def short(value: float, _: int | None = None) -> str:
   return f'{value:g}'
 
 
-def _legend(figure, grid):
-  """Puts one legend for all panels below them."""
+def _legend(figure, grid, title=None):
+  """Puts one legend for all panels below them, and makes room for it."""
   entries = {}
   for axes in grid:
     for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
       entries.setdefault(label, handle)
-  width = figure.get_figwidth()
+  size = 7.5 if len(entries) > _MANY else 10
+  width, height = figure.get_size_inches()
+  # A letter is about 0.6 of its size wide, and the handle takes as many as 8.
+  letters = width * 72 / (0.6 * size)
   longest = max(map(len, entries), default=1)
+  columns = max(1, min(len(entries), int(letters / (longest + 8))))
+  rows = math.ceil(len(entries) / columns) + (title is not None)
+  if rows > 1:  # a row is as high as one and a half letters
+    figure.set_size_inches(width, height + (rows - 1) * 1.55 * size / 72)
   figure.legend(
     entries.values(),
     entries.keys(),
     loc='outside lower center',
-    ncols=max(1, min(len(entries), int(width * 11 / (longest + 8)))),
+    ncols=columns,
+    fontsize=size,
+    title=title,
+    title_fontsize=size,
+    handlelength=3,
     frameon=False,
   )
 

@@ -12,6 +12,7 @@ import pandas as pd
 
 from dopamine_jax import errors
 from dopamine_jax.analysis import dopamine_files
+from dopamine_jax.analysis import order
 from dopamine_jax.metrics import base
 from dopamine_jax.metrics import csv_file
 from dopamine_jax.system import safe_files
@@ -131,7 +132,8 @@ def _sources(root: pathlib.Path) -> Iterator[tuple[pathlib.Path, Callable]]:
     yield root, reader or _refuse
     return
   for folder, subfolders, files in os.walk(root):
-    subfolders[:] = sorted(x for x in subfolders if x not in _NOT_RUNS)
+    own = (x for x in subfolders if x not in _NOT_RUNS)
+    subfolders[:] = sorted(own, key=order.natural)
     folder = pathlib.Path(folder)
     if 'metrics.csv' in files:
       yield folder / 'metrics.csv', _read_csv

@@ -1,6 +1,6 @@
 """Plots as SVG inside a page, whose colours they take by class."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from matplotlib import ticker
@@ -19,7 +19,7 @@ _ROW = 30  # of a strip, its height
 element = markup.element
 
 
-class _Frame(NamedTuple):
+class Frame(NamedTuple):
   """Where a plot lies in its picture, and the numbers that it spans."""
 
   width: float
@@ -31,17 +31,19 @@ class _Frame(NamedTuple):
   top: float = 12
   bottom: float = 40
 
-  def at_x(self, value):
+  def at_x(self, value: float) -> float:
+    """Returns where a number lies from left to right."""
     share = (value - self.x[0]) / (self.x[1] - self.x[0])
     return self.left + share * (self.width - self.left - self.right)
 
-  def at_y(self, value):
+  def at_y(self, value: float) -> float:
+    """Returns where a number lies from top to bottom."""
     share = (value - self.y[0]) / (self.y[1] - self.y[0])
     return (
       self.height - self.bottom - share * (self.height - self.top - self.bottom)
     )
 
-  def path(self, x, y):
+  def path(self, x: Sequence[float], y: Sequence[float]) -> str:
     """Returns the `d` of a line; a number that isn't finite breaks it."""
     words, pen = [], 'M'
     for a, b in zip(x, y, strict=True):
@@ -75,15 +77,15 @@ def curve(
   if not small:
     drawn += [*seeds]
   ends = (0, float(curve.steps[-1]))
-  frame = _Frame(*size, ends, _span(np.concatenate(drawn)))
-  parts = [*_grid(frame, 'agent steps', x_ticks=size[0] // 80)]
+  frame = Frame(*size, ends, span(np.concatenate(drawn)))
+  parts = [*grid(frame, 'agent steps', x_ticks=size[0] // 80)]
   if not small:
     parts += [
       element('path', d=frame.path(curve.steps, seed), class_=f'seed {colour}')
       for seed in seeds
     ]
   parts += _mean(frame, curve.steps, interval, colour)
-  return _picture(frame, title, _in_words(curve, interval), parts)
+  return picture(frame, title, _in_words(curve, interval), parts)
 
 
 def strips(
@@ -100,10 +102,8 @@ def strips(
   """
   height = _ROW * len(rows) + 52
   everything = np.concatenate([values for _, values, _ in rows])
-  frame = _Frame(
-    440, height, _span(everything), (len(rows) - 0.5, -0.5), left=64
-  )
-  parts = [*_grid(frame, label, x_ticks=5, horizontal=False)]
+  frame = Frame(440, height, span(everything), (len(rows) - 0.5, -0.5), left=64)
+  parts = [*grid(frame, label, x_ticks=5, horizontal=False)]
   jitter = np.random.default_rng(0)
   for i, (name, values, (low, high)) in enumerate(rows):
     y = frame.at_y(i)
@@ -122,10 +122,10 @@ def strips(
     note = f'{name}: mean {mean:.4g}, 95% interval {low:.4g} to {high:.4g}'
     parts += [
       element('path', d=ends, class_='bar second'),
-      _dot(frame.at_x(mean), y, 4.5, 'dot second', note),
+      dot(frame.at_x(mean), y, 4.5, 'dot second', note),
     ]
   means = ', '.join(f'{name} {np.mean(values):.4g}' for name, values, _ in rows)
-  return _picture(frame, title, f'Means: {means}.', parts)
+  return picture(frame, title, f'Means: {means}.', parts)
 
 
 def _mean(frame, steps, interval, colour):
@@ -152,10 +152,13 @@ def _mean(frame, steps, interval, colour):
         note += f' (95% interval {low:.4g} to {high:.4g})'
       x, y = frame.at_x(step), frame.at_y(value)
       alone = f'dot {colour}' if len(steps) == 1 else 'hover'
-      yield _dot(x, y, 4.5, alone, note)
+      yield dot(x, y, 4.5, alone, note)
 
 
-def _dot(x, y, radius, class_, note):
+def dot(
+  x: float, y: float, radius: float, class_: str, note: str
+) -> markup.Markup:
+  """Draws a dot that says something to a pointer over it."""
   return element(
     'circle',
     element('title', note),
@@ -166,20 +169,33 @@ def _dot(x, y, radius, class_, note):
   )
 
 
-def _grid(frame, label, x_ticks, horizontal=True):
-  """Yields lines and numbers of the axes."""
+def grid(
+  frame: Frame,
+  label: str,
+  x_ticks: int | Sequence[tuple[float, str]],
+  horizontal: bool = True,
+) -> Iterator[markup.Markup]:
+  """Yields lines and numbers of the axes.
+
+  Args:
+    frame: of the plot.
+    label: of the axis below.
+    x_ticks: how many numbers it has at most; or where, and what stands there.
+    horizontal: whether lines lie across, with numbers at the left, or upright.
+  """
   right, floor = frame.width - frame.right, frame.height - frame.bottom
   if horizontal:
-    for value in _ticks(frame.y, 6 if frame.height > 200 else 4):
+    for value in ticks(frame.y, 6 if frame.height > 200 else 4):
       y = f'{frame.at_y(value):.1f}'
       yield element('path', d=f'M{frame.left} {y}H{right}', class_='grid')
       at = {'x': frame.left - 8, 'y': float(y) + 4}
-      yield element('text', _short(value, frame.y), class_='tick end', **at)
-  for value in _ticks(frame.x, x_ticks):
+      yield element('text', short(value, frame.y), class_='tick end', **at)
+  if isinstance(x_ticks, int):
+    x_ticks = [(x, short(x, frame.x)) for x in ticks(frame.x, x_ticks)]
+  for value, text in x_ticks:
     x = f'{frame.at_x(value):.1f}'
     if not horizontal:
       yield element('path', d=f'M{x} {frame.top}V{floor}', class_='grid')
-    text = _short(value, frame.x)
     yield element('text', text, x=x, y=floor + 17, class_='tick middle')
   yield element('path', d=f'M{frame.left} {floor}H{right}', class_='axis')
   middle = (frame.left + right) / 2
@@ -187,7 +203,10 @@ def _grid(frame, label, x_ticks, horizontal=True):
   yield element('text', label, class_='label middle', **at)
 
 
-def _picture(frame, title, description, parts):
+def picture(
+  frame: Frame, title: str, description: str, parts: Iterable[markup.Markup]
+) -> markup.Markup:
+  """Returns a plot with what it says to those who can't see it."""
   return element(
     'svg',
     element('title', title),
@@ -200,7 +219,7 @@ def _picture(frame, title, description, parts):
   )
 
 
-def _span(values):
+def span(values: np.ndarray) -> tuple[float, float]:
   """Returns the finite values' ends with a little room around them."""
   values = values[np.isfinite(values)]
   if not len(values):
@@ -211,13 +230,15 @@ def _span(values):
   return (max(0.0, low - room) if low >= 0 else low - room), high + room
 
 
-def _ticks(ends, count):
+def ticks(ends: tuple[float, float], count: int) -> list[float]:
+  """Returns so many round numbers at most that lie between two."""
   low, high = sorted(ends)
   ticks = ticker.MaxNLocator(count, steps=(1, 2, 5, 10)).tick_values(low, high)
   return [x for x in ticks if low <= x <= high]
 
 
-def _short(value, ends):
+def short(value: float, ends: tuple[float, float]) -> str:
+  """Returns a number as an axis shows it that spans `ends`."""
   if abs(value) < 1e-9 * abs(ends[1] - ends[0]):  # 0, up to rounding
     return '0'
   return plots.short(float(f'{value:.6g}')).replace('-', '\N{MINUS SIGN}')

@@ -62,10 +62,25 @@ def pairs(
     for b in names[i + 1 :]
     if (len(names) <= _MAX_ALL or i == 0) and not {a, b} <= set(published)
   ]
-  return [_pair(*pair, scores, published, len(found)) for pair in found]
+  return [pair(*each, scores, published, len(found)) for each in found]
 
 
-def _pair(name, other, scores, published, num_pairs):
+def pair(
+  name: str,
+  other: str,
+  scores: Mapping[str, np.ndarray],
+  published: Collection[str],
+  num_pairs: int,
+) -> Pair:
+  """Compares two groups.
+
+  Args:
+    name: of one.
+    other: of the other.
+    scores: [R, G] by name.
+    published: the names of baselines.
+    num_pairs: that are looked at in all.
+  """
   x, y = scores[name], scores[other]
   probability = float(statistics.probability_of_improvement(x, y))
   if probability < 0.5:
@@ -93,7 +108,7 @@ def sentence(pair: Pair) -> str:
   if max(pair.runs) < 2 and pair.num_games == 1:
     return (
       f'{pair.better} scores higher than {pair.worse}, one seed each: nothing '
-      f'can be said about chance. Train at least {_fewest(pair)} seeds of each.'
+      f'can be said about chance. Train at least {fewest(pair)} seeds of each.'
       if pair.probability > 0.5
       else f'{pair.better} and {pair.worse} score the same, one seed each.'
     )
@@ -105,7 +120,7 @@ def sentence(pair: Pair) -> str:
     words = f'{pair.better} and {pair.worse} beat each other equally often'
   if pair.probability == 1.0:
     words += ' (every run of it beats every run of the other)'
-  if not _can_tell(pair):
+  if not can_tell(pair):
     return f'{words}; {_too_few(pair)}'
   value, low, high = (float(x) for x in pair.difference.interval)
   if pair.num_games == 1:
@@ -138,11 +153,12 @@ def on_several(pairs: Sequence[Pair], first: str) -> list[str]:
   return [line]
 
 
-def _can_tell(pair):
+def can_tell(pair: Pair) -> bool:
+  """Whether the runs of two groups can show anything, however far apart."""
   return chance.can_tell(*pair.runs, pair.num_pairs, pair.num_games)
 
 
-def _fewest(pair):
+def fewest(pair: Pair) -> int:
   """Returns how many runs can show something at all, at best."""
   fixed = dict(zip(pair.published, pair.runs, strict=True)).get(True)
   return chance.fewest_runs(pair.num_pairs, pair.num_games, fixed)
@@ -153,7 +169,7 @@ def _too_few(pair):
   of = '' if pair.num_pairs == 1 else f' of {pair.num_pairs} pairs'
   return (
     f'but {n} against {m} seeds{of} can not tell that from chance, however far '
-    f'apart they lie: train {_more(pair, _fewest(pair), "at least ")}.'
+    f'apart they lie: train {_more(pair, fewest(pair), "at least ")}.'
   )
 
 
@@ -170,7 +186,7 @@ def _needed(pair):
   needed = chance.runs_to_tell_apart(
     pair.probability, pair.num_games, fixed, pair.num_pairs
   )
-  needed = max(needed, _fewest(pair))
+  needed = max(needed, fewest(pair))
   if needed == math.inf and fixed is not None:
     return (
       f'However many seeds you add, {fixed} published runs are too few to tell '

@@ -249,9 +249,12 @@ def compare(
     ),
   ],
   metric: Annotated[
-    str,
-    typer.Option(help="A tag, as 'Eval/AverageReturns'."),
-  ] = 'Train/AverageReturns',
+    str | None,
+    typer.Option(
+      help="A tag, as 'Eval/AverageReturns'.",
+      show_default="a sweep's own, else Train/AverageReturns",
+    ),
+  ] = None,
   baseline: Annotated[
     list[str],
     typer.Option(
@@ -303,9 +306,17 @@ def report(
   ] = False,
   trust: options.Trust = (),
 ):
-  """Write a training as one HTML page that opens without a network."""
+  """Write a training, or a sweep, as one HTML page that needs no network."""
   from dopamine_jax.analysis import html_report
 
+  if (base_dir / 'sweep.json').exists():
+    if video:
+      raise typer.BadParameter(
+        f'{base_dir} is a sweep, of which no agent is filmed. Leave out '
+        '--video, or give the folder of one of its trials.',
+        param_hint='--video',
+      )
+    return sweeping.write_report(base_dir, out or base_dir / 'report.html')
   film = base_dir / 'video.mp4'
   if video:
     common.prepare(users_code=False)

@@ -81,8 +81,11 @@ class Table:
       name = self._sweep.state.trials[trial].name
       self._say(f'{name} was given up: {why}. Tracebacks: {failed}')
     folder = shlex.quote(str(self._sweep.folder))
-    self._say(f'The runs lie in {folder}. To compare them:')
-    self._say(f'  {errors.program("dopamine-jax")} compare {folder}')
+    program = errors.program('dopamine-jax')
+    self._say(f'The runs lie in {folder}. What matters, and what to run next:')
+    self._say(f'  {program} sweep report {folder}')
+    self._say('To compare them:')
+    self._say(f'  {program} compare {folder}')
 
   def _table(self):
     study, state = self._sweep.study, self._sweep.state

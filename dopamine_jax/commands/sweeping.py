@@ -254,6 +254,27 @@ def status(folder: Folder):
   sweep_table.Table(sweep, common.show).finish()
 
 
+@app.command()
+def report(
+  folder: Folder,
+  out: Annotated[
+    pathlib.Path | None,
+    options.path(help='An HTML file.', show_default='FOLDER/report.html'),
+  ] = None,
+):
+  """Write a sweep as one HTML page: what is best, what matters, what next."""
+  write_report(folder, out or folder / 'report.html')
+
+
+def write_report(folder: pathlib.Path, out: pathlib.Path):
+  """Writes the page of a sweep, and says where it lies."""
+  from dopamine_jax.sweeps import report as report_lib
+
+  for warning in report_lib.write(folder, out):
+    common.say(f'Warning: {warning}')
+  common.show(f'Written: {out}')
+
+
 @app.command(hidden=True)
 def worker(folder: Folder):
   """Train packs of a sweep until nothing is left."""

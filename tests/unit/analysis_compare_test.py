@@ -569,10 +569,9 @@ def _legend_of(comparison):
 
 
 def test_no_two_of_many_groups_look_the_same():
-  style = plots.Style([str(i) for i in range(plots.Style.COUNT)])
-  looks = [tuple(style[str(i)].values()) for i in range(plots.Style.COUNT)]
-  assert plots.Style.COUNT >= 40
-  assert len(set(looks)) == plots.Style.COUNT
+  style = plots.Style([str(i) for i in range(500)])
+  looks = [tuple(style[str(i)].values()) for i in range(500)]
+  assert len(set(looks)) == 500
   for one, other in itertools.pairwise(looks):
     assert one[0] != other[0] and one[1] != other[1]
 
@@ -620,7 +619,7 @@ def test_a_long_list_of_sentences_is_cut_and_whole_in_the_file(monkeypatch):
       published_runs(f'x{n}/{game}', 'DQN', game, (0,), 3, n_step=n)
   text = run(*(f'x{n}' for n in range(7)), '--baseline', 'dopamine:DQN')
   lines = pathlib.Path('comparison/summary.txt').read_text().splitlines()
-  assert len(lines) == 7 + 1 + 2 * 7 + 1
+  assert len(lines) == 2 + 2 * 7 + 1
   assert f'{len(lines) - 5} more are in summary.txt' in text
 
 
