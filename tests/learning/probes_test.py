@@ -104,10 +104,9 @@ def expectations(states):
 
 # Values hold for any n: n = 3, in two environments, but where it must be 1.
 ONE_STEP = [name for name in AGENTS if name.startswith('munchausen')]
-# One of each kind is quick: of values, of categories and of quantiles. The
-# others' losses are compared with plain ones in `tests/agents`, and SAC's probe
-# learns by priorities, as Rainbow does.
-QUICK = ['dqn', 'c51', 'quantile']
+# DQN's is quick. The others' losses are compared with plain ones in
+# `tests/agents`, and SAC's probe learns by priorities, as Rainbow does.
+QUICK = ['dqn']
 RUNS = [
   pytest.param(
     *(name, n_step, num_envs),
