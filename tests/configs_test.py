@@ -65,11 +65,12 @@ RESUMED = {
 }
 # Agents whose states are made of the same parts: they have other losses, which
 # tests of their own work out. `offline_test` resumes a run from another's
-# replay, and memory on-policy is resumed by PQN with it.
+# replay; memory is resumed by R2D2, and a rollout by PPO in `resume_test`.
 ALIKE = {
   *('c51.C51', 'iqn.IQN', 'quantile.QuantileDQN', 'rainbow.Rainbow'),
   *('munchausen.MunchausenDQN', 'full_rainbow.FullRainbow'),
-  *('pqn.PQN', 'ppo_rnn.PPORNN', 'cql.CQL', 'files.OwnReplay'),
+  *('pqn.PQN', 'ppo_rnn.PPORNN', 'pqn_rnn.PQNRNN'),
+  *('cql.CQL', 'files.OwnReplay'),
 }
 
 

@@ -51,6 +51,7 @@ COSTLY = {
   'train dqn_atari': 'images',
   'runs/breakout': 'images',
   '--num_seeds': 'a program of its own',
+  'runs/varied': 'likewise; `lanes_test` and `parts_test` have it',
 }
 # What a reader of a page has already.
 OWN_FILES = {
