@@ -326,11 +326,8 @@ def never_stopped(folder):
 
 
 # Several seeds show all that one does, but that its arrays have no such axis,
-# which runs of DQN meet. They take longer to trace: SAC and PPO, whose states
-# are trees as any, have one. `python -m tests.kills` kills many more.
-one_or_three = pytest.mark.parametrize(
-  'num_seeds', ['1', pytest.param('3', marks=pytest.mark.slow)]
-)
+# which runs of DQN meet. They take longer to trace: PPO, whose state is a tree
+# as any, has one. `python -m tests.kills` kills many more.
 slow_twice = [
   pytest.param('1', True, marks=pytest.mark.slow),
   pytest.param('3', True, marks=pytest.mark.slow),
@@ -384,7 +381,9 @@ def test_three_seeds_that_were_killed_end_the_same(
   )
 
 
-@same_programs
+# Its environments begin anew from seeds as those of Gymnasium, which is seen in
+# `atari_test`; frames that wrap around are in `checkpoints_test`.
+@pytest.mark.slow
 def test_an_atari_run_that_was_killed_ends_the_same(
   folder, never_stopped, tmp_path, monkeypatch
 ):
@@ -459,8 +458,9 @@ def test_a_run_that_was_killed_within_a_rollout_ends_the_same(
   assert_equal_runs(tmp_path / 'run', never_stopped('ppo', *seeds))
 
 
-@same_programs
-@one_or_three
+# A tree of states as PPO's, which is above.
+@pytest.mark.slow
+@pytest.mark.parametrize('num_seeds', ['1', '3'])
 def test_a_run_of_sac_that_was_killed_ends_the_same(
   folder, never_stopped, tmp_path, monkeypatch, num_seeds
 ):
