@@ -160,14 +160,7 @@ def examined(name):
   return found, seen
 
 
-@pytest.mark.parametrize(
-  'name',
-  # When an update is due is asked of the engine, whose tests have rollouts.
-  [
-    'dqn_cartpole.gin',
-    pytest.param('ppo_cartpole.gin', marks=pytest.mark.slow),
-  ],
-)
+@pytest.mark.parametrize('name', ['dqn_cartpole.gin', 'ppo_cartpole.gin'])
 def test_what_is_timed_before_learning_holds_no_update(name):
   """An on-policy agent's first update comes at the end of its history."""
   updates = {True: 0, False: 0}
