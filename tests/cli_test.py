@@ -217,7 +217,7 @@ def line_of(words):
 
 COMMANDS = (
   *('train', 'evaluate', 'record', 'compare'),
-  *('report', 'doctor', 'configs', 'fingerprint', 'new'),
+  *('report', 'doctor', 'configs', 'fingerprint', 'new', 'sweep'),
 )
 
 
@@ -540,11 +540,13 @@ def test_record_films_the_first_of_several_seeds(run, trained):
 @pytest.mark.parametrize(
   ('module', 'bindings', 'shape', 'fps'),
   [
-    (
+    # Films of Gymnasium are above.
+    pytest.param(
       'minatar',
       ("gym.Gym.id = 'MinAtar/Breakout-v1'",),
       (420, 420 + 360, 3),
       30,
+      marks=pytest.mark.slow,
     ),
     (
       'ale_py',

@@ -63,6 +63,15 @@ RESUMED = {
   *('dqn.DQN', 'ppo.PPO', 'sac.SAC'),
   *('uniform.UniformReplay', 'prioritized.PrioritizedReplay'),
 }
+# Agents whose states are made of the same parts: they have other losses, which
+# tests of their own work out. `offline_test` resumes a run from another's
+# replay; memory is resumed by R2D2, and a rollout by PPO in `resume_test`.
+ALIKE = {
+  *('c51.C51', 'iqn.IQN', 'quantile.QuantileDQN', 'rainbow.Rainbow'),
+  *('munchausen.MunchausenDQN', 'full_rainbow.FullRainbow'),
+  *('pqn.PQN', 'ppo_rnn.PPORNN', 'pqn_rnn.PQNRNN'),
+  *('cql.CQL', 'files.OwnReplay'),
+}
 
 
 def learners_of(path):
@@ -81,9 +90,10 @@ def marked(paths):
   """Returns configs; the quick ones are one for each agent and replay.
 
   Of the others, `test_a_config_is_complete` traces an update if they have parts
-  that no other has; so it does of Atari's, which take long to compile.
+  that no other has; so it does of those that are alike, and of Atari's, which
+  take long to compile.
   """
-  seen = set(RESUMED)
+  seen = RESUMED | ALIKE
   costly = ('atari', 'full_rainbow', 'mujoco', 'minatar')
 
   def cost(path):

@@ -17,7 +17,8 @@ os.environ['JAX_NUMPY_RANK_PROMOTION'] = 'raise'
 # Commands that tests start need not compile what one before them compiled. The
 # cache belongs to this process and dies with it: JAX's writes aren't atomic, so
 # parallel workers must not share one, and entries kept for later would hold
-# machine code that another CPU of the same user can't run.
+# machine code that another CPU of the same user can't run. This process itself
+# neither writes nor reads it: see `programs.keep_compiled`.
 _compilation_cache = tempfile.TemporaryDirectory(prefix='dopamine_jax_tests_')
 os.environ['JAX_COMPILATION_CACHE_DIR'] = _compilation_cache.name
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
@@ -90,6 +91,31 @@ def optimized():
   jax.config.update('jax_disable_most_optimizations', before)
 
 
+@pytest.fixture(autouse=True, scope='session')
+def little_is_waited_for():
+  """Has no training here wait for the disk, or ask git what is known.
+
+  Tests of what is written when to the disk put their own there, and tests of
+  commits have another checkout.
+  """
+  from dopamine_jax.system import provenance
+
+  package = pathlib.Path(provenance.__file__).parent.parent
+  ask, known = provenance._git, {}
+
+  def git(folder, *words):
+    if folder != package:
+      return ask(folder, *words)
+    if words not in known:
+      known[words] = ask(folder, *words)
+    return known[words]
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(os, 'fsync', lambda descriptor: None)
+    patch.setattr(provenance, '_git', git)
+    yield
+
+
 @pytest.fixture
 def same_programs(monkeypatch):
   """Has trainings of equal settings share what they trace."""
@@ -112,6 +138,9 @@ def as_if_alone():
 
   from tests import programs
 
+  programs.keep_compiled()
+  # What was imported, and is here to stay, is looked through no more.
+  gc.freeze()
   lowerings = mlir._platform_specific_lowerings['cpu']
   original = lowerings[jax.extend.random.threefry2x32_p]
   yield

@@ -159,9 +159,12 @@ def test_agents_that_are_loaded_at_once_play_as_alone(turns):
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
   """A run of two seeds, which tests look at and leave as it is."""
-  return train(tmp_path_factory.mktemp('run'), num_seeds=2)
+  with pytest.MonkeyPatch.context() as patch:
+    programs.share(patch)
+    return train(tmp_path_factory.mktemp('run'), num_seeds=2)
 
 
+@pytest.mark.usefixtures('same_programs')  # of equal texts alone
 def test_a_config_written_from_python_trains_to_the_same(tmp_path, run):
   again = dj.train(run.folder / 'config.gin', tmp_path, num_seeds=2, quiet=True)
   assert again.seeds == (0, 1)
@@ -169,6 +172,7 @@ def test_a_config_written_from_python_trains_to_the_same(tmp_path, run):
   assert found[0] == found[1]
 
 
+@pytest.mark.usefixtures('same_programs')
 def test_another_setting_from_python_is_refused_on_going_on(run):
   again = functools.partial(train, run.folder, num_seeds=2)
   with pytest.raises(errors.UserError, match=r'(?s)-dqn.DQN.gamma = 0.99.*0.5'):

@@ -13,6 +13,7 @@ import gymnasium
 import jax
 import numpy as np
 import optax
+import pytest
 
 from dopamine_jax import networks
 from dopamine_jax import runner as runner_lib
@@ -30,6 +31,7 @@ from dopamine_jax.metrics import health
 from dopamine_jax.replay import prioritized
 from dopamine_jax.replay import uniform
 from dopamine_jax.training import fingerprint
+from tests import programs
 
 SMALL = {
   'CNN': functools.partial(networks.MinAtarCNN, hidden=(16,)),
@@ -206,16 +208,16 @@ def costs(replay=uniform.UniformReplay):
       experience = loop.remember(experience, step)
       return loop.act(agent, experience, loop_lib.Behaviour.AGENT)
 
-    for function, arguments in (
-      (act, (state.experience, state.agent)),
-      (loop.learn, (state,)),
-    ):
+    asked = [(loop.learn, (state,))]
+    if layout is BATCH:
+      asked.insert(0, (act, (state.experience, state.agent)))
+    for function, arguments in asked:
       spread = jax.jit(engine.layout.spread(function), donate_argnums=0)
       compiled = spread.lower(*arguments).compile()
       temporary.append(compiled.memory_analysis().temp_size_in_bytes)
     flops.append(compiled.cost_analysis()['flops'])
   return {
-    'temporary memory': max(temporary[:2]),
+    'temporary memory': max(temporary[:2]),  # of what is split
     'all frames': state.experience.replay.slots.frame.nbytes,
     'relative flops': flops[0] / flops[1],
   }
@@ -277,31 +279,34 @@ def quick(folder):
   batch, host = run(BATCH), run(HOST)
   seeds = run(SEEDS, network='MLP', num_seeds=8)
   by_priority = INSIDE | {'replay': prioritized.PrioritizedReplay}
+  with pytest.MonkeyPatch.context() as patch:
+    programs.share(patch)
+    resumed = resumes(folder / 'batch', BATCH)
   return {
-    'health': {
-      'one': healths(one, batch, host),
-      'eight': healths(eight, seeds),
-    },
+    'health': {'eight': healths(eight, seeds)},
     'batch, CNN': compare(batch, one),
-    'gradients 8 times too large': distance(
-      run(learning_rate=8 * LEARNING_RATE), one
-    ),
+    'nothing learnt': distance(make_engine(), one),
     'pinned host': compare(host, one),
     'seeds': compare(seeds, eight),
     'batch, by priority, compiled': compare(
       run(BATCH, **by_priority), run(**by_priority)
     ),
     'costs': costs(prioritized.PrioritizedReplay),
-    'batch resumes': resumes(folder / 'batch', BATCH),
+    'batch resumes': resumed,
   }
 
 
 def slow(folder):
+  one = run()
   alone, eight = run(network='MLP'), run(network='MLP', num_seeds=8)
   four = SEEDS.replace(num_devices=4)
   by_priority = {'network': 'MLP', 'replay': prioritized.PrioritizedReplay}
   eight_by_priority = run(num_seeds=8, **by_priority)
   return {
+    'health': {'one': healths(one, run(BATCH), run(HOST))},
+    'gradients 8 times too large': distance(
+      run(learning_rate=8 * LEARNING_RATE), one
+    ),
     'batch, MLP': compare(run(BATCH, network='MLP'), alone),
     'batch, compiled': compare(run(BATCH, **INSIDE), run(**INSIDE)),
     'batch, by priority': compare(

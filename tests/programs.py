@@ -8,6 +8,10 @@ only once.
 import re
 import sys
 
+from jax._src import compilation_cache
+
+from dopamine_jax import config
+from dopamine_jax.training import evaluations
 from dopamine_jax.training import training
 
 # What no program of a training depends on.
@@ -27,50 +31,78 @@ _OF_EVALUATORS = ('_first', '_next', '_act')
 _OF_ENVIRONMENTS = ('_begin', '_advance')  # of those in JAX
 
 _kept = {}
+_compiled = {}
 
 
 def forget():
   """Lets go of all programs."""
   _kept.clear()
+  _compiled.clear()
+
+
+def keep_compiled():
+  """Has JAX keep what this process compiles in memory instead of in files.
+
+  To write it, and read it again, took a fourteenth of the tests' time.
+  """
+  compilation_cache.get_executable_and_time = _get_compiled
+  compilation_cache.put_executable_and_time = _put_compiled
+
+
+def _get_compiled(key, *_):
+  return _compiled.get(key, (None, None))
+
+
+def _put_compiled(key, name, executable, backend, compile_time):
+  _compiled[key] = executable, compile_time
 
 
 def share(patch):
   """Has trainings of equal settings trace once, while a patch lasts."""
-  original = training.Training._alone
+  alone, together = training.Training._alone, evaluations.Together.__init__
 
-  def alone(self):
-    made = original(self)
+  def share_alone(self):
+    made = alone(self)
     key = _key(self.config, self.seeds)
-    if key in _kept:
-      before, shapes = _kept[key]
-      _take(made.engine, before.engine, _OF_ENGINES)
-      pairs = [(made.engine, before.engine)]
-      if made.evaluations._evaluator:
-        pairs.append(
-          (made.evaluations._evaluator, before.evaluations._evaluator)
-        )
-        _take(*pairs[-1], _OF_EVALUATORS)
-      for one, other in pairs:
-        _take(one.environments, other.environments, _OF_ENVIRONMENTS)
-    else:
-      shapes = []
-    _kept[key] = made, shapes
-    abstract_state = made.engine.abstract_state
-
-    def once():
-      if not shapes:
-        shapes.append(abstract_state())
-      return shapes[0]
-
-    made.engine.abstract_state = once
+    _reuse(key, made.engine, made.evaluations._evaluator)
     return made
 
-  patch.setattr(training.Training, '_alone', alone)
+  def share_together(self, runner, engine, *others):
+    together(self, runner, engine, *others)
+    numbers = [(*x, *engine.numbers[x].tolist()) for x in engine.numbers]
+    key = *_key(config.record(runner, ''), engine.seeds), *numbers
+    _reuse(key, engine, self._evaluator)
+
+  patch.setattr(training.Training, '_alone', share_alone)
+  patch.setattr(evaluations.Together, '__init__', share_together)
 
 
-def _key(config, seeds):
-  """Returns what the programs of a training depend on."""
-  lines = [x for x in config.splitlines() if not _OTHER.search(x)]
+def _reuse(key, engine, evaluator):
+  """Gives them the programs of those before that have the same key."""
+  shapes = []
+  if key in _kept:
+    *before, shapes = _kept[key]
+    _take(engine, before[0], _OF_ENGINES)
+    pairs = [(engine, before[0])]
+    if evaluator:
+      pairs.append((evaluator, before[1]))
+      _take(*pairs[-1], _OF_EVALUATORS)
+    for one, other in pairs:
+      _take(one.environments, other.environments, _OF_ENVIRONMENTS)
+  _kept[key] = engine, evaluator, shapes
+  abstract_state = engine.abstract_state
+
+  def once():
+    if not shapes:
+      shapes.append(abstract_state())
+    return shapes[0]
+
+  engine.abstract_state = once
+
+
+def _key(text, seeds):
+  """Returns what the programs of a training depend on, given its config."""
+  lines = [x for x in text.splitlines() if not _OTHER.search(x)]
   text = '\n'.join(lines)
   names = re.findall(r'^(?:from (\S+) )?import (\S+)', text, re.MULTILINE)
   # Not by their names: a test's own module may have had another one's.

@@ -326,17 +326,15 @@ def never_stopped(folder):
 
 
 # Several seeds show all that one does, but that its arrays have no such axis,
-# which runs of DQN meet. They take longer to trace: SAC and PPO, whose states
-# are trees as any, have one. `python -m tests.kills` kills many more.
-one_or_three = pytest.mark.parametrize(
-  'num_seeds', ['1', pytest.param('3', marks=pytest.mark.slow)]
-)
+# which runs of DQN meet. They take longer to trace: PPO, whose state is a tree
+# as any, has one. `python -m tests.kills` kills many more.
 slow_twice = [
   pytest.param('1', True, marks=pytest.mark.slow),
   pytest.param('3', True, marks=pytest.mark.slow),
 ]
 
-# Where it is not the subject what a process compiles that goes on.
+# Where it is not the subject what a process compiles that goes on. It is that
+# of the first test below, of slow rows in `configs_test`, and of `tests.kills`.
 same_programs = pytest.mark.usefixtures('same_programs')
 
 # SIGKILL.
@@ -363,6 +361,8 @@ def test_a_run_that_was_killed_at_several_moments_ends_the_same(
   assert_equal_runs(tmp_path / 'run', never_stopped())
 
 
+# Three seeds that XLA steps are killed below, and CSV's moments with one seed.
+@pytest.mark.slow
 def test_three_seeds_that_were_killed_end_the_same(
   folder, never_stopped, tmp_path, monkeypatch
 ):
@@ -381,6 +381,9 @@ def test_three_seeds_that_were_killed_end_the_same(
   )
 
 
+# Its environments begin anew from seeds as those of Gymnasium, which is seen in
+# `atari_test`; frames that wrap around are in `checkpoints_test`.
+@pytest.mark.slow
 def test_an_atari_run_that_was_killed_ends_the_same(
   folder, never_stopped, tmp_path, monkeypatch
 ):
@@ -394,6 +397,7 @@ def test_an_atari_run_that_was_killed_ends_the_same(
   assert_equal_runs(tmp_path / 'run', never_stopped('atari'))
 
 
+@same_programs
 @pytest.mark.parametrize(('num_seeds', 'twice'), [('3', False), *slow_twice])
 def test_a_compiled_run_that_was_killed_ends_the_same(
   folder, never_stopped, tmp_path, monkeypatch, num_seeds, twice
@@ -415,6 +419,7 @@ def test_a_compiled_run_that_was_killed_ends_the_same(
   assert_equal_runs(tmp_path / 'run', never_stopped('compiled', *seeds))
 
 
+@same_programs
 @pytest.mark.parametrize(
   ('config', 'num_seeds'),
   [
@@ -434,6 +439,7 @@ def test_a_run_by_priorities_that_was_stopped_ends_the_same(
   assert_equal_runs(tmp_path / 'run', never_stopped(config, *seeds))
 
 
+@same_programs
 @pytest.mark.parametrize(('num_seeds', 'twice'), [('1', False), *slow_twice])
 def test_a_run_that_was_killed_within_a_rollout_ends_the_same(
   folder, never_stopped, tmp_path, monkeypatch, num_seeds, twice
@@ -452,7 +458,9 @@ def test_a_run_that_was_killed_within_a_rollout_ends_the_same(
   assert_equal_runs(tmp_path / 'run', never_stopped('ppo', *seeds))
 
 
-@one_or_three
+# A tree of states as PPO's, which is above.
+@pytest.mark.slow
+@pytest.mark.parametrize('num_seeds', ['1', '3'])
 def test_a_run_of_sac_that_was_killed_ends_the_same(
   folder, never_stopped, tmp_path, monkeypatch, num_seeds
 ):

@@ -52,6 +52,7 @@ COSTLY = {
   'runs/breakout': 'images',
   '--num_seeds': 'a program of its own',
   'runs/sweep': 'processes of its own',
+  'runs/varied': 'likewise; `lanes_test` and `parts_test` have it',
 }
 # What a reader of a page has already.
 OWN_FILES = {

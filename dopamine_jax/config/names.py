@@ -223,7 +223,7 @@ def _public_place(
   known = [
     each
     for each in list(sys.modules)
-    if each.partition('.')[0] == root and '._' not in each
+    if f'{each}.'.startswith(f'{root}.') and '._' not in each
   ]
   for each in sorted(
     known, key=lambda each: (each.count('.'), len(each), each)

@@ -444,6 +444,7 @@ def test_a_subclass_may_extend_the_state(tmp_path):
     network=networks.MLP(hidden=()),
     replay=uniform.UniformReplay(batch_size=4, min_history=20, capacity=100),
   )
-  run = dj.train(agent, catch.Catch(), tmp_path, agent_steps=40, quiet=True)
+  settings = {'agent_steps': 40, 'evaluation_episodes': 0, 'quiet': True}
+  run = dj.train(agent, catch.Catch(), tmp_path, **settings)
   state = run.load().state
   assert state.count == 2 * state.updates == 12

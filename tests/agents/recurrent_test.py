@@ -328,16 +328,10 @@ def reached(agent, folder, steps):
   return float(run.statistics['Eval/AverageReturns'][0])
 
 
-# Losses and targets of the others are compared with loops above, and what they
-# carry is in `memory_test`.
-@pytest.mark.parametrize(
-  'name',
-  [
-    pytest.param('ppo_rnn', marks=pytest.mark.slow),
-    pytest.param('pqn_rnn', marks=pytest.mark.slow),
-    'r2d2',
-  ],
-)
+# Losses and targets are compared with loops above, what agents carry is in
+# `memory_test`, and how their sequences begin in `sequences_test`.
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['ppo_rnn', 'pqn_rnn', 'r2d2'])
 def test_an_agent_with_memory_repeats_what_it_saw_first(name, tmp_path):
   assert reached(WITH_MEMORY[name], tmp_path, 8_192) > 0.9
 

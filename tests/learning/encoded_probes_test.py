@@ -107,11 +107,13 @@ def test_values_follow_from_all_parts(tmp_path):
   np.testing.assert_allclose(q, expected, atol=0.2)
 
 
+# Values of the same are found above; PPO's policy is in `probes_test`, and that
+# of several actions in `distributions_test`.
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('id', 'expected'),
   [
-    # Values of the same are found above, and a policy of more below.
-    pytest.param('Parts', [0, 1, 1, 0], marks=pytest.mark.slow),
+    ('Parts', [0, 1, 1, 0]),
     ('Several', [[0, 0], [0, 1], [1, 0], [1, 1]]),
   ],
 )

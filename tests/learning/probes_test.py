@@ -104,10 +104,9 @@ def expectations(states):
 
 # Values hold for any n: n = 3, in two environments, but where it must be 1.
 ONE_STEP = [name for name in AGENTS if name.startswith('munchausen')]
-# One of each kind is quick: of values, of categories and of quantiles. The
-# others' losses are compared with plain ones in `tests/agents`, and SAC's probe
-# learns by priorities, as Rainbow does.
-QUICK = ['dqn', 'c51', 'quantile']
+# DQN's is quick. The others' losses are compared with plain ones in
+# `tests/agents`, and that one learns by priorities is in `prioritized_test`.
+QUICK = ['dqn']
 RUNS = [
   pytest.param(
     *(name, n_step, num_envs),
@@ -196,7 +195,7 @@ def test_ppo_finds_the_best_actions_and_their_values(tmp_path):
     assert np.all(probabilities[worse] < 0.1), name
 
 
-@pytest.mark.slow  # SAC's is as continuous, and PPO's loss is in ppo_test
+@pytest.mark.slow  # PPO's loss is in ppo_test, and distributions in theirs
 @pytest.mark.parametrize('normalized', [False, True])
 def test_ppo_finds_continuous_actions(normalized, tmp_path):
   agent = functools.partial(
@@ -265,10 +264,12 @@ def test_sac_finds_the_values(n_step, num_envs, tmp_path):
       np.testing.assert_allclose(q, both, atol=0.15, err_msg=name)
 
 
+# sac_test works out each of its losses, and PPO's probe finds a policy.
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'replay',
   [
-    pytest.param(sac.SAC.replay, marks=pytest.mark.slow),
+    sac.SAC.replay,
     prioritized.PrioritizedReplay,
   ],
 )

@@ -32,6 +32,7 @@ from dopamine_jax.environments import native
 from dopamine_jax.learning import actor_critic
 from dopamine_jax.replay import uniform
 from dopamine_jax.training import fingerprint
+from tests import programs
 
 FLOATS = Box(-1, 1, (3,), np.float32)
 BYTES = Box(0, 255, (3,), np.uint8)
@@ -380,8 +381,10 @@ def sound(tmp_path_factory):
   @functools.cache
   def train(engine):
     folder = tmp_path_factory.mktemp('sound')
-    run(folder / 'begun', Drifts(), engine, num_iterations=1)
-    statistics = run(folder / 'never', Drifts(), engine)
+    with pytest.MonkeyPatch.context() as patch:
+      programs.share(patch)
+      run(folder / 'begun', Drifts(), engine, num_iterations=1)
+      statistics = run(folder / 'never', Drifts(), engine)
     return folder / 'never', folder / 'begun', statistics
 
   return train

@@ -35,6 +35,7 @@ from dopamine_jax.networks import heads
 from dopamine_jax.playing import trained
 from dopamine_jax.replay import uniform
 from dopamine_jax.training import fingerprint
+from tests import programs
 
 TRAIN, EVAL = stopping.RETURNS
 
@@ -358,10 +359,13 @@ def die_at(patch, owner, method, number):
 def run(tmp_path_factory):
   """The folder of a run with all callbacks."""
   folder = tmp_path_factory.mktemp('callbacks') / 'run'
-  train(folder, *ALL)
+  with pytest.MonkeyPatch.context() as patch:
+    programs.share(patch)  # with those that are killed
+    train(folder, *ALL)
   return folder
 
 
+@pytest.mark.usefixtures('same_programs')
 def test_a_run_that_was_killed_decides_as_one_that_was_not(run, tmp_path):
   for owner, method, number in (
     (evaluation.Evaluator, 'run', 1),  # of iteration 2, before its checkpoint
@@ -411,6 +415,7 @@ def test_a_callback_ends_a_run_at_a_checkpoint_and_for_good(tmp_path):
   assert fingerprint.fingerprint(run) == before
 
 
+@pytest.mark.usefixtures('same_programs')
 @pytest.mark.parametrize(
   ('fault', 'message'),
   [

@@ -177,6 +177,9 @@ def test_all_engines_train_the_same(what, seeds, num_envs, engines):
   assert len(expected[-1].finished) >= 20 * len(seeds)
 
 
+# What is reported of a training is compared above, number by number, and its
+# evaluations know of no engine.
+@pytest.mark.slow
 def test_a_run_reports_the_same_on_both_engines(tmp_path):
   reported = []
   for engine in ENGINES:

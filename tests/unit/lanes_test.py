@@ -28,6 +28,7 @@ from dopamine_jax.replay import prioritized
 from dopamine_jax.replay import uniform
 from dopamine_jax.training import fingerprint
 from dopamine_jax.training import training
+from tests import programs
 
 MLP = networks.MLP(hidden=(8,))
 REPLAY = {'capacity': 200, 'batch_size': 4, 'min_history': 16}
@@ -152,13 +153,13 @@ class Pair(catch.Catch):
 
 
 BOARD = np.zeros((4, 5), np.uint8)
+# The second one is compared: if it had what is the first's, it would show.
 CASES = {
   'Gym-like, of several parts': (
     *(make_random, (1e-2, 0.9), (1e-3, 0.5)),
     {'environment': Pair(rows=4)},
-    ((BOARD, np.int32(0)), 'ab'),
+    ((BOARD, np.int32(0)), 'b'),
   ),
-  # One of them is enough here: the other has other losses.
   'compiled': (
     *(make_ppo, (1e-2, 0.5), (1e-3, 0.1)),
     {'engine': compiled.CompiledEngine},
@@ -218,9 +219,12 @@ PAIR = {
 
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory):
-  return dj.train(PAIR, tmp_path_factory.mktemp('whole'), quiet=True)
+  with pytest.MonkeyPatch.context() as patch:
+    programs.share(patch)  # with those that are killed
+    return dj.train(PAIR, tmp_path_factory.mktemp('whole'), quiet=True)
 
 
+@pytest.mark.usefixtures('same_programs')
 # Whose first checkpoint alone is there, is begun anew: that is tested below.
 @pytest.mark.parametrize('saves', [pytest.param(1, marks=pytest.mark.slow), 5])
 def test_a_run_that_was_killed_between_saves_ends_the_same(
@@ -234,10 +238,10 @@ def test_a_run_that_was_killed_between_saves_ends_the_same(
     if len(count) == saves:  # of one training, and not yet of the other
       raise Killed
 
-  monkeypatch.setattr(training.Training, '_save', dies)
-  with pytest.raises(Killed):
-    dj.train(PAIR, tmp_path / 'killed', quiet=True)
-  monkeypatch.undo()
+  with monkeypatch.context() as patch:
+    patch.setattr(training.Training, '_save', dies)
+    with pytest.raises(Killed):
+      dj.train(PAIR, tmp_path / 'killed', quiet=True)
   again = dj.train(PAIR, tmp_path / 'killed', quiet=True)
   for name in PAIR:
     assert fingerprint.fingerprint(again[name].folder) == (
@@ -245,6 +249,7 @@ def test_a_run_that_was_killed_between_saves_ends_the_same(
     )
 
 
+@pytest.mark.usefixtures('same_programs')
 def test_all_have_saved_before_any_is_evaluated(tmp_path, monkeypatch):
   def dies(*_, **__):
     raise Killed
@@ -256,6 +261,7 @@ def test_all_have_saved_before_any_is_evaluated(tmp_path, monkeypatch):
   assert saved[0] == saved[1] != [0]
 
 
+@pytest.mark.usefixtures('same_programs')
 def test_a_new_training_does_not_take_others_back_to_its_start(tmp_path):
   # Which learns nothing, and so has little to compile.
   idle = uniform.UniformReplay(capacity=200, batch_size=4, min_history=100)
@@ -270,6 +276,7 @@ def test_a_new_training_does_not_take_others_back_to_its_start(tmp_path):
     dj.train(runners, tmp_path, quiet=True)
 
 
+@pytest.mark.usefixtures('same_programs')
 def test_a_new_training_begins_at_its_start_beside_one_that_was_ended(
   tmp_path,
 ):

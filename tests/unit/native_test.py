@@ -409,6 +409,7 @@ def test_settings_are_values():
 # With an agent.
 
 
+@pytest.mark.usefixtures('same_programs')
 def test_dqn_trains_on_environments_in_jax(tmp_path):
   def train(folder, **settings):
     runner = runner_lib.Runner(

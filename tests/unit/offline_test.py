@@ -32,7 +32,6 @@ from dopamine_jax.replay import ring as ring_lib
 from dopamine_jax.replay import sum_tree
 from dopamine_jax.replay import uniform
 from dopamine_jax.training import fingerprint
-from tests import programs
 
 REPLAY = {'capacity': 64, 'batch_size': 4, 'min_history': 4, 'gamma': 0.5}
 TERMINATED, TRUNCATED, RUNNING = range(3)
@@ -414,16 +413,15 @@ def learnt(folder, data, iterations=2, replay=None, **changes):
   )
 
 
+@pytest.mark.usefixtures('same_programs')
 def test_the_replay_of_a_run_is_learnt_from_and_exactly_resumed(
-  gathered, tmp_path, monkeypatch
+  gathered, tmp_path
 ):
   data = files.OwnReplay(run=str(gathered), seed=1)
   count = sum(len(part.reward) for part in data.parts())
   assert count >= 95  # of Catch's episodes of 3 steps
-  with monkeypatch.context() as patch:
-    programs.share(patch)
-    whole = learnt(tmp_path / 'whole', data, num_seeds=2)
-    learnt(tmp_path / 'parts', data, iterations=1, num_seeds=2)
+  whole = learnt(tmp_path / 'whole', data, num_seeds=2)
+  learnt(tmp_path / 'parts', data, iterations=1, num_seeds=2)
   assert whole.statistics['Train/Updates'].tolist() == [20, 20]
   assert 'Eval/AverageReturns' in whole.statistics
   learnt(tmp_path / 'parts', data, num_seeds=2)

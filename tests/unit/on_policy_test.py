@@ -36,6 +36,7 @@ make_engine = functools.partial(
   compiled_test.make_engine, walk.Walk(), num_envs=N
 )
 ENGINES = (python_engine.PythonEngine, compiled.CompiledEngine)
+ALL = (plain_engine.PlainEngine, *ENGINES)
 
 
 @functools.cache
@@ -51,16 +52,19 @@ def trained(engine, seeds):
 
 
 @pytest.mark.parametrize(
-  'seeds',
+  ('seeds', 'engines'),
   # That one seed is as each of several is tested below, and elsewhere that
-  # engines are the same for one: it takes no other way for these agents.
-  [pytest.param((5,), marks=pytest.mark.slow), SEEDS],
-  ids=['1 seed', '2 seeds'],
+  # engines are the same for one: it takes no other way for these agents. The
+  # plain engine's steps are those of the Python engine in `compiled_test`.
+  [
+    pytest.param((5,), ALL, marks=pytest.mark.slow),
+    pytest.param(SEEDS, ALL, marks=pytest.mark.slow),
+    (SEEDS, ENGINES),
+  ],
+  ids=['1 seed', '2 seeds', '2 seeds, without the plain engine'],
 )
-def test_all_engines_train_the_same(seeds):
-  plain, *others = (
-    trained(engine, seeds) for engine in (plain_engine.PlainEngine, *ENGINES)
-  )
+def test_all_engines_train_the_same(seeds, engines):
+  plain, *others = (trained(engine, seeds) for engine in engines)
   for other in others:
     compiled_test.assert_equal(plain[0], other[0])
     compiled_test.assert_close(plain, other)

@@ -444,7 +444,10 @@ class SeenDQN(dqn.DQN):
     return result
 
 
-@pytest.mark.parametrize('kind', ['python', 'compiled'])
+# The compiled engine calls the same function, as `compiled_test` compares.
+@pytest.mark.parametrize(
+  'kind', ['python', pytest.param('compiled', marks=pytest.mark.slow)]
+)
 def test_an_agent_learns_from_what_it_found_worth_learning(kind):
   SEEN['sampled'].clear(), SEEN['learned'].clear()
   inside = {'environment': catch.Catch(), 'engine': compiled_lib.CompiledEngine}

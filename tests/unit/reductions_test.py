@@ -58,7 +58,14 @@ def train(folder, agent=Counting, **settings):
 
 
 @pytest.mark.parametrize(
-  ('engine', 'num_seeds'), list(zip(ENGINES, (1, 1, 2), strict=True))
+  ('engine', 'num_seeds'),
+  [
+    # It reduces by the same function as the Python engine.
+    pytest.param(engine, num_seeds, marks=pytest.mark.slow)
+    if engine is plain_engine.PlainEngine
+    else (engine, num_seeds)
+    for engine, num_seeds in zip(ENGINES, (1, 1, 2), strict=True)
+  ],
 )
 def test_an_iterations_metrics_are_what_the_agent_says(
   tmp_path, engine, num_seeds

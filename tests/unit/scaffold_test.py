@@ -21,7 +21,11 @@ def in_a_folder_of_its_own(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
 
 
-def test_the_tests_of_a_new_agent_pass(monkeypatch, capsys):
+# In this process, or as the command says, which starts another.
+@pytest.mark.parametrize(
+  'is_here', [True, pytest.param(False, marks=pytest.mark.slow)]
+)
+def test_the_tests_of_a_new_agent_pass(monkeypatch, tmp_path, capsys, is_here):
   assert new(monkeypatch, 'MyAgent') == 0
   said = capsys.readouterr().out
   files = ['my_agent.py', 'my_agent.gin', 'my_agent_test.py']
@@ -29,19 +33,27 @@ def test_the_tests_of_a_new_agent_pass(monkeypatch, capsys):
   assert 'Written: my_agent.py, my_agent.gin, my_agent_test.py' in said
   [command] = [line for line in said.splitlines() if 'pytest' in line]
   words = command.split()
-  assert words[0] == 'python'
-  done = subprocess.run(
-    [sys.executable, *words[1:]], capture_output=True, text=True
-  )
-  assert done.returncode == 0, done.stdout
-  assert '2 passed' in done.stdout
+  assert words == ['python', '-m', 'pytest', 'my_agent_test.py']
+  monkeypatch.syspath_prepend(os.getcwd())
+  if is_here:
+    tests = runpy.run_path('my_agent_test.py')
+    found = [name for name in tests if name.startswith('test_')]
+    assert found == ['test_the_loss_is_that_of_the_paper', 'test_it_trains']
+    tests[found[0]]()
+    tests[found[1]](tmp_path / 'trained')
+    del sys.modules['my_agent']
+  else:
+    done = subprocess.run(
+      [sys.executable, *words[1:]], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
+    assert '2 passed' in done.stdout
   assert '  dopamine-jax train my_agent.gin' in said
   # They notice a wrong sign.
   source = pathlib.Path('my_agent.py')
   text = source.read_text()
   assert 'target - self.alpha' in text
   source.write_text(text.replace('target - self.alpha', 'target + self.alpha'))
-  monkeypatch.syspath_prepend(os.getcwd())
   tests = runpy.run_path('my_agent_test.py')
   del sys.modules['my_agent']
   with pytest.raises(AssertionError, match='Mismatched elements: 1 / 1'):

@@ -119,6 +119,7 @@ def test_learning_goes_by_them_where_python_steps(tmp_path):
   assert moves(tmp_path) == [True, False, False, True]
 
 
+@pytest.mark.usefixtures('same_programs')
 def test_a_run_that_was_killed_between_two_stages_is_the_same(run, tmp_path):
   class Died(BaseException):
     pass
@@ -129,7 +130,6 @@ def test_a_run_that_was_killed_between_two_stages_is_the_same(run, tmp_path):
   with pytest.MonkeyPatch.context() as patch:
     # In iteration 5, before its checkpoint: that of step 32 is the newest.
     patch.setattr(evaluation.Evaluator, 'run', die)
-    programs.share(patch)  # with the run that was not killed
     with pytest.raises(Died):
       train(tmp_path, STILL, GAMMA, GREEDY)
   assert checkpoints_lib.Checkpoints(tmp_path).iterations() == [1, 2, 3, 4]

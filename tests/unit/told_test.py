@@ -86,7 +86,11 @@ def train(folder, environment, engine, num_seeds=2, **settings):
   ('environment', 'engine'),
   [
     (Teller(info=('odd', 'age')), compiled.CompiledEngine),
-    (Teller(info=('odd', 'age')), python_engine.PythonEngine),
+    # Each of the two is in another row.
+    pytest.param(
+      *(Teller(info=('odd', 'age')), python_engine.PythonEngine),
+      marks=pytest.mark.slow,
+    ),
     (COUNTER, python_engine.PythonEngine),
   ],
 )

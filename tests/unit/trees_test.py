@@ -260,13 +260,11 @@ def restored(base_dir):
   return loaded.agent, (state['experience'].replay,)
 
 
+# `masks_test` compares the Python and the compiled engine by observations of
+# several parts; the plain engine's replay is told of them as the latter's is.
+@pytest.mark.slow
 @pytest.mark.parametrize(
-  'engine',
-  [
-    # Its replay is told of parts as the compiled engine's is.
-    pytest.param(plain_engine.PlainEngine, marks=pytest.mark.slow),
-    compiled.CompiledEngine,
-  ],
+  'engine', [plain_engine.PlainEngine, compiled.CompiledEngine]
 )
 def test_engines_agree_on_parts(engine, base_dir, tmp_path):
   Run(engine=engine).train(tmp_path, num_seeds=2, quiet=True)

@@ -50,7 +50,16 @@ def train(folder, engine=ENGINES[1], agent=AGENT, **settings):
   )
 
 
-@pytest.mark.parametrize('engine', ENGINES)
+@pytest.mark.parametrize(
+  'engine',
+  # The plain one learns by the same function as the Python engine.
+  [
+    pytest.param(x, marks=pytest.mark.slow)
+    if x is plain_engine.PlainEngine
+    else x
+    for x in ENGINES
+  ],
+)
 def test_each_period_has_so_many(engine, tmp_path):
   run = train(tmp_path, engine, num_iterations=3)
   # From step 20 to step 60, every 4.
