@@ -226,6 +226,7 @@ def _commands():
     _command(group + each.callback.__name__, each.callback)
     for group, app in groups
     for each in app.registered_commands
+    if not each.hidden
   )
 
 
@@ -233,6 +234,8 @@ def _command(name, function):
   rows, usage = [], ['dopamine-jax', name]
   for each in utils.get_params_from_function(function).values():
     info, kind = each.default, each.annotation
+    if kind is typer.Context:  # which no user gives
+      continue
     required = info.default is ...
     if isinstance(info, typer.models.ArgumentInfo):
       shown = info.metavar or each.name.upper()

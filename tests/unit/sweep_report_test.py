@@ -54,6 +54,7 @@ def make_study(**changes):
     'num_seeds': 2,
     'search_seed': 0,
     'pack': 4,
+    'ahead': 2,
     'record': '',
   }
   return study_lib.Study(**(fields | changes))
