@@ -41,6 +41,7 @@ NOT_RUN = {
   'make ': 'installs, or is this very test',
   'pip install': 'installs',
   'python -m benchmarks': 'takes minutes',
+  'dopamine-jax sweep ...': 'names no config',
   'tensorboard --logdir': 'serves until it is stopped',
   'runner.Runner.collectors = [@console.Console': 'names a class of yours',
   'runner.Runner.health = [@health.DormantNeurons(), @ranks': 'likewise',
