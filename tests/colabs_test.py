@@ -37,7 +37,7 @@ def sources(notebook, kind):
   return [cell.source for cell in notebook.cells if cell.cell_type == kind]
 
 
-def test_there_are_the_six_notebooks():
+def test_there_are_the_seven_notebooks():
   assert {path.stem for path in NOTEBOOKS} == {
     'library',
     'quickstart',
@@ -45,6 +45,7 @@ def test_there_are_the_six_notebooks():
     'load_and_compare_results',
     'watch_an_agent',
     'under_the_hood',
+    'sweeps',
   }
 
 
