@@ -353,4 +353,7 @@ def _listed(names):
 
 
 def _count(outcome):
-  return parts.count(len(outcome.trials), 'trial')
+  """Returns how many trials are asked: those that began anew."""
+  own = [x for x in outcome.trials if x.parent is None]
+  anew = ' that began anew' if len(own) < len(outcome.trials) else ''
+  return parts.count(len(own), 'trial') + anew
