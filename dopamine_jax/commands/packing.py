@@ -1,7 +1,12 @@
-"""How many trials of a sweep train in one program on this machine."""
+"""How many trials of a sweep train in one program on this machine.
+
+Many at once save calls, and the start of a program for each pack and rung: to
+trace and compile it. Few decide earlier, and need less memory.
+"""
 
 from collections.abc import Callable
 import math
+import time
 from typing import Any
 
 from dopamine_jax.commands import doctor
@@ -38,9 +43,8 @@ def size(
     return 1
   speeds = {}
   for trials in dict.fromkeys((most, max(1, most // 4), 1)):
-    lanes = trials * study.num_seeds
-    found = doctor.examine(runner, lanes, _SECONDS)
-    speeds[trials] = trials / found.seconds
+    seconds = _seconds(runner, study, trials)
+    speeds[trials] = trials / seconds
     if trials == most and study.trials / speeds[most] < _SHORT * workers:
       break
   good = _GOOD * max(speeds.values())
@@ -50,3 +54,12 @@ def size(
     f'{chosen} does without the measurement.'
   )
   return chosen
+
+
+def _seconds(runner, study, trials):
+  """Returns what a pack would take to the first rung, its start included."""
+  began = time.monotonic()
+  found = doctor.examine(runner, trials * study.num_seeds, _SECONDS)
+  # Each of its two programs is timed for a second, about.
+  start = max(0.0, time.monotonic() - began - 2 * _SECONDS)
+  return start + found.seconds * study.rungs[0] / study.rungs[-1]
