@@ -121,6 +121,7 @@ def make_engine(
   num_envs=2,
   environment=None,
   engine=python_engine.PythonEngine,
+  has_state=True,
   **settings,
 ):
   """Returns an engine before its first step; `settings` are its agent's."""
@@ -147,13 +148,18 @@ def make_engine(
     streams.env_seeds(engine.seeds, streams.Stream.TRAIN, 0, num_envs)
   )
   engine.layout.check(engine.loop.replay, engine.abstract_state())
-  engine.init()
+  if has_state:
+    engine.init()
   return engine
 
 
 def run(*args, **kwargs):
   """Returns an engine after 20 updates; its ring has been around."""
-  engine = make_engine(*args, **kwargs)
+  return go(make_engine(*args, **kwargs))
+
+
+def go(engine):
+  """Does as many."""
   engine.run(120, cut_with=None, on_step=lambda: None)
   return engine
 
@@ -166,8 +172,12 @@ def params(engine):
 
 def distance(engine, other):
   """Returns how far parameters are apart, relative to the largest one."""
-  a, b = params(engine), params(other)
-  return float(np.abs(a - b).max() / np.abs(b).max())
+  return relative(params(engine), params(other))
+
+
+def relative(one, other):
+  """Returns how far vectors are apart, relative to the largest number."""
+  return float(np.abs(one - other).max() / np.abs(other).max())
 
 
 def same_experience(*engines):
@@ -200,8 +210,14 @@ def costs(replay=uniform.UniformReplay):
   """
   flops, temporary = [], []
   for layout in (BATCH, devices.ONE_DEVICE):
-    engine = make_engine(layout, network='MLP', capacity=40_000, replay=replay)
-    loop, state = engine.loop, engine.state
+    engine = make_engine(
+      layout,
+      has_state=False,
+      network='MLP',
+      capacity=40_000,
+      replay=replay,
+    )
+    loop, state = engine.loop, engine.abstract_state()
     step = engine.environments.step(np.zeros(2, int))
 
     def act(experience, agent, loop=loop, step=step):
@@ -216,9 +232,10 @@ def costs(replay=uniform.UniformReplay):
       compiled = spread.lower(*arguments).compile()
       temporary.append(compiled.memory_analysis().temp_size_in_bytes)
     flops.append(compiled.cost_analysis()['flops'])
+  frames = state.experience.replay.slots.frame
   return {
     'temporary memory': max(temporary[:2]),  # of what is split
-    'all frames': state.experience.replay.slots.frame.nbytes,
+    'all frames': frames.size * frames.dtype.itemsize,
     'relative flops': flops[0] / flops[1],
   }
 
@@ -274,7 +291,9 @@ INSIDE = {
 
 
 def quick(folder):
-  one = run()
+  one = make_engine()
+  first = params(one)
+  go(one)
   eight = run(network='MLP', num_seeds=8)
   batch, host = run(BATCH), run(HOST)
   seeds = run(SEEDS, network='MLP', num_seeds=8)
@@ -285,7 +304,7 @@ def quick(folder):
   return {
     'health': {'eight': healths(eight, seeds)},
     'batch, CNN': compare(batch, one),
-    'nothing learnt': distance(make_engine(), one),
+    'nothing learnt': relative(first, params(one)),
     'pinned host': compare(host, one),
     'seeds': compare(seeds, eight),
     'batch, by priority, compiled': compare(
