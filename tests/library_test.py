@@ -220,6 +220,7 @@ def test_makers_and_instances_train_alike(tmp_path, run):
   assert found[0] == found[1]
 
 
+@pytest.mark.usefixtures('same_programs')
 def test_a_training_is_one_line(tmp_path):
   run = dj.train('dqn_cartpole', tmp_path / 'a', bindings=BINDINGS, quiet=True)
   assert run.statistics['Train/Updates'].shape == (1,)
