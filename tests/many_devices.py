@@ -1,7 +1,8 @@
 """What `unit/devices_test.py` trains, in processes that see several devices.
 
 `python -m tests.many_devices quick FOLDER` (or `slow`, or `exact`) trains what
-needs one of them, and writes what it saw to FOLDER/seen.json.
+needs one of them, and writes what it saw to FOLDER/seen.json. `python -m
+tests.many_devices command train ...` is `dopamine-jax train ...`.
 """
 
 import functools
@@ -18,12 +19,14 @@ import pytest
 from dopamine_jax import networks
 from dopamine_jax import runner as runner_lib
 from dopamine_jax.agents import dqn
+from dopamine_jax.commands import cli
 from dopamine_jax.engines import compiled as compiled_lib
 from dopamine_jax.engines import devices
 from dopamine_jax.engines import loop as loop_lib
 from dopamine_jax.engines import python_engine
 from dopamine_jax.engines import stacking
 from dopamine_jax.engines import streams
+from dopamine_jax.engines import threefry
 from dopamine_jax.environments import base
 from dopamine_jax.environments import catch
 from dopamine_jax.metrics import csv_file
@@ -356,7 +359,16 @@ def exact(folder):
   return {'pinned host': compare(run(HOST), run())}
 
 
+def command(*words):
+  """Runs a command of ours, with the random bits that tests have."""
+  threefry.write_out = lambda: None
+  sys.argv = ['dopamine-jax', *words]
+  return cli.main()
+
+
 if __name__ == '__main__':
+  if sys.argv[1] == 'command':
+    sys.exit(command(*sys.argv[2:]))
   FOLDER = pathlib.Path(sys.argv[2])
   SEEN = {'quick': quick, 'slow': slow, 'exact': exact}[sys.argv[1]](FOLDER)
   (FOLDER / 'seen.json').write_text(json.dumps(SEEN, indent=1))
