@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 import dataclasses
 import functools
 import inspect
+import types
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -132,7 +133,7 @@ def named(
   None if there are some by position, and nobody knows their names.
   """
   try:
-    bound = inspect.signature(function).bind_partial(*args, **kwargs).arguments
+    bound = signature(function).bind_partial(*args, **kwargs).arguments
   except (TypeError, ValueError):
     return None if args else dict(kwargs)
   for name, parameter in _parameters(function).items():
@@ -193,6 +194,18 @@ def changed(part: Any, /, **changes: Any) -> Any:
   return dataclasses.replace(part, **changes)
 
 
+def signature(function: Callable[..., Any]) -> inspect.Signature:
+  """Returns `inspect.signature`'s answer, which of most takes it long."""
+  if isinstance(function, (type, types.FunctionType)):
+    return _signature(function)
+  return inspect.signature(function)
+
+
+@functools.lru_cache(maxsize=1_000)
+def _signature(function):
+  return inspect.signature(function)
+
+
 def _copied(value):
   """Returns lists and dicts as they are now, whoever changes them later."""
   if isinstance(value, dict):
@@ -202,6 +215,6 @@ def _copied(value):
 
 def _parameters(function) -> Mapping[str, inspect.Parameter]:
   try:
-    return inspect.signature(function).parameters
+    return signature(function).parameters
   except (TypeError, ValueError):
     return {}

@@ -86,6 +86,12 @@ def parts_of(path):
   return learners_of(path) | {x for x in found if x.split('.')[0] in PARTS}
 
 
+def cost(path):
+  """Returns what puts those first that are quick to compile."""
+  costly = ('atari', 'full_rainbow', 'mujoco', 'minatar')
+  return *(each in path.stem for each in costly), 'cart' not in path.stem
+
+
 def marked(paths):
   """Returns configs; the quick ones are one for each agent and replay.
 
@@ -94,11 +100,6 @@ def marked(paths):
   take long to compile.
   """
   seen = RESUMED | ALIKE
-  costly = ('atari', 'full_rainbow', 'mujoco', 'minatar')
-
-  def cost(path):
-    return *(each in path.stem for each in costly), 'cart' not in path.stem
-
   for path in sorted(paths, key=cost):
     is_quick = learners_of(path) - seen and 'atari' not in path.stem
     marks = () if is_quick else pytest.mark.slow
@@ -107,18 +108,36 @@ def marked(paths):
 
 
 def with_new_parts(paths):
-  """Returns the configs which have a part that none before them has."""
-  seen, found = set(), set()
-  for path in sorted(paths):
-    if parts_of(path) - seen:
-      found.add(path)
-    seen |= parts_of(path)
+  """Returns few configs that have all parts between them."""
+  missing, found = set().union(*map(parts_of, paths)), set()
+  while missing:
+    paths = sorted(paths, key=cost)
+    most = max(paths, key=lambda path: len(parts_of(path) & missing))
+    found.add(most)
+    missing -= parts_of(most)
   return found
+
+
+def with_new_pairs(paths):
+  """Returns the configs whose network none before them has on what it sees."""
+  return {pair_of(path): path for path in sorted(paths, reverse=True)}.values()
+
+
+def pair_of(path):
+  """Returns what decides on the shapes of a config's parameters."""
+  text = re.sub('#.*', '', path.read_text())
+  seen = re.findall(r'environment = .*|(?:id|stack|observed) = .*', text)
+  parts = set(re.findall(r'@(?:\w+/)?(\w+\.\w+)', text))
+  made = {x for x in parts if re.search(r'^networks|[nN]etwork', x)}
+  policies = {x for x in parts if x.startswith(('ppo', 'sac'))}
+  lines = tuple(line.replace(' ', '') for line in seen)
+  return lines, *sorted(made or policies)
 
 
 TRAINED = [*marked(config.shipped())]
 QUICK = {param.values[0] for param in TRAINED if not param.marks}
 NEW = with_new_parts(config.shipped())
+PAIRS = {*with_new_pairs(config.shipped()), *NEW}
 
 
 def skip_without_extras(path):
@@ -149,6 +168,9 @@ def test_a_config_is_complete(path):
   if path in QUICK:  # which is trained below
     return
   environments.num_envs = made.num_envs
+  if path not in PAIRS:
+    assert made.make_loop(environments).agent
+    return
   engine = made.make_engine(environments, [0], check_finite=True)
   engine.first_frames = jax.tree.map(
     lambda leaf: np.repeat(leaf, made.num_envs, axis=0), frames

@@ -93,26 +93,33 @@ def optimized():
 
 @pytest.fixture(autouse=True, scope='session')
 def little_is_waited_for():
-  """Has no training here wait for the disk, or ask git what is known.
+  """Has no training here wait for the disk, or ask what is known.
 
   Tests of what is written when to the disk put their own there, and tests of
-  commits have another checkout.
+  commits have another checkout. Nor are random bits written out: they are the
+  same, which `threefry_test` sees in processes of its own, and programs that
+  draw many take up to three times as long to compile.
   """
+  from dopamine_jax.engines import threefry
   from dopamine_jax.system import provenance
+  from tests import programs
 
   package = pathlib.Path(provenance.__file__).parent.parent
-  ask, known = provenance._git, {}
+  ask, known, versions = provenance._git, {}, provenance.versions()
 
   def git(folder, *words):
-    if folder != package:
+    if folder != package and not os.path.samefile('.', package.parent):
       return ask(folder, *words)
-    if words not in known:
-      known[words] = ask(folder, *words)
-    return known[words]
+    if (folder, *words) not in known:
+      known[folder, *words] = ask(folder, *words)
+    return known[folder, *words]
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(os, 'fsync', lambda descriptor: None)
     patch.setattr(provenance, '_git', git)
+    patch.setattr(provenance, 'versions', versions.copy)
+    patch.setattr(threefry, 'write_out', lambda: None)
+    programs.try_once(patch)
     yield
 
 
@@ -128,25 +135,17 @@ def same_programs(monkeypatch):
 def as_if_alone():
   """Takes back what a file's tests did to their process, as commands do.
 
-  A configuration would be another file's. Random bits that are written out
-  (`threefry.write_out`) take programs with much noise three times as long to
-  compile.
+  Else later files look for garbage among all that earlier ones have compiled,
+  and take twice as long.
   """
   import jax
-  from jax._src.interpreters import mlir
-  import jax.extend.random
 
   from tests import programs
 
   programs.keep_compiled()
   # What was imported, and is here to stay, is looked through no more.
   gc.freeze()
-  lowerings = mlir._platform_specific_lowerings['cpu']
-  original = lowerings[jax.extend.random.threefry2x32_p]
   yield
-  lowerings[jax.extend.random.threefry2x32_p] = original
-  # Else later files look for garbage among all that earlier ones have compiled,
-  # and take twice as long.
   programs.forget()
   jax.clear_caches()
   gc.collect()

@@ -1,7 +1,8 @@
 """What `unit/devices_test.py` trains, in processes that see several devices.
 
 `python -m tests.many_devices quick FOLDER` (or `slow`, or `exact`) trains what
-needs one of them, and writes what it saw to FOLDER/seen.json.
+needs one of them, and writes what it saw to FOLDER/seen.json. `python -m
+tests.many_devices command train ...` is `dopamine-jax train ...`.
 """
 
 import functools
@@ -18,12 +19,14 @@ import pytest
 from dopamine_jax import networks
 from dopamine_jax import runner as runner_lib
 from dopamine_jax.agents import dqn
+from dopamine_jax.commands import cli
 from dopamine_jax.engines import compiled as compiled_lib
 from dopamine_jax.engines import devices
 from dopamine_jax.engines import loop as loop_lib
 from dopamine_jax.engines import python_engine
 from dopamine_jax.engines import stacking
 from dopamine_jax.engines import streams
+from dopamine_jax.engines import threefry
 from dopamine_jax.environments import base
 from dopamine_jax.environments import catch
 from dopamine_jax.metrics import csv_file
@@ -121,6 +124,7 @@ def make_engine(
   num_envs=2,
   environment=None,
   engine=python_engine.PythonEngine,
+  has_state=True,
   **settings,
 ):
   """Returns an engine before its first step; `settings` are its agent's."""
@@ -147,13 +151,18 @@ def make_engine(
     streams.env_seeds(engine.seeds, streams.Stream.TRAIN, 0, num_envs)
   )
   engine.layout.check(engine.loop.replay, engine.abstract_state())
-  engine.init()
+  if has_state:
+    engine.init()
   return engine
 
 
 def run(*args, **kwargs):
   """Returns an engine after 20 updates; its ring has been around."""
-  engine = make_engine(*args, **kwargs)
+  return go(make_engine(*args, **kwargs))
+
+
+def go(engine):
+  """Does as many."""
   engine.run(120, cut_with=None, on_step=lambda: None)
   return engine
 
@@ -166,8 +175,12 @@ def params(engine):
 
 def distance(engine, other):
   """Returns how far parameters are apart, relative to the largest one."""
-  a, b = params(engine), params(other)
-  return float(np.abs(a - b).max() / np.abs(b).max())
+  return relative(params(engine), params(other))
+
+
+def relative(one, other):
+  """Returns how far vectors are apart, relative to the largest number."""
+  return float(np.abs(one - other).max() / np.abs(other).max())
 
 
 def same_experience(*engines):
@@ -200,8 +213,14 @@ def costs(replay=uniform.UniformReplay):
   """
   flops, temporary = [], []
   for layout in (BATCH, devices.ONE_DEVICE):
-    engine = make_engine(layout, network='MLP', capacity=40_000, replay=replay)
-    loop, state = engine.loop, engine.state
+    engine = make_engine(
+      layout,
+      has_state=False,
+      network='MLP',
+      capacity=40_000,
+      replay=replay,
+    )
+    loop, state = engine.loop, engine.abstract_state()
     step = engine.environments.step(np.zeros(2, int))
 
     def act(experience, agent, loop=loop, step=step):
@@ -216,9 +235,10 @@ def costs(replay=uniform.UniformReplay):
       compiled = spread.lower(*arguments).compile()
       temporary.append(compiled.memory_analysis().temp_size_in_bytes)
     flops.append(compiled.cost_analysis()['flops'])
+  frames = state.experience.replay.slots.frame
   return {
     'temporary memory': max(temporary[:2]),  # of what is split
-    'all frames': state.experience.replay.slots.frame.nbytes,
+    'all frames': frames.size * frames.dtype.itemsize,
     'relative flops': flops[0] / flops[1],
   }
 
@@ -274,7 +294,9 @@ INSIDE = {
 
 
 def quick(folder):
-  one = run()
+  one = make_engine()
+  first = params(one)
+  go(one)
   eight = run(network='MLP', num_seeds=8)
   batch, host = run(BATCH), run(HOST)
   seeds = run(SEEDS, network='MLP', num_seeds=8)
@@ -285,7 +307,7 @@ def quick(folder):
   return {
     'health': {'eight': healths(eight, seeds)},
     'batch, CNN': compare(batch, one),
-    'nothing learnt': distance(make_engine(), one),
+    'nothing learnt': relative(first, params(one)),
     'pinned host': compare(host, one),
     'seeds': compare(seeds, eight),
     'batch, by priority, compiled': compare(
@@ -337,7 +359,16 @@ def exact(folder):
   return {'pinned host': compare(run(HOST), run())}
 
 
+def command(*words):
+  """Runs a command of ours, with the random bits that tests have."""
+  threefry.write_out = lambda: None
+  sys.argv = ['dopamine-jax', *words]
+  return cli.main()
+
+
 if __name__ == '__main__':
+  if sys.argv[1] == 'command':
+    sys.exit(command(*sys.argv[2:]))
   FOLDER = pathlib.Path(sys.argv[2])
   SEEN = {'quick': quick, 'slow': slow, 'exact': exact}[sys.argv[1]](FOLDER)
   (FOLDER / 'seen.json').write_text(json.dumps(SEEN, indent=1))

@@ -11,6 +11,8 @@ import sys
 from jax._src import compilation_cache
 
 from dopamine_jax import config
+from dopamine_jax import values
+from dopamine_jax.learning import trials
 from dopamine_jax.training import evaluations
 from dopamine_jax.training import training
 
@@ -32,6 +34,7 @@ _OF_ENVIRONMENTS = ('_begin', '_advance')  # of those in JAX
 
 _kept = {}
 _compiled = {}
+_tried = {}
 
 
 def forget():
@@ -55,6 +58,35 @@ def _get_compiled(key, *_):
 
 def _put_compiled(key, name, executable, backend, compile_time):
   _compiled[key] = executable, compile_time
+
+
+def try_once(patch):
+  """Has each optimizer that works be tried out once, while a patch lasts."""
+  check, check_on_own = trials._check_optimizer, trials._check_on_own
+  on_own = []
+
+  def check_once(owner, name, optimizer, counts):
+    key = _origin(optimizer), counts.tobytes()
+    if key not in _tried:
+      on_own.clear()
+      check(owner, name, optimizer, counts)
+      if not on_own:  # else it works for this agent
+        _tried[key] = optimizer  # which no other one's id can be
+
+  def note(*args):
+    on_own.append(args)
+    check_on_own(*args)
+
+  patch.setattr(trials, '_check_optimizer', check_once)
+  patch.setattr(trials, '_check_on_own', note)
+
+
+def _origin(value):
+  """Returns what tells a value from those that were made in another way."""
+  if made := values.origin(value):
+    given = made.keywords.items()
+    return made.function, *((name, _origin(each)) for name, each in given)
+  return repr(value) if isinstance(value, (int, float)) else id(value)
 
 
 def share(patch):

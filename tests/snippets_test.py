@@ -4,7 +4,8 @@ The blocks of a page are taken in their order, in a folder of their own: files
 that the text says to write are written, commands of ours are run, and Python
 and gin have the imports that they show. Trainings are short by bindings that
 are added to each command. In the short form, trainings whose run nothing reads
-later end when an update has been traced; nothing else is changed.
+later end when they are built, or, if a page's own class learns or commands
+train, when an update has been traced; nothing else is changed.
 """
 
 import dataclasses
@@ -18,12 +19,14 @@ import shlex
 import sys
 
 import jax
+import numpy as np
 import pytest
 
 from dopamine_jax.commands import cli
 from dopamine_jax.engines import engine
 from dopamine_jax.engines import loop
 from dopamine_jax.training import driving
+from dopamine_jax.training import together
 from tests import programs
 from tests import small
 
@@ -129,8 +132,14 @@ def is_read(text: str, page: str) -> bool:
   """Returns whether what a block trains is seen, by itself or by another."""
   folders = re.findall(r"'(runs/\w+)'", text)
   once = all(page.count(folder) == 1 for folder in folders)
-  seen = any(word in text for word in ('callbacks', 'run =', 'runners'))
+  seen = any(word in text for word in ('Reset(', 'patient', 'run ='))
   return seen or not (folders and once)
+
+
+def imports_own(text: str) -> bool:
+  """Returns whether a block imports a file of the current folder."""
+  named = re.findall(r'^import (\w+)$', text, re.MULTILINE)
+  return any(pathlib.Path(f'{name}.py').exists() for name in named)
 
 
 def is_command_read(line: str, page: str) -> bool:
@@ -140,18 +149,31 @@ def is_command_read(line: str, page: str) -> bool:
   return not once or '--vary' in line
 
 
-def only_trace(patch):
-  """Has trainings end when an update has been traced."""
-  patch.setattr(driving, 'alone', trace)
+def end_with(patch, last):
+  """Has trainings end with a function, in place of `driving.alone`."""
+  patch.setattr(driving, 'alone', last)
   # Nothing reads the first state, which is a program of its own.
   patch.setattr(engine.Engine, 'init', lambda self: None)
 
 
 def trace(training, stop):
-  """Finds what an update gives, in place of `driving.alone`."""
+  """Finds what an update gives."""
   learn = training.engine.vectorize_loop(loop.Loop.learn)
   assert jax.eval_shape(learn, training.engine.abstract_state())[1]
   return {}
+
+
+def build(training, stop):
+  """Finds what a training's state has; its update is traced elsewhere."""
+  assert jax.tree.leaves(training.engine.abstract_state().agent)
+  return {}
+
+
+def build_together(runners, base_dir, seeds, **options):
+  """Refuses what `together.train` does; `lanes_test` has the rest."""
+  together.require_alike(runners)
+  reached = {'Eval/AverageReturns': np.zeros(len(seeds))}
+  return dict.fromkeys(runners, reached)
 
 
 class Reader:
@@ -184,8 +206,10 @@ class Reader:
         with self._monkeypatch.context() as patch:
           # As `python FILE` does.
           patch.setattr(sys, 'path', [str(file.parent.absolute()), *sys.path])
+          if not self.long:
+            patch.setattr(together, 'train', build_together)
           if not (self.long or is_read(block.text, page)):
-            only_trace(patch)
+            end_with(patch, trace if imports_own(block.text) else build)
           runpy.run_path(str(file))
       else:
         self._train_with(file, block.text)
@@ -229,7 +253,7 @@ class Reader:
     with self._monkeypatch.context() as patch:
       if words[1] == 'train' and not (self.long or is_read):
         words = [*words, '--quiet']  # there is nothing to sum up
-        only_trace(patch)
+        end_with(patch, trace)
       patch.setattr(sys, 'argv', words)
       patch.setattr(sys, 'path', list(sys.path))
       status = cli.main()

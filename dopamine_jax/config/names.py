@@ -6,6 +6,7 @@ mean by it there. Gin's own registry has no part in this.
 
 from collections.abc import Iterable
 import difflib
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -102,7 +103,7 @@ def require_parameter(owner: str, target: Any, name: str):
     UserError: that names the nearest setting.
   """
   try:
-    found = inspect.signature(target).parameters
+    found = values.signature(target).parameters
   except (TypeError, ValueError):
     return  # What has no signature may take anything.
   if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in found.values()):
@@ -125,7 +126,7 @@ def parameters(target: Any) -> dict[str, inspect.Parameter]:
   What is caught by `*args` can be given in gin too, as a list of that name.
   """
   try:
-    found = inspect.signature(target).parameters
+    found = values.signature(target).parameters
   except (TypeError, ValueError):
     return {}
   is_flax = is_flax_module(target)
@@ -219,15 +220,22 @@ def _public_place(
   module: str, name: str, target: Any
 ) -> tuple[str, str] | None:
   """Returns (module, name) under which a library offers a thing."""
-  root = module.partition('.')[0]
-  known = [
-    each
-    for each in list(sys.modules)
-    if f'{each}.'.startswith(f'{root}.') and '._' not in each
-  ]
-  for each in sorted(
-    known, key=lambda each: (each.count('.'), len(each), each)
-  ):
-    if getattr(sys.modules[each], '__dict__', {}).get(name) is target:
+  # Thousands of modules are looked through once, until there are others.
+  for each in _public_modules(module.partition('.')[0], len(sys.modules)):
+    found = sys.modules.get(each)
+    if getattr(found, '__dict__', {}).get(name) is target:
       return each, name
   return None
+
+
+@functools.lru_cache(maxsize=len(_REEXPORTING))
+def _public_modules(root: str, _: int) -> list[str]:
+  """Returns a library's modules that are here, the outermost first."""
+  return sorted(
+    (
+      each
+      for each in list(sys.modules)
+      if f'{each}.'.startswith(f'{root}.') and '._' not in each
+    ),
+    key=lambda each: (each.count('.'), len(each), each),
+  )

@@ -170,6 +170,7 @@ class Engine:
     # Where the replay that is held now began; above 0 after a restore without.
     self.replay_began = 0
     self._metric_shapes = None
+    self._abstract = None  # the loop whose state it is, and that
     self._init = self.vectorize_loop(_first_state)
 
   @property
@@ -184,12 +185,16 @@ class Engine:
       UserError: if a network's outputs or the agent's actions don't fit, which
         would otherwise be seen when the warm-up ends.
     """
+    # All that measures or changes a state asks for it.
+    if self._abstract and self._abstract[0] is self.loop:
+      return self._abstract[1]
     shapes = jax.eval_shape(self._init, *self._init_arguments())
     act = functools.partial(
       loop_lib.Loop.act, behaviour=loop_lib.Behaviour.AGENT
     )
     jax.eval_shape(self.vectorize_loop(act), shapes.agent, shapes.experience)
-    return self.layout.place(shapes)
+    self._abstract = self.loop, self.layout.place(shapes)
+    return self._abstract[1]
 
   def init(self):
     """Makes the state before the first step."""

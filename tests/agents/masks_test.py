@@ -394,7 +394,8 @@ def test_a_run_with_masks_that_goes_on_ends_as_one_never_stopped(
 def test_masks_of_gymnasium_are_taken_out_of_info(tmp_path):
   environment = gym.Gym(id='tests.masked:Masked/Probe-v0', action_mask=True)
   # Two seeds, as above, so that the same is not compiled again for one.
-  Run(environment=environment).train(tmp_path, num_seeds=2, quiet=True)
+  made = Run(environment=environment, evaluation_episodes=0)
+  made.train(tmp_path, num_seeds=2, quiet=True)
   loaded = trained.load(tmp_path)
   require_values(loaded, loaded.axis.pick(loaded.state, 0))
 

@@ -88,6 +88,7 @@ def prints_of(folder):
   }
 
 
+@pytest.mark.usefixtures('same_programs')  # what pauses is no matter of them
 def test_a_sweep_is_a_folder_of_runs_that_are_as_if_they_had_never_paused(
   tmp_path,
 ):

@@ -231,7 +231,8 @@ def free_port():
 def train(base_dir, config, split, num_processes, num_iterations=2):
   """Trains by the command line over eight devices; returns what was printed."""
   num_seeds = 8 if split == 'seeds' else 1
-  arguments = ['dopamine_jax', 'train', '--base_dir', base_dir]
+  arguments = ['tests.many_devices', 'command', 'train']
+  arguments += ['--base_dir', base_dir]
   arguments += ['--gin_files', config, '--num_seeds', num_seeds]
   for binding in (
     f"devices.Devices.split = '{split}'",

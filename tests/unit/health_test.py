@@ -119,6 +119,7 @@ def make_engine(
   engine=ENGINES[0],
   seeds=(0,),
   num_envs=1,
+  has_state=True,
 ):
   """Returns an engine before its first step."""
   environment = environment or walk.Walk()
@@ -140,7 +141,8 @@ def make_engine(
   )
   stream = streams.Stream.TRAIN
   engine.reset(streams.env_seeds(seeds, stream, 0, num_envs))
-  engine.init()
+  if has_state:
+    engine.init()
   return engine
 
 
@@ -150,7 +152,21 @@ def run(engine, num_steps=50):
 
 
 def measure(engine, *metrics):
-  return health.Monitor(metrics, engine).measure()
+  # What an engine's state is, is told anew; what it needs is compiled once.
+  return monitor(engine, metrics).measure()
+
+
+@functools.cache
+def monitor(engine, metrics):
+  return health.Monitor(metrics, engine)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def none_stays():
+  """Lets go of what is cached."""
+  yield
+  for cached in (monitor, look_at, engine_of):
+    cached.cache_clear()
 
 
 @pytest.fixture(scope='module')
@@ -416,10 +432,12 @@ def observed(engine, num_transitions):
 
 
 def look(engine, *words):
-  def of(state):
-    return inspection.View(engine.loop, state).look(*words)
+  return look_at(engine, *words)(engine.state)
 
-  return jax.jit(of)(engine.state)
+
+@functools.cache
+def look_at(engine, *words):
+  return jax.jit(lambda state: inspection.View(engine.loop, state).look(*words))
 
 
 def test_whole_samples_are_drawn_from_the_replay_and_more_extend_them():
@@ -599,7 +617,7 @@ def test_engines_and_seeds_side_by_side_measure_the_same(trained):
   both = stack(trained.state, other)
 
   def side_by_side(engine):
-    engine = make_engine(engine=engine, seeds=(0, 6))
+    engine = make_engine(engine=engine, seeds=(0, 6), has_state=False)
     engine.restore(both, trained.steps, began=0)
     return measure(engine, *ALL)
 
@@ -670,6 +688,7 @@ def test_agents_of_other_families_are_measured(
     assert value > 0 or not name.endswith('Drift')
 
 
+@pytest.mark.usefixtures('same_programs')
 def test_a_replay_that_is_filled_anew_is_not_measured(tmp_path):
   again = functools.partial(
     train, tmp_path, ALL[1:2], agent=IDLE, checkpoint_replay=False
@@ -684,8 +703,9 @@ def test_a_network_that_can_be_looked_into_learns_by_the_same_program(
   monkeypatch,
 ):
   def program():
-    engine = make_engine()
-    return str(jax.make_jaxpr(engine.loop.learn)(engine.state))
+    engine = make_engine(has_state=False)
+    learn = jax.make_jaxpr(engine.loop.learn)
+    return str(learn(engine.abstract_state()))
 
   shown = program()
   sown = []
@@ -725,8 +745,11 @@ class Targetless(dqn.DQN):
     return {'': agent_lib.Anatomy(self.module, state.params)}
 
 
-# Several rows ask for one engine's.
-engine_of = functools.cache(lambda agent: make_engine(agent=agent))
+@functools.cache  # several rows ask for one engine's
+def engine_of(agent):
+  return make_engine(agent=agent, has_state=False)
+
+
 make_silent = functools.partial(make_agent, network=Silent)
 
 
@@ -775,7 +798,7 @@ def test_what_does_not_show_itself_is_refused_with_the_remedy(
 def test_one_number_is_not_measured_twice():
   twice = [health.EffectiveRank(), health.EffectiveRank(delta=0.1)]
   with pytest.raises(errors.UserError, match='EffectiveRank twice'):
-    health.Monitor(twice, make_engine())
+    health.Monitor(twice, engine_of(make_agent))
 
 
 @pytest.mark.parametrize(
