@@ -4,7 +4,9 @@ A sentence for each two of 60 groups tells nobody anything. So they are ranked
 by their mean, and each is compared with the best: with the test of `chance`, of
 which p is as many times as large as there are comparisons (Bonferroni). That
 the best was chosen by the same scores is allowed for by that: it is a multiple
-comparison with the best (Hsu, 1984), in which any group could have been it.
+comparison with the best (Hsu, 1984): in 95 of 100 cases the group that is truly
+best is among those that are not told apart. That each of the others is worse
+than the one named here is not promised so often.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -220,7 +222,7 @@ def told(
   if below:
     all_ = '' if same or above else 'All '
     count = f'{len(below)} others are' if len(below) > 1 else 'One other is'
-    yield f'{all_}{count} worse by more than chance explains.'
+    yield f'{all_}{count} not the best: chance explains less than that.'
   if above:
     names = listed([labels[x] for x in above])
     yield (

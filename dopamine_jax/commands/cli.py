@@ -98,6 +98,7 @@ def train(
 ):
   """Train an agent, or go on with a training that was stopped."""
   files = options.files(configs, gin_files)
+  sweeping.refuse(base_dir)
   varying.refuse(vary, processes, part, base_dir, profile, without_replay)
   common.prepare(finds_devices=False)  # other processes may have some of them
   if processes > 1 and not parts.started():

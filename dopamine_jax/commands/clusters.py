@@ -192,7 +192,7 @@ def place(
     ('--num_gpus', num_gpus, is_ray, 'a task of Ray'),
     ('--sbatch', sbatch, cluster == 'slurm', 'a job of Slurm'),
   ):
-    if given and not fits:
+    if given not in (None, (), []) and not fits:
       raise typer.BadParameter(
         f'is of {what}, and --cluster is {cluster or "not given"}. Leave '
         f'{name} out.',
@@ -244,6 +244,10 @@ def _watched(folder, train, options):
       result = train(table.say, table.show)
   finally:
     table.finish()
+  sweep = worker_lib.Sweep(folder)
+  if not result and not sweep.look().scores:
+    common.say('Error: no trial could be trained.')
+    return 1
   if result:
     name, where = errors.program('dopamine-jax'), shlex.quote(str(folder))
     common.say(

@@ -69,7 +69,7 @@ class Table:
   def finish(self):
     """Shows what has come of it."""
     self._sweep.look()
-    self._console.print(self._table())
+    self._console.print(self._table(tells_time=False))
     best = self._best()
     if best:
       self._say('')
@@ -87,7 +87,7 @@ class Table:
     self._say('To compare them:')
     self._say(f'  {program} compare {folder}')
 
-  def _table(self):
+  def _table(self, tells_time=True):
     study, state = self._sweep.study, self._sweep.state
     table = rich.table.Table(box=None, pad_edge=False)
     for heading in ('RUNG', 'agent steps', 'trials', 'done', 'running'):
@@ -108,7 +108,7 @@ class Table:
         str(sum(each == rung for each in state.stopped.values())),
         f'{self._score(best[0], rung)} by {best[0]}' if best else '',
       )
-    if left := self._left():
+    if tells_time and (left := self._left()):
       table.caption, table.caption_justify = left, 'left'
     return table
 
@@ -131,6 +131,8 @@ class Table:
       for trial in schedulers.ranked(state, state.entered[rung], rung):
         if trial not in taken:
           taken.add(trial)
+          if state.means[trial, rung] != state.means[trial, rung]:
+            continue  # its score is unknown
           found.append((trial, rung))
     return found
 

@@ -54,6 +54,26 @@ Workers = Annotated[
 ]
 
 
+def _leave_devices():
+  """Has this process take no GPU, which workers need."""
+  import jax
+
+  jax.config.update('jax_platforms', 'cpu')
+
+
+def refuse(base_dir: pathlib.Path | None):
+  """Refuses to train one run, or several, in the folder of a sweep.
+
+  Raises:
+    UserError: if `base_dir` is one.
+  """
+  if base_dir and (base_dir / 'sweep.json').exists():
+    raise errors.UserError(
+      f'{base_dir} is the folder of a sweep, whose trials another run would be '
+      'taken for. Give another --base_dir.'
+    )
+
+
 def _one_of(names):
   def parse(text: str) -> str:
     if text not in names:
@@ -135,7 +155,8 @@ def start(
   metric: Annotated[
     str | None,
     typer.Option(
-      help='What a trial is judged by, its mean over seeds.',
+      help='What a trial is judged by: its mean over seeds, of which more is '
+      'better.',
       show_default='Eval/AverageReturns where each rung has it, else '
       'Train/AverageReturns',
     ),
@@ -189,6 +210,8 @@ def start(
   from dopamine_jax.sweeps import start as start_lib
   from dopamine_jax.sweeps import study as study_lib
 
+  if pack:
+    _leave_devices()
   study, runner = start_lib.define(
     *(files, gin_bindings, [*_lines(space), *vary]),
     search=search,
@@ -231,14 +254,23 @@ def resume(
   num_cpus: clusters.NumCPUs = None,
   num_gpus: clusters.NumGPUs = None,
   sbatch: clusters.Sbatch = (),
+  retry: Annotated[
+    bool,
+    typer.Option('--retry', help='Try trials again that were given up.'),
+  ] = False,
 ):
   """Go on with a sweep that was stopped."""
   place = clusters.place(cluster, workers, num_cpus, num_gpus, sbatch)
   common.prepare(finds_devices=False)
   place.open(context)
+  _leave_devices()
   from dopamine_jax.sweeps import study as study_lib
 
   study_lib.require_unchanged(study_lib.read(folder))
+  if retry:
+    from dopamine_jax.sweeps import worker as worker_lib
+
+    common.say(f'{worker_lib.Sweep(folder).retry()} trials are tried again.')
   return place.run(folder)
 
 

@@ -107,6 +107,15 @@ def of_iteration(
   return statistics
 
 
+def names(base_dir: pathlib.Path) -> set[str]:
+  """Returns the names of all statistics of a run.
+
+  Raises:
+    UserError: if the file isn't one that `CSV` wrote.
+  """
+  return {base.Statistic(*row).name for row in _read(base_dir / 'metrics.csv')}
+
+
 def score(
   base_dir: pathlib.Path,
   name: str,

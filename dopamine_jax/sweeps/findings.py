@@ -151,6 +151,11 @@ def kruskal(
 def _ranks(outcome):
   """Returns the rank of each trial that is asked, by its number."""
   trials = outcome.trials
+  study = outcome.study
+  if study.search == 'tpe':
+    # Later ones were chosen by the scores of those before, all settings of
+    # them together.
+    trials = trials[: (study.ahead + 1) * study.pack]
   if outcome.study.scheduler == 'pbt':
     scores = {
       x.number: float(np.mean(outcome.state.scores[x.number, 0]))

@@ -36,7 +36,14 @@ class Journal:
   def locked(self) -> Iterator[None]:
     """Waits until no other process reads and appends, and keeps them out."""
     with open(self._lock, 'ab') as lock:
-      fcntl.flock(lock, fcntl.LOCK_EX)
+      try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+      except OSError as error:
+        raise errors.UserError(
+          f'the file system of {self._lock.parent} has no locks '
+          f'({error.strerror}), which a sweep needs. Give a --base_dir on '
+          'another one.'
+        ) from error
       yield
 
   def read(self) -> list[dict[str, Any]]:

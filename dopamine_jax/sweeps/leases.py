@@ -14,6 +14,7 @@ import math
 import os
 import pathlib
 import socket
+import tempfile
 import threading
 from typing import NamedTuple
 
@@ -77,7 +78,7 @@ class Leases:
       if lease:
         losses = lease['losses'] + 1 if now <= lease['progress'] else 0
       if losses >= LOSSES:
-        self.give_back(pack)
+        self._path(pack).unlink(missing_ok=True)
         return Lost(pack, losses)
       mine = {**_me(), 'progress': now, 'losses': losses}
       plain_files.write(self._path(pack), json.dumps(mine).encode())
@@ -85,8 +86,10 @@ class Leases:
     return None
 
   def give_back(self, pack: plan.Pack):
-    """Removes the lease of a pack."""
-    self._path(pack).unlink(missing_ok=True)
+    """Removes the lease of a pack, unless another process has it by now."""
+    lease = self._read(pack)
+    if lease and all(lease[name] == value for name, value in _me().items()):
+      self._path(pack).unlink(missing_ok=True)
 
   @contextlib.contextmanager
   def kept(self, pack: plan.Pack) -> Iterator[None]:
@@ -117,14 +120,12 @@ class Leases:
 
   def _age(self, pack):
     """Returns the seconds since a lease's last sign of life."""
-    now = self._folder / f'.now-{socket.gethostname()}-{os.getpid()}'
-    now.touch()
+    with tempfile.TemporaryFile(dir=self._folder) as file:
+      now = os.fstat(file.fileno()).st_mtime
     try:
-      return now.stat().st_mtime - self._path(pack).stat().st_mtime
+      return now - self._path(pack).stat().st_mtime
     except FileNotFoundError:  # given back since it was read
       return math.inf
-    finally:
-      now.unlink()
 
   def _read(self, pack):
     path = self._path(pack)
@@ -161,11 +162,17 @@ def _here():
 
 
 def _began(pid):
-  """Returns when a process began, which tells it from a later one; or None."""
+  """Returns when a process began, which tells it from a later one; or None.
+
+  On Linux in ticks since the boot: a clock that is set changes other times.
+  """
   try:
     process = psutil.Process(pid)
     if process.status() == psutil.STATUS_ZOMBIE:
       return None
+    with contextlib.suppress(OSError):
+      words = pathlib.Path(f'/proc/{pid}/stat').read_text()
+      return int(words.rpartition(')')[2].split()[19])
     return process.create_time()
   except psutil.NoSuchProcess:
     return None

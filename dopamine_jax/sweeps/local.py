@@ -1,5 +1,6 @@
 """Workers on this machine: processes on cores and GPUs of their own."""
 
+import collections
 from collections.abc import Callable
 import contextlib
 import pathlib
@@ -13,6 +14,8 @@ from dopamine_jax.system import children
 from dopamine_jax.system import signals
 
 _LOOK = 0.5  # seconds between two looks at the workers
+_SOON = 20.0  # seconds after its start
+_MOST_DEATHS = 5  # so soon, after which a worker is not started again
 
 
 class Workers:
@@ -33,6 +36,8 @@ class Workers:
     self._closers = contextlib.ExitStack()
     self._processes = {}
     self._stopped_by = None  # a signal
+    self._began = {}  # when a worker was started
+    self._deaths = collections.Counter()  # soon after, one after another
 
   def __enter__(self):
     for i in range(self._count):
@@ -50,6 +55,14 @@ class Workers:
       del self._processes[i]
       if process.returncode < 0 and not is_stopping:
         name = signal.Signals(-process.returncode).name
+        is_soon = time.monotonic() - self._began[i] < _SOON
+        self._deaths[i] = self._deaths[i] + 1 if is_soon else 0
+        if self._deaths[i] >= _MOST_DEATHS:
+          self._say(
+            f'Worker {i + 1} was ended by {name} {_MOST_DEATHS} times soon '
+            'after its start, and is not started again.'
+          )
+          continue
         self._say(
           f'Worker {i + 1} was ended by {name}; another one takes its place '
           'and goes on from the checkpoints.'
@@ -68,7 +81,7 @@ class Workers:
 
   def _start(self, i):
     process = children.start(self._arguments, i, self._count)
-    self._processes[i] = process
+    self._processes[i], self._began[i] = process, time.monotonic()
     # Whatever goes wrong here ends what was started.
     self._closers.callback(process.wait)
     self._closers.callback(process.stdin.close)

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 import json
 import pathlib
-import time
 import traceback
 from typing import Any
 
@@ -12,10 +11,6 @@ from dopamine_jax.sweeps import study as study_lib
 from dopamine_jax.sweeps import worker as worker_lib
 from dopamine_jax.system import plain_files
 from dopamine_jax.training import advice
-from dopamine_jax.training import folder_lock
-
-_POLL = 0.5  # seconds
-_PATIENCE = 60.0  # seconds, for one before to let go of the runs
 
 
 def train(
@@ -48,7 +43,6 @@ def train(
       f'{", ".join(x.name for x in sweep.state.waiting()) or "none"}.'
     )
   pack = packs[name]
-  _await_folders([sweep.path(each) for each in pack.trials])
   found = outcome(lambda: sweep.train(pack, sweep.log(pack, say)))
   plain_files.write(output, json.dumps(found).encode())
 
@@ -67,18 +61,8 @@ def outcome(train: Callable[[], dict[int, Any]]) -> dict[str, Any]:
   except advice.Stopped:
     raise
   except Exception as error:
+    if worker_lib.of_the_machine(error):
+      raise
     text = ''.join(traceback.format_exception(error))
     return {'why': errors.told(error), 'traceback': text}
   return {'scores': {str(k): each.tolist() for k, each in scores.items()}}
-
-
-def _await_folders(folders):
-  """Waits, but not for ever, for one that was told to stop and still does."""
-  end = time.monotonic() + _PATIENCE
-  for folder in folders:
-    while folder.exists() and time.monotonic() < end:
-      try:
-        with folder_lock.open_for_training(folder, lambda line: None):
-          break
-      except errors.UserError:
-        time.sleep(_POLL)

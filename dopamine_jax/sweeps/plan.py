@@ -16,6 +16,7 @@ Events of the journal, and what they hold beside `trial` or `pack`:
     split     into             its halves are tried instead
     stopped   rung, why        a trial does not go on
     given_up  why              a trial failed too often
+    retried                    it is tried again, as the user asked
 """
 
 from collections.abc import Iterable, Sequence
@@ -88,7 +89,8 @@ class State:
     entered: for each rung the trials that are to train up to it, in order.
     packs: those that are to be trained or were, in order, without those that
       were split.
-    scores: [S] by trial and rung.
+    scores: [S] by (trial, rung).
+    means: of them over seeds; NaN if one is.
     stopped: the rung after which a trial does not go on, by trial.
     given_up: why, by trial.
     failures: how often a pack has failed, by its name.
@@ -99,6 +101,7 @@ class State:
     self.entered: list[list[int]] = [[] for _ in range(rungs)]
     self.packs: list[Pack] = []
     self.scores: dict[tuple[int, int], np.ndarray] = {}
+    self.means: dict[tuple[int, int], float] = {}
     self.stopped: dict[int, int] = {}
     self.given_up: dict[int, str] = {}
     self.failures: dict[str, int] = {}
@@ -108,8 +111,11 @@ class State:
   def take(self, records: Iterable[dict[str, Any]]):
     """Goes on with more lines of the journal."""
     for each in records:
-      if take := getattr(self, f'_take_{each["event"]}', None):
-        take(each)
+      take = getattr(self, f'_take_{each["event"]}', None)
+      if take is None:
+        raise ValueError(f'there is no event {each["event"]!r:.40}')
+      self._check(each)
+      take(each)
 
   def is_over(self, trial: int, rung: int) -> bool:
     """Whether a trial has reached a rung, or never will."""
@@ -136,6 +142,25 @@ class State:
     left = [each for each in self.packs if not self.is_done(each)]
     return sorted(left, key=lambda each: -each.rung)  # stable
 
+  def _check(self, record):
+    """Raises ValueError for what can't follow from what was before."""
+    is_new = record['event'] == 'trial'
+    trials = record.get('trials')
+    if trials is None:
+      trials = [record['trial']] if 'trial' in record else []
+    known = range(len(self.trials) + is_new)
+    rung = record.get('rung', 0)
+    fits = isinstance(trials, list) and all(
+      type(x) is int and x in known for x in trials
+    )
+    if is_new:
+      fits = fits and record['trial'] == len(self.trials)
+      fits = fits and isinstance(record['settings'], dict)
+    if type(rung) is not int or not -is_new <= rung < len(self.entered):
+      fits = False
+    if not fits:
+      raise ValueError(f'{record!r:.100} does not follow')
+
   def _take_trial(self, record):
     names = [each.name for each in dataclasses.fields(Trial)]
     fields = {name: record[name] for name in names if name != 'number'}
@@ -151,13 +176,21 @@ class State:
 
   def _take_result(self, record):
     scores = [np.nan if x is None else x for x in record['scores']]
-    self.scores[record['trial'], record['rung']] = np.array(scores, float)
+    place = record['trial'], record['rung']
+    self.scores[place] = np.array(scores, float)
+    self.means[place] = float(np.mean(self.scores[place]))
 
   def _take_stopped(self, record):
     self.stopped[record['trial']] = record['rung']
 
   def _take_given_up(self, record):
     self.given_up[record['trial']] = record['why']
+
+  def _take_retried(self, record):
+    del self.given_up[record['trial']]
+    for pack in self.packs:
+      if record['trial'] in pack.trials and not self.is_done(pack):
+        self.failures.pop(pack.name, None)
 
   def _take_failed(self, record):
     self.failures[record['pack']] = record['attempt']
@@ -180,8 +213,8 @@ def advance(study: study_lib.Study, state: State, search, scheduler):
   Args:
     study: the sweep.
     state: what its journal tells.
-    search: proposes trials: `propose(state)` returns events of some, or none if
-      it waits or has no more; `has_more(state)`.
+    search: `propose(state)` returns the events of new trials; an empty list
+      while results are awaited, or when none are left; `has_more(state)`.
     scheduler: decides at the rungs: `decide(state, rung)` returns events.
 
   Returns:
@@ -217,12 +250,10 @@ def is_closed(state: State, search, rung: int) -> bool:
   """Whether no more trials can enter a rung."""
   if rung == 0:
     return not search.has_more(state)
+  decided = {*state.stopped, *state.given_up, *state.entered[rung]}
   below = rung - 1
-  return is_closed(state, search, below) and all(
-    each in state.stopped
-    or each in state.given_up
-    or each in state.entered[rung]
-    for each in state.entered[below]
+  return decided.issuperset(state.entered[below]) and is_closed(
+    state, search, below
   )
 
 
@@ -230,14 +261,14 @@ def _packs(study, state, search, rung):
   """Returns the packs into which those are divided that have entered a rung.
 
   The first rung takes all that are proposed at once. Higher ones wait for a
-  share of a pack, or for the last that can come.
+  full pack, or for the last that can come: each pack has a program to start.
   """
   groups = {}
   for trial in state.unpacked(rung):
     groups.setdefault(trial.group, []).append(trial.number)
   enough = 1
   if rung and not is_closed(state, search, rung):
-    enough = max(1, study.pack // study.reduction)
+    enough = study.pack
   made = {x.name.rstrip(string.ascii_lowercase) for x in state.packs_of(rung)}
   records = []
   for numbers in groups.values():

@@ -8,6 +8,12 @@ from dopamine_jax.sweeps import plan
 from dopamine_jax.sweeps import study as study_lib
 from dopamine_jax.training import together
 
+# Settings of a runner by which trials are compared.
+_SCHEDULE = (
+  *('num_iterations', 'training_steps', 'checkpoint_period'),
+  *('evaluation_period', 'evaluation_episodes'),
+)
+
 
 class Groups:
   """Tells the group of settings, beside those of trials that are known.
@@ -21,6 +27,7 @@ class Groups:
     self._study = study
     self._state = state
     # Of trials that are being proposed: settings by group, and the other way.
+    self._base = None
     self._new = {}
     self._found = {}
 
@@ -39,6 +46,15 @@ class Groups:
     known |= self._new
     with self._study.configured(settings) as runner:
       together.require_alike({'the trial': runner})
+    base = self._base or self._study.runner({})
+    self._base = base
+    for name in _SCHEDULE:
+      if getattr(runner, name) != getattr(base, name):
+        raise errors.UserError(
+          f'--vary: {name} is {getattr(runner, name)} in one trial and '
+          f'{getattr(base, name)} in others, and a sweep compares trials that '
+          'were trained and evaluated alike. Leave it out.'
+        )
     for group, others in sorted(known.items()):
       if _shape(others) == _shape(settings) and self._fit(others, settings):
         return group

@@ -59,7 +59,7 @@ class Asha:
     """See `Everything.decide`."""
     if rung == self._last:
       return []
-    promoted = state.entered[rung + 1]
+    promoted = set(state.entered[rung + 1])
     seen = []
     for pack in state.packs_of(rung):
       if not state.is_done(pack):
@@ -78,7 +78,8 @@ class Asha:
     best = ranked(state, seen, rung)
     if not best:
       return []
-    cut = best[max(1, len(seen) // self._reduction) - 1]
+    # Of those that were seen some may have been given up.
+    cut = best[min(len(best), max(1, len(seen) // self._reduction)) - 1]
     events = []
     for trial in best:
       if trial in promoted or trial in state.stopped:
@@ -118,6 +119,8 @@ class PopulationBased:
       return []
     if state.entered[rung + 1]:
       return []
+    # Forks are in a pack of this rung: it trains no step, but copies what the
+    # parents have learned before these go on.
     if any(state.trials[each].rung == rung for each in entrants):
       alive = [each for each in entrants if self._goes_on(state, each)]
       return [plan.entered(each, rung + 1) for each in alive]
@@ -163,12 +166,14 @@ class PopulationBased:
   def _changed(self, parent, rng):
     """Returns settings near those of a trial."""
     settings = {}
+    needed = {x.when[0] for x in self._study.dimensions if x.when}
     for each in self._study.dimensions:
       draws = rng.uniform(size=3)  # as many for each, whatever it is
       if each.setting not in parent.settings:
         continue
       value = parent.settings[each.setting]
-      if can_change(each.domain):
+      # What others depend on stays: they would be given in vain, or lack.
+      if can_change(each.domain) and each.setting not in needed:
         place = draws[1]
         if draws[0] >= _RESAMPLED:
           step = _step(each.domain)
@@ -190,8 +195,8 @@ def ranked(state: plan.State, trials: Sequence[int], rung: int) -> list[int]:
   known = [each for each in trials if (each, rung) in state.scores]
 
   def order(trial):
-    score = np.mean(state.scores[trial, rung])
-    return (np.isnan(score), -score, trial)
+    mean = state.means[trial, rung]
+    return (mean != mean, -mean, trial)
 
   return sorted(known, key=order)
 

@@ -18,7 +18,7 @@ from dopamine_jax.sweeps import study as study_lib
 
 # Of ASHA and of population-based training: rungs, if no steps are given.
 _RUNGS = {'asha': 3, 'pbt': 10}
-_LAST = {'Eval': 1, 'Train': 5}  # points of a score, as `compare` has them
+_LAST = {'Train/AverageReturns': 5}  # points of a score, as `compare` has
 
 
 def define(
@@ -75,7 +75,7 @@ def define(
     rungs=rungs,
     reduction=reduction,
     metric=metric,
-    last=last or _LAST.get(metric.partition('/')[0], 1),
+    last=last or _LAST.get(metric, 1),
     seed=seed,
     num_seeds=num_seeds,
     search_seed=search_seed,

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 import pathlib
+import typing
 from typing import Any
 
 from dopamine_jax import config
@@ -88,22 +89,30 @@ class Study:
       say: prints what the user should know.
     """
     lines = [*self.bindings, *spaces.bindings(settings)]
-    with runner_lib.configured(self.files, lines, say) as (runner, _):
-      yield runner
+    try:
+      with runner_lib.configured(self.files, lines, say) as (runner, _):
+        yield runner
+    except errors.UserError as error:
+      own = '--gin_bindings: '
+      words = str(error)
+      if words.startswith(own) and any(name in words for name in settings):
+        # The trial's own lines are bindings too.
+        raise errors.UserError(f'--vary: {words[len(own) :]}') from error
+      raise
 
   def runner(
-    self, settings: Mapping[str, Any], parent: pathlib.Path | None = None
+    self, settings: Mapping[str, Any], start_from: str | None = None
   ) -> runner_lib.Runner:
     """Returns the runner of a trial.
 
     Args:
       settings: of the trial, by name.
-      parent: the run that it begins with; None: it begins anew.
+      start_from: the run that it begins with; None: it begins anew.
     """
     with self.configured(settings) as runner:
-      if parent is None:
+      if start_from is None:
         return runner
-      return runner.replace(start_from=starts.StartFrom(run=str(parent)))
+      return runner.replace(start_from=starts.StartFrom(run=start_from))
 
   def write(self, folder: pathlib.Path):
     """Writes the definition into a sweep's folder."""
@@ -129,7 +138,9 @@ def read(folder: pathlib.Path) -> Study:
         'Go on with the program that began the sweep.'
       )
     lists = {k: tuple(v) for k, v in fields.items() if isinstance(v, list)}
-    return Study(**{**fields, **lists})
+    found = Study(**{**fields, **lists})
+    _check(found)
+    return found
   except FileNotFoundError as error:
     raise errors.UserError(
       f"{folder} holds no sweep: there is no {_FILE} in it. Give a sweep's "
@@ -140,6 +151,21 @@ def read(folder: pathlib.Path) -> Study:
       f'{path} can not be read: {errors.described(error)}. Bring back the file '
       'that the sweep wrote.'
     ) from error
+
+
+def _check(study):
+  """Raises ValueError where a value is none that was written."""
+  for each in dataclasses.fields(study):
+    value = getattr(study, each.name)
+    items = value if isinstance(value, tuple) else (value,)
+    is_several = typing.get_origin(each.type) is tuple
+    kind = typing.get_args(each.type)[0] if is_several else each.type
+    if is_several != isinstance(value, tuple) or not all(
+      type(x) is kind and (kind is str or x >= 0) for x in items
+    ):
+      raise ValueError(f'{each.name} is {value!r:.60}')
+  if not study.rungs or list(study.rungs) != sorted({*study.rungs} - {0}):
+    raise ValueError(f'rungs are {study.rungs}')
 
 
 def is_sweep(folder: pathlib.Path) -> bool:

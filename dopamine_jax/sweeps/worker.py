@@ -1,8 +1,12 @@
 """A worker: takes a pack of trials, trains it, notes what came of it."""
 
-from collections.abc import Callable
+import ast
+from collections.abc import Callable, Iterable
+import errno
 import math
 import pathlib
+import re
+import time
 import traceback
 from typing import Any
 
@@ -21,10 +25,24 @@ from dopamine_jax.sweeps import searches
 from dopamine_jax.sweeps import study as study_lib
 from dopamine_jax.system import plain_files
 from dopamine_jax.training import advice
+from dopamine_jax.training import folder_lock
 from dopamine_jax.training import run_folder
 
 FAILURES = 'failures'  # a folder: tracebacks
 _LOGS = 'logs'  # a folder: what is said of each pack
+
+
+# What another attempt, or another trial, would meet as well.
+_OF_THE_MACHINE = (
+  *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO),
+  *(errno.EACCES, errno.EPERM),
+)
+_POLL = 0.5  # seconds
+_PATIENCE = 60.0  # seconds, for one before to let go of the runs
+
+
+class CanNotGoOn(errors.UserError):
+  """The sweep can't go on, whichever trial is tried."""
 
 
 class Sweep:
@@ -65,9 +83,7 @@ class Sweep:
   def advance(self):
     """Decides what follows; for who holds the journal."""
     self.look()
-    self._append(
-      plan.advance(self.study, self.state, self.search, self._scheduler)
-    )  # which the state has taken
+    self._append(self._follow())
 
   def take(self) -> plan.Pack | None:
     """Takes a pack that is to be trained; None if others train all."""
@@ -77,12 +93,11 @@ class Sweep:
         taken = self.leases.take(self.state.waiting(), self._progress)
         if not isinstance(taken, leases_lib.Lost):
           return taken
-        self._fail(
-          taken.pack,
+        why = (
           f'its process was killed {taken.count} times without a checkpoint '
-          'more: for want of memory?',
+          'more: for want of memory?'
         )
-        self.advance()
+        self._note(plan.failed(self.state, taken.pack, why))
 
   def end(self, pack: plan.Pack, scores: dict[int, np.ndarray]):
     """Notes what a pack has reached.
@@ -103,9 +118,7 @@ class Sweep:
         for trial, each in scores.items()
         if not self.state.is_over(trial, pack.rung)
       ]
-      self.state.take(results)
-      self._append(results)
-      self.advance()
+      self._note(results)
       self.leases.give_back(pack)
 
   def fail(self, pack: plan.Pack, error: BaseException):
@@ -121,8 +134,7 @@ class Sweep:
       folder = self.folder / FAILURES
       folder.mkdir(exist_ok=True)
       plain_files.write(folder / f'{pack.name}-{attempt}.txt', text.encode())
-      self._fail(pack, why)
-      self.advance()
+      self._note(plan.failed(self.state, pack, why))
       self.leases.give_back(pack)
 
   def log(self, pack: plan.Pack, say: Callable[[str], None]):
@@ -137,6 +149,17 @@ class Sweep:
         say(message)
 
     return note
+
+  def retry(self) -> int:
+    """Has trials that were given up be tried again; returns how many."""
+    with self.journal.locked():
+      self.look()
+      records = [
+        {'event': 'retried', 'trial': trial}
+        for trial in sorted(self.state.given_up)
+      ]
+      self._note(records)
+      return len(records)
 
   def is_complete(self) -> bool:
     """Whether nothing is left to do, as the journal was read last."""
@@ -154,11 +177,13 @@ class Sweep:
       say: prints what the user should know.
     """
     study, state = self.study, self.state
-    runners = {}
-    for number in pack.trials:
-      trial = state.trials[number]
-      parent = None if trial.parent is None else self.path(trial.parent)
-      runners[trial.name] = study.runner(trial.settings, parent)
+    await_folders([self.path(each) for each in pack.trials])
+    runners = {
+      state.trials[each].name: study.runner(
+        state.trials[each].settings, self._start(state.trials[each])
+      )
+      for each in pack.trials
+    }
     variations.train(
       runners,
       self.folder,
@@ -170,7 +195,29 @@ class Sweep:
     )
     return {each: self._score(each, pack.rung) for each in pack.trials}
 
+  def _start(self, trial):
+    """Returns the run that a trial begins with; None: it begins anew.
+
+    Once it has begun, that is what its record says: the folder of the sweep may
+    have another name by now, and nothing of the other run is read any more.
+    """
+    if trial.parent is None:
+      return None
+    config = run_folder.read_config(self.folder / trial.name) or ''
+    found = re.search(r'StartFrom\.run = (.+)', config)
+    if found:
+      return ast.literal_eval(found[1])
+    return str(self.path(trial.parent).resolve())
+
   def _score(self, trial, rung):
+    path, name = self.path(trial), self.study.metric
+    known = csv_file.names(path)
+    phase = name.partition('/')[0]
+    if name not in known and (phase != 'Eval' or f'{phase}/' in str(known)):
+      raise CanNotGoOn(
+        f'--metric {name}: no run has a number of it. There are '
+        f'{", ".join(sorted(known))}. Begin another sweep with one of them.'
+      )
     return csv_file.score(
       self.path(trial),
       self.study.metric,
@@ -189,15 +236,42 @@ class Sweep:
         total += 1 + facts.get('progress', {}).get('checkpoint', 0)
     return total
 
-  def _fail(self, pack, why):
-    records = plan.failed(self.state, pack, why)
+  def _note(self, records):
+    """Notes events, and at once what follows from them."""
     self.state.take(records)
-    self._append(records)
+    self._append([*records, *self._follow()])
+
+  def _follow(self):
+    return plan.advance(self.study, self.state, self.search, self._scheduler)
 
   def _append(self, records):
     """Appends events, of which the state knows."""
     self.journal.append(records)
     self._seen += len(records)
+
+
+def await_folders(folders: Iterable[pathlib.Path]):
+  """Waits, but not for ever, for one that was told to stop and still does."""
+  end = time.monotonic() + _PATIENCE
+  for folder in folders:
+    while folder.exists() and time.monotonic() < end:
+      try:
+        with folder_lock.open_for_training(folder, lambda line: None):
+          break
+      except errors.UserError:
+        time.sleep(_POLL)
+
+
+def of_the_machine(error: BaseException) -> bool:
+  """Whether a training failed by what is no trial's fault, as a full disk."""
+  seen = error
+  while seen is not None:
+    if isinstance(seen, CanNotGoOn):
+      return True
+    if isinstance(seen, OSError) and seen.errno in _OF_THE_MACHINE:
+      return True
+    seen = seen.__cause__
+  return False
 
 
 def work(
@@ -238,6 +312,12 @@ def train(sweep: Sweep, pack: plan.Pack, say: Callable[[str], None]) -> Any:
       sweep.leases.give_back(pack)
     raise
   except Exception as error:
+    if isinstance(error, folder_lock.Held) or of_the_machine(error):
+      with sweep.journal.locked():
+        sweep.leases.give_back(pack)
+      if isinstance(error, folder_lock.Held):
+        return  # and wait once more
+      raise
     say(f'Pack {pack.name} has failed: {errors.told(error)}')
     sweep.fail(pack, error)
   else:

@@ -14,6 +14,10 @@ _LOCK = '.lock'
 _HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 
 
+class Held(errors.UserError):
+  """Another process trains in the folder."""
+
+
 @contextlib.contextmanager
 def open_for_training(
   base_dir: str | pathlib.Path, say: Callable[[str], None] = print
@@ -98,7 +102,7 @@ def _lock(lock, folder, say):
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
   except OSError as error:
     if error.errno in _HELD:
-      raise errors.UserError(
+      raise Held(
         f'another process is training in {folder}. Wait for it, stop it, or '
         'choose another --base_dir.'
       ) from error

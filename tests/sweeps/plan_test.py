@@ -108,18 +108,22 @@ SWEEPS = [
 
 
 @pytest.mark.parametrize('one', SWEEPS)
-@hypothesis.given(seed=st.integers(0, 2**32), kills=st.floats(0, 1))
+@hypothesis.given(
+  seed=st.integers(0, 2**32),
+  kills=st.floats(0, 1),
+  broken=st.sets(st.integers(0, 11)),
+)
 @hypothesis.settings(max_examples=5)
-def test_neither_order_nor_kills_decide_anything(one, seed, kills):
+def test_neither_order_nor_kills_decide_anything(one, seed, kills, broken):
   dice = random.Random(seed)
-  other = Simulation(one)
+  other = Simulation(one, broken)
 
   def choose(waiting):
     if dice.random() < kills:
       other.begin()
     return dice.choice(waiting)
 
-  in_order = Simulation(one).run(lambda waiting: waiting[0])
+  in_order = Simulation(one, broken).run(lambda waiting: waiting[0])
   assert other.run(choose) == in_order
 
 
@@ -213,6 +217,27 @@ def test_a_broken_trial_is_found_and_the_others_go_on():
   failed = [x for x in simulation.records if x['event'] == 'failed']
   # 12, 6, 3 and 2 or 1 trials; then the one three times.
   assert [x['attempt'] for x in failed][-3:] == [1, 2, 3]
+
+
+def test_where_most_are_given_up_the_others_go_on():
+  one = study(trials=4, reduction=2, num_seeds=1, space=('a.n = [1]',))
+  simulation = Simulation(one, broken=[0, 1, 2])
+  simulation.run(lambda waiting: waiting[0])
+  assert simulation.state.entered == [[0, 1, 2, 3], [3], [3]]
+
+
+def test_what_a_condition_asks_for_stays_in_a_population():
+  space = (
+    'a.x = [0.1, 0.2, 0.3]',
+    'a.b = uniform(0, 1) when a.x = 0.1',
+    'a.n = [1]',
+  )
+  one = study(scheduler='pbt', rungs=(2, 4, 6, 8), num_seeds=1, space=space)
+  simulation = Simulation(one)
+  simulation.run(lambda waiting: waiting[0])
+  assert len(simulation.state.trials) > 12
+  for each in simulation.state.trials:
+    assert ('a.b' in each.settings) == (each.settings['a.x'] == 0.1)
 
 
 def test_the_worst_of_a_population_go_on_from_the_best():

@@ -1,5 +1,6 @@
 """Sweeps from their command line to their runs."""
 
+import errno
 import pathlib
 import signal
 import subprocess
@@ -154,6 +155,84 @@ def test_a_trial_that_fails_is_given_up_and_the_sweep_goes_on(
   assert any('gamma is not to its taste' in line for line in said)
 
 
+def test_what_was_given_up_is_tried_again_if_the_user_asks(
+  tmp_path, monkeypatch
+):
+  begin(tmp_path)
+  scores = {each: np.array([1.0, 2.0]) for each in range(3)}
+  with monkeypatch.context() as patch:
+    error = errors.UserError('the simulator has no licence')
+    patch.setattr(worker_lib.Sweep, 'train', failing(error))
+    work(tmp_path)
+  monkeypatch.setattr(
+    worker_lib.Sweep,
+    'train',
+    lambda self, pack, say: {x: scores[x] for x in pack.trials},
+  )
+  sweep = worker_lib.Sweep(tmp_path)
+  assert sweep.retry() == 1
+  work(tmp_path)
+  state = worker_lib.Sweep(tmp_path).look()
+  assert not state.given_up
+  assert (1, 2) in state.scores
+
+
+def no_space():
+  error = errors.UserError('could not save the checkpoint')
+  error.__cause__ = OSError(errno.ENOSPC, 'No space left on device')
+  return error
+
+
+@pytest.mark.parametrize(
+  'error', [no_space(), worker_lib.CanNotGoOn('--metric Foo/Bar')]
+)
+def test_what_is_no_trials_fault_stops_the_worker(tmp_path, monkeypatch, error):
+  begin(tmp_path)
+  before = journal_lib.Journal(tmp_path).read()
+  monkeypatch.setattr(worker_lib.Sweep, 'train', failing(error))
+  with pytest.raises(errors.UserError) as raised:
+    work(tmp_path)
+  assert raised.value is error
+  assert journal_lib.Journal(tmp_path).read() == before
+  assert not list((tmp_path / 'leases').iterdir())
+
+
+def test_a_metric_that_no_run_has_is_told(tmp_path):
+  sweep = begin(tmp_path, metric='Train/Foo')
+  sweep.look()
+  folder = sweep.path(0)
+  folder.mkdir()
+  header = 'seed,iteration,agent_steps,wall_time,name,value\n'
+  (folder / 'metrics.csv').write_text(f'{header}3,1,64,0.0,Train/Loss,1.0\n')
+  with pytest.raises(worker_lib.CanNotGoOn, match='There are Train/Loss'):
+    sweep._score(0, 0)
+
+
+def test_a_fork_keeps_its_record_where_the_sweep_has_another_name(tmp_path):
+  space = ('dqn.DQN.gamma = uniform(0.5, 0.9)',)
+  given = {'space': space, 'scheduler': 'pbt', 'trials': 4}
+  sweep = begin(tmp_path / 'one', **given)
+  sweep.look()
+  fork = plan.Trial(4, '0004_fork', {'dqn.DQN.gamma': 0.7}, 0, 2, 0)
+  sweep.state.take([fork.record()])
+  begins = sweep._start(fork)
+  assert begins == str(sweep.path(2).resolve())
+  (tmp_path / 'one' / fork.name).mkdir()
+  record = f'starts.StartFrom.run = {begins!r}\n'
+  (tmp_path / 'one' / fork.name / 'config.gin').write_text(record)
+  (tmp_path / 'one').rename(tmp_path / 'other')
+  moved = worker_lib.Sweep(tmp_path / 'other')
+  moved.look()
+  assert moved._start(fork) == begins
+
+
+def test_no_other_training_goes_into_a_sweeps_folder(tmp_path):
+  begin(tmp_path)
+  for more in ([], ['--vary', GAMMAS]):
+    result = run('train', 'dqn_cartpole', '--base_dir', str(tmp_path), *more)
+    assert 'is the folder of a sweep' in str(result.exception)
+
+
 def test_a_stop_is_no_failure(tmp_path, monkeypatch):
   begin(tmp_path)
   stop = advice.Stopped('Stopped by SIGTERM', 143)
@@ -185,8 +264,15 @@ def test_what_shapes_the_program_parts_packs(tmp_path):
   ('given', 'why'),
   [
     ({'space': ('dqn.DQN.gama = [1]',)}, "no setting 'gama'"),
-    ({'space': ('dqn.DQN.gamma = [0.9, 1.5]',)}, r'gamma = 1\.5 is out of'),
+    (
+      {'space': ('dqn.DQN.gamma = [0.9, 1.5]',)},
+      r'--vary: dqn\.DQN\.gamma = 1\.5 is out of',
+    ),
     ({'space': ('catch.Catch.rows = [4]',)}, 'catch'),
+    (
+      {'space': ('runner.Runner.num_iterations = [4, 8]',)},
+      'num_iterations is 8 in one trial and 4 in others',
+    ),
     ({'rung_steps': 100}, 'expected a multiple of 64 agent steps'),
     ({'rung_steps': 256}, 'below 256'),
     ({'scheduler': 'none'}, '--rung_steps is for a scheduler'),
@@ -310,7 +396,7 @@ def test_status_shows_how_far_it_is(tmp_path, monkeypatch):
 # That a stopped and a killed sweep ends as one that never was is what
 # `python -m tests.sweep_kills` shows.
 @pytest.mark.slow
-def test_a_signal_reaches_all_workers_and_resume_goes_on(tmp_path):
+def test_a_signal_reaches_all_workers(tmp_path):
   folder = tmp_path / 'sweep'
   words = ['--vary', GAMMAS, '--pack', '2', '--workers', '2']
   words += ['--base_dir', str(folder), '-b', SMALL[0].replace('4', '400')]

@@ -136,7 +136,7 @@ def test_the_best_is_told_with_what_it_can_not_be_told_apart_from():
   assert words == [
     f'0 is best: 102.5 [{low:.1f}, {high:.1f}].',
     'Not distinguishable from it: 1.',
-    '6 others are worse by more than chance explains.',
+    '6 others are not the best: chance explains less than that.',
     'Each of 7 was compared with the best: p allows for that (Bonferroni).',
   ]
 
