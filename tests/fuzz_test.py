@@ -31,6 +31,7 @@ from dopamine_jax.agents import quantile
 from dopamine_jax.agents import rainbow
 from dopamine_jax.agents import sac
 from dopamine_jax.commands import cli
+from dopamine_jax.commands import common
 from dopamine_jax.commands import doctor
 from dopamine_jax.engines import streams
 from dopamine_jax.environments import catch
@@ -332,7 +333,7 @@ def words_of(random):
 def run_commands(random, count, folder, monkeypatch, capsys):
   """Runs random commands; returns those that succeeded."""
   monkeypatch.chdir(folder)
-  monkeypatch.setattr(cli, '_prepare', lambda **_: None)
+  monkeypatch.setattr(common, 'prepare', lambda **_: None)
   quick = functools.partial(doctor.examine, seconds=0.01)
   monkeypatch.setattr(doctor, 'examine', quick)
   (folder / 'bytes.gin').write_bytes(b'\xff\xfe\x00')

@@ -43,6 +43,13 @@ def forget():
   _compiled.clear()
 
 
+# As JAX has it: in files.
+ON_DISK = {
+  name: getattr(compilation_cache, name)
+  for name in ('get_executable_and_time', 'put_executable_and_time')
+}
+
+
 def keep_compiled():
   """Has JAX keep what this process compiles in memory instead of in files.
 

@@ -13,6 +13,7 @@ import pytest
 
 from dopamine_jax import errors
 from dopamine_jax.engines import startup
+from tests import programs
 
 VARIABLE = 'JAX_COMPILATION_CACHE_DIR'
 
@@ -87,6 +88,8 @@ def test_a_damaged_program_in_the_cache_is_removed(tmp_path, damaged):
 def test_jax_warns_of_a_damaged_program_as_we_think(tmp_path, monkeypatch):
   from jax._src import compilation_cache
 
+  for name, function in programs.ON_DISK.items():
+    monkeypatch.setattr(compilation_cache, name, function)
   os.environ[VARIABLE] = str(tmp_path)
   said = prepare()
   settings = {
