@@ -19,8 +19,7 @@ import time
 
 import psutil
 
-from dopamine_jax.sweeps import journal
-from dopamine_jax.training import fingerprint
+from tests.sweeps import small
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 _COMMAND = [sys.executable, '-P', '-m', 'dopamine_jax', 'sweep']
@@ -58,15 +57,6 @@ def start(arguments):
     stdout=subprocess.DEVNULL,
     stderr=subprocess.DEVNULL,
   )
-
-
-def outcome(folder):
-  """Returns what must be the same: the journal, and runs' fingerprints."""
-  runs = {
-    each.parent.name: fingerprint.fingerprint(each.parent, lambda line: None)
-    for each in sorted(folder.glob('*/run.json'))
-  }
-  return journal.canonical(journal.Journal(folder).read()), runs
 
 
 def kill_some(folder, arguments, kills, dice, seconds):
@@ -114,7 +104,7 @@ def main() -> int:
       other = pathlib.Path(root, f'{kind}_killed')
       count = -(-given.kills // len(given.of))
       killed = kill_some(other, KINDS[kind], count, dice, seconds)
-      (events, runs), (others, other_runs) = outcome(folder), outcome(other)
+      (events, runs), (others, other_runs) = map(small.outcome, (folder, other))
       same = sum(runs[name] == other_runs.get(name) for name in runs)
       is_equal = events == others and runs == other_runs
       fine &= is_equal

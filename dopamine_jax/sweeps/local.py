@@ -14,6 +14,7 @@ from dopamine_jax.system import children
 from dopamine_jax.system import signals
 
 _LOOK = 0.5  # seconds between two looks at the workers
+_PATIENCE = 5.0  # seconds, for the last lines of what has ended
 _SOON = 20.0  # seconds after its start
 _MOST_DEATHS = 5  # so soon, after which a worker is not started again
 
@@ -35,6 +36,7 @@ class Workers:
     self._say = say
     self._closers = contextlib.ExitStack()
     self._processes = {}
+    self._readers = []
     self._stopped_by = None  # a signal
     self._began = {}  # when a worker was started
     self._deaths = collections.Counter()  # soon after, one after another
@@ -46,6 +48,8 @@ class Workers:
 
   def __exit__(self, *exc):
     self._closers.close()
+    for reader in self._readers:  # the last lines may say why
+      reader.join(_PATIENCE)
 
   def tend(self, is_stopping: bool):
     """Starts anew what was killed, unless the user asked to stop."""
@@ -86,7 +90,9 @@ class Workers:
     self._closers.callback(process.wait)
     self._closers.callback(process.stdin.close)
     for pipe in (process.stdout, process.stderr):
-      children.copy_lines(pipe, f'worker {i + 1}  ', sys.stderr)
+      self._readers.append(
+        children.copy_lines(pipe, f'worker {i + 1}  ', sys.stderr)
+      )
     if self._stopped_by:
       process.send_signal(self._stopped_by)
 

@@ -102,9 +102,7 @@ class Outcome(NamedTuple):
   @property
   def is_complete(self) -> bool:
     """Whether nothing is left to train."""
-    return not self.state.waiting() and (
-      len(self.state.trials) >= self.study.trials > 0
-    )
+    return plan.is_complete(self.study, self.state)
 
   @property
   def agent_steps(self) -> int:

@@ -214,7 +214,7 @@ def advance(study: study_lib.Study, state: State, search, scheduler):
     study: the sweep.
     state: what its journal tells.
     search: `propose(state)` returns the events of new trials; an empty list
-      while results are awaited, or when none are left; `has_more(state)`.
+      while results are awaited, or when none are left.
     scheduler: decides at the rungs: `decide(state, rung)` returns events.
 
   Returns:
@@ -227,37 +227,42 @@ def advance(study: study_lib.Study, state: State, search, scheduler):
   return everything
 
 
-def is_complete(state: State, search) -> bool:
+def has_more(study: study_lib.Study, state: State) -> bool:
+  """Whether there are trials that were not proposed yet."""
+  return len(state.trials) < study.trials
+
+
+def is_complete(study: study_lib.Study, state: State) -> bool:
   """Whether nothing is left to train or to decide, all being decided."""
-  return not state.waiting() and not search.has_more(state)
+  return not state.waiting() and not has_more(study, state)
 
 
 def _next(study, state, search, scheduler):
   """Returns the next events; none where results are awaited."""
   # Packs first: what is proposed or decided next must not fill them up.
   for rung in range(len(study.rungs)):
-    if new := _packs(study, state, search, rung):
+    if new := _packs(study, state, rung):
       return new
   if new := search.propose(state):
     return new
   for rung in range(len(study.rungs)):
-    if new := scheduler.decide(state, rung, is_closed(state, search, rung)):
+    if new := scheduler.decide(state, rung, is_closed(study, state, rung)):
       return new
   return []
 
 
-def is_closed(state: State, search, rung: int) -> bool:
+def is_closed(study: study_lib.Study, state: State, rung: int) -> bool:
   """Whether no more trials can enter a rung."""
   if rung == 0:
-    return not search.has_more(state)
+    return not has_more(study, state)
   decided = {*state.stopped, *state.given_up, *state.entered[rung]}
   below = rung - 1
   return decided.issuperset(state.entered[below]) and is_closed(
-    state, search, below
+    study, state, below
   )
 
 
-def _packs(study, state, search, rung):
+def _packs(study, state, rung):
   """Returns the packs into which those are divided that have entered a rung.
 
   The first rung takes all that are proposed at once. Higher ones wait for a
@@ -267,7 +272,7 @@ def _packs(study, state, search, rung):
   for trial in state.unpacked(rung):
     groups.setdefault(trial.group, []).append(trial.number)
   enough = 1
-  if rung and not is_closed(state, search, rung):
+  if rung and not is_closed(study, state, rung):
     enough = study.pack
   made = {x.name.rstrip(string.ascii_lowercase) for x in state.packs_of(rung)}
   records = []

@@ -26,8 +26,8 @@ class Groups:
   def __init__(self, study: study_lib.Study, state: plan.State):
     self._study = study
     self._state = state
+    self._base = None  # the runner of the files alone
     # Of trials that are being proposed: settings by group, and the other way.
-    self._base = None
     self._new = {}
     self._found = {}
 
@@ -46,8 +46,7 @@ class Groups:
     known |= self._new
     with self._study.configured(settings) as runner:
       together.require_alike({'the trial': runner})
-    base = self._base or self._study.runner({})
-    self._base = base
+    base = self._base = self._base or self._study.runner({})
     for name in _SCHEDULE:
       if getattr(runner, name) != getattr(base, name):
         raise errors.UserError(

@@ -121,17 +121,14 @@ class PopulationBased:
       return []
     # Forks are in a pack of this rung: it trains no step, but copies what the
     # parents have learned before these go on.
-    if any(state.trials[each].rung == rung for each in entrants):
-      alive = [each for each in entrants if self._goes_on(state, each)]
-      return [plan.entered(each, rung + 1) for each in alive]
-    forks = self._forks(state, rung)
-    if forks:
+    has_forks = any(state.trials[each].rung == rung for each in entrants)
+    if not has_forks and (forks := self._forks(state, rung)):
       return forks
-    alive = [each for each in entrants if self._goes_on(state, each)]
-    return [plan.entered(each, rung + 1) for each in alive]
-
-  def _goes_on(self, state, trial):
-    return trial not in state.stopped and trial not in state.given_up
+    return [
+      plan.entered(each, rung + 1)
+      for each in entrants
+      if each not in state.stopped and each not in state.given_up
+    ]
 
   def _forks(self, state, rung):
     """Returns the events of those that are replaced, and of what replaces."""

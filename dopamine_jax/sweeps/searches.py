@@ -31,16 +31,12 @@ class AtOnce:
     Raises:
       UserError: if one of them can't be meant, and none has begun yet.
     """
-    if not self.has_more(state):
+    if state.trials:
       return []
     found = []
     for number, settings in enumerate(self._settings):
       found += events(number, settings, self._group_of)
     return found
-
-  def has_more(self, state: plan.State) -> bool:
-    """Whether there are trials that were not proposed yet."""
-    return not state.trials
 
 
 def events(

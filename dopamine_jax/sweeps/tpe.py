@@ -37,7 +37,7 @@ class Tpe:
 
   def propose(self, state: plan.State) -> list[dict[str, Any]]:
     """Returns the events of new trials; see `searches.AtOnce`."""
-    if not self.has_more(state):
+    if not plan.has_more(self._study, state):
       return []
     first = len(state.trials)
     known = max(0, first - self._study.ahead * self._study.pack)
@@ -49,10 +49,6 @@ class Tpe:
     for number, settings in enumerate(asked, first):
       events += searches.events(number, settings, self._group_of)
     return events
-
-  def has_more(self, state: plan.State) -> bool:
-    """Whether there are trials that were not proposed yet."""
-    return len(state.trials) < self._study.trials
 
   def _ask(self, state, known, count):
     """Returns the settings of so many trials, of `known` told the scores."""

@@ -30,8 +30,6 @@ from dopamine_jax.training import run_folder
 
 FAILURES = 'failures'  # a folder: tracebacks
 _LOGS = 'logs'  # a folder: what is said of each pack
-
-
 # What another attempt, or another trial, would meet as well.
 _OF_THE_MACHINE = (
   *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO),
@@ -62,7 +60,7 @@ class Sweep:
     self.leases = leases_lib.Leases(folder)
     self._seen = 0
     self.state = plan.State(rungs=len(self.study.rungs))
-    self.search = searches.of(
+    self._search = searches.of(
       self.study, programs.Groups(self.study, self.state)
     )
     self._scheduler = schedulers.of(self.study)
@@ -163,7 +161,7 @@ class Sweep:
 
   def is_complete(self) -> bool:
     """Whether nothing is left to do, as the journal was read last."""
-    return plan.is_complete(self.state, self.search)
+    return plan.is_complete(self.study, self.state)
 
   def path(self, trial: int) -> pathlib.Path:
     """Returns the folder of a trial's run."""
@@ -242,7 +240,7 @@ class Sweep:
     self._append([*records, *self._follow()])
 
   def _follow(self):
-    return plan.advance(self.study, self.state, self.search, self._scheduler)
+    return plan.advance(self.study, self.state, self._search, self._scheduler)
 
   def _append(self, records):
     """Appends events, of which the state knows."""

@@ -90,7 +90,7 @@ class Simulation:
   def run(self, choose):
     while waiting := self.state.waiting():
       self.train(choose(waiting))
-    assert plan.is_complete(self.state, self.search)
+    assert plan.is_complete(self.study, self.state)
     return journal.canonical(self.records)
 
 

@@ -1,6 +1,5 @@
 """A run as a page: what it says, what it escapes, what may be missing."""
 
-import html.parser
 import json
 import os
 import re
@@ -16,6 +15,7 @@ from dopamine_jax.analysis import markup
 from dopamine_jax.analysis import run_report
 from dopamine_jax.commands import cli
 from tests import browser
+from tests import pages
 
 TRAIN, EVAL = 'Train/AverageReturns', 'Eval/AverageReturns'
 MACHINE = {'system': 'Linux', 'processor': 'Some CPU', 'cores': 2}
@@ -77,29 +77,8 @@ def started(**more):
 FINISHED = {'event': 'finished', 'time': 'later', 'iteration': 3}
 
 
-class Parser(html.parser.HTMLParser):
-  """Collects text and elements, and that each is closed."""
-
-  def __init__(self, text):
-    super().__init__()
-    self.text, self.elements, self.open = [], [], []
-    self.feed(text)
-
-  def handle_starttag(self, tag, attributes):
-    self.elements.append((tag, dict(attributes)))
-    if tag not in ('meta', 'link'):
-      self.open.append(tag)
-
-  def handle_endtag(self, tag):
-    assert self.open.pop() == tag
-
-  def handle_data(self, data):
-    if 'style' not in self.open and 'script' not in self.open:
-      self.text.append(data)
-
-
 def words(folder, film=None):
-  parser = Parser(html_report.page(run_report.gather(folder), film))
+  parser = pages.Parser(html_report.page(run_report.gather(folder), film))
   assert not parser.open
   return ' '.join(' '.join(parser.text).split())
 
@@ -199,7 +178,7 @@ def test_whatever_a_run_holds_is_escaped(tmp_path):
   (folder / 'run.json').write_text(json.dumps(facts))
   page = html_report.page(run_report.gather(folder))
   assert page.count('<script') == 1
-  parser = Parser(page)
+  parser = pages.Parser(page)
   assert 'b' not in {tag for tag, _ in parser.elements}
   assert ''.join(parser.text).count(HOSTILE) >= 8
 
@@ -214,7 +193,7 @@ def test_an_element_escapes_what_is_no_markup():
 
 def test_the_page_asks_for_nothing_outside(tmp_path):
   page = html_report.page(run_report.gather(make_run(tmp_path / 'a')), b'film')
-  for _, attributes in Parser(page).elements:
+  for _, attributes in pages.Parser(page).elements:
     for name in ('src', 'href', 'srcset', 'data', 'action', 'poster'):
       assert attributes.get(name, 'data:').startswith('data:')
     assert 'style' not in attributes  # the policy forbids it

@@ -1,6 +1,5 @@
 """A sweep as a page: what has come of it, what matters, what to run next."""
 
-import html.parser
 import json
 import math
 import pathlib
@@ -27,6 +26,7 @@ from dopamine_jax.sweeps import plan
 from dopamine_jax.sweeps import report
 from dopamine_jax.sweeps import spaces
 from dopamine_jax.sweeps import study as study_lib
+from tests import pages
 
 METRIC = 'Eval/AverageReturns'
 SPACE = ('optax.adam.learning_rate = log_uniform(1e-4, 1e-2)',)
@@ -145,29 +145,8 @@ def population():
   )
 
 
-class Parser(html.parser.HTMLParser):
-  """Collects text and elements, and that each is closed."""
-
-  def __init__(self, text):
-    super().__init__()
-    self.text, self.elements, self.open = [], [], []
-    self.feed(text)
-
-  def handle_starttag(self, tag, attributes):
-    self.elements.append((tag, dict(attributes)))
-    if tag not in ('meta', 'link'):
-      self.open.append(tag)
-
-  def handle_endtag(self, tag):
-    assert self.open.pop() == tag
-
-  def handle_data(self, data):
-    if 'style' not in self.open and 'script' not in self.open:
-      self.text.append(data)
-
-
 def words(folder):
-  parser = Parser(report.page(outcome_lib.gather(folder)))
+  parser = pages.Parser(report.page(outcome_lib.gather(folder)))
   assert not parser.open
   return ' '.join(' '.join(parser.text).split())
 
@@ -472,7 +451,7 @@ def test_the_command_of_a_sweep_is_that_sweep(changes):
 def test_each_command_of_a_page_can_be_parsed():
   for make in (humped, population, small):
     folder = make()
-    parser = Parser(report.page(outcome_lib.gather(folder)))
+    parser = pages.Parser(report.page(outcome_lib.gather(folder)))
     commands = [
       line
       for text in parser.text
@@ -560,7 +539,7 @@ def test_what_strangers_wrote_stays_text():
     study,
     [{'event': 'failed', 'pack': bad, 'attempt': 1, 'why': bad}],
   )
-  parser = Parser(report.page(outcome_lib.gather(folder)))
+  parser = pages.Parser(report.page(outcome_lib.gather(folder)))
   assert [tag for tag, _ in parser.elements].count('script') == 1
   assert not any(
     name.startswith('on') or str(value).startswith('http')
