@@ -265,25 +265,51 @@ def is_closed(study: study_lib.Study, state: State, rung: int) -> bool:
 def _packs(study, state, rung):
   """Returns the packs into which those are divided that have entered a rung.
 
-  The first rung takes all that are proposed at once. Higher ones wait for a
-  full pack, or for the last that can come: each pack has a program to start.
+  The first rung takes all that are proposed at once. Higher ones wait for as
+  many as one pack sends on, or for the last that can come: each pack has a
+  program to start.
   """
   groups = {}
   for trial in state.unpacked(rung):
     groups.setdefault(trial.group, []).append(trial.number)
-  enough = 1
-  if rung and not is_closed(study, state, rung):
-    enough = study.pack
-  made = {x.name.rstrip(string.ascii_lowercase) for x in state.packs_of(rung)}
+  few = {
+    group
+    for group, numbers in groups.items()
+    if rung and len(numbers) < _sent_on(study, state, group, rung - 1)
+  }
+  # Those that have enough come first, for it depends on the workers when it is
+  # known that no more trials come.
+  ready = [group for group in groups if group not in few]
+  if is_closed(study, state, rung):
+    ready += [group for group in groups if group in few]
+  made = {_origin(each) for each in state.packs_of(rung)}
   records = []
-  for numbers in groups.values():
-    if len(numbers) < enough:
-      continue
-    for part in _parts(numbers, study.pack):
+  for group in ready:
+    for part in _parts(groups[group], study.pack):
       name = f'{rung}.{len(made) + len(records)}'
       pack = Pack(name, rung, tuple(sorted(part)))
       records.append(pack.record())
   return records
+
+
+def _sent_on(study, state, group, rung):
+  """Returns how many of a pack of a rung go on at once: of a group's first.
+
+  That one is there whenever a trial of the group goes on. Of the others it
+  depends on the workers which are there by then.
+  """
+  packs = [
+    each
+    for each in state.packs_of(rung)
+    if state.trials[each.trials[0]].group == group
+  ]
+  first = [x for x in packs if _origin(x) == _origin(packs[0])]
+  return sum(len(each.trials) for each in first) // study.reduction
+
+
+def _origin(pack):
+  """Returns the name of the pack of which it may be a half."""
+  return pack.name.rstrip(string.ascii_lowercase)
 
 
 def _parts(numbers: Sequence[int], most: int) -> list[tuple[int, ...]]:

@@ -157,16 +157,21 @@ def test_packs_are_of_almost_one_size():
   assert sizes == [3, 3, 3]
 
 
+def tell(simulation, pack, scores):
+  """Has the trials of a pack of rung 0 reach scores, by trial."""
+  new = [
+    {'event': 'result', 'trial': x, 'rung': 0, 'scores': scores[x]}
+    for x in pack.trials
+  ]
+  simulation.state.take(new)
+  simulation.advance()
+
+
 def told(one, scores):
   """Returns a simulation in which trials reach these scores at rung 0."""
   simulation = Simulation(one)
   for pack in simulation.state.packs_of(0):
-    new = [
-      {'event': 'result', 'trial': x, 'rung': 0, 'scores': scores[x]}
-      for x in pack.trials
-    ]
-    simulation.state.take(new)
-    simulation.advance()
+    tell(simulation, pack, scores)
   return simulation.state
 
 
@@ -205,6 +210,31 @@ def test_asha_promotes_before_all_of_a_rung_are_done():
   # Of a later pack nothing is known before those that precede it.
   simulation.train(simulation.state.packs[2])
   assert len(simulation.state.entered[1]) == 1
+
+
+def test_what_one_pack_sends_on_trains_at_once():
+  one = study(trials=18, num_seeds=1, space=('a.n = [1.0]',), pack=6)
+  best = {0: 9.0, 1: 8.0, 6: 8.5, 7: 7.0}
+  simulation = Simulation(one)
+  packs = []
+  for pack in simulation.state.packs_of(0):
+    tell(simulation, pack, {x: [best.get(x, -float(x))] for x in pack.trials})
+    packs.append([x.trials for x in simulation.state.packs_of(1)])
+  assert packs == [[(0, 1)], [(0, 1), (6, 7)], [(0, 1), (6, 7), (2, 3)]]
+
+
+def test_less_than_one_pack_sends_on_waits_for_more():
+  values = ', '.join(f'{x / 10}' for x in range(12))
+  space = ('a.n = [1, 3]', f'a.b = [{values}]')  # two kinds, 12 of each
+  one = study(trials=24, num_seeds=1, pack=6, search='grid', space=space)
+  simulation = Simulation(one)
+  packs = simulation.state.packs_of(0)
+  only = packs[2].trials[0]  # of the second kind that is among the best
+  for pack in packs[:3]:
+    scores = {x: [-float(x)] for x in pack.trials}
+    tell(simulation, pack, scores | {only: [1.0]})
+  assert simulation.state.entered[1] == [0, 1, 2, 3, only, 4]
+  assert [x.trials for x in simulation.state.packs_of(1)] == [(0, 1), (2, 3)]
 
 
 def test_a_broken_trial_is_found_and_the_others_go_on():
