@@ -60,17 +60,21 @@ class Asha:
     if rung == self._last:
       return []
     promoted = set(state.entered[rung + 1])
-    seen = []
-    for pack in state.packs_of(rung):
+    seen, packs = [], state.packs_of(rung)
+    for pack in packs:
       if not state.is_done(pack):
         return []
       seen += pack.trials
+      if pack is packs[-1] and not state.unpacked(rung):
+        # With the last pack all is decided, so that what goes on can train
+        # together. It depends on the workers when it is known to be the last.
+        if not is_closed:
+          return []
+        return self._rest(state, seen, rung, promoted)
       best = ranked(state, seen, rung)[: len(seen) // self._reduction]
       new = [each for each in best if each not in promoted]
       if new:  # before the next pack is looked at they may fill one
         return [plan.entered(each, rung + 1) for each in new]
-    if is_closed and not state.unpacked(rung):
-      return self._rest(state, seen, rung, promoted)
     return []
 
   def _rest(self, state, seen, rung, promoted):
