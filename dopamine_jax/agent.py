@@ -319,6 +319,16 @@ class Agent(settings.Settings):
     del memory
     return self.outlook(state, seen.observation, key)
 
+  def prepare(self, sample: Sample, key: jax.Array) -> Sample:
+    """Returns a sample as `update` learns from it; by default as it is.
+
+    Args:
+      sample: from the agent's replay.
+      key: a PRNG key, the one that `update` gets.
+    """
+    del key
+    return sample
+
   def update(
     self, state: State, sample: Sample, key: jax.Array
   ) -> tuple[State, dict[str, jax.Array], jax.Array]:

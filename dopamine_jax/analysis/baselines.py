@@ -1,18 +1,23 @@
-"""Curves that Dopamine published, which come with the package."""
+"""Published curves and scores, which come with the package."""
 
+from collections.abc import Callable, Mapping
 import difflib
 import functools
 
+import numpy as np
 import pandas as pd
 
 from dopamine_jax import errors
+from dopamine_jax.analysis import atari100k
 from dopamine_jax.analysis import games
+from dopamine_jax.analysis import groups
 from dopamine_jax.analysis import runs
 
 METRIC = 'Train/AverageReturns'
 # The seed of rows that are about all seeds, where single runs aren't published.
 ALL_SEEDS = -1
 LOWEST, HIGHEST = 'Train/AverageReturns/Min', 'Train/AverageReturns/Max'
+MANY = 40  # runs, from which on their 95% range says more than their extremes
 
 
 def baseline(agent: str, network: str | None = None) -> pd.DataFrame:
@@ -64,32 +69,114 @@ def baseline(agent: str, network: str | None = None) -> pd.DataFrame:
 def parse(text: str) -> pd.DataFrame:
   """Returns the baseline that the command line names `dopamine:DQN:cnn`.
 
+  Or `atari100k:DER`: see `atari100k.scores`.
+
   Raises:
     UserError: if it names none.
   """
   source, *rest = text.split(':')
-  if source != 'dopamine' or not 1 <= len(rest) <= 2 or not all(rest):
+  most = {'dopamine': 2, 'atari100k': 1}.get(source, 0)
+  if not 1 <= len(rest) <= most or not all(rest):
     raise errors.UserError(
-      f'--baseline {text}: expected dopamine:AGENT or dopamine:AGENT:NETWORK, '
-      "as 'dopamine:DQN:cnn' or 'dopamine:SAC'."
+      f'--baseline {text}: expected dopamine:AGENT, dopamine:AGENT:NETWORK or '
+      "atari100k:AGENT, as 'dopamine:DQN:cnn', 'dopamine:SAC' or "
+      "'atari100k:DER'."
     )
-  return baseline(*rest)
+  if source == 'dopamine':
+    return baseline(*rest)
+  table = atari100k.scores(*rest)
+  if table is None:
+    names = atari100k.agents()
+    hint = _hint(rest[0], names)
+    raise errors.UserError(
+      f'no published scores of {rest[0]} on Atari 100k.{hint} There are '
+      f'{", ".join(names)}.'
+    )
+  return table
+
+
+def is_of_means(table: pd.DataFrame) -> bool:
+  """Whether of a baseline only means over runs are published."""
+  return (table.seed == ALL_SEEDS).all() and table.metric.nunique() == 1
 
 
 def band(table: pd.DataFrame) -> pd.DataFrame:
-  """Returns mean, lowest and highest run of a baseline.
+  """Returns mean and range of the runs of a baseline.
 
   Returns:
-    The columns game, agent_steps, mean, low, high and runs, of how many.
+    The columns game, agent_steps, mean, low, high and runs, of how many. The
+    range is from the lowest to the highest run, or of 95% of those that are at
+    least `MANY`. Where only a mean is published, it is NaN, of 0 runs.
   """
   keys = ['game', 'agent_steps']
+  if is_of_means(table):
+    means = table[[*keys, 'value']].rename(columns={'value': 'mean'})
+    return means.assign(low=np.nan, high=np.nan, runs=0)
   if (table.seed == ALL_SEEDS).any():
     wide = table.pivot(index=keys, columns='metric', values='value')
     names = {METRIC: 'mean', LOWEST: 'low', HIGHEST: 'high'}
     wide = wide.rename(columns=names)[[*names.values()]].reset_index()
     return wide.assign(runs=5)
   grouped = table.groupby(keys, as_index=False)['value']
-  return grouped.agg(mean='mean', low='min', high='max', runs='size')
+  found = grouped.agg(mean='mean', low='min', high='max', runs='size')
+  is_many = found.runs >= MANY
+  for column, share in (('low', 0.025), ('high', 0.975)):
+    quantiles = grouped.quantile(share)['value']
+    found[column] = found[column].where(~is_many, quantiles)
+  return found
+
+
+def fitting(
+  published: Mapping[str, pd.DataFrame],
+  metric: str,
+  titles: Mapping[str, str],
+  say: Callable[[str], None],
+) -> tuple[
+  list[groups.Group],
+  dict[str, dict[str, pd.DataFrame]],
+  dict[str, dict[str, float]],
+]:
+  """Returns what of baselines can be compared.
+
+  Args:
+    published: baselines by name.
+    metric: that is compared.
+    titles: of games, by key: those that are compared.
+    say: prints what is left out, and why.
+
+  Returns:
+    Those that have runs, as groups. All of them as `band`, by name and game's
+    key. Of those that have means alone, these, likewise.
+  """
+  rivals, bands, means = [], {}, {}
+  for name, table in published.items():
+    theirs = table.metric.iloc[0]
+    if metric != theirs:
+      say(f'{name} is not drawn: it has {theirs}, and not {metric}.')
+      continue
+    table = table[table.game.isin(titles)]
+    missing = [t for key, t in titles.items() if key not in set(table.game)]
+    if missing:
+      say(f'{name} has no curve of {", ".join(missing)}: none is drawn there.')
+    if table.empty:
+      continue
+    for key, count in short_runs(table).items():
+      say(
+        f'{name}, {titles[key]}: of {count} of the {table.seed.nunique()} runs '
+        'the last iterations were not published. Mean and range are drawn of '
+        'those that there are, scores taken where all have one.'
+      )
+    whole = band(table)
+    bands[name] = {game: rows for game, rows in whole.groupby('game')}
+    if (table.seed != ALL_SEEDS).all():
+      rivals.append(groups.Group(name, [], table, published=True))
+    elif is_of_means(table):
+      means[name] = dict(zip(table.game, table.value, strict=True))
+      say(
+        f'{name}: only the means over its runs are published. Its aggregates '
+        'are of these means, and an IQM of means is mostly above one of runs.'
+      )
+  return rivals, bands, means
 
 
 def short_runs(table: pd.DataFrame) -> pd.Series:
@@ -135,8 +222,12 @@ def _unknown(agent, network, table):
   pairs = table[['agent', 'network']].drop_duplicates().to_numpy()
   names = sorted([*(':'.join(pair) for pair in pairs), 'SAC'])
   wanted = f'{agent}:{network}'
-  near = {name.lower(): name for name in names}
-  close = ['sac'] if agent.lower() == 'sac' else []
-  close = close or difflib.get_close_matches(wanted.lower(), near, n=1)
-  hint = f' Did you mean {near[close[0]]}?' if close else ''
+  hint = _hint('sac' if agent.lower() == 'sac' else wanted, names)
   return f'no published curve of {wanted}.{hint} There are {", ".join(names)}.'
+
+
+def _hint(wanted, names):
+  """Returns the question whether another name was meant; '' if none is near."""
+  near = {name.lower(): name for name in names}
+  close = difflib.get_close_matches(wanted.lower(), near, n=1)
+  return f' Did you mean {near[close[0]]}?' if close else ''

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 import pathlib
 import re
+import types
 from typing import NamedTuple
 
 import numpy as np
@@ -57,6 +58,8 @@ class Comparison(NamedTuple):
     sentences: all that is said in words.
     places: folders that runs come from; a stranger may have made them.
     ranking: of all groups, where they are too many to speak of each pair.
+    means: by baseline's name and game's key, where only means over runs are
+      published: nothing can be said about chance with those.
   """
 
   metric: str
@@ -72,6 +75,7 @@ class Comparison(NamedTuple):
   sentences: Sequence[str]
   places: Sequence[pathlib.Path] = ()
   ranking: ranking_lib.Ranking | None = None
+  means: Mapping[str, Mapping[str, float]] = types.MappingProxyType({})
 
   @property
   def human_games(self) -> list[str]:
@@ -83,15 +87,28 @@ class Comparison(NamedTuple):
     """Returns scores [R, G] on `human_games` by group: 0 random, 1 human."""
     columns = {game: i for i, game in enumerate(self.ends)}
     return {
-      name: np.stack(
-        [
-          games_lib.human_normalized(scores[:, columns[game]], game)
-          for game in self.human_games
-        ],
-        axis=1,
+      name: self._normalized(
+        [scores[:, columns[game]] for game in self.human_games]
       )
       for name, scores in self.scores.items()
     }
+
+  def normalized_means(self) -> dict[str, np.ndarray]:
+    """Returns the same [1, G] of baselines that have means alone."""
+    return {
+      name: self._normalized([[by_game[game]] for game in self.human_games])
+      for name, by_game in self.means.items()
+      if by_game.keys() >= {*self.human_games}
+    }
+
+  def _normalized(self, columns):
+    return np.stack(
+      [
+        games_lib.human_normalized(np.asarray(scores), game)
+        for scores, game in zip(columns, self.human_games, strict=True)
+      ],
+      axis=1,
+    )
 
 
 def compare(
@@ -105,9 +122,9 @@ def compare(
 
   Args:
     arguments: each PATH or NAME=PATH, of a run or a folder above several.
-    metric: a tag; None is that of a sweep, if all runs are of one, and else
-      'Train/AverageReturns'.
-    baselines: as 'dopamine:DQN:cnn'.
+    metric: a tag; None is that of a sweep, if all runs are of one, else that of
+      the first baseline, else 'Train/AverageReturns'.
+    baselines: as 'dopamine:DQN:cnn' or 'atari100k:DER'.
     last: how many points make a run's score; None is 5 of training returns and
       1 of everything else.
     say: prints what is left out, and why.
@@ -119,13 +136,13 @@ def compare(
   published = {name: baselines_lib.parse(name) for name in baselines}
   own = groups_lib.gather(arguments, say)
   sweep = rungs_lib.of(own)
-  metric, last = _judged_by(sweep, metric, last)
+  metric, last = _judged_by(sweep, published, metric, last)
   curves = curves_lib.of_groups(own, metric, say)
   own = [group for group in own if group.name in curves]
   for line in () if sweep else verdicts.unfinished(own):
     say(line)
   titles = _titles(own)
-  rivals, bands = _publish(published, metric, titles, say)
+  rivals, bands, means = baselines_lib.fitting(published, metric, titles, say)
   if rivals:
     curves |= curves_lib.of_groups(rivals, metric, say)
     sweep = None  # published runs have no rungs
@@ -152,6 +169,7 @@ def compare(
       scores=scores,
       pairs=(),
       sentences=_departures(own, curves, bands, titles),
+      means=means,
       places=[
         *(run.path for group in own for run in group.runs),
         *(groups_lib.split(argument)[1] for argument in arguments),
@@ -271,7 +289,10 @@ def aggregate_table(comparison: Comparison) -> pd.DataFrame | None:
   if not comparison.human_games:
     return None
   rows = []
-  for name, scores in comparison.normalized_scores().items():
+  normalized = comparison.normalized_scores()
+  for name, scores in comparison.normalized_means().items():
+    normalized[f'{name} (means)'] = scores
+  for name, scores in normalized.items():
     for label, statistic in _AGGREGATES.items():
       interval = statistics.bootstrap(statistic, scores)
       if label not in _WITH_INTERVAL:
@@ -285,11 +306,12 @@ def _cell(value):
   return texts.cell(value) if isinstance(value, str) else value
 
 
-def _judged_by(sweep, metric, last):
+def _judged_by(sweep, published, metric, last):
   """Returns the metric, and how many points make a score."""
   if sweep and metric in (None, sweep.metric):
     return sweep.metric, last or sweep.last
-  metric = metric or 'Train/AverageReturns'
+  theirs = [table.metric.iloc[0] for table in published.values()]
+  metric = metric or next(iter(theirs), 'Train/AverageReturns')
   return metric, last or _LAST.get(metric, 1)
 
 
@@ -335,35 +357,6 @@ def _titles(groups):
   return dict(sorted(titles.items()))
 
 
-def _publish(published, metric, titles, say):
-  """Returns baselines that have runs as groups, and all as bands."""
-  rivals, bands = [], {}
-  if published and metric != baselines_lib.METRIC:
-    say(
-      f'No baseline is drawn: they are of {baselines_lib.METRIC}, and you '
-      f'asked for {metric}.'
-    )
-    return rivals, bands
-  for name, table in published.items():
-    table = table[table.game.isin(titles)]
-    missing = [t for key, t in titles.items() if key not in set(table.game)]
-    if missing:
-      say(f'{name} has no curve of {", ".join(missing)}: none is drawn there.')
-    if table.empty:
-      continue
-    for key, runs in baselines_lib.short_runs(table).items():
-      say(
-        f'{name}, {titles[key]}: of {runs} of the {table.seed.nunique()} runs '
-        'the last iterations were not published. Mean and range are drawn of '
-        'those that there are, scores taken where all have one.'
-      )
-    whole = baselines_lib.band(table)
-    bands[name] = {game: rows for game, rows in whole.groupby('game')}
-    if (table.seed != baselines_lib.ALL_SEEDS).all():
-      rivals.append(groups_lib.Group(name, [], table, published=True))
-  return rivals, bands
-
-
 def _departures(own, curves, bands, titles):
   """Says for each band where groups leave it."""
   lines = [
@@ -374,9 +367,15 @@ def _departures(own, curves, bands, titles):
     for group in own
     if game in curves[group.name]
   ]
-  if lines:
+  counts = [x.runs.max() for games in bands.values() for x in games.values()]
+  if lines and 0 < min(counts) < baselines_lib.MANY:
     lines.append(
       'By chance alone a single run of the same kind is outside the range of '
       'five at a third of its points, the mean of several runs less often.'
+    )
+  if lines and max(counts) >= baselines_lib.MANY:
+    lines.append(
+      'By chance alone a single run of the same kind is outside the 95% range '
+      'of many one time in twenty, the mean of several runs less often.'
     )
   return lines

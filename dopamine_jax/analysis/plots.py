@@ -15,6 +15,7 @@ from matplotlib.backends import backend_agg
 import numpy as np
 import pandas as pd
 
+from dopamine_jax.analysis import baselines as baselines_lib
 from dopamine_jax.analysis import curves as curves_lib
 from dopamine_jax.analysis import ranking as ranking_lib
 from dopamine_jax.analysis import statistics
@@ -256,6 +257,20 @@ def _draw_band(axes, band, end, name, dash):
   """
   end = max(1.1 * end, band.agent_steps.nsmallest(4).max())
   band = band[band.agent_steps <= end]
+  label = _plain(f'{name}: {_published(band)}')
+  if len(band) == 1:
+    bars = abs(band[['low', 'high']].to_numpy().T - band['mean'].to_numpy())
+    axes.errorbar(
+      band.agent_steps,
+      band['mean'],
+      None if np.isnan(bars).any() else bars,
+      fmt='_',
+      color=_PUBLISHED,
+      label=label,
+      markersize=12,
+      zorder=1.5,
+    )
+    return end
   axes.fill_between(
     *(band[column] for column in ('agent_steps', 'low', 'high')),
     color=_PUBLISHED,
@@ -266,7 +281,7 @@ def _draw_band(axes, band, end, name, dash):
   axes.plot(
     band.agent_steps,
     band['mean'],
-    label=_plain(f'{name}: mean and range of {_published_runs(band)} runs'),
+    label=label,
     color=_PUBLISHED,
     linewidth=1.2,
     linestyle=dash,
@@ -327,10 +342,13 @@ def _plain(line):
   return f' {line}' if line.startswith('_') else line
 
 
-def _published_runs(band):
-  """Returns '5', or '4 to 5' where some iterations of a run are missing."""
+def _published(band):
+  """Says what is drawn; '4 to 5 runs' where iterations of one are missing."""
   ends = sorted({int(band.runs.min()), int(band.runs.max())})
-  return ' to '.join(map(str, ends))
+  if ends == [0]:
+    return 'mean'
+  kind = '95% range' if ends[0] >= baselines_lib.MANY else 'range'
+  return f'mean and {kind} of {" to ".join(map(str, ends))} runs'
 
 
 def _count(number, noun):

@@ -225,14 +225,21 @@ def departures(name: str, curve: curves_lib.Curve, band: pd.DataFrame) -> str:
   band = band.set_index('agent_steps')
   shared = np.isin(curve.steps, band.index)
   if not shared.any():
-    period = int(np.diff(band.index).min())
+    where = f'{band.index[0]:,} alone'
+    if len(band) > 1:
+      where = f'every {int(np.diff(band.index).min()):,}'
     return (
       f'{name} has no number at an agent step where the published runs have '
-      f'one, which is every {period:,}: drawn, not compared.'
+      f'one, which is {where}: drawn, not compared.'
     )
   steps = curve.steps[shared]
   means = curve.values[shared].mean(axis=1)
   there = band.loc[steps]
+  if there.low.isna().all():
+    return (
+      f'{name} has {means[-1]:,.4g} at {steps[-1]:,} agent steps, and the '
+      f'published mean is {there["mean"].iloc[-1]:,.4g}.'
+    )
   side = (means > there['high']).astype(int) - (means < there['low'])
   side = side.to_numpy()
   outside = np.count_nonzero(side)

@@ -253,13 +253,14 @@ def compare(
     str | None,
     typer.Option(
       help="A tag, as 'Eval/AverageReturns'.",
-      show_default="a sweep's own, else Train/AverageReturns",
+      show_default="a sweep's or a baseline's, else Train/AverageReturns",
     ),
   ] = None,
   baseline: Annotated[
     list[str],
     typer.Option(
-      help="Published curves, 'dopamine:DQN:cnn' or 'dopamine:SAC'; repeatable."
+      help="Published runs, as 'dopamine:DQN:cnn', 'dopamine:SAC' or "
+      "'atari100k:DER'; repeatable."
     ),
   ] = (),
   last: Annotated[

@@ -301,12 +301,10 @@ class Loop:
     sample = now.replay.sample(
       replay, jax.random.fold_in(keys.replay, state.updates), state.updates
     )
+    key = jax.random.fold_in(keys.update, state.updates)
+    sample = now.agent.prepare(self.split_batch(sample), key)
     with outputs.telling(self.agent, 'update'):
-      answer = now.agent.update(
-        state.agent,
-        self.split_batch(sample),
-        jax.random.fold_in(keys.update, state.updates),
-      )
+      answer = now.agent.update(state.agent, sample, key)
     agent, metrics, priorities = outputs.require_update(
       self.agent, state.agent, answer
     )

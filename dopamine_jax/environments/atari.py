@@ -96,6 +96,22 @@ class Atari(base.Environment):
     return AtariVector(self, num_envs, render)
 
 
+class Atari100k(Atari):
+  """An Atari game as Atari 100k has it, for 100,000 agent steps.
+
+  Kaiser et al. (2019), Model-Based Reinforcement Learning for Atari.
+  https://arxiv.org/abs/1903.00374
+
+  Nothing is sticky, up to 29 no-ops begin a game, and learning sees an end with
+  each life. Scores are of whole games, so that evaluations have
+  `terminate_on_life_loss = False`.
+  """
+
+  sticky_actions: float = 0.0
+  noop_max: int = 30
+  terminate_on_life_loss: bool = True
+
+
 class AtariVector(base.VectorEnvironment):
   """Copies of one Atari game in lockstep, with autoreset within the step."""
 

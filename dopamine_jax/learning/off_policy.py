@@ -1,10 +1,18 @@
 """What agents share that learn from a replay, whoever acted then."""
 
+from collections.abc import Sequence
+
+import jax
 import optax
 
 from dopamine_jax import agent as agent_lib
+from dopamine_jax.learning import (
+  augmentation as augmentation_lib,  # also a field
+)
 from dopamine_jax.replay import base
 from dopamine_jax.replay import uniform
+
+_AUGMENT = 1_000  # which no pass of a network folds into its key
 
 
 class OffPolicy(agent_lib.Agent):
@@ -19,17 +27,49 @@ class OffPolicy(agent_lib.Agent):
       `uniform.UniformReplay.annealed_n_step`.
     updates_per_period: updates, each of a sample of its own, in every
       `update_period`; the replay ratio is the one over the other.
+    augmentation: changes of the images that it learns from, one after another.
   """
 
   replay: base.Maker = uniform.UniformReplay
   gamma: float | optax.Schedule = 0.99
   n_step: int = 1
   updates_per_period: int = 1
+  augmentation: Sequence[augmentation_lib.Augmentation] = ()
 
   def __post_init__(self):
     super().__post_init__()
     self.require_at_least(1, 'n_step')
     self.require_fraction('gamma')
+    shape = getattr(self.observation_space, 'shape', (0, 0))
+    if self.augmentation and len(shape or ()) not in (2, 3):
+      self.refuse(
+        'augmentation',
+        'is of images, [height, width] or with channels, and observations are '
+        f'{self.observation_space}; leave it out',
+      )
+
+  def prepare(self, sample, key) -> agent_lib.Sample:
+    """Returns a sample whose images are changed; see `Agent.prepare`."""
+    if not self.augmentation:
+      return sample
+    transition = sample.transition
+    if not isinstance(transition, agent_lib.Transition):
+      self.refuse(
+        'augmentation',
+        f'is of transitions, and the replay gives a {type(transition).__name__}'
+        '; leave it out',
+      )
+    seen = transition.observation, transition.next_observation
+    keys = jax.random.split(jax.random.fold_in(key, _AUGMENT))
+    for i, each in enumerate(self.augmentation):
+      seen = [
+        each(jax.random.fold_in(one, i), images)
+        for one, images in zip(keys, seen, strict=True)
+      ]
+    transition = transition.replace(
+      observation=seen[0], next_observation=seen[1]
+    )
+    return sample.replace(transition=transition)
 
   def make_replay(self, stack: int) -> base.Replay:
     """Returns the replay; see `Agent.make_replay`."""

@@ -25,7 +25,7 @@ _MAY_CHANGE = re.compile(
   r'|Runner\.(callbacks = \(\)|(start_from|evaluation_environment) = None)'
   r'|Runner\.record_replay = False|Gym\.channels_first = None'
   r'|\.(observed|annealed_n_step) = None'
-  r'|\.(info|leave_out) = \(\)|\.action_mask = False'
+  r'|\.(info|leave_out|augmentation) = \(\)|\.action_mask = False'
   r'|SAC\.reward_scale = 1\.0|SAC\.log_temperature_loss = False)$',
   re.MULTILINE,
 )

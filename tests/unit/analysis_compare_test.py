@@ -502,7 +502,7 @@ def test_a_baseline_that_does_not_fit_is_told_and_the_rest_is_drawn():
   text = run('a', '--baseline', 'dopamine:DQN:cnn')
   assert 'dopamine:DQN:cnn has no curve of CartPole-v1' in text
   text = run('b', '--metric', EVAL, '--baseline', 'dopamine:DQN:cnn')
-  assert f'No baseline is drawn: they are of {TRAIN}' in text
+  assert f'dopamine:DQN:cnn is not drawn: it has {TRAIN}, and not' in text
   with pytest.raises(errors.UserError, match='Did you mean DQN:cnn'):
     run('a', '--baseline', 'dopamine:DQM:cnn')
   # A run that ends before the first published point.

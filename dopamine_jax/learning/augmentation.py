@@ -1,0 +1,86 @@
+"""Augmentation: images that an agent learns from, each a little changed.
+
+Kostrikov, Yarats & Fergus (2020), Image Augmentation Is All You Need:
+Regularizing Deep Reinforcement Learning from Pixels.
+https://arxiv.org/abs/2004.13649
+
+An agent that has `augmentation` changes the images of each sample, those of
+observations and of next observations each by draws of their own. What it acts
+by is as the environment shows it.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from dopamine_jax import settings
+
+
+class Augmentation(settings.Settings):
+  """A change of images by chance."""
+
+  def __call__(self, key: jax.Array, images: jax.Array) -> jax.Array:
+    """Returns images like those given, each changed by itself.
+
+    Args:
+      key: a PRNG key.
+      images: [B, H, W] or [B, H, W, C], in the range of the space.
+    """
+    raise NotImplementedError
+
+
+class RandomShift(Augmentation):
+  """Moves an image by whole pixels; what comes in repeats its edge.
+
+  That is the crop of its own size out of the image with a border of `pad`
+  pixels. All frames of a stack move together.
+
+  Attributes:
+    pad: the most pixels, in each direction.
+    all_offsets: whether all 2 * pad + 1 offsets are drawn, as the paper's code
+      does. Dopamine's never draws the last one, so that images move up and left
+      by one pixel less.
+  """
+
+  pad: int = 4
+  all_offsets: bool = True
+
+  def __post_init__(self):
+    super().__post_init__()
+    self.require_at_least(1, 'pad')
+
+  def __call__(self, key, images):
+    """See `Augmentation`."""
+    count = 2 * self.pad + self.all_offsets
+    shape = (2, images.shape[0])
+    rows, columns = jax.random.randint(key, shape, 0, count) - self.pad
+    # Row by row and then pixel by pixel: a crop by its two corners together
+    # takes XLA's CPU backend several times as long.
+    return _moved(_moved(images, rows, 1), columns, 2)
+
+
+class Intensity(Augmentation):
+  """Makes an image brighter or darker: times 1 + scale * clip(N(0, 1), -2, 2).
+
+  Attributes:
+    scale: how much, with standard normal draws, one for an image.
+  """
+
+  scale: float = 0.05
+
+  def __post_init__(self):
+    super().__post_init__()
+    self.require_at_least(0, 'scale')
+
+  def __call__(self, key, images):
+    """See `Augmentation`; the images are float32."""
+    draws = jax.random.normal(key, (len(images), *[1] * (images.ndim - 1)))
+    return images * (1 + self.scale * jnp.clip(draws, -2, 2))
+
+
+def _moved(images, offsets, axis):
+  """Returns images of which each has `offsets` [B] more along an axis."""
+  size = images.shape[axis]
+  index = jnp.clip(jnp.arange(size)[None] + offsets[:, None], 0, size - 1)
+  shape = [len(images), *[1] * (images.ndim - 1)]
+  shape[axis] = size
+  return jnp.take_along_axis(images, index.reshape(shape), axis)

@@ -1,0 +1,148 @@
+"""The published scores on Atari 100k, and runs beside them."""
+
+import numpy as np
+import pytest
+
+from dopamine_jax import errors
+from dopamine_jax.analysis import atari100k
+from dopamine_jax.analysis import baselines
+from dopamine_jax.analysis import compare as compare_lib
+from dopamine_jax.analysis import games
+from dopamine_jax.analysis import statistics
+from tests.unit import analysis_compare_test
+
+EVAL, make_run = analysis_compare_test.EVAL, analysis_compare_test.make_run
+compare = analysis_compare_test.compare
+
+
+@pytest.fixture(autouse=True)
+def working_folder(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+
+
+def normalized(agent):
+  """Returns human-normalized scores, [R, 26]."""
+  table = baselines.parse(f'atari100k:{agent}')
+  columns = [
+    games.human_normalized(rows.value.to_numpy(), game)
+    for game, rows in table.groupby('game')
+  ]
+  return np.stack(columns, axis=1)
+
+
+# Of single runs the first five equal what their authors report.
+@pytest.mark.parametrize(
+  ('agent', 'runs', 'iqm', 'median', 'mean', 'gap'),
+  [
+    ('CURL', 100, 0.113, 0.092, 0.261, 0.768),
+    ('DER', 100, 0.183, 0.189, 0.350, 0.698),
+    ('DrQ', 100, 0.224, 0.212, 0.369, 0.692),
+    ('DrQ(eps)', 100, 0.280, 0.313, 0.465, 0.631),
+    ('SPR', 100, 0.337, 0.396, 0.616, 0.577),
+    ('SimPLe', 5, 0.130, 0.134, 0.332, 0.729),
+    ('IRIS', 5, 0.501, 0.289, 1.046, 0.512),
+    ('DIAMOND', 5, 0.641, 0.373, 1.459, 0.480),
+    ('DreamerV3', 5, 0.541, 0.487, 1.282, 0.475),
+    ('SR-SPR', 1, 0.700, 0.684, 1.271, 0.407),
+    ('EfficientZero', 1, 1.047, 1.090, 1.943, 0.367),
+    ('BBF', 1, 1.139, 0.917, 2.247, 0.311),
+  ],
+)
+def test_aggregates_are_the_published_ones(agent, runs, iqm, median, mean, gap):
+  scores = normalized(agent)
+  assert scores.shape == (runs, 26)
+  found = [
+    round(float(each(scores)), 3)
+    for each in (
+      *(statistics.iqm, statistics.median, statistics.mean),
+      statistics.optimality_gap,
+    )
+  ]
+  assert found == [iqm, median, mean, gap]
+
+
+def test_all_methods_are_named_in_any_case():
+  assert len(atari100k.agents()) == 12
+  for agent in atari100k.agents():
+    assert (
+      len(baselines.parse(f'atari100k:{agent.lower()}').game.unique()) == 26
+    )
+  with pytest.raises(errors.UserError, match=r'Did you mean DrQ.* There are'):
+    baselines.parse('atari100k:DRQv')
+  with pytest.raises(errors.UserError, match=r'expected .*atari100k:AGENT'):
+    baselines.parse('atari100k:DER:cnn')
+
+
+def runs_of(values, game, folder, **options):
+  """Writes runs of 100,000 steps with these scores at their end."""
+  values = np.array(values, float)[:, None]
+  settings = {'game': game, 'metric': EVAL, 'steps': 100_000, **options}
+  return make_run(folder, values, **settings)
+
+
+def test_runs_are_compared_at_their_end_with_95_of_100():
+  runs_of([-15.0, -10.0, -5.0], 'Pong', 'mine/pong')
+  runs_of([60.0, 70.0, 80.0], 'Boxing', 'mine/boxing')
+  comparison, said = compare('m=mine', baselines=['atari100k:DER'])
+  assert comparison.metric == EVAL and comparison.last == 1
+  assert comparison.ends == {'boxing': 100_000, 'pong': 100_000}
+  band = comparison.bands['atari100k:DER']['pong'].iloc[0]
+  runs = atari100k.scores('DER').query('game == "pong"').value
+  assert band.runs == len(runs) == 100
+  assert (band.low, band.high) == pytest.approx(
+    tuple(np.percentile(runs, [2.5, 97.5]))
+  )
+  assert runs.min() < band.low and band.high < runs.max()
+  text = '\n'.join(comparison.sentences)
+  assert 'Pong, atari100k:DER: m stays within' in text
+  assert 'above it at 100,000 agent steps' in text
+  assert 'one time in twenty' in text
+  table = compare_lib.aggregate_table(comparison)
+  assert set(table.group) == {'m', 'atari100k:DER'}
+  assert not said
+  files = compare_lib.write(comparison, comparison.places[0].parent / 'out')
+  assert all(file.exists() for file in files)
+  label = 'mean and 95% range of 100 runs'
+  assert label in analysis_compare_test._legend_of(comparison)
+
+
+def test_what_has_means_alone_is_told_and_never_tested():
+  runs_of([-15.0, -10.0, -5.0], 'Pong', 'mine/pong')
+  runs_of([60.0, 70.0, 80.0], 'Boxing', 'mine/boxing')
+  comparison, said = compare(
+    'm=mine', baselines=['atari100k:BBF', 'atari100k:SPR']
+  )
+  assert len(said) == 1 and 'only the means over its runs' in said[0]
+  assert {x.better for x in comparison.pairs} <= {'m', 'atari100k:SPR'}
+  assert 'Pong, atari100k:BBF: m has -10 at 100,000 agent steps' in '\n'.join(
+    comparison.sentences
+  )
+  table = compare_lib.aggregate_table(comparison).set_index('group')
+  means = table.loc['atari100k:BBF (means)'].set_index('statistic')
+  expected = [
+    games.human_normalized(np.array(value), game)
+    for game, value in comparison.means['atari100k:BBF'].items()
+  ]
+  assert means.value['mean'] == pytest.approx(np.mean(expected))
+  assert np.isnan(means.low).all()
+  compare_lib.write(comparison, comparison.places[0].parent / 'out')
+
+
+def test_another_game_and_a_longer_run_are_told_and_the_rest_is_compared():
+  runs_of([1.0, 2.0], 'Pong', 'mine/pong')
+  runs_of([1.0, 2.0], 'Skiing', 'mine/skiing')
+  values = np.array([[1.0, 9.0], [2.0, 9.0]])
+  make_run('mine/boxing', values, game='Boxing', metric=EVAL, steps=100_000)
+  comparison, said = compare('m=mine', baselines=['atari100k:DER'])
+  said = '\n'.join(said)
+  assert 'atari100k:DER has no curve of Skiing' in said
+  assert 'Not compared, since not all groups have it: Skiing' in said
+  assert 'Compared up to 100,000 agent steps' in said and 'Boxing' in said
+  np.testing.assert_array_equal(comparison.scores['m'], [[1, 1], [2, 2]])
+
+
+def test_a_run_without_a_number_at_the_end_is_drawn_alone():
+  make_run('mine', [[1.0, 2.0]], game='Pong', metric=EVAL, steps=80_000)
+  comparison, said = compare('mine', baselines=['atari100k:DER'])
+  assert 'which is 100,000 alone' in '\n'.join(comparison.sentences)
+  assert 'Compared up to 100,000 agent steps' in '\n'.join(said)
