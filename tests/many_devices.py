@@ -300,7 +300,6 @@ def quick(folder):
   eight = run(network='MLP', num_seeds=8)
   batch, host = run(BATCH), run(HOST)
   seeds = run(SEEDS, network='MLP', num_seeds=8)
-  by_priority = INSIDE | {'replay': prioritized.PrioritizedReplay}
   with pytest.MonkeyPatch.context() as patch:
     programs.share(patch)
     resumed = resumes(folder / 'batch', BATCH)
@@ -310,9 +309,6 @@ def quick(folder):
     'nothing learnt': relative(first, params(one)),
     'pinned host': compare(host, one),
     'seeds': compare(seeds, eight),
-    'batch, by priority, compiled': compare(
-      run(BATCH, **by_priority), run(**by_priority)
-    ),
     'costs': costs(prioritized.PrioritizedReplay),
     'batch resumes': resumed,
   }

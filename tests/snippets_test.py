@@ -43,6 +43,7 @@ AFTER = {'README.md': ['dopamine_jax/analysis/__init__.py']}
 NOT_RUN = {
   'make ': 'installs, or is this very test',
   'pip install': 'installs',
+  'python -m venv': 'likewise',
   'python -m benchmarks': 'takes minutes',
   'dopamine-jax sweep ...': 'names no config',
   'tensorboard --logdir': 'serves until it is stopped',

@@ -199,9 +199,9 @@ def told(
   Args:
     first: the name of the best.
     runs: how many it has.
-    pairs: of it and each other.
+    pairs: the best and another.
     labels: short names, by name.
-    far: says which others these are, ' that went as far'; '' if they are all.
+    far: qualifies the others in words: ' that went as far', or '' if all.
   """
   blind = [x for x in pairs if not verdicts.can_tell(x)]
   if len(blind) == len(pairs):

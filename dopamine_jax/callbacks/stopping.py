@@ -12,14 +12,14 @@ RETURNS = ('Train/AverageReturns', 'Eval/AverageReturns')
 class EarlyStopping(base.Callback):
   """Ends a run when the mean return over the seeds is high enough.
 
-  An iteration counts if it has the statistic: with 'Eval/AverageReturns', if it
-  was evaluated. If a seed has no return there, as no episode ended, the mean is
-  not known and not high enough.
+  Only iterations with the statistic count: for 'Eval/AverageReturns', those
+  that were evaluated. If a seed has no return there, as no episode ended, the
+  mean is not known and not high enough.
 
   Attributes:
     at_return: what has to be reached.
-    statistic: of which return.
-    num_values: the newest values of the statistic, whose mean is taken.
+    statistic: which return.
+    num_values: how many of its newest values are averaged.
   """
 
   at_return: float

@@ -105,7 +105,7 @@ class Statements:
 
   Attributes:
     bindings: those that hold, by scope, target and name; later ones win.
-    replaced: (binding, earlier value) where one took a reference's place.
+    replaced: (binding, old value) of each that replaced a reference.
     macros: (value, place) by name.
     title: the comment that the first file begins with.
   """

@@ -27,12 +27,12 @@ _NOTED = 512
 class Episodes:
   """Follows running episodes and keeps those that ended by themselves.
 
-  Steps are only noted, and counted many at a time: between XLA's calls a few
-  operations of NumPy on a few numbers take as long as a small network does.
+  Steps are buffered and counted in batches: even a few small NumPy operations
+  between calls of XLA take as long as a small network.
 
   Attributes:
-    told_names: of the numbers that environments tell of episodes, K of them.
-    told: [K] of each that is finished; NaN where nothing was told.
+    told_names: of the K numbers that environments report of an episode.
+    told: [K] for each finished episode; NaN where nothing was reported.
   """
 
   def __init__(self, lanes: int, told_names: Sequence[str] = ()):

@@ -102,9 +102,9 @@ class Atari100k(Atari):
   Kaiser et al. (2019), Model-Based Reinforcement Learning for Atari.
   https://arxiv.org/abs/1903.00374
 
-  Nothing is sticky, up to 29 no-ops begin a game, and learning sees an end with
-  each life. Scores are of whole games, so that evaluations have
-  `terminate_on_life_loss = False`.
+  No sticky actions, up to 29 no-ops at the start of a game, and for learning a
+  lost life is a termination. Scores are of whole games: set
+  `terminate_on_life_loss = False` for evaluations.
   """
 
   sticky_actions: float = 0.0

@@ -128,7 +128,7 @@ def first_params(
     key: a PRNG key.
     observation: [N, *observation_shape], an example.
     action_space: of the agent.
-    needs: of each output in an episode's first step, the shape behind [N].
+    needs: the shape after [N] of each output, in an episode's first step.
 
   Raises:
     UserError: if the network has no memory, or its outputs don't fit.

@@ -114,6 +114,8 @@ def test_learning_goes_by_them_in_a_compiled_program(run):
   assert moves(run) == [True, False, False, True]
 
 
+# The functions of a step are the same; what calls them is another engine.
+@pytest.mark.slow
 def test_learning_goes_by_them_where_python_steps(tmp_path):
   train(tmp_path, STILL, num_seeds=1, engine=python_engine.PythonEngine)
   assert moves(tmp_path) == [True, False, False, True]
