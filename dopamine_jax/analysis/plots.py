@@ -253,23 +253,18 @@ def _draw_band(axes, band, end, name, dash):
   """Draws the range of published runs, and returns where the axis ends.
 
   It goes a little further than one's own runs, for one to see where they are
-  bound, and so far that it has four points.
+  bound, and so far that it has four points. Of scores at the end alone, lines
+  go through the whole panel.
   """
   end = max(1.1 * end, band.agent_steps.nsmallest(4).max())
   band = band[band.agent_steps <= end]
   label = _plain(f'{name}: {_published(band)}')
+  line = {'color': _PUBLISHED, 'linewidth': 1.2, 'linestyle': dash}
   if len(band) == 1:
-    bars = abs(band[['low', 'high']].to_numpy().T - band['mean'].to_numpy())
-    axes.errorbar(
-      band.agent_steps,
-      band['mean'],
-      None if np.isnan(bars).any() else bars,
-      fmt='_',
-      color=_PUBLISHED,
-      label=label,
-      markersize=12,
-      zorder=1.5,
-    )
+    low, high = band.low.iloc[0], band.high.iloc[0]
+    if not np.isnan(low):
+      axes.axhspan(low, high, color=_PUBLISHED, alpha=0.15, lw=0, zorder=1)
+    axes.axhline(band['mean'].iloc[0], label=label, zorder=1.5, **line)
     return end
   axes.fill_between(
     *(band[column] for column in ('agent_steps', 'low', 'high')),
@@ -282,10 +277,8 @@ def _draw_band(axes, band, end, name, dash):
     band.agent_steps,
     band['mean'],
     label=label,
-    color=_PUBLISHED,
-    linewidth=1.2,
-    linestyle=dash,
     zorder=1.5,
+    **line,
   )
   return end
 

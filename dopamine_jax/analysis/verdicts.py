@@ -242,6 +242,13 @@ def departures(name: str, curve: curves_lib.Curve, band: pd.DataFrame) -> str:
     )
   side = (means > there['high']).astype(int) - (means < there['low'])
   side = side.to_numpy()
+  if len(band) == 1:
+    low, high = there.low.iloc[0], there.high.iloc[0]
+    where = {-1: 'below', 0: 'within', 1: 'above'}[int(side[0])]
+    return (
+      f'{name} has {means[0]:,.4g} at {steps[0]:,} agent steps, {where} the '
+      f'published range of {low:,.4g} to {high:,.4g}.'
+    )
   outside = np.count_nonzero(side)
   if not outside:
     return (

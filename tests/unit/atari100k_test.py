@@ -94,8 +94,8 @@ def test_runs_are_compared_at_their_end_with_95_of_100():
   )
   assert runs.min() < band.low and band.high < runs.max()
   text = '\n'.join(comparison.sentences)
-  assert 'Pong, atari100k:DER: m stays within' in text
-  assert 'above it at 100,000 agent steps' in text
+  assert 'Pong, atari100k:DER: m has -10 at 100,000 agent steps, within' in text
+  assert 'Boxing, atari100k:DER: m has 70 at 100,000 agent steps, above' in text
   assert 'one time in twenty' in text
   table = compare_lib.aggregate_table(comparison)
   assert set(table.group) == {'m', 'atari100k:DER'}
