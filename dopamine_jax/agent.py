@@ -320,11 +320,10 @@ class Agent(settings.Settings):
     return self.outlook(state, seen.observation, key)
 
   def prepare(self, sample: Sample, key: jax.Array) -> Sample:
-    """Returns a sample as `update` learns from it; by default as it is.
+    """Returns a sample [B, ...] as `update` learns from it, of the same shapes.
 
-    Args:
-      sample: from the agent's replay.
-      key: a PRNG key, the one that `update` gets.
+    By default it is as the replay gives it; `health` always sees it like that.
+    The key is the one that `update` gets.
     """
     del key
     return sample
@@ -336,7 +335,7 @@ class Agent(settings.Settings):
 
     Args:
       state: the agent's state.
-      sample: from the agent's replay.
+      sample: from the agent's replay, as `prepare` returned it.
       key: a PRNG key for this update alone.
 
     Returns:

@@ -18,8 +18,6 @@ from dopamine_jax.analysis import runs
 
 METRIC = 'Eval/AverageReturns'
 AGENT_STEPS = 100_000
-# The seed of rows that are means over runs.
-MEAN = -1
 
 
 def agents() -> list[str]:
@@ -36,8 +34,8 @@ def scores(agent: str) -> pd.DataFrame | None:
 
   Returns:
     A row for each run of each game, numbered in the column `seed`; or one for
-    each game with the seed -1, a mean over runs. None if there is no such
-    method.
+    each game with the seed `runs.ALL_SEEDS`, a mean over runs. None if there
+    is no such method.
   """
   named = {name.lower(): name for name in agents()}
   name = named.get(agent.lower())
@@ -45,7 +43,9 @@ def scores(agent: str) -> pd.DataFrame | None:
     return None
   singles, means = _tables()
   if name in means:
-    table = means[name].rename('value').reset_index().assign(seed=MEAN)
+    table = (
+      means[name].rename('value').reset_index().assign(seed=runs.ALL_SEEDS)
+    )
   else:
     table = singles[singles.agent == name]
     table = table.rename(columns={'run': 'seed', 'score': 'value'})

@@ -14,8 +14,6 @@ from dopamine_jax.analysis import groups
 from dopamine_jax.analysis import runs
 
 METRIC = 'Train/AverageReturns'
-# The seed of rows that are about all seeds, where single runs aren't published.
-ALL_SEEDS = -1
 LOWEST, HIGHEST = 'Train/AverageReturns/Min', 'Train/AverageReturns/Max'
 MANY = 40  # runs, from which on their 95% range says more than their extremes
 
@@ -97,7 +95,7 @@ def parse(text: str) -> pd.DataFrame:
 
 def is_of_means(table: pd.DataFrame) -> bool:
   """Whether of a baseline only means over runs are published."""
-  return (table.seed == ALL_SEEDS).all() and table.metric.nunique() == 1
+  return (table.seed == runs.ALL_SEEDS).all() and table.metric.nunique() == 1
 
 
 def band(table: pd.DataFrame) -> pd.DataFrame:
@@ -112,7 +110,7 @@ def band(table: pd.DataFrame) -> pd.DataFrame:
   if is_of_means(table):
     means = table[[*keys, 'value']].rename(columns={'value': 'mean'})
     return means.assign(low=np.nan, high=np.nan, runs=0)
-  if (table.seed == ALL_SEEDS).any():
+  if (table.seed == runs.ALL_SEEDS).any():
     wide = table.pivot(index=keys, columns='metric', values='value')
     names = {METRIC: 'mean', LOWEST: 'low', HIGHEST: 'high'}
     wide = wide.rename(columns=names)[[*names.values()]].reset_index()
@@ -168,14 +166,10 @@ def fitting(
       )
     whole = band(table)
     bands[name] = {game: rows for game, rows in whole.groupby('game')}
-    if (table.seed != ALL_SEEDS).all():
+    if (table.seed != runs.ALL_SEEDS).all():
       rivals.append(groups.Group(name, [], table, published=True))
     elif is_of_means(table):
       means[name] = dict(zip(table.game, table.value, strict=True))
-      say(
-        f'{name}: only the means over its runs are published. Its aggregates '
-        'are of these means, and an IQM of means is mostly above one of runs.'
-      )
   return rivals, bands, means
 
 
@@ -208,7 +202,7 @@ def _mujoco():
   table['agent_steps'] = (table.iteration + 1) * 1_000
   table['iteration'] += 1
   config = 'dopamine:SAC'
-  table = table.assign(run=config, config=config, seed=ALL_SEEDS)
+  table = table.assign(run=config, config=config, seed=runs.ALL_SEEDS)
   long = table.melt(
     [c for c in runs.COLUMNS if c not in ('metric', 'value')],
     [METRIC, LOWEST, HIGHEST],

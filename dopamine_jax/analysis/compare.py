@@ -156,6 +156,8 @@ def compare(
     for name, c in curves.items()
     if ends
   }
+  for line in verdicts.of_means(means, ends, titles):
+    say(line)
   return _spoken_of(
     Comparison(
       metric=metric,
@@ -368,7 +370,7 @@ def _departures(own, curves, bands, titles):
     if game in curves[group.name]
   ]
   counts = [x.runs.max() for games in bands.values() for x in games.values()]
-  if lines and 0 < min(counts) < baselines_lib.MANY:
+  if any(0 < count < baselines_lib.MANY for count in counts) and lines:
     lines.append(
       'By chance alone a single run of the same kind is outside the range of '
       'five at a third of its points, the mean of several runs less often.'

@@ -34,6 +34,8 @@ _NO_RESULT = (
   'check_finite',
   'checkpoint_replay',
 )
+# The seed of rows that are about all seeds, where single runs aren't published.
+ALL_SEEDS = -1
 MAX_TEXT, MAX_TABLE = 10, 1_000  # MB of a text, and of a table
 # What a run's folder holds beside its numbers.
 _NOT_RUNS = ('checkpoints', 'tensorboard')

@@ -9,6 +9,7 @@ import pandas as pd
 
 from dopamine_jax.analysis import chance
 from dopamine_jax.analysis import curves as curves_lib
+from dopamine_jax.analysis import games as games_lib
 from dopamine_jax.analysis import groups as groups_lib
 from dopamine_jax.analysis import statistics
 
@@ -276,6 +277,35 @@ def _longest_stretch(steps: np.ndarray, side: np.ndarray) -> str:
   if first == last:
     return f'{word} it at {first:,} agent steps'
   return f'{word} it from {first:,} to {last:,} agent steps'
+
+
+def of_means(
+  means: Mapping[str, Mapping[str, float]],
+  ends: Collection[str],
+  titles: Mapping[str, str],
+) -> list[str]:
+  """Says what can be made of baselines of which only means are published.
+
+  Args:
+    means: by baseline's name and game's key.
+    ends: keys of the games that are compared.
+    titles: of games, by key.
+  """
+  known = games_lib.random_human().index
+  lines = []
+  for name, by_game in means.items():
+    lacking = [titles[x] for x in ends if x in known and x not in by_game]
+    words = (
+      'Its aggregates are of means, which flatters it: mostly their IQM is '
+      'higher and their optimality gap smaller than those of runs.'
+    )
+    if lacking:
+      words = f'It has no aggregates, since it lacks {", ".join(lacking)}.'
+    lines.append(
+      f'{name}: only the means over its runs are published, so that nothing '
+      f'can be said about chance. {words}'
+    )
+  return lines
 
 
 def unfinished(groups: Sequence[groups_lib.Group], shown: int = 3) -> list[str]:

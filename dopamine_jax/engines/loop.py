@@ -302,9 +302,14 @@ class Loop:
       replay, jax.random.fold_in(keys.replay, state.updates), state.updates
     )
     key = jax.random.fold_in(keys.update, state.updates)
-    sample = now.agent.prepare(self.split_batch(sample), key)
+    given = self.split_batch(sample)
+    with outputs.telling(self.agent, 'prepare'):
+      prepared = now.agent.prepare(given, key)
+    if prepared is not given:
+      name = f'{type(self.agent).__name__}.prepare'
+      outputs.require_alike(name, 'sample', given, _typed_as(given, prepared))
     with outputs.telling(self.agent, 'update'):
-      answer = now.agent.update(state.agent, sample, key)
+      answer = now.agent.update(state.agent, prepared, key)
     agent, metrics, priorities = outputs.require_update(
       self.agent, state.agent, answer
     )
@@ -336,6 +341,17 @@ class Loop:
       choice = jax.random.uniform(key, (self.num_envs,))
       return exploration.pick(observation['action_mask'], choice)
     return random_actions(self.agent.action_space, key, self.num_envs)
+
+
+def _typed_as(sample, prepared):
+  """Returns the shapes of a prepared sample, as if no type had changed."""
+  if jax.tree.structure(sample) != jax.tree.structure(prepared):
+    return prepared
+  return jax.tree.map(
+    lambda old, new: jax.ShapeDtypeStruct(jnp.shape(new), old.dtype),
+    sample,
+    prepared,
+  )
 
 
 def clipped(reward: jax.Array, bound: float | None) -> jax.Array:

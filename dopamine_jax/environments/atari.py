@@ -132,7 +132,7 @@ class AtariVector(base.VectorEnvironment):
       raise errors.UserError(
         f'Atari games need ale-py: {errors.install("atari")}'
       ) from error
-    game = _find_game(settings.game)
+    game = _find_game(settings)
     height, width = _height_and_width(settings.size)
     self._vector = _make_vector(
       settings, game, num_envs, height, width, settings.grayscale
@@ -273,7 +273,7 @@ def _height_and_width(size: int | Sequence[int]) -> tuple[int, ...]:
   return tuple(size) if isinstance(size, Sequence) else (size, size)
 
 
-def _find_game(name: str) -> str:
+def _find_game(settings: Atari) -> str:
   """Returns ALE's name of a game, however its words were joined.
 
   ALE's registry is the list of what can be played: ALE also brings games for
@@ -284,7 +284,7 @@ def _find_game(name: str) -> str:
     for spec in gymnasium.registry.values()
     if spec.id.startswith('ALE/')
   }
-  plain = name.replace('_', '').lower()
+  plain = settings.game.replace('_', '').lower()
   if plain in games:
     return games[plain]
   near = difflib.get_close_matches(plain, games, n=3)
@@ -294,4 +294,6 @@ def _find_game(name: str) -> str:
     if near
     else ("Games are named as in 'Pong' or 'MontezumaRevenge'.")
   )
-  raise errors.UserError(f'Atari.game = {name!r}: no such game. {hint}')
+  raise errors.UserError(
+    f'{type(settings).__name__}.game = {settings.game!r}: no such game. {hint}'
+  )

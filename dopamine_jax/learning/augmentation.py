@@ -4,9 +4,8 @@ Kostrikov, Yarats & Fergus (2020), Image Augmentation Is All You Need:
 Regularizing Deep Reinforcement Learning from Pixels.
 https://arxiv.org/abs/2004.13649
 
-An agent that has `augmentation` changes the images of each sample, those of
-observations and of next observations each by draws of their own. What it acts
-by is as the environment shows it.
+An agent that has `augmentation` changes the images of each sample, observations
+and next observations by draws of their own. Acting uses the original images.
 """
 
 import jax
@@ -61,6 +60,9 @@ class RandomShift(Augmentation):
 class Intensity(Augmentation):
   """Makes an image brighter or darker: times 1 + scale * clip(N(0, 1), -2, 2).
 
+  As Schwarzer et al. (2021) have it, Data-Efficient Reinforcement Learning with
+  Self-Predictive Representations. https://arxiv.org/abs/2007.05929
+
   Attributes:
     scale: how much, with standard normal draws, one for an image.
   """
@@ -72,7 +74,7 @@ class Intensity(Augmentation):
     self.require_at_least(0, 'scale')
 
   def __call__(self, key, images):
-    """See `Augmentation`; the images are float32."""
+    """See `Augmentation`; returns float32, and numbers may leave the range."""
     draws = jax.random.normal(key, (len(images), *[1] * (images.ndim - 1)))
     return images * (1 + self.scale * jnp.clip(draws, -2, 2))
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import jax
+import numpy as np
 import optax
 
 from dopamine_jax import agent as agent_lib
@@ -40,8 +41,7 @@ class OffPolicy(agent_lib.Agent):
     super().__post_init__()
     self.require_at_least(1, 'n_step')
     self.require_fraction('gamma')
-    shape = getattr(self.observation_space, 'shape', (0, 0))
-    if self.augmentation and len(shape or ()) not in (2, 3):
+    if self.augmentation and not _are_images(self.observation_space):
       self.refuse(
         'augmentation',
         'is of images, [height, width] or with channels, and observations are '
@@ -53,7 +53,7 @@ class OffPolicy(agent_lib.Agent):
     if not self.augmentation:
       return sample
     transition = sample.transition
-    if not isinstance(transition, agent_lib.Transition):
+    if isinstance(transition, agent_lib.Trajectory):  # as a Sequence is one
       self.refuse(
         'augmentation',
         f'is of transitions, and the replay gives a {type(transition).__name__}'
@@ -76,3 +76,12 @@ class OffPolicy(agent_lib.Agent):
     return self.make_part(
       'replay', n_step=self.n_step, gamma=self.gamma, stack=stack
     )
+
+
+def _are_images(space):
+  """Whether observations are images; True while their space is not known."""
+  if space is None:
+    return True
+  # Stacked vectors have two axes as well.
+  is_gray = len(space.shape or ()) == 2 and space.dtype == np.uint8
+  return is_gray or len(space.shape or ()) == 3

@@ -265,9 +265,8 @@ def is_closed(study: study_lib.Study, state: State, rung: int) -> bool:
 def _packs(study, state, rung):
   """Returns the packs into which those are divided that have entered a rung.
 
-  The first rung takes all that are proposed at once. Higher ones wait for as
-  many as one pack sends on, or for the last that can come: each pack has a
-  program to start.
+  The first rung takes all that are proposed at once. Higher ones wait for some,
+  or for the last that can come: each pack has a program to start.
   """
   groups = {}
   for trial in state.unpacked(rung):
@@ -275,7 +274,7 @@ def _packs(study, state, rung):
   few = {
     group
     for group, numbers in groups.items()
-    if rung and len(numbers) < _sent_on(study, state, group, rung - 1)
+    if rung and len(numbers) < _enough(study, state, group)
   }
   # Those that have enough come first, for it depends on the workers when it is
   # known that no more trials come.
@@ -292,19 +291,21 @@ def _packs(study, state, rung):
   return records
 
 
-def _sent_on(study, state, group, rung):
-  """Returns how many of a pack of a rung go on at once: of a group's first.
+def _enough(study, state, group):
+  """Returns how many trials of a group are a pack of a higher rung.
 
-  That one is there whenever a trial of the group goes on. Of the others it
-  depends on the workers which are there by then.
+  As many as the group's first pack promotes from the first rung, but at least
+  two, if packs have two. It is known whenever a trial of the group is promoted;
+  of later packs it depends on the workers which exist by then.
   """
   packs = [
     each
-    for each in state.packs_of(rung)
+    for each in state.packs_of(0)
     if state.trials[each.trials[0]].group == group
   ]
   first = [x for x in packs if _origin(x) == _origin(packs[0])]
-  return sum(len(each.trials) for each in first) // study.reduction
+  size = sum(len(each.trials) for each in first)
+  return min(size, max(2, size // study.reduction))
 
 
 def _origin(pack):

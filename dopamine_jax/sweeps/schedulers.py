@@ -44,9 +44,11 @@ class Asha:
   Li et al. (2020), A System for Massively Parallel Hyperparameter Tuning.
   https://arxiv.org/abs/1810.05934
 
-  Whenever a pack of a rung has ended, the best 1 / `reduction` of those seen so
-  far go on. Packs are looked at in their order instead of that of arrival. What
-  is promoted goes on with its own training, so that nothing is trained twice.
+  When a pack of a rung has ended and there is a next one, the best 1 /
+  `reduction` of the trials so far go on. With the last pack of a rung it is
+  decided on all others, so that what goes on can train together. Packs are
+  looked at in their order instead of that of arrival. What is promoted goes on
+  with its own training, so that nothing is trained twice.
   """
 
   def __init__(self, study: study_lib.Study):
@@ -66,8 +68,8 @@ class Asha:
         return []
       seen += pack.trials
       if pack is packs[-1] and not state.unpacked(rung):
-        # With the last pack all is decided, so that what goes on can train
-        # together. It depends on the workers when it is known to be the last.
+        # Whether it is the last may be known before its end or after, which
+        # depends on the workers. So nothing is decided until then.
         if not is_closed:
           return []
         return self._rest(state, seen, rung, promoted)
@@ -102,8 +104,9 @@ class PopulationBased:
   Jaderberg et al. (2017), Population Based Training of Neural Networks.
   https://arxiv.org/abs/1711.09846
 
-  At each rung a quarter of the population ends. In the place of each a new
-  trial goes on from what one of the best quarter has learned, under settings
+  At each rung trials of the worst quarter end if they are worse than one of the
+  best quarter. In the place of each a new trial goes on from what that one has
+  learned, under settings
   near its own: each is drawn anew with probability 1/4, and else moves by a
   fifth of its range, or to a neighbor in its list. Only real numbers change
   while an agent goes on; whole numbers and choices keep their value.

@@ -37,7 +37,8 @@ class Study:
     training_steps: agent steps of an iteration.
     rungs: iterations after which the scheduler decides, in ascending order; the
       last is the whole training.
-    reduction: of ASHA: one of so many goes on from each rung.
+    reduction: of ASHA: one of so many goes on from each rung; packs of higher
+      rungs are at least so many times smaller than those of the first.
     metric: whose mean over seeds is a trial's score.
     last: points of the metric whose mean is a seed's score.
     seed: of the first seed of each trial; the others follow it.

@@ -223,6 +223,57 @@ def test_what_one_pack_sends_on_trains_at_once():
   assert packs == [[(0, 1)], [(0, 1), (6, 7)], [(0, 1), (6, 7), (2, 3)]]
 
 
+def test_with_the_last_pack_what_goes_on_trains_together():
+  # With three seeds each trial may be as good as another, so that all go on.
+  one = study(trials=12, space=('a.n = [1.0]',), pack=6)
+  simulation = Simulation(one)
+  first, last = simulation.state.packs_of(0)
+  for pack in (first, last):
+    scores = {x: [0.0, 10.0 + x, 20.0] for x in pack.trials}
+    tell(simulation, pack, scores)
+  packs = [x.trials for x in simulation.state.packs_of(1)]
+  # The best third of the first, and with the last one all others in two.
+  assert [len(each) for each in packs] == [2, 5, 5]
+  assert packs[0] == (4, 5)
+
+
+def test_nothing_is_decided_with_a_pack_that_may_be_the_last():
+  one = study(
+    trials=12, num_seeds=1, space=('a.n = [1.0]',), pack=6, rungs=(1, 3, 9)
+  )
+  simulation = Simulation(one)
+  first, last = simulation.state.packs_of(0)
+  tell(simulation, first, {x: [float(x)] for x in first.trials})
+  (pack,) = simulation.state.packs_of(1)
+  assert pack.trials == (4, 5)
+  simulation.train(pack)
+  # Others may come into this rung yet.
+  assert not simulation.state.entered[2]
+  tell(simulation, last, {x: [-1.0 - x] for x in last.trials})
+  assert simulation.state.entered[1] == [5, 4, 3, 2]
+
+
+@pytest.mark.parametrize(('pack', 'least'), [(1, 1), (2, 2), (4, 2), (12, 4)])
+def test_packs_of_higher_rungs_are_not_small(pack, least):
+  one = study(trials=24, num_seeds=1, space=('a.n = [1.0]',), pack=pack)
+  simulation = Simulation(one)
+  simulation.run(lambda waiting: waiting[-1])
+  for rung in (1, 2):
+    sizes = [len(each.trials) for each in simulation.state.packs_of(rung)]
+    # The last one takes what is left.
+    assert all(least <= size <= pack for size in sizes[:-1])
+
+
+def test_a_first_pack_that_was_halved_counts_as_a_whole():
+  one = study(trials=24, num_seeds=1, space=('a.n = [1.0]',), pack=12)
+  simulation = Simulation(one, broken=[0])
+  group = simulation.state.trials[0].group
+  assert plan._enough(one, simulation.state, group) == 4
+  simulation.run(lambda waiting: waiting[0])
+  assert simulation.state.packs_of(0)[0].name == '0.0aaa'
+  assert plan._enough(one, simulation.state, group) == 4
+
+
 def test_less_than_one_pack_sends_on_waits_for_more():
   values = ', '.join(f'{x / 10}' for x in range(12))
   space = ('a.n = [1, 3]', f'a.b = [{values}]')  # two kinds, 12 of each

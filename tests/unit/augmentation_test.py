@@ -12,8 +12,10 @@ import pytest
 
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import errors
+from dopamine_jax import runner
 from dopamine_jax.agents import dqn
 from dopamine_jax.agents import r2d2
+from dopamine_jax.environments import catch
 from dopamine_jax.learning import augmentation
 from tests import many_devices
 
@@ -130,14 +132,63 @@ def test_both_observations_are_changed_by_draws_of_their_own():
   assert plain is sample
 
 
-def test_what_is_no_image_is_refused():
-  flat = gymnasium.spaces.Box(-1, 1, (4,), np.float32)
+STACKED = gymnasium.spaces.Box(-1, 1, (4, 4), np.float32)
+VECTOR = gymnasium.spaces.Box(-1, 1, (4,), np.float32)
+
+
+@pytest.mark.parametrize(
+  'space', [VECTOR, STACKED, gymnasium.spaces.Discrete(3)]
+)
+def test_what_is_no_image_is_refused(space):
   with pytest.raises(errors.UserError, match=r'(?s)augmentation.*is of images'):
-    make(space=flat)
-  with pytest.raises(errors.UserError, match='transitions, and the replay'):
-    images = images_of(1)
-    sample = sample_of(images, images).replace(transition=(images,))
-    make(r2d2.R2D2).prepare(sample, jax.random.key(0))
+    make(space=space)
+
+
+def traced(agent):
+  """Finds what an update of an agent on Catch gives."""
+  run = runner.Runner(
+    agent=agent,
+    environment=catch.Catch(),
+    num_iterations=1,
+    training_steps=64,
+    num_envs=2,
+  )
+  engine = run.make_engine(run.environment.make(2), (0,), check_finite=True)
+  engine.reset([0, 1])
+  return jax.eval_shape(engine.loop.learn, engine.abstract_state())[1]
+
+
+def test_sequences_are_refused_before_anything_is_trained():
+  with pytest.raises(errors.UserError, match='replay gives a Sequence; leave'):
+    traced(r2d2.R2D2(augmentation=BOTH))
+  assert 'Loss' in traced(dqn.DQN(augmentation=BOTH))
+
+
+class Preparing(dqn.DQN):
+  """Prepares what can't be meant."""
+
+  def prepare(self, sample, key):
+    if self.huber_delta:
+      return sample.replace(weight=sample.weight[:1])
+    return None
+
+
+def test_what_is_prepared_has_the_shapes_of_the_sample():
+  with pytest.raises(errors.UserError, match=r'prepare must .* sample\.weight'):
+    traced(Preparing(huber_delta=1.0))
+  with pytest.raises(errors.UserError, match=r'Preparing\.prepare must return'):
+    traced(Preparing())
+
+
+class Failing(augmentation.Augmentation):
+  def __call__(self, key, images):
+    raise RuntimeError('it is broken')
+
+
+def test_what_fails_is_told_with_its_place():
+  told = r'DQN\.prepare fails: .*it is broken.*augmentation_test\.py'
+  with pytest.raises(errors.UserError, match=told):
+    traced(dqn.DQN(augmentation=(Failing(),)))
 
 
 class Seeing(dqn.DQN):

@@ -321,7 +321,7 @@ def runs_as_the_table_says(job, **arguments):
   return not jobs.differences(job, json.loads(json.dumps(found)))
 
 
-# Several seeds are as one; the slow ones of PPO and SAC are as DQN.
+# Two seeds run in the test of PPO.
 @pytest.mark.parametrize(
   'num_seeds', [1, pytest.param(2, marks=pytest.mark.slow)]
 )
@@ -337,7 +337,6 @@ def test_our_dqn_runs_with_the_hyperparameters_of_the_table(num_seeds):
   assert runs_as_the_table_says(job, num_seeds=num_seeds)
 
 
-@pytest.mark.slow  # as DQN, above
 def test_our_sac_runs_with_the_hyperparameters_of_the_table():
   expected = jobs.JOBS['E'].hyperparameters
   changed = {
@@ -359,11 +358,10 @@ def test_our_sac_runs_with_the_hyperparameters_of_the_table():
   assert runs_as_the_table_says(job)
 
 
-@pytest.mark.slow  # as DQN, above
 @pytest.mark.parametrize(
   'arguments',
   [
-    {},
+    pytest.param({}, marks=pytest.mark.slow),  # as DQN, above
     {'num_seeds': 2, 'engine': 'CompiledEngine'},
   ],
 )

@@ -262,7 +262,8 @@ def config(tmp_path):
   return tmp_path / 'config.gin'
 
 
-# These take as long as all above, where one process has the same devices.
+# All above is of one process with the same devices and programs; what two add
+# is `jax.distributed`, and the start of two takes as long as all of that.
 @pytest.mark.slow
 def test_two_processes_train_what_one_does(seen, folder, config, tmp_path):
   first, second = train(tmp_path / 'two', config, 'batch', 2)

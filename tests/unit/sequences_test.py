@@ -147,7 +147,7 @@ def rows_of(replay, slots, lane, slot):
 
 
 @given(lanes=lanes_of_steps, stride=st.sampled_from([1, 3]))
-@settings(max_examples=8)
+@settings(max_examples=15)
 def test_each_sequence_is_what_the_lane_was_given(lanes, stride):
   replay, ring, slots = filled(sequences.SequenceReplay, stride, lanes)
   expected = starts(replay, slots)
