@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from dopamine_jax.sweeps import spaces
 from dopamine_jax.sweeps import study as study_lib
 
 ATTEMPTS = 3  # of a trial
@@ -164,6 +165,8 @@ class State:
   def _take_trial(self, record):
     names = [each.name for each in dataclasses.fields(Trial)]
     fields = {name: record[name] for name in names if name != 'number'}
+    settings = fields['settings'].items()
+    fields['settings'] = {k: spaces.hashable(v) for k, v in settings}
     self.trials.append(Trial(record['trial'], **fields))
 
   def _take_entered(self, record):

@@ -74,7 +74,8 @@ class Asha:
           return []
         return self._rest(state, seen, rung, promoted)
       best = ranked(state, seen, rung)[: len(seen) // self._reduction]
-      new = [each for each in best if each not in promoted]
+      # A trial that was tried again may let ones through that were stopped.
+      new = [x for x in best if x not in promoted and x not in state.stopped]
       if new:  # before the next pack is looked at they may fill one
         return [plan.entered(each, rung + 1) for each in new]
     return []
@@ -125,16 +126,21 @@ class PopulationBased:
     if rung == self._last or not (is_closed and is_over and entrants):
       return []
     if state.entered[rung + 1]:
-      return []
+      return self._goes_on(state, rung)  # what was tried again, and succeeded
     # Forks are in a pack of this rung: it trains no step, but copies what the
     # parents have learned before these go on.
     has_forks = any(state.trials[each].rung == rung for each in entrants)
     if not has_forks and (forks := self._forks(state, rung)):
       return forks
+    return self._goes_on(state, rung)
+
+  def _goes_on(self, state, rung):
+    """Returns the events of those that enter the next rung and have not yet."""
+    over = {*state.stopped, *state.given_up, *state.entered[rung + 1]}
     return [
       plan.entered(each, rung + 1)
-      for each in entrants
-      if each not in state.stopped and each not in state.given_up
+      for each in state.entered[rung]
+      if each not in over
     ]
 
   def _forks(self, state, rung):

@@ -64,6 +64,14 @@ class Choice:
     """Returns which one a value is; True is not 1."""
     return next(i for i, x in enumerate(self.values) if _has([x], value))
 
+  def has(self, value: Any) -> bool:
+    """Whether it can be a value."""
+    return _has(self.values, value)
+
+  def in_words(self) -> str:
+    """Returns what it can be."""
+    return f'one of {", ".join(map(repr, self.values))}'
+
 
 @dataclasses.dataclass(frozen=True)
 class Range:
@@ -99,6 +107,17 @@ class Range:
     low, high = self._ends()
     number = math.log(value) if self.is_log else value
     return min(max((number - low) / (high - low), 0.0), 1.0)
+
+  def has(self, value: Any) -> bool:
+    """Whether it is likely to be a value: no real number is drawn again."""
+    return (
+      self.is_whole and type(value) is int and self.low <= value <= self.high
+    )
+
+  def in_words(self) -> str:
+    """Returns what it can be."""
+    kind = 'a whole number' if self.is_whole else 'any real number'
+    return f'{kind} from {self.low:g} to {self.high:g}'
 
   def _ends(self):
     # The ends of whole numbers have whole shares, as those between them have.
@@ -203,7 +222,7 @@ def _combinations(space, chosen) -> Iterator[dict[str, Any]]:
   if not isinstance(first.domain, Choice):
     raise errors.UserError(
       f'{first.setting} has a range, and a grid needs lists. Give what to try '
-      'as a list, or draw so many trials at random: --trials 64.'
+      'as a list, or draw so many at random: --search random --trials 64.'
     )
   for value in first.domain.values:
     yield from _combinations(rest, {**chosen, first.setting: value})
@@ -242,11 +261,11 @@ def _choice(line, values):
       f'{line!r}: the list is empty. Give at least one value.'
     )
   for i, value in enumerate(values):
-    if _has(values[:i], value):
+    if _has(hashable(values[:i]), hashable(value)):
       raise errors.UserError(
         f'{line!r}: {value!r} comes twice. Leave one of them out.'
       )
-  return Choice(tuple(values))
+  return Choice(hashable(values))
 
 
 def _range(line, kind, bounds):
@@ -267,9 +286,10 @@ def _range(line, kind, bounds):
     )
   low, high = bounds
   if low >= high:
-    raise errors.UserError(
-      f'{line!r}: {low} is not below {high}. Give the lower bound first.'
-    )
+    remedy = 'Give the lower bound first'
+    if low == high:
+      remedy = f'Give two different bounds, or a list of one: [{low}]'
+    raise errors.UserError(f'{line!r}: {low} is not below {high}. {remedy}.')
   if is_log and low <= 0:
     raise errors.UserError(
       f'{line!r}: a logarithm needs numbers above 0, and the lower bound is '
@@ -292,15 +312,21 @@ def _condition(line, text, before):
       f"{line!r}: expected a condition such as 'when {name} = True', or a list "
       'of values.'
     ) from error
-  values = tuple(values) if isinstance(values, list) else (values,)
+  values = hashable(values if isinstance(values, list) else [values])
   domain = next(each.domain for each in before if each.setting == name)
   for value in values:
-    if isinstance(domain, Choice) and not _has(domain.values, value):
+    if not domain.has(value):
       raise errors.UserError(
-        f'{line!r}: {name} is never {value!r}; it is one of '
-        f'{", ".join(map(repr, domain.values))}.'
+        f'{line!r}: {name} is never {value!r}; it is {domain.in_words()}.'
       )
   return name, values
+
+
+def hashable(value: Any) -> Any:
+  """Returns a value whose lists are tuples: JSON can't tell them apart."""
+  if isinstance(value, (list, tuple)):
+    return tuple(map(hashable, value))
+  return value
 
 
 def _has(values, value):

@@ -211,7 +211,9 @@ class Sweep:
     path, name = self.path(trial), self.study.metric
     known = csv_file.names(path)
     phase = name.partition('/')[0]
-    if name not in known and (phase != 'Eval' or f'{phase}/' in str(known)):
+    # Before an episode, or a whole game, has ended nobody knows what there is.
+    is_early = f'{phase}/AverageReturns' not in known or 'GameReturn' in name
+    if name not in known and not (phase in ('Train', 'Eval') and is_early):
       raise CanNotGoOn(
         f'--metric {name}: no run has a number of it. There are '
         f'{", ".join(sorted(known))}. Begin another sweep with one of them.'

@@ -1,5 +1,6 @@
 """What a sweep does next, and that nothing but results decides it."""
 
+import json
 import random
 import warnings
 
@@ -366,3 +367,59 @@ def test_chance_is_what_scipy_says(x, y):
     expected = stats.ttest_ind(x, y, equal_var=False).pvalue
   found = schedulers._welch(np.array(x, float), np.array(y, float))
   np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def retried(one, broken):
+  """Returns a sweep whose broken trials are mended and tried again."""
+  simulation = Simulation(one, broken)
+  simulation.run(lambda waiting: waiting[0])
+  given_up = sorted(simulation.state.given_up)
+  assert given_up
+  simulation.broken = set()
+  new = [{'event': 'retried', 'trial': each} for each in given_up]
+  simulation.state.take(new)
+  simulation.records += new
+  simulation.advance()
+  simulation.run(lambda waiting: waiting[0])
+  return simulation.state
+
+
+@pytest.mark.parametrize(
+  'one',
+  [
+    study(scheduler='pbt', rungs=(2, 4, 6, 8), num_seeds=1),
+    study(num_seeds=1, trials=24, reduction=2),
+    study(num_seeds=1, trials=24, pack=3, rungs=(1, 2, 4, 8)),
+  ],
+)
+@hypothesis.given(broken=st.sets(st.integers(0, 11), min_size=1))
+@hypothesis.settings(max_examples=10)
+def test_what_is_tried_again_goes_on_and_what_was_stopped_does_not(one, broken):
+  state = retried(one, broken)
+  for trial in state.trials:
+    reached = [
+      r for r, each in enumerate(state.entered) if trial.number in each
+    ]
+    stop = state.stopped.get(trial.number)
+    # To its end, or to where it was stopped.
+    assert reached[-1] == (len(one.rungs) - 1 if stop is None else stop)
+
+
+def test_lists_and_tuples_are_one_value_in_a_journal():
+  space = ('a.n = [(8,), [4, 4]]', 'a.b = [0.5, 0.9] when a.n = [[8]]')
+  one = study(search='tpe', trials=6, pack=2, scheduler='none', space=space)
+  pytest.importorskip('optuna')
+  records = []
+  for _ in range(3):
+    state = plan.State(json.loads(json.dumps(records)), len(one.rungs))
+    search = searches.of(one, lambda settings: str(settings['a.n']))
+    new = plan.advance(one, state, search, schedulers.of(one))
+    for pack in state.waiting():
+      new += [
+        {'event': 'result', 'trial': x, 'rung': pack.rung, 'scores': [1.0]}
+        for x in pack.trials
+      ]
+    records += new
+  state = plan.State(json.loads(json.dumps(records)), len(one.rungs))
+  assert len(state.trials) == 6
+  assert {x.settings['a.n'] for x in state.trials} == {(8,), (4, 4)}

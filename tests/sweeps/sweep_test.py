@@ -203,8 +203,13 @@ def test_a_metric_that_no_run_has_is_told(tmp_path):
   folder = sweep.path(0)
   folder.mkdir()
   header = 'seed,iteration,agent_steps,wall_time,name,value\n'
-  (folder / 'metrics.csv').write_text(f'{header}3,1,64,0.0,Train/Loss,1.0\n')
-  with pytest.raises(worker_lib.CanNotGoOn, match='There are Train/Loss'):
+  rows = f'{header}3,1,64,0.0,Train/Loss,1.0\n'
+  (folder / 'metrics.csv').write_text(rows)
+  assert np.isnan(sweep._score(0, 0)).all()  # no episode has ended yet
+  rows += '3,1,64,0.0,Train/AverageReturns,1.0\n'
+  (folder / 'metrics.csv').write_text(rows)
+  told = 'There are Train/AverageReturns, Train/Loss'
+  with pytest.raises(worker_lib.CanNotGoOn, match=told):
     sweep._score(0, 0)
 
 
