@@ -96,7 +96,9 @@ class Study:
     except errors.UserError as error:
       own = '--gin_bindings: '
       words = str(error)
-      if words.startswith(own) and any(name in words for name in settings):
+      if words.startswith(own) and any(
+        _is_of(name, words) for name in settings
+      ):
         # The trial's own lines are bindings too.
         raise errors.UserError(f'--vary: {words[len(own) :]}') from error
       raise
@@ -222,3 +224,9 @@ def _shown(value):
   if isinstance(value, Sequence) and not isinstance(value, str):
     return ', '.join(map(str, value)) or 'empty'
   return str(value)
+
+
+def _is_of(name, words):
+  """Whether an error is about a setting, by its name or by class and field."""
+  kind, _, field = name.rpartition('.')
+  return name in words or (kind in words and repr(field) in words)

@@ -268,7 +268,7 @@ def test_what_shapes_the_program_parts_packs(tmp_path):
 @pytest.mark.parametrize(
   ('given', 'why'),
   [
-    ({'space': ('dqn.DQN.gama = [1]',)}, "no setting 'gama'"),
+    ({'space': ('dqn.DQN.gama = [1]',)}, "--vary: dqn.DQN has no .* 'gama'"),
     (
       {'space': ('dqn.DQN.gamma = [0.9, 1.5]',)},
       r'--vary: dqn\.DQN\.gamma = 1\.5 is out of',
