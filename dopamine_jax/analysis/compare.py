@@ -369,13 +369,15 @@ def _departures(own, curves, bands, titles):
     for group in own
     if game in curves[group.name]
   ]
+  if not lines:
+    return []
   counts = [x.runs.max() for games in bands.values() for x in games.values()]
-  if any(0 < count < baselines_lib.MANY for count in counts) and lines:
+  if any(0 < count < baselines_lib.MANY for count in counts):
     lines.append(
       'By chance alone a single run of the same kind is outside the range of '
       'five at a third of its points, the mean of several runs less often.'
     )
-  if lines and max(counts) >= baselines_lib.MANY:
+  if max(counts) >= baselines_lib.MANY:
     lines.append(
       'By chance alone a single run of the same kind is outside the 95% range '
       'of many one time in twenty, the mean of several runs less often.'

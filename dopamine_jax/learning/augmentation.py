@@ -52,8 +52,6 @@ class RandomShift(Augmentation):
     count = 2 * self.pad + self.all_offsets
     shape = (2, images.shape[0])
     rows, columns = jax.random.randint(key, shape, 0, count) - self.pad
-    # Row by row and then pixel by pixel: a crop by its two corners together
-    # takes XLA's CPU backend several times as long.
     return _moved(_moved(images, rows, 1), columns, 2)
 
 
@@ -80,7 +78,10 @@ class Intensity(Augmentation):
 
 
 def _moved(images, offsets, axis):
-  """Returns images of which each has `offsets` [B] more along an axis."""
+  """Returns images, each moved by its own of `offsets` [B] along an axis.
+
+  An index outside is kept at the edge, which therefore repeats.
+  """
   size = images.shape[axis]
   index = jnp.clip(jnp.arange(size)[None] + offsets[:, None], 0, size - 1)
   shape = [len(images), *[1] * (images.ndim - 1)]

@@ -107,10 +107,10 @@ class PopulationBased:
 
   At each rung trials of the worst quarter end if they are worse than one of the
   best quarter. In the place of each a new trial goes on from what that one has
-  learned, under settings
-  near its own: each is drawn anew with probability 1/4, and else moves by a
-  fifth of its range, or to a neighbor in its list. Only real numbers change
-  while an agent goes on; whole numbers and choices keep their value.
+  learned, under settings near its own: each is drawn anew with probability 1/4,
+  and else moves by a fifth of its range, or to a neighbor in its list. Only
+  real numbers change while an agent goes on; whole numbers and choices keep
+  their value.
   """
 
   def __init__(self, study: study_lib.Study):

@@ -260,12 +260,13 @@ def _choice(line, values):
     raise errors.UserError(
       f'{line!r}: the list is empty. Give at least one value.'
     )
+  values = hashable(values)
   for i, value in enumerate(values):
-    if _has(hashable(values[:i]), hashable(value)):
+    if _has(values[:i], value):
       raise errors.UserError(
         f'{line!r}: {value!r} comes twice. Leave one of them out.'
       )
-  return Choice(hashable(values))
+  return Choice(values)
 
 
 def _range(line, kind, bounds):
