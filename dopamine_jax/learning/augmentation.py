@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from dopamine_jax import settings
+from dopamine_jax.networks import layers
 
 
 class Augmentation(settings.Settings):
@@ -74,7 +75,7 @@ class Intensity(Augmentation):
   def __call__(self, key, images):
     """See `Augmentation`; returns float32, and numbers may leave the range."""
     draws = jax.random.normal(key, (len(images), *[1] * (images.ndim - 1)))
-    return images * (1 + self.scale * jnp.clip(draws, -2, 2))
+    return images * layers.once(1 + self.scale * jnp.clip(draws, -2, 2))
 
 
 def _moved(images, offsets, axis):

@@ -50,20 +50,15 @@ class NoisyDense(modules.Module):
     shape = (inputs, self.features)
     kernel = self.param('kernel', uniform, shape)
     bias = self.param('bias', uniform, shape[1:])
-    means = layers.multiply(x, kernel) + bias[None]
     names = [f'{name}{_SIGMA}' for name in ('kernel', 'bias')]
-    if not (self.is_initializing() or self.has_variable('params', names[0])):
-      return means
-
-    sigma = nn.initializers.constant(self.sigma0 * bound)
-    kernel_sigma = self.param(names[0], sigma, shape)
-    bias_sigma = self.param(names[1], sigma, shape[1:])
-    noise = jax.random.normal(self.make_rng('noise'), (sum(shape),))
-    noise = jnp.sign(noise) * jnp.sqrt(jnp.abs(noise))
-    of_input, of_output = noise[None, :inputs], noise[None, inputs:]
-    # x times sigma * outer(of_input, of_output), but without this third kernel.
-    deviations = layers.multiply(of_input * x, kernel_sigma) + bias_sigma[None]
-    return means + of_output * deviations
+    if self.is_initializing() or self.has_variable('params', names[0]):
+      sigma = nn.initializers.constant(self.sigma0 * bound)
+      noise = jax.random.normal(self.make_rng('noise'), (sum(shape),))
+      noise = layers.once(jnp.sign(noise) * jnp.sqrt(jnp.abs(noise)))
+      of_input, of_output = noise[:inputs, None], noise[None, inputs:]
+      kernel += self.param(names[0], sigma, shape) * (of_input * of_output)
+      bias += self.param(names[1], sigma, shape[1:]) * of_output[0]
+    return layers.multiply(x, kernel) + bias[None]
 
 
 def without_noise(params: Any) -> Any:

@@ -1,13 +1,17 @@
 """The published scores on Atari 100k, and runs beside them."""
 
 import gymnasium
+import jax
 import numpy as np
 import pytest
 
+from dopamine_jax import agent as agent_lib
 from dopamine_jax import config
 from dopamine_jax import errors
+from dopamine_jax import networks
 from dopamine_jax import runner
 from dopamine_jax import values
+from dopamine_jax.agents import full_rainbow
 from dopamine_jax.analysis import atari100k
 from dopamine_jax.analysis import baselines
 from dopamine_jax.analysis import compare as compare_lib
@@ -200,6 +204,7 @@ DRQ = {
   'huber_delta': 1.0,
   'updates_per_period': 1,
   'target_update_period': 1,
+  'double': False,  # theirs is double, which then is the same: see below
   'augmentation': (augmentation.RandomShift(), augmentation.Intensity()),
 }
 THEIRS = {
@@ -268,3 +273,32 @@ def test_a_config_has_the_published_protocol_and_numbers(name):
     'learning_rate': rate,
     'eps': 1.5e-4,
   }
+
+
+def test_with_the_online_network_as_target_double_q_learning_changes_nothing():
+  box = gymnasium.spaces.Box(-1, 1, (3,))
+  draw = np.random.default_rng(0).normal
+  batch = agent_lib.Transition(
+    observation=np.float32(draw(size=(8, 3))),
+    action=np.arange(8) % 4,
+    reward=np.float32(draw(size=8)),
+    discount=np.float32(np.arange(8) > 1),
+    next_observation=np.float32(draw(size=(8, 3))),
+  )
+  losses = []
+  for double in (True, False):
+    agent = full_rainbow.FullRainbow(
+      network=values.call(
+        full_rainbow.RainbowNetwork,
+        torso=networks.MLP(num_outputs=8),
+        hidden=(),
+      ),
+      observation_space=box,
+      action_space=gymnasium.spaces.Discrete(4),
+      noisy=False,
+      distributional=False,
+      double=double,
+    )
+    params = agent.init(jax.random.key(1), batch.observation).params
+    losses.append(agent.losses(params, params, batch, jax.random.key(2))[0])
+  np.testing.assert_array_equal(*losses)

@@ -115,3 +115,24 @@ def test_small_inputs_or_gradients_of_few_outputs_are_transposed_first(
   gradient = jax.grad(lambda kernel: jnp.sum(layers.multiply(x, kernel) ** 2))
   text = jax.jit(gradient).lower(kernel).as_text()
   assert text.count('optimization_barrier') == count
+
+
+@pytest.mark.parametrize('shape', [(), (1,), (8,), (3, 5), (4, 1, 1)])
+def test_what_is_computed_once_is_the_same(shape):
+  x = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+  once = jax.jit(layers.once)
+  np.testing.assert_array_equal(once(x), x)
+  seeds = np.stack([x, -2 * x])
+  np.testing.assert_array_equal(jax.vmap(once)(seeds), seeds)
+
+
+def test_random_numbers_that_pixels_share_are_drawn_once():
+  def brightened(images, key):
+    draws = layers.once(jax.random.normal(key, (len(images), 1, 1)))
+    return images * draws
+
+  images = jnp.ones((4, 5, 5))
+  program = jax.jit(brightened).lower(images, jax.random.key(0)).compile()
+  # The last kernel, which reads the pixels, is not given the key.
+  root = program.as_text().split('ENTRY')[1].split('ROOT')[1].split('\n')[0]
+  assert 'images' in root and 'key' not in root
