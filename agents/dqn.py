@@ -43,21 +43,26 @@ class DQN(action_values.ActionValues):
 
   Attributes:
     optimizer: an optax transformation; its schedules count updates.
-    target_update_period: agent steps between copies to the target network; a
-      multiple of `update_period`.
+    target_update_period: agent steps between updates of the target network, a
+      multiple of `update_period`; None: each update of the network is one.
+    target_tau: how far the target network moves to the online one in each of
+      its updates; 1 makes it a copy.
     huber_delta: where the loss turns from squared to linear; None: never.
   """
 
   optimizer: optimization.Optimizer = values.call(
     optax.adam, 6.25e-5, eps=1.5e-4
   )
-  target_update_period: int = 8_000
+  target_update_period: int | None = 8_000
+  target_tau: float = 1.0
   huber_delta: float | None = None
 
   def __post_init__(self):
     super().__post_init__()
-    self.require_multiple('target_update_period', 'update_period')
-    self.require_above(0, 'huber_delta')
+    if self.target_update_period is not None:
+      self.require_multiple('target_update_period', 'update_period')
+    self.require_above(0, 'huber_delta', 'target_tau')
+    self.require_fraction('target_tau')
 
   def init(self, key, observation) -> DQNState:
     """Returns a network and its copy; see `Agent.init`."""
@@ -125,7 +130,7 @@ class DQN(action_values.ActionValues):
     return state, metrics | seen, jnp.sqrt(losses)
 
   def descend(self, state, loss_fn, key):
-    """Takes one gradient step, and copies the network where that is due.
+    """Takes one gradient step, and moves the target network if that is due.
 
     Args:
       state: the agent's.
@@ -138,15 +143,20 @@ class DQN(action_values.ActionValues):
     params, optimizer_state, rest, metrics = optimization.learn(
       *(loss_fn, self.optimizer, state.params, state.optimizer_state, key)
     )
-    updates = state.updates + 1
-    period = self.last_count('updates', self.target_update_period)
-    target_params = optax.periodic_update(
-      params, state.target_params, updates, period
-    )
     state = state.replace(
       params=params,
-      target_params=target_params,
+      target_params=self.follow(params, state.target_params, state.updates + 1),
       optimizer_state=optimizer_state,
-      updates=updates,
+      updates=state.updates + 1,
     )
     return state, rest, metrics
+
+  def follow(self, params, target_params, updates):
+    """Returns the target network's parameters after so many updates."""
+    if not (isinstance(self.target_tau, float) and self.target_tau == 1):
+      moved = params, target_params, self.target_tau
+      params = optimization.incremental_update(*moved)
+    if self.target_update_period is None:
+      return params
+    period = self.last_count('updates', self.target_update_period)
+    return optax.periodic_update(params, target_params, updates, period)

@@ -122,25 +122,29 @@ class FullRainbow(c51.C51):
 
   def losses(self, params, target_params, batch, key):
     """Returns losses [B] and metrics; each pass has noise of its own."""
+    outputs = self.outputs(params, batch.observation, key)
+    return self.losses_of(outputs, params, target_params, batch, key)
+
+  def losses_of(self, outputs, params, target_params, batch, key):
+    """Returns what `losses` does, of outputs [B, num_outputs]."""
     target_key, select_key = (jax.random.fold_in(key, i) for i in (1, 2))
     read = self.logits if self.distributional else self.outputs
-    learnt = read(params, batch.observation, key)
     following = read(target_params, batch.next_observation, target_key)
+    q_select = following
     if self.double:
       fixed = jax.lax.stop_gradient(params)  # no pass for training
       q_select = self.q_values(fixed, batch.next_observation, select_key)
     elif self.distributional:
       q_select = c51.mean(self.atoms, following)
-    else:
-      q_select = following
     q_select = self.only_allowed(q_select, batch.next_observation)
     if self.distributional:
-      losses = self.categorical_losses(learnt, batch, following, q_select)
-      return losses, action_values.metrics(c51.mean(self.atoms, learnt))
+      logits = outputs.reshape(following.shape)
+      losses = self.categorical_losses(logits, batch, following, q_select)
+      return losses, action_values.metrics(c51.mean(self.atoms, logits))
     td_error = jax.vmap(rlax.double_q_learning)(
-      learnt, batch.action, batch.reward, batch.discount, following, q_select
+      outputs, batch.action, batch.reward, batch.discount, following, q_select
     )
-    return self.td_losses(td_error), action_values.metrics(learnt)
+    return self.td_losses(td_error), action_values.metrics(outputs)
 
   def act(self, state, observation, step, key, *, explore):
     """Returns actions; see `Agent.act`."""
@@ -162,16 +166,15 @@ class FullRainbow(c51.C51):
   @property
   def num_outputs(self) -> int:
     """What the network's last layer has: M logits or a value, by action."""
-    return int(self.action_space.n) * self._atoms_per_action
+    return int(self.action_space.n) * self._num_atoms
 
   @property
   def module(self):
     """The network, a Flax module."""
     switches = {'noisy': self.noisy, 'dueling': self.dueling}
-    atoms = self._atoms_per_action
-    given = {'num_outputs': self.num_outputs, 'num_atoms': atoms}
+    given = {'num_outputs': self.num_outputs, 'num_atoms': self._num_atoms}
     return encoding.network(self, 'network', **given, **switches)
 
   @property
-  def _atoms_per_action(self):
+  def _num_atoms(self):
     return self.num_atoms if self.distributional else 1

@@ -57,7 +57,7 @@ class R2D2(dqn.DQN):
   gamma: float | optax.Schedule = 0.997
   n_step: int = 5
   optimizer: optimization.Optimizer = values.call(optax.adam, 1e-4, eps=1e-3)
-  target_update_period: int = 10_000
+  target_update_period: int | None = 10_000
   epsilon: float | optax.Schedule = 0.4
   epsilon_alpha: float = 7.0
   rescaled: bool = True

@@ -70,7 +70,7 @@ ALIKE = {
   *('c51.C51', 'iqn.IQN', 'quantile.QuantileDQN', 'rainbow.Rainbow'),
   *('munchausen.MunchausenDQN', 'full_rainbow.FullRainbow'),
   *('pqn.PQN', 'ppo_rnn.PPORNN', 'pqn_rnn.PQNRNN'),
-  *('cql.CQL', 'files.OwnReplay'),
+  *('cql.CQL', 'files.OwnReplay', 'spr.SPR', 'bbf.BBF'),
 }
 
 

@@ -42,6 +42,7 @@ CONFIGS = {
   'ppo.PPO': 'ppo_cartpole',
   'pqn.PQN': 'pqn_cartpole',
   'sac.SAC': 'sac_pendulum',
+  'bbf.BBF': 'bbf_cartpole',
   'r2d2.R2D2': 'r2d2_cartpole',
   'ppo_rnn.PPORNN': 'ppo_rnn_cartpole',
   'pqn_rnn.PQNRNN': 'pqn_rnn_memory',

@@ -60,9 +60,12 @@ class Reset(Periodic):
   Attributes:
     names: patterns of names, see `resets`; none: all parameters, those of
       target networks, and the optimizer's state.
+    separate_targets: whether a target network is drawn by itself; otherwise it
+      gets what the network gets.
   """
 
   names: Sequence[str] = ()
+  separate_targets: bool = False
 
   def change(self, view, own, key):
     """Resets one seed; see `Callback.change`."""
@@ -85,11 +88,14 @@ class ShrinkAndPerturb(Periodic):
     perturb: the factor of newly drawn ones.
     names: patterns of names, see `resets`; none: all parameters, those of
       target networks, and the optimizer's state.
+    separate_targets: whether a target network is moved to parameters of its
+      own; otherwise to those that the network is moved to.
   """
 
   shrink: float = 0.5
   perturb: float = 0.5
   names: Sequence[str] = ()
+  separate_targets: bool = False
 
   def __post_init__(self):
     super().__post_init__()
@@ -114,12 +120,17 @@ def _mixed(
 ) -> Any:
   """Returns an agent's state, what is named mixed with that of a new agent."""
   old = view.state.agent
-  new = view.loop.agent.init(key, view.state.experience.observation)
+  seen = view.state.experience.observation
+  new = view.loop.agent.init(key, seen)
+  new_target = new
+  if owner.separate_targets:
+    new_target = view.loop.agent.init(jax.random.fold_in(key, 1), seen)
   setting = f'{annotations.full_name(type(owner))}.names'
   state_arrays.require_fits(setting, owner.names, state_arrays.named(old))
 
-  def each(path, old, new):
+  def each(path, old, new, new_target):
     name = state_arrays.path_name(path)
+    new = new_target if name.startswith('target_params.') else new
     if not state_arrays.fits(name, owner.names or ALL):
       return old
     is_parameter = jnp.issubdtype(old.dtype, jnp.floating)
@@ -127,4 +138,4 @@ def _mixed(
       return new
     return mix(old, new).astype(old.dtype)
 
-  return jax.tree_util.tree_map_with_path(each, old, new)
+  return jax.tree_util.tree_map_with_path(each, old, new, new_target)

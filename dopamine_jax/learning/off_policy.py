@@ -59,17 +59,18 @@ class OffPolicy(agent_lib.Agent):
         f'is of transitions, and the replay gives a {type(transition).__name__}'
         '; leave it out',
       )
-    seen = transition.observation, transition.next_observation
-    keys = jax.random.split(jax.random.fold_in(key, _AUGMENT))
-    for i, each in enumerate(self.augmentation):
-      seen = [
-        each(jax.random.fold_in(one, i), images)
-        for one, images in zip(keys, seen, strict=True)
-      ]
+    now, then = jax.random.split(jax.random.fold_in(key, _AUGMENT))
     transition = transition.replace(
-      observation=seen[0], next_observation=seen[1]
+      observation=self.augmented(transition.observation, now),
+      next_observation=self.augmented(transition.next_observation, then),
     )
     return sample.replace(transition=transition)
+
+  def augmented(self, images, key) -> jax.Array:
+    """Returns images [B, ...], each changed by all of `augmentation`."""
+    for i, each in enumerate(self.augmentation):
+      images = each(jax.random.fold_in(key, i), images)
+    return images
 
   def make_replay(self, stack: int) -> base.Replay:
     """Returns the replay; see `Agent.make_replay`."""

@@ -63,6 +63,14 @@ def apart(
   return optax.partition(optimizers, {name: name for name in optimizers})
 
 
+def kernels(params: Any) -> Any:
+  """Returns which parameters have several axes, as a tree of bools.
+
+  Those are kernels, and no biases or scales; the `mask` of `optax.adamw`.
+  """
+  return jax.tree.map(lambda x: x.ndim > 1, params)
+
+
 def learn(
   loss_fn: Callable[[Any], tuple[jax.Array, Any]],
   optimizer: optax.GradientTransformation,

@@ -26,10 +26,12 @@ class ImpalaTorso(modules.Module):
     width: multiplies the channels of the stages: 16, 32 and 32.
     kernel_init: initializer of the kernels; biases start at zero. Dopamine's
       residual blocks have Flax's default instead, `lecun_normal`.
+    flat: whether to flatten; otherwise features are maps [B, H', W', C].
   """
 
   width: int = 1
   kernel_init: networks.Initializer = initializers.XAVIER_UNIFORM
+  flat: bool = True
 
   @nn.compact
   def __call__(self, observation: jax.Array) -> jax.Array:
@@ -55,7 +57,8 @@ class ImpalaTorso(modules.Module):
       for _ in range(2):
         y = convolve(rectify(x), channels)
         x += convolve(rectify(y), channels)
-    return rectify(x).reshape(x.shape[0], -1)
+    x = rectify(x)
+    return x.reshape(x.shape[0], -1) if self.flat else x
 
 
 class ImpalaCNN(modules.Module):

@@ -79,11 +79,13 @@ class NatureTorso(modules.Module):
     padding: 'SAME', as Dopamine has it, or 'VALID', as the paper does.
     kernel_init: initializer of the kernels; biases start at zero.
     activation: applied after each convolution.
+    flat: whether to flatten; otherwise features are maps [B, H', W', C].
   """
 
   padding: Padding = 'SAME'
   kernel_init: Initializer = initializers.XAVIER_UNIFORM
   activation: Activation = nn.relu
+  flat: bool = True
 
   @nn.compact
   def __call__(self, observation: jax.Array) -> jax.Array:
@@ -100,7 +102,7 @@ class NatureTorso(modules.Module):
       )(x)
       x, scale = self.activation(x), 1.0
       self.sow('intermediates', 'activations', x)
-    return x.reshape(x.shape[0], -1)
+    return x.reshape(x.shape[0], -1) if self.flat else x
 
 
 class NatureCNN(modules.Module):
@@ -144,11 +146,13 @@ class MinAtarTorso(modules.Module):
     padding: 'VALID' or 'SAME'.
     kernel_init: initializer of the kernel; the bias starts at zero.
     activation: applied after the convolution.
+    flat: whether to flatten; otherwise features are maps [B, H', W', C].
   """
 
   padding: Padding = 'VALID'
   kernel_init: Initializer = initializers.XAVIER_UNIFORM
   activation: Activation = nn.relu
+  flat: bool = True
 
   @nn.compact
   def __call__(self, observation: jax.Array) -> jax.Array:
@@ -161,7 +165,7 @@ class MinAtarTorso(modules.Module):
     )(as_images(observation))
     x = self.activation(x)
     self.sow('intermediates', 'activations', x)
-    return x.reshape(x.shape[0], -1)
+    return x.reshape(x.shape[0], -1) if self.flat else x
 
 
 class MinAtarCNN(modules.Module):

@@ -113,9 +113,10 @@ class PrioritizedReplay(uniform.UniformReplay):
   def reprioritize(
     self, ring: PrioritizedRing, index: jax.Array, priority: jax.Array
   ) -> PrioritizedRing:
-    """Returns the ring with priorities [B] >= 0 for what was sampled.
+    """Returns the ring with priorities [B] for what was sampled.
 
-    Of several for one transition, the largest holds. Those of slots in which
+    Of several for one transition, the largest holds. A negative one leaves the
+    old one as it is. Those of slots in which
     no valid transition begins (any more) change nothing.
     """
     return put(ring, index, priority, self.epsilon, self.alpha)
@@ -203,12 +204,15 @@ def put(
     )
   # Below or above these, sums of them would not be what they should.
   high = _FLOAT.max / ring.tree.levels[0].size
-  priority = jnp.clip((priority + epsilon) ** alpha, _FLOAT.tiny, high)
+  is_new = priority >= 0
+  priority = jnp.maximum(priority, 0) + epsilon
+  priority = jnp.clip(priority**alpha, _FLOAT.tiny, high)
+  priority = jnp.where(is_new, priority, 0.0)
   tree = sum_tree.put(
     ring.tree,
     index,
     sum_tree.agree(index, priority),
-    where=sum_tree.get(ring.tree, index) > 0,
+    where=is_new & (sum_tree.get(ring.tree, index) > 0),
   )
   return ring.replace(
     tree=tree,

@@ -6,6 +6,7 @@ import optax
 
 from dopamine_jax import agent as agent_lib
 from dopamine_jax.replay import base
+from dopamine_jax.replay import following
 from dopamine_jax.replay import ring as ring_lib
 
 
@@ -26,9 +27,11 @@ class UniformReplay(base.Replay):
       updates whose values are rounded, such as one from 10 to 3 (Schwarzer et
       al., 2023, https://arxiv.org/abs/2305.19452). `n_step` is the most that
       there may be, and what makes a transition valid. None: all of them.
+    steps_ahead: steps that come with each transition, whose samples then are of
+      `following.Followed` (given by an agent that predicts).
   """
 
-  given_later = ('n_step', 'gamma', 'stack')
+  given_later = ('n_step', 'gamma', 'stack', 'steps_ahead')
   over_updates = ('gamma', 'annealed_n_step')
 
   capacity: int = 1_000_000
@@ -36,11 +39,13 @@ class UniformReplay(base.Replay):
   min_history: int = 20_000
   n_step: int = 1
   annealed_n_step: float | optax.Schedule | None = None
+  steps_ahead: int = 0
 
   def __post_init__(self):
     super().__post_init__()
     self.require_at_least(1, 'capacity', 'batch_size', 'min_history', 'n_step')
     self.require_at_least(1, 'annealed_n_step')
+    self.require_at_least(0, 'steps_ahead')
     if max(self._numbers_of('annealed_n_step'), default=0) > self.n_step:
       self.refuse(
         'annealed_n_step',
@@ -179,7 +184,7 @@ class UniformReplay(base.Replay):
     k = jnp.sum(counts, axis=1)
     terminated = jnp.any(counts & (status == ring_lib.TERMINATED), axis=1)
     discount = jnp.where(terminated, 0.0, jnp.float32(self.gamma) ** k)
-    return agent_lib.Transition(
+    transition = agent_lib.Transition(
       observation=ring_lib.observation_at(ring, lane, slot, self.stack),
       action=ring.slots.action[lane, slot % ring.capacity],
       reward=reward,
@@ -187,6 +192,11 @@ class UniformReplay(base.Replay):
       next_observation=ring_lib.observation_at(
         ring, lane, slot + k, self.stack
       ),
+    )
+    if not self.steps_ahead:
+      return transition
+    return following.followed(
+      ring, lane, slot, transition, self.steps_ahead, self.stack
     )
 
   def _steps_from(self, ring, lane, slot):

@@ -10,6 +10,7 @@ import pytest
 
 from dopamine_jax import networks
 from dopamine_jax import values
+from dopamine_jax.agents import bbf
 from dopamine_jax.agents import c51
 from dopamine_jax.agents import double_dqn
 from dopamine_jax.agents import dqn
@@ -21,8 +22,10 @@ from dopamine_jax.agents import pqn
 from dopamine_jax.agents import quantile
 from dopamine_jax.agents import rainbow
 from dopamine_jax.agents import sac
+from dopamine_jax.agents import spr
 from dopamine_jax.learning import actor_critic
 from dopamine_jax.networks import heads
+from dopamine_jax.networks import predictive
 from dopamine_jax.replay import prioritized
 from tests import probes
 
@@ -37,6 +40,9 @@ IMPLICIT = functools.partial(
   num_cosines=8,
 )
 
+PREDICTIVE = functools.partial(
+  predictive.SPRNetwork, encoder=networks.MLPTorso(hidden=(32,)), hidden=32
+)
 SAMPLES = {
   'num_tau_samples': 8,
   'num_tau_prime_samples': 8,
@@ -61,6 +67,16 @@ AGENTS = {
         torso=networks.MLPTorso(hidden=(32,)),
         hidden=(32,),
       ),
+      **SUPPORT,
+    },
+  ),
+  'spr': (spr.SPR, {'network': PREDICTIVE, **SUPPORT}),
+  'bbf': (
+    bbf.BBF,
+    {
+      'network': PREDICTIVE,
+      'target_tau': 0.1,
+      'updates_per_period': 1,
       **SUPPORT,
     },
   ),

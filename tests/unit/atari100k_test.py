@@ -18,6 +18,7 @@ from dopamine_jax.analysis import compare as compare_lib
 from dopamine_jax.analysis import games
 from dopamine_jax.analysis import statistics
 from dopamine_jax.learning import augmentation
+from dopamine_jax.learning import optimization
 from dopamine_jax.replay import prioritized
 from dopamine_jax.replay import uniform
 from tests.unit import analysis_compare_test
@@ -231,12 +232,42 @@ THEIRS = {
   'drq_eps': DRQ
   | {'epsilon': (1_600, 6_600, 0.01), 'evaluation_epsilon': 0.001},
 }
+SPR = {
+  'n_step': 10,
+  'noisy': True,
+  'distributional': True,
+  'updates_per_period': 2,
+  'target_update_period': None,
+  'target_tau': 1.0,
+  'augmentation': (augmentation.RandomShift(), augmentation.Intensity()),
+  'prediction_steps': 5,
+  'prediction_weight': 5.0,
+  'evaluation_epsilon': 0.001,
+}
+RESET = SPR | {
+  'noisy': False,
+  'target_tau': 0.005,
+  'acts_by_target': True,
+  'published_priorities': False,
+  'epsilon': (2_000, 4_001, 0.0),
+}
+THEIRS |= {
+  'spr': SPR,
+  'sr_spr': RESET | {'updates_per_period': 16, 'acts_by_target': False},
+  'bbf': RESET | {'gamma': None},
+  'bbf_rr8': RESET | {'updates_per_period': 8, 'gamma': None},
+}
 REPLAYS = {
   'der': (prioritized.PrioritizedReplay, 1_600, 1e-4),
   'otrainbow': (prioritized.PrioritizedReplay, 20_000, 6.25e-5),
   'drq': (uniform.UniformReplay, 1_600, 1e-4),
   'drq_eps': (uniform.UniformReplay, 1_600, 1e-4),
+  **{
+    name: (prioritized.PrioritizedReplay, 2_000, 1e-4)
+    for name in ('spr', 'sr_spr', 'bbf', 'bbf_rr8')
+  },
 }
+DECAY = {'weight_decay': 0.1, 'mask': optimization.kernels}
 
 
 @pytest.mark.parametrize('name', THEIRS)
@@ -258,6 +289,8 @@ def test_a_config_has_the_published_protocol_and_numbers(name):
     action_space=gymnasium.spaces.Discrete(18),
   )
   expected = ALL | THEIRS[name]
+  if expected['gamma'] is None:  # it is annealed
+    del expected['gamma']
   begin, end, low = expected.pop('epsilon', (0, 0, 0.0))
   found = {each: getattr(agent, each) for each in expected}
   assert found | {'augmentation': tuple(agent.augmentation)} == expected
@@ -272,7 +305,73 @@ def test_a_config_has_the_published_protocol_and_numbers(name):
   assert values.origin(agent.optimizer).keywords == {
     'learning_rate': rate,
     'eps': 1.5e-4,
+    **(DECAY if 'bbf' in name else {}),
   }
+
+
+# Agent steps from reset to reset, and what is left of the encoder.
+RESETS = {
+  'sr_spr': (5_000, 0.8),
+  'bbf': (20_000, 0.5),
+  'bbf_rr8': (5_000, 0.5),
+}
+
+
+@pytest.mark.parametrize('name', RESETS)
+def test_a_config_is_reset_as_published(name):
+  run = config.load([f'{name}_atari100k'], []).build(runner.Runner)
+  steps, left = RESETS[name]
+  shrink, reset = run.callbacks
+  assert shrink.period * run.training_steps == steps
+  assert reset.period * run.training_steps == steps
+  assert (shrink.shrink, shrink.perturb) == (left, pytest.approx(1 - left))
+  assert shrink.separate_targets and reset.separate_targets
+
+
+@pytest.mark.parametrize('name', ['bbf', 'bbf_rr8'])
+def test_bbf_anneals_from_reset_to_reset(name):
+  run = config.load([f'{name}_atari100k'], []).build(runner.Runner)
+  agent = run.make_part(
+    'agent',
+    observation_space=gymnasium.spaces.Box(0, 255, (84, 84, 4), np.uint8),
+    action_space=gymnasium.spaces.Discrete(18),
+  )
+  replay = agent.make_replay(4)
+  # Learning begins with the step that completes the history.
+  reset = run.callbacks[0].period * run.training_steps
+  first = (reset - replay.min_history + 1) * agent.updates_per_period
+  cycle = reset * agent.updates_per_period
+  for begin in (0, first, first + cycle, first + 2 * cycle):
+    for after, n_step, gamma in ((0, 10, 0.97), (10_000, 3, 0.997)):
+      found = replay.at(begin + after)
+      assert found.annealed_n_step == pytest.approx(n_step, rel=1e-5)
+      assert found.gamma == pytest.approx(gamma, rel=1e-5)
+    if begin:
+      assert replay.at(begin - 1).gamma == pytest.approx(0.997, rel=1e-5)
+
+
+def test_the_large_network_has_the_published_sizes():
+  run = config.load(['bbf_atari100k'], []).build(runner.Runner)
+  agent = run.make_part(
+    'agent',
+    observation_space=gymnasium.spaces.Box(0, 255, (84, 84, 4), np.uint8),
+    action_space=gymnasium.spaces.Discrete(18),
+  )
+  seen = jax.ShapeDtypeStruct((1, 84, 84, 4), np.uint8)
+  params = jax.eval_shape(agent.init, jax.random.key(0), seen).params
+  shapes = {
+    name: params[name]['kernel'].shape for name in ('projection', 'predictor')
+  }
+  assert shapes == {
+    'projection': (11 * 11 * 128, 2_048),
+    'predictor': (2_048, 2_048),
+  }
+  convolutions = [
+    each['kernel'].shape[-1] for each in params['encoder'].values()
+  ]
+  assert sorted(convolutions) == [64] * 5 + [128] * 10
+  channels = [x['kernel'].shape for x in params['transition'].values()]
+  assert channels == [(3, 3, 128 + 18, 128), (3, 3, 128, 128)]
 
 
 def test_with_the_online_network_as_target_double_q_learning_changes_nothing():

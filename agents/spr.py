@@ -1,0 +1,126 @@
+"""SPR: Rainbow whose encoder predicts its own future outputs.
+
+Schwarzer et al. (2021), Data-Efficient Reinforcement Learning with
+Self-Predictive Representations. https://arxiv.org/abs/2007.05929
+
+Differs from the paper, as Dopamine's does:
+1. Value and advantages share the hidden layer, which is the projection too.
+2. The exponent of priorities does not change.
+3. There is no dropout, and no prediction of the observation itself (k = 0).
+"""
+
+import jax
+import jax.numpy as jnp
+
+from dopamine_jax import networks
+from dopamine_jax import spaces
+from dopamine_jax.agents import full_rainbow
+from dopamine_jax.networks import heads
+from dopamine_jax.networks import modules
+from dopamine_jax.networks import predictive
+from dopamine_jax.replay import uniform
+
+AHEAD = 1_001  # which nothing else folds into an update's key
+
+
+class SPR(full_rainbow.FullRainbow):
+  """Rainbow, and the prediction of what comes in `prediction_steps` steps.
+
+  Attributes:
+    network: a Flax module like `predictive.SPRNetwork`.
+    prediction_steps: how far ahead it predicts (the paper's K).
+    prediction_weight: of that loss (the paper's lambda).
+  """
+
+  network: modules.Maker = predictive.SPRNetwork
+  target_update_period: int | None = None
+  prediction_steps: int = 5
+  prediction_weight: float = 5.0
+
+  def __post_init__(self):
+    super().__post_init__()
+    self.require_at_least(1, 'prediction_steps')
+    self.require_at_least(0, 'prediction_weight')
+    if spaces.is_tree(self.observation_space):
+      self.refuse(
+        'observation_space',
+        'does not fit: SPR predicts what one encoder gives. Choose an '
+        'environment whose observations are a Box, or join their parts',
+      )
+
+  def make_replay(self, stack):
+    """Returns a replay whose transitions come with the steps that follow."""
+    replay = super().make_replay(stack)
+    if not isinstance(replay, uniform.UniformReplay):
+      self.refuse('replay', 'is no uniform.UniformReplay or one of its kind')
+    return replay.replace(steps_ahead=self.prediction_steps)
+
+  def prepare(self, sample, key):
+    """Returns a sample whose images are all changed; see `Agent.prepare`."""
+    sample = super().prepare(sample, key)
+    seen, ahead = sample.transition.observations, jax.random.fold_in(key, AHEAD)
+    flat = self.augmented(seen.reshape(-1, *seen.shape[2:]), ahead)
+    transition = sample.transition.replace(
+      observations=flat.reshape(seen.shape)
+    )
+    return sample.replace(transition=transition)
+
+  def update(self, state, sample, key):
+    """Takes one gradient step; see `Agent.update`."""
+    batch = sample.transition
+    actions = jax.nn.one_hot(batch.actions.T, int(self.action_space.n))
+    targets = self.targets(state.target_params, batch.observations)
+
+    def loss_fn(params):
+      outputs, predicted = networks.apply(
+        self.module,
+        params,
+        batch.observation,
+        actions,
+        key=key,
+        method='predict',
+      )
+      given = outputs, params, state.target_params, batch, key
+      losses, metrics = self.losses_of(*given)
+      distances = prediction_losses(predicted, targets, batch.same_episode.T)
+      total = losses + self.prediction_weight * distances
+      metrics['PredictionLoss'] = jnp.mean(distances)
+      return jnp.mean(sample.weight * total), (losses, metrics)
+
+    state, (losses, seen), metrics = self.descend(state, loss_fn, key)
+    return state, metrics | seen, self.priorities(losses)
+
+  def targets(self, target_params, observations) -> jax.Array:
+    """Returns projections [K, B, hidden] of observations [B, K, ...]."""
+    ahead = jnp.moveaxis(observations, 1, 0)
+    flat = ahead.reshape(-1, *ahead.shape[2:])
+    projected = networks.apply(
+      self.module,
+      heads.without_noise(target_params),
+      flat,
+      method='project_seen',
+    )
+    return projected.reshape(*ahead.shape[:2], -1)
+
+  def priorities(self, losses) -> jax.Array:
+    """Returns priorities [B], of the losses [B] of values alone."""
+    return jnp.sqrt(losses)
+
+
+def prediction_losses(predicted, targets, same_episode) -> jax.Array:
+  """Returns the mean squared distances [B] of normalized vectors.
+
+  Args:
+    predicted: [K, B, D].
+    targets: [K, B, D]; no gradient reaches them.
+    same_episode: [K, B], 0 where a prediction has no target.
+  """
+  one, other = map(_normalized, (predicted, jax.lax.stop_gradient(targets)))
+  distances = jnp.sum(jnp.square(one - other), axis=-1)
+  return jnp.mean(distances * same_episode, axis=0)
+
+
+def _normalized(x):
+  """Returns vectors of length 1; a gradient of zero where all is zero."""
+  square = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
+  return x / jnp.sqrt(jnp.maximum(square, 1e-10))
