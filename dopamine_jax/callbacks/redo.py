@@ -11,7 +11,7 @@ Differs from the paper:
 
 from collections.abc import Sequence
 import fnmatch
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +23,8 @@ from dopamine_jax.checkpoints import state_arrays
 from dopamine_jax.networks import variables
 
 
-class ReDo(resets.Periodic):
-  """Recycles dormant neurons (alg. 1), those that `health` counts.
+class Recycling(resets.Periodic):
+  """Recycles neurons; subclasses say which.
 
   What leads to such a neuron gets the values of a new network, what leads from
   it becomes zero, and so do the optimizer's moments of both. The target network
@@ -34,20 +34,31 @@ class ReDo(resets.Periodic):
   heads, `ActorCritic`, SAC's); others are refused.
 
   Attributes:
-    threshold: the score up to which a neuron is dormant (the paper's tau).
-    num_transitions: on which scores are measured, rounded up to whole samples.
+    num_transitions: on which activations are measured, rounded up to whole
+      samples.
     networks: patterns of their names, as `Agent.anatomy` has them; SAC's are
       'Actor' and 'Critics'.
   """
 
-  threshold: float = 0.025
   num_transitions: int = 1_024
   networks: Sequence[str] = ('*',)
 
   def __post_init__(self):
     super().__post_init__()
-    self.require_at_least(0, 'threshold')
     self.require_at_least(1, 'num_transitions')
+
+  def recycled(
+    self, means: jax.Array, weights: jax.Array, own: Any, key: jax.Array
+  ) -> jax.Array:
+    """Returns which neurons of a layer are recycled, bool [C].
+
+    Args:
+      means: [C], the means of their activations' magnitudes.
+      weights: [C], the sums of the magnitudes of the weights that read them.
+      own: the callback's state.
+      key: a PRNG key for this layer alone.
+    """
+    raise NotImplementedError
 
   def after_iteration(self, seen, own):
     """Asks for it when it is due; see `Callback.after_iteration`."""
@@ -56,7 +67,6 @@ class ReDo(resets.Periodic):
 
   def change(self, view, own, key):
     """Recycles one seed's neurons; see `Callback.change`."""
-    del own
     new = view.loop.agent.init(key, view.state.experience.observation)
     fresh = view.loop.agent.anatomy(new)
     names = [
@@ -69,11 +79,12 @@ class ReDo(resets.Periodic):
         'networks', f'fit none of the networks {sorted(view.anatomy)}'
       )
     changes = {}  # of a parameter's id: its mask, and what it becomes there
-    for name in names:
-      changes |= self._changes(view, name, fresh[name].params)
+    for i, name in enumerate(names):
+      layer_key = jax.random.fold_in(key, i)
+      changes |= self._changes(view, name, fresh[name].params, own, layer_key)
     return _applied(view.state.agent, changes)
 
-  def _changes(self, view, network, fresh):
+  def _changes(self, view, network, fresh, own, key):
     """Returns which of a network's numbers become what, by parameters' ids."""
     anatomy = view.anatomy[network]
     seen = view.look(self.num_transitions, network)
@@ -82,9 +93,12 @@ class ReDo(resets.Periodic):
       for tree in (anatomy.params, fresh)
     )
     masks = {name: (False, False) for name in params}  # new values, zeros
-    for neurons in wiring.neurons_of(anatomy, view.inputs(network)):
+    layers = wiring.neurons_of(anatomy, view.inputs(network))
+    for i, neurons in enumerate(layers):
       means = jnp.mean(seen.magnitudes[neurons.name], axis=0)
-      dormant = means <= self.threshold * jnp.mean(means)
+      weights = _read_by(params, neurons, len(means))
+      layer_key = jax.random.fold_in(key, i)
+      dormant = self.recycled(means, weights, own, layer_key)
       for name, array in _parameters(params, neurons.incoming):
         is_new = jnp.broadcast_to(dormant, array.shape)
         masks[name] = masks[name][0] | is_new, masks[name][1]
@@ -99,6 +113,89 @@ class ReDo(resets.Periodic):
       id(params[name]): (is_new | is_zero, jnp.where(is_zero, 0, fresh[name]))
       for name, (is_new, is_zero) in masks.items()
     }
+
+
+class ReDo(Recycling):
+  """Recycles dormant neurons (alg. 1), those that `health` counts.
+
+  See `Recycling` for how.
+
+  Attributes:
+    threshold: the score up to which a neuron is dormant (the paper's tau).
+  """
+
+  threshold: float = 0.025
+
+  def __post_init__(self):
+    super().__post_init__()
+    self.require_at_least(0, 'threshold')
+
+  def recycled(self, means, weights, own, key):
+    """Returns the dormant ones; see `Recycling.recycled`."""
+    del weights, own, key
+    return means <= self.threshold * jnp.mean(means)
+
+
+class NeuronRecycler(Recycling):
+  """Recycles a part of each layer, which falls to none.
+
+  As the paper compares ReDo with (app. B.3); see `Recycling` for how. The part
+  is rate * cos(pi / 2 * iteration / last_iteration), rounded down to whole
+  neurons.
+
+  Attributes:
+    score: by which the lowest are chosen: 'activation', as of ReDo; its
+      'inverse', so that the busiest are; 'contribution', the activation times
+      the weights that read it (Dohare et al., 2021,
+      https://arxiv.org/abs/2108.06325); or 'random'.
+    rate: the part of a layer's neurons at first.
+  """
+
+  score: Literal['activation', 'inverse', 'contribution', 'random'] = (
+    'activation'
+  )
+  rate: float = 0.3
+
+  def __post_init__(self):
+    super().__post_init__()
+    self.require_fraction('rate')
+    if self.last_iteration is None:
+      self.refuse(
+        'last_iteration', 'must be set: there the part that is recycled is none'
+      )
+
+  def init(self):
+    """Returns the last iteration's number; see `Callback.init`."""
+    return {'iteration': 0}
+
+  def after_iteration(self, seen, own):
+    """Asks for it when it is due; see `Callback.after_iteration`."""
+    return super().after_iteration(seen, own | {'iteration': seen.iteration})
+
+  def recycled(self, means, weights, own, key):
+    """Returns the lowest ones; see `Recycling.recycled`."""
+    scores = {
+      'activation': means,
+      'inverse': -means,
+      'contribution': means * weights,
+      'random': jax.random.uniform(key, means.shape),
+    }[self.score]
+    part = own['iteration'] / self.last_iteration
+    count = len(means) * self.rate * jnp.cos(jnp.pi / 2 * part)
+    # Each one's rank, of equal ones in their order; some room for rounding.
+    rank = jnp.argsort(jnp.argsort(scores))
+    return rank < jnp.floor(count + 1e-4)
+
+
+def _read_by(params, neurons, count):
+  """Returns the sums [C] of the magnitudes of weights that read neurons."""
+  total = jnp.zeros(count)
+  for layer in neurons.outgoing:
+    for _, array in _parameters(params, layer):
+      if array.ndim > 1:
+        rows = jnp.abs(array).reshape(-1, count, array.shape[-1])
+        total += jnp.sum(rows, axis=(0, 2))
+  return total
 
 
 def _parameters(params, layer) -> list[tuple[str, jax.Array]]:

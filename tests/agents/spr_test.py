@@ -1,6 +1,7 @@
 """SPR and BBF: what they predict, by NumPy, and what else they change."""
 
 import functools
+import types
 
 import gymnasium
 import jax
@@ -9,11 +10,14 @@ import numpy as np
 import pytest
 
 from dopamine_jax import agent as agent_lib
+from dopamine_jax import config
 from dopamine_jax import errors
 from dopamine_jax import networks
+from dopamine_jax import runner
 from dopamine_jax.agents import bbf
 from dopamine_jax.agents import full_rainbow
 from dopamine_jax.agents import spr
+from dopamine_jax.checkpoints import state_arrays
 from dopamine_jax.learning import augmentation
 from dopamine_jax.learning import schedules
 from dopamine_jax.networks import predictive
@@ -286,6 +290,49 @@ def test_priorities_as_published_are_one_for_a_batch():
   np.testing.assert_allclose(found, np.sqrt(losses))
   found = make(bbf.BBF, published_priorities=True).priorities(losses)
   np.testing.assert_allclose(found, [np.sqrt(2.0), -1, -1, -1])
+
+
+def test_the_shipped_resets_halve_the_encoder_and_renew_the_head():
+  run = config.load(['bbf_atari100k'], []).build(runner.Runner)
+  agent = make(bbf.BBF)
+  sample = batch_of()
+  state = jax.tree.map(lambda x: x * 0 + 7, init(agent, sample))
+  view = types.SimpleNamespace(
+    loop=types.SimpleNamespace(agent=agent),
+    state=types.SimpleNamespace(
+      agent=state,
+      experience=types.SimpleNamespace(
+        observation=sample.transition.observation
+      ),
+    ),
+  )
+  for callback in run.callbacks:
+    view.state.agent = callback.change(view, (), jax.random.key(1))
+  found = state_arrays.named(view.state.agent)
+  kept = ('.encoder.', '.transition.')
+  for name, array in found.items():
+    is_kept = any(part in name for part in kept)
+    if name.startswith('optimizer_state') or name == 'updates':
+      # Of layers that go on, the moments do; Adam's count does too.
+      is_moment = '.mu.' in name or '.nu.' in name
+      expected = 7 if is_kept or not is_moment else 0
+      np.testing.assert_array_equal(array, expected, err_msg=name)
+    elif is_kept:
+      assert np.all(np.abs(array - 3.5) < 2), name  # 0.5 * 7 and noise
+      if name.endswith('kernel'):
+        assert np.std(array) > 0, name
+    else:
+      assert np.all(np.abs(array) < 4), name
+  # Each of the two networks has its own.
+  for part in (*kept, '.head.', '.projection.', '.predictor.'):
+    names = [
+      name
+      for name in found
+      if name.startswith('params.') and part in name and 'kernel' in name
+    ]
+    assert names
+    for name in names:
+      assert np.any(found[name] != found[f'target_{name}']), name
 
 
 # Schedules that begin anew with each reset.

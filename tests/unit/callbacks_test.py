@@ -169,6 +169,28 @@ def test_shrink_and_perturb_mixes_parameters_and_forgets_moments(states):
     np.testing.assert_allclose(array, expected, rtol=1e-6, err_msg=name)
 
 
+@pytest.mark.parametrize('separate', [False, True])
+def test_a_target_network_is_drawn_by_itself_only_if_asked(states, separate):
+  _, old = states
+  for callback, old_part, new_part in (
+    (resets.Reset(period=1, separate_targets=separate), 0, 1),
+    (resets.ShrinkAndPerturb(period=1, separate_targets=separate), 3.5, 0.5),
+  ):
+    changed = callback.change(view_of(old), (), KEY)
+    drawn, of_target = (
+      AGENT.init(key, OBSERVATION).params
+      for key in (KEY, jax.random.fold_in(KEY, 1))
+    )
+    of_target = of_target if separate else drawn
+    for found, fresh in (
+      (changed.params, drawn),
+      (changed.target_params, of_target),
+    ):
+      pairs = zip(*map(jax.tree.leaves, (found, fresh)), strict=True)
+      for a, b in pairs:
+        np.testing.assert_allclose(a, old_part + new_part * b, rtol=1e-6)
+
+
 def test_a_name_that_fits_nothing_is_refused(states):
   callback = resets.Reset(period=1, names=['Dense_0.*', 'Dens_1.*'])
   with pytest.raises(
@@ -221,6 +243,50 @@ class Images(nn.Module):
       x = nn.relu(nn.Conv(features, (2, 2))(x))
       self.sow('intermediates', 'activations', x)
     return nn.Dense(2)(x.reshape(len(x), -1))
+
+
+MEANS = jnp.array([3.0, 0.5, 1.0, 2.0, 4.0, 5.0, 6.0, 0.1, 7.0, 8.0])
+WEIGHTS = jnp.array([0.1, 9.0, 1.0, 1.0, 1.0, 1.0, 1.0, 9.0, 1.0, 1.0])
+
+
+@pytest.mark.parametrize(
+  ('score', 'order'),
+  [
+    ('activation', [7, 1, 2, 3, 0, 4]),
+    ('inverse', [9, 8, 6, 5, 4, 0]),
+    ('contribution', [0, 7, 2, 3, 4, 1]),  # 0.3, 0.9, 1, 2, 4, 4.5
+  ],
+)
+@pytest.mark.parametrize(
+  # 10 * 0.6 * cos(pi / 2 * part): 6, 3 at two thirds, 0 at the end.
+  ('iteration', 'count'),
+  [(0, 6), (20, 3), (30, 0)],
+)
+def test_a_recycler_takes_the_lowest_of_each_layer(
+  score, order, iteration, count
+):
+  callback = redo.NeuronRecycler(
+    period=1, last_iteration=30, rate=0.6, score=score
+  )
+  own = callback.init() | {'iteration': iteration}
+  found = callback.recycled(MEANS, WEIGHTS, own, KEY)
+  assert set(np.flatnonzero(found)) == set(order[:count])
+
+
+def test_a_recycler_takes_any_by_chance():
+  callback = redo.NeuronRecycler(
+    period=1, last_iteration=30, rate=0.5, score='random'
+  )
+  counts = sum(
+    callback.recycled(MEANS, WEIGHTS, callback.init(), jax.random.key(i))
+    for i in range(40)
+  )
+  assert counts.sum() == 40 * 5
+  assert 5 < counts.min() and counts.max() < 35
+  answer = callback.after_iteration(seen(7), callback.init())
+  assert answer.change and answer.own == {'iteration': 7}
+  with pytest.raises(errors.UserError, match='last_iteration = None must be'):
+    redo.NeuronRecycler(period=1)
 
 
 def test_layers_are_known_by_what_they_read():
@@ -335,6 +401,7 @@ ALL = (
   resets.Reset(period=3, names=['Dense_0.*']),
   resets.ShrinkAndPerturb(period=2),
   redo.ReDo(period=1, threshold=0.9, num_transitions=8),
+  redo.NeuronRecycler(period=2, last_iteration=6, num_transitions=8),
 )
 
 
