@@ -3,19 +3,22 @@
 Kumar et al. (2020), Conservative Q-Learning for Offline Reinforcement Learning.
 https://arxiv.org/abs/2006.04779
 
-It is DQN and one term: CQL(H) of eq. 4. For data that is only looked at, by
+`CQL` is DQN and one term: CQL(H) of eq. 4. For data that is only looked at, by
 `offline.OfflineEngine`; it also learns while it acts.
 
 Differs from the paper:
-1. On DQN; the paper's agent of discrete actions is QR-DQN.
-2. Values, optimizer and target network are those of `dqn.DQN`.
+1. On DQN and on Rainbow; the paper's agent of discrete actions is QR-DQN.
+2. Values, optimizer and target network are those of `dqn.DQN` or of
+   `full_rainbow.FullRainbow`.
 """
 
 import jax
 import jax.numpy as jnp
 import rlax
 
+from dopamine_jax.agents import c51
 from dopamine_jax.agents import dqn
+from dopamine_jax.agents import full_rainbow
 
 
 class CQL(dqn.DQN):
@@ -36,7 +39,43 @@ class CQL(dqn.DQN):
     losses, metrics = super().losses(params, target_params, batch, key)
     q = self.q_values(params, batch.observation, key)
     q = self.only_allowed(q, batch.observation)
-    # How much is expected of all actions, beyond what is known of one.
-    gap = jax.nn.logsumexp(q, axis=-1) - rlax.batched_index(q, batch.action)
-    metrics = metrics | {'Gap': jnp.mean(gap)}
-    return losses + self.conservatism * gap, metrics
+    added = gap(q, batch.action)
+    metrics = metrics | {'Gap': jnp.mean(added)}
+    return losses + self.conservatism * added, metrics
+
+
+class CategoricalCQL(full_rainbow.FullRainbow):
+  """The same of Full Rainbow, without noise: C51, double, dueling, n = 3.
+
+  Attributes:
+    conservatism: the paper's alpha, of the added term.
+  """
+
+  noisy: bool = False
+  conservatism: float = 0.1
+
+  def __post_init__(self):
+    super().__post_init__()
+    self.require_at_least(0, 'conservatism')
+
+  def losses_of(self, outputs, params, target_params, batch, key):
+    """Returns losses [B] and metrics; see `FullRainbow.losses_of`."""
+    given = outputs, params, target_params, batch, key
+    losses, metrics = super().losses_of(*given)
+    q = outputs
+    if self.distributional:
+      logits = outputs.reshape(len(outputs), -1, self.num_atoms)
+      q = c51.mean(self.atoms, logits)
+    added = gap(self.only_allowed(q, batch.observation), batch.action)
+    metrics = metrics | {'Gap': jnp.mean(added)}
+    return losses + self.conservatism * added, metrics
+
+
+def gap(q: jax.Array, action: jax.Array) -> jax.Array:
+  """Returns how much more is expected of all actions than of one, [B].
+
+  Args:
+    q: [B, A].
+    action: [B], those that were taken.
+  """
+  return jax.nn.logsumexp(q, axis=-1) - rlax.batched_index(q, action)

@@ -53,6 +53,12 @@ class Atari(base.Environment):
       step are its current frame. Returns in metrics are then those of a life,
       and `Train/GameReturn` and `Eval/GameReturn` those of whole games.
     full_action_set: All 18 actions, instead of those that the game uses.
+    continuous: Whether actions are those of a joystick, as of CALE: how far it
+      is pushed, in which direction, and the button (Farebrother & Castro, 2024,
+      https://arxiv.org/abs/2410.23810). Agents give them in [-1, 1]: the middle
+      to the rim, once around from left to left, and up to pressed.
+    continuous_threshold: What a push to one side and the button must exceed to
+      count, of 1.
     frame_skip: Frames of an agent step.
     max_pool: Whether an observation is the maximum over the last two frames.
     grayscale: Whether frames are gray.
@@ -71,6 +77,8 @@ class Atari(base.Environment):
   fire_reset: bool = False
   terminate_on_life_loss: bool = False
   full_action_set: bool = False
+  continuous: bool = False
+  continuous_threshold: float = 0.5
   frame_skip: int = 4
   max_pool: bool = True
   grayscale: bool = True
@@ -85,7 +93,9 @@ class Atari(base.Environment):
     super().__post_init__()
     self.require_at_least(0, 'noop_max', 'num_threads')
     self.require_at_least(1, 'frame_skip')
-    self.require_fraction('sticky_actions')
+    self.require_fraction('sticky_actions', 'continuous_threshold')
+    if self.continuous and self.full_action_set:
+      self.refuse('full_action_set', 'has no meaning if continuous = True')
     size = _height_and_width(self.size)
     if len(size) != 2 or any(type(n) is not int or n < 1 for n in size):
       self.refuse('size', 'must be one number of pixels or (height, width)')
@@ -147,13 +157,16 @@ class AtariVector(base.VectorEnvironment):
       actions = console.getMinimalActionSet()
       if settings.full_action_set:
         actions = console.getLegalActionSet()
-      self.action_names = [action.name for action in actions]
+      if not settings.continuous:
+        self.action_names = [action.name for action in actions]
       self._screen = _make_vector(settings, game, 1, height, width, False)
     self._image = None
     self.name = f'Atari {settings.game}'
     self.num_envs = num_envs
     self.frames_per_second = 60 / settings.frame_skip  # the console draws 60
-    self.action_space = self._vector.single_action_space
+    self.action_space = base.space_of_agents(self._vector.single_action_space)
+    self._actions = base.Actions(self._vector.single_action_space)
+    self._is_continuous = settings.continuous
     self.observation_space = gymnasium.spaces.Box(
       0, 255, self._vector.single_observation_space.shape[1:], np.uint8
     )
@@ -180,7 +193,8 @@ class AtariVector(base.VectorEnvironment):
     """Steps every game; see the base class.
 
     Args:
-      actions: Integers [N], indices into the game's action set.
+      actions: Integers [N], indices into the game's action set; with
+        `continuous` floats [N, 3] in [-1, 1].
 
     Returns:
       The time step.
@@ -190,6 +204,8 @@ class AtariVector(base.VectorEnvironment):
     """
     actions = np.asarray(actions)
     base.check_actions(self.action_space, actions)
+    if self._is_continuous:
+      actions = self._actions(actions)
     # ALE gives new arrays at each step, so none of them needs a copy.
     frames, reward, game_over, _, info = self._vector.step(actions)
     if self._screen:
@@ -254,6 +270,8 @@ def _make_vector(
     max_num_frames_per_episode=_NEVER,
     repeat_action_probability=settings.sticky_actions,
     full_action_space=settings.full_action_set,
+    continuous=settings.continuous,
+    continuous_action_threshold=settings.continuous_threshold,
     autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP,
     img_height=height,
     img_width=width,

@@ -36,6 +36,8 @@ class Gymnax(native.Native):
       'DeepSea-bsuite'.
     max_steps_per_episode: agent steps; replaces the environment's own limit,
       which None leaves as it is.
+    sticky_actions: the probability of taking the last action again in place of
+      a new one, as Young & Tian (2019) have it for MinAtar, with 0.1.
   """
 
   id: str
@@ -43,6 +45,11 @@ class Gymnax(native.Native):
     default_factory=dict,
     hash=False,  # a dict has no hash, and settings should have one
   )
+  sticky_actions: float = 0.0
+
+  def __post_init__(self):
+    super().__post_init__()
+    self.require_fraction('sticky_actions')
 
   @functools.cached_property
   def _made(self) -> tuple[Any, Any]:
@@ -86,6 +93,10 @@ class Gymnax(native.Native):
     """See the base class."""
     env, params = self._made
     observation, state = env.reset_env(key, params)
+    if self.sticky_actions:
+      kind = jnp.float32 if _is_box(self.action_space) else jnp.int32
+      none = jnp.zeros(self.action_space.shape, kind), jnp.zeros((), bool)
+      return (state, *none), observation
     return state, observation
 
   def step(
@@ -93,10 +104,17 @@ class Gymnax(native.Native):
   ) -> native.Outcome:
     """See the base class."""
     env, params = self._made
+    if self.sticky_actions:
+      state, last, has_last = state
+      coin = jax.random.uniform(jax.random.fold_in(key, 1))
+      sticks = has_last & (coin < self.sticky_actions)
+      action = jnp.where(sticks, last, action.astype(last.dtype))
     observation, state, reward, terminated, _ = env.step_env(
       key, state, action, params
     )
     truncated = env.is_truncated(state, params)
+    if self.sticky_actions:
+      state = state, action, jnp.ones((), bool)
     return native.Outcome(state, observation, reward, terminated, truncated)
 
 

@@ -42,6 +42,7 @@ from dopamine_jax.networks.stateful import batch_renormalized_relu
 from dopamine_jax.networks.stateful import dropout_relu
 from dopamine_jax.networks.variables import Variables
 from dopamine_jax.networks.variables import apply
+from dopamine_jax.networks.variables import features
 from dopamine_jax.networks.variables import is_training
 from dopamine_jax.networks.variables import learnt
 from dopamine_jax.networks.variables import part
@@ -71,6 +72,7 @@ __all__ = [
   'batch_normalized_relu',
   'batch_renormalized_relu',
   'dropout_relu',
+  'features',
   'fitting',
   'fourier_features',
   'hidden_layers',

@@ -22,6 +22,7 @@ from typing import Any
 from flax import errors as flax_errors
 from flax import linen as nn
 from flax import struct
+from flax import traverse_util
 import jax
 
 from dopamine_jax import errors
@@ -137,6 +138,35 @@ def apply(
     )
   params.collections = {**params.collections, **changed}
   return answer
+
+
+def features(
+  module: nn.Module, params: Any, *inputs: Any, key: jax.Array | None = None
+) -> jax.Array:
+  """Returns what a network's last layer reads, [B, F]; as when not training.
+
+  Args:
+    module: shows it by `self.sow('intermediates', 'features', x)`, as ours do.
+    params: see `apply`.
+    *inputs: what `module` takes.
+    key: see `apply`.
+
+  Raises:
+    UserError: if the network shows none, or more than one.
+  """
+  if isinstance(params, Training):
+    params = Variables(params.params, params.collections)
+  _, state = apply(module, params, *inputs, key=key, mutable='intermediates')
+  sown = traverse_util.flatten_dict(state.get('intermediates', {}))
+  found = [x for path, xs in sown.items() if path[-1] == 'features' for x in xs]
+  if len(found) != 1:
+    raise errors.UserError(
+      f'one array of features is needed, what the last layer reads, and the '
+      f'network {type(module).__name__} shows {len(found)}. Choose another '
+      "one, or let its `__call__` do `self.sow('intermediates', 'features', x)`"
+      ' once.'
+    )
+  return found[0]
 
 
 def part(module: nn.Module, inner: nn.Module, *inputs: Any) -> Any:

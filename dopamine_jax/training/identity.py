@@ -26,7 +26,9 @@ _MAY_CHANGE = re.compile(
   r'|Runner\.record_replay = False|Gym\.channels_first = None'
   r'|\.(observed|annealed_n_step) = None'
   r'|\.(info|leave_out|augmentation) = \(\)|\.action_mask = False'
-  r'|\.target_tau = 1\.0|\.flat = True|\.separate_targets = False'
+  r'|Gymnax\.sticky_actions = 0\.0|\.continuous = False'
+  r'|\.continuous_threshold = 0\.5|\.target_tau = 1\.0|\.flat = True'
+  r'|\.separate_targets = False'
   r'|SAC\.reward_scale = 1\.0|SAC\.log_temperature_loss = False)$',
   re.MULTILINE,
 )

@@ -87,6 +87,8 @@ def test_the_default_is_dopamines_protocol():
     'fire_reset': False,
     'terminate_on_life_loss': False,
     'full_action_set': False,
+    'continuous': False,
+    'continuous_threshold': 0.5,
     'frame_skip': 4,
     'max_pool': True,
     'grayscale': True,
@@ -225,6 +227,48 @@ def test_other_settings_reach_the_console():
     assert len(np.unique(late.reset(range(2)), axis=0)) > 1
   with make(2, game='Freeway') as prompt:
     assert len(np.unique(prompt.reset(range(2)), axis=0)) == 1
+
+
+# Directions of the joystick as ALE's vector environment reads them, the second
+# number of an action in halves of a turn.
+PUSHES = [
+  ((-1.0, 0.3, -1.0), 'NOOP'),  # in the middle, whatever the direction
+  ((-1.0, 0.0, 1.0), 'FIRE'),
+  ((1.0, 0.0, -1.0), 'RIGHT'),
+  ((1.0, 1.0, -1.0), 'LEFT'),
+  ((1.0, 0.5, -1.0), 'UP'),
+  ((1.0, -0.5, -1.0), 'DOWN'),
+  ((1.0, 0.25, -1.0), 'UPRIGHT'),
+  ((1.0, -0.75, 1.0), 'DOWNLEFTFIRE'),
+  ((-0.2, 0.0, -1.0), 'NOOP'),  # 0.4 of the way, below 0.5
+  ((0.2, 0.0, 0.2), 'RIGHTFIRE'),  # 0.6 of the way
+]
+
+
+def test_a_joysticks_push_is_the_action_of_that_name():
+  import ale_py
+
+  names = list(ale_py.Action.__members__)  # the numbers of the full set
+  settings = {'game': 'Boxing', 'sticky_actions': 0.0, 'noop_max': 0}
+  with (
+    make(continuous=True, **settings) as sticks,
+    make(full_action_set=True, **settings) as buttons,
+  ):
+    assert sticks.action_space == gymnasium.spaces.Box(-1, 1, (3,))
+    assert sticks.action_names is None
+    for env in (sticks, buttons):
+      env.reset([0])
+    rng, seen = np.random.default_rng(0), set()
+    for _ in range(120):
+      push, name = PUSHES[rng.integers(len(PUSHES))]
+      step = sticks.step(np.float32([push]))
+      expected = buttons.step(np.array([names.index(name)]))
+      np.testing.assert_array_equal(step.observation, expected.observation)
+      np.testing.assert_array_equal(step.reward, expected.reward)
+      seen.add(step.observation.tobytes())
+  assert len(seen) > 60
+  with pytest.raises(errors.UserError, match='no meaning if continuous'):
+    atari.Atari(continuous=True, full_action_set=True)
 
 
 def test_a_console_without_sticky_actions_follows_every_action():

@@ -9,6 +9,7 @@ import sys
 
 import gymnasium
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -161,3 +162,43 @@ def test_an_old_gymnax_is_refused(monkeypatch):
     errors.UserError, match=r'gymnax 0\.0\.9.*1\.0\.1.*pip install .*\[gymnax\]'
   ):
     gymnax.Gymnax(id='Breakout-MinAtar').make(1)
+
+
+def test_a_sticky_action_is_the_last_one_and_never_before_the_first(peer):
+  del peer
+  sticky = gymnax.Gymnax(id='Breakout-MinAtar', sticky_actions=0.25)
+  environment = sticky._made[0]
+  taken = []
+
+  class Spy:
+    """Says what was really done."""
+
+    def __getattr__(self, name):
+      return getattr(environment, name)
+
+    def step_env(self, key, state, action, params):
+      taken.append(action)
+      return environment.step_env(key, state, action, params)
+
+  params = sticky._made[1]
+  object.__setattr__(sticky, '_made', (Spy(), params))
+
+  @jax.jit
+  def play(key):
+    state, _ = sticky.reset(key)
+    done = []
+    for i in range(12):
+      outcome = sticky.step(state, jnp.int32(i % 3), jax.random.fold_in(key, i))
+      state = outcome.state
+      done.append(taken[-1])
+    return jnp.stack(done)
+
+  done = np.stack([play(jax.random.key(i)) for i in range(60)])
+  given = np.arange(12) % 3
+  assert (done[:, 0] == given[0]).all()
+  stuck = done[:, 1:] != given[None, 1:]
+  # What was done in place of the action is what was done before.
+  np.testing.assert_array_equal(done[:, 1:][stuck], done[:, :-1][stuck])
+  assert 0.18 < stuck.mean() < 0.32  # of 660
+  with pytest.raises(errors.UserError, match='sticky_actions = 2'):
+    gymnax.Gymnax(id='Breakout-MinAtar', sticky_actions=2.0)
