@@ -35,6 +35,8 @@ class Actor(modules.Module):
 
   Attributes:
     action_shape: of one action (given by the agent).
+    torso: a Flax module that maps observations to features [B, F], such as
+      `networks.NatureTorso` of images; None: they are flattened.
     hidden: sizes of the dense layers.
     log_std_min: the lowest logarithm of a standard deviation; lower ones are
       clipped.
@@ -46,6 +48,7 @@ class Actor(modules.Module):
   given_later = ('action_shape',)
 
   action_shape: Sequence[int] | None = None
+  torso: nn.Module | None = None
   hidden: Sequence[int] = (256, 256)
   log_std_min: float = -20.0
   log_std_max: float = 2.0
@@ -64,12 +67,15 @@ class Actor(modules.Module):
   @nn.compact
   def __call__(self, observation: jax.Array) -> distributions.TanhGaussian:
     """Returns distributions of actions for [B, *observation_shape]."""
+    seen = observation
+    if self.torso is not None:
+      seen = networks.part(self, self.torso, observation)
     outputs = networks.MLP(
       2 * int(np.prod(self.action_shape)),
       hidden=self.hidden,
       activation=self.activation,
       kernel_init=self.kernel_init,
-    )(observation)
+    )(seen)
     shape = (-1, *self.action_shape)
     mean, log_std = (x.reshape(shape) for x in jnp.split(outputs, 2, axis=1))
     log_std = jnp.clip(log_std, self.log_std_min, self.log_std_max)
@@ -84,12 +90,15 @@ class Critics(modules.Module):
 
   Attributes:
     num_critics: how many critics there are, K.
+    torso: a Flax module that maps observations to features [B, F], the same
+      for all critics; None: they are flattened.
     hidden: sizes of the dense layers of each.
     activation: applied after each hidden layer.
     kernel_init: initializer of all kernels; biases start at zero.
   """
 
   num_critics: int = 2
+  torso: nn.Module | None = None
   hidden: Sequence[int] = (256, 256)
   activation: networks.Activation = nn.relu
   kernel_init: networks.Initializer = initializers.XAVIER_UNIFORM
@@ -97,7 +106,10 @@ class Critics(modules.Module):
   @nn.compact
   def __call__(self, observation: jax.Array, action: jax.Array) -> jax.Array:
     """Returns values [K, B] of actions [B, *action_shape]."""
-    both = (observation, action)
+    seen = observation
+    if self.torso is not None:
+      seen = networks.part(self, self.torso, observation)
+    both = (seen, action)
     flat = [x.reshape(len(x), -1).astype(jnp.float32) for x in both]
     x = jnp.concatenate(flat, axis=1)
     critics = [

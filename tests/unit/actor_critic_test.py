@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dopamine_jax import networks
 from dopamine_jax.learning import actor_critic
 
 OBSERVATION = jnp.array([[1.0, -2.0, 0.5], [0.0, 3.0, 1.0]])
@@ -74,6 +75,27 @@ def test_critics_see_observation_and_action_and_differ():
   kernels = [p['Dense_0']['kernel'] for p in first['params'].values()]
   assert np.all(kernels[0] != kernels[1])
   assert np.all(kernels[1] != kernels[2])
+
+
+def test_images_go_through_a_torso_that_all_critics_share():
+  torso = networks.MinAtarTorso()
+  images = np.random.default_rng(0).random((3, 4, 4, 2), np.float32)
+  action = np.float32(np.random.default_rng(1).normal(size=(3, 2)))
+  for cls, given, more in (
+    (actor_critic.Actor, {'action_shape': (2,)}, ()),
+    (actor_critic.Critics, {'num_critics': 2}, (action,)),
+  ):
+    params = initialized(cls(torso=torso, hidden=(5,), **given), images, *more)
+    found = cls(torso=torso, hidden=(5,), **given).apply(
+      {'params': params}, images, *more
+    )
+    own = params.pop('torso')
+    features = torso.apply({'params': own}, images)
+    assert features.shape == (3, 2 * 2 * 16)
+    expected = cls(hidden=(5,), **given).apply(
+      {'params': params}, features, *more
+    )
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
 def test_both_show_their_units():
