@@ -55,6 +55,7 @@ class BehaviourCloning(action_values.ActionValues):
 
   def __post_init__(self):
     super().__post_init__()
+    self.require_at_least(0, 'ambition')
     space = self.observation_space
     if self.conditioned and space is not None:
       if not isinstance(space, gymnasium.spaces.Box):

@@ -35,25 +35,25 @@ class Actor(modules.Module):
 
   Attributes:
     action_shape: of one action (given by the agent).
-    torso: a Flax module that maps observations to features [B, F], such as
-      `networks.NatureTorso` of images; None: they are flattened.
     hidden: sizes of the dense layers.
     log_std_min: the lowest logarithm of a standard deviation; lower ones are
       clipped.
     log_std_max: the highest logarithm of a standard deviation, likewise.
     activation: applied after each hidden layer.
-    kernel_init: initializer of all kernels; biases start at zero.
+    kernel_init: initializer of their kernels; biases start at zero.
+    torso: a Flax module that maps observations to features [B, F], such as
+      `networks.NatureTorso` of images; None: they are flattened.
   """
 
   given_later = ('action_shape',)
 
   action_shape: Sequence[int] | None = None
-  torso: nn.Module | None = None
   hidden: Sequence[int] = (256, 256)
   log_std_min: float = -20.0
   log_std_max: float = 2.0
   activation: networks.Activation = nn.relu
   kernel_init: networks.Initializer = initializers.XAVIER_UNIFORM
+  torso: nn.Module | None = None
 
   def __post_init__(self):
     super().__post_init__()
@@ -90,18 +90,18 @@ class Critics(modules.Module):
 
   Attributes:
     num_critics: how many critics there are, K.
-    torso: a Flax module that maps observations to features [B, F], the same
-      for all critics; None: they are flattened.
     hidden: sizes of the dense layers of each.
     activation: applied after each hidden layer.
-    kernel_init: initializer of all kernels; biases start at zero.
+    kernel_init: initializer of their kernels; biases start at zero.
+    torso: a Flax module that maps observations to features [B, F], the same
+      for all critics; None: they are flattened.
   """
 
   num_critics: int = 2
-  torso: nn.Module | None = None
   hidden: Sequence[int] = (256, 256)
   activation: networks.Activation = nn.relu
   kernel_init: networks.Initializer = initializers.XAVIER_UNIFORM
+  torso: nn.Module | None = None
 
   @nn.compact
   def __call__(self, observation: jax.Array, action: jax.Array) -> jax.Array:
