@@ -5,13 +5,11 @@ human-level efficiency. https://arxiv.org/abs/2305.19452
 D'Oro et al. (2023), Sample-Efficient Reinforcement Learning by Breaking the
 Replay Ratio Barrier. https://openreview.net/forum?id=OpC-9aBBVJe
 
-Most of them is numbers, in `bbf_atari100k.gin`: a wide network, resets, which
-are callbacks, and schedules that begin anew with each.
+Most of what they add is in their configs: a wide network, resets, which are
+callbacks, and schedules that begin anew with each.
 
 Differs from the published code:
-1. A prediction counts as long as the episode went on before what it predicts.
-   There it takes one step more, and the first of a batch is never masked.
-2. Each transition gets the priority of its own loss; see
+1. Each transition gets the priority of its own loss; see
    `published_priorities`.
 """
 
@@ -21,16 +19,16 @@ import optax
 from dopamine_jax import values
 from dopamine_jax.agents import spr
 from dopamine_jax.learning import optimization
+from dopamine_jax.replay import prioritized
 
 
 class BBF(spr.SPR):
   """SPR without noise, whose target network follows slowly and acts.
 
   Attributes:
-    acts_by_target: whether the target network acts, as BBF's does and
-      SR-SPR's does not.
     published_priorities: whether only the first transition of a batch gets a
-      new priority, of the batch's mean loss, as in the published code.
+      new priority, of the batch's mean loss. In the published code those of a
+      group of batches go to as many transitions, which are the group's first.
   """
 
   optimizer: optimization.Optimizer = values.call(
@@ -48,25 +46,34 @@ class BBF(spr.SPR):
     optax.linear_schedule, 1.0, 0.0, 2_001, transition_begin=2_000
   )
   target_tau: float = 0.005
-  acts_by_target: bool = True
   published_priorities: bool = False
 
+  def make_replay(self, stack):
+    """Returns the replay; see `SPR.make_replay`."""
+    replay = super().make_replay(stack)
+    has_priorities = isinstance(replay, prioritized.PrioritizedReplay)
+    if self.published_priorities and not has_priorities:
+      self.refuse(
+        'published_priorities',
+        f'is of prioritized replay, and the replay is a '
+        f'{type(replay).__name__}; leave it out',
+      )
+    return replay
+
   def act(self, state, observation, step, key, *, explore):
-    """Acts epsilon-greedily; see `Agent.act`."""
-    state = self._acting(state)
+    """Acts epsilon-greedily by the target network; see `Agent.act`."""
+    state = state.replace(params=state.target_params)
     return super().act(state, observation, step, key, explore=explore)
 
   def outlook(self, state, observation, key):
     """Returns what films show; see `Agent.outlook`."""
-    return super().outlook(self._acting(state), observation, key)
-
-  def _acting(self, state):
-    params = state.target_params if self.acts_by_target else state.params
-    return state.replace(params=params)
+    state = state.replace(params=state.target_params)
+    return super().outlook(state, observation, key)
 
   def priorities(self, losses):
-    """Returns priorities [B]; a negative one leaves the old one."""
+    """Returns priorities [B], of the losses [B] of values alone."""
     if not self.published_priorities:
       return super().priorities(losses)
     mean = jnp.sqrt(jnp.mean(losses))
-    return jnp.where(jnp.arange(len(losses)) == 0, mean, -1.0)
+    is_first = jnp.arange(len(losses)) == 0
+    return jnp.where(is_first, mean, prioritized.KEEP)

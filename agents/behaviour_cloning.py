@@ -1,7 +1,8 @@
 """Behaviour cloning, also given the return that it is to reach.
 
-Return-conditioned supervised learning, as Dopamine's lab compares offline
-agents with it: Kumar, Peng & Levine (2019), Reward-Conditioned Policies.
+Pomerleau (1991), Efficient Training of Artificial Neural Networks for
+Autonomous Navigation. https://doi.org/10.1162/neco.1991.3.1.88
+With `conditioned`: Kumar, Peng & Levine (2019), Reward-Conditioned Policies.
 https://arxiv.org/abs/1912.13465
 
 Differs from the paper:
@@ -56,6 +57,14 @@ class BehaviourCloning(action_values.ActionValues):
   def __post_init__(self):
     super().__post_init__()
     self.require_at_least(0, 'ambition')
+    if self.conditioned and self.n_step == 1:
+      self.refuse(
+        'n_step',
+        'is the return of one step, and `conditioned` is of whole ones; set it '
+        'to the longest episode, and gamma = 1.0',
+      )
+    if self.ambition and not self.conditioned:
+      self.refuse('ambition', 'has no effect without conditioned = True')
     space = self.observation_space
     if self.conditioned and space is not None:
       if not isinstance(space, gymnasium.spaces.Box):
@@ -71,8 +80,8 @@ class BehaviourCloning(action_values.ActionValues):
     return CloningState(
       params=params,
       optimizer_state=self.optimizer.init(networks.learnt(params)),
-      lowest=jnp.inf * jnp.ones(()),
-      highest=-jnp.inf * jnp.ones(()),
+      lowest=jnp.full((), jnp.inf),
+      highest=jnp.full((), -jnp.inf),
       updates=jnp.zeros((), jnp.int32),
     )
 
@@ -80,6 +89,7 @@ class BehaviourCloning(action_values.ActionValues):
     """Returns observations [B, ...] with the returns [B] that are to come."""
     if not self.conditioned:
       return observation
+    # Within 1 for any return of a game: log(1e8) is 18.
     coded = jnp.sign(returns) * jnp.log1p(jnp.abs(returns)) / 20
     x = observation.astype(jnp.float32)
     if self.observation_space.dtype == np.uint8:

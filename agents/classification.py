@@ -9,8 +9,8 @@ spread over the classes near it. With `conservatism` it is what the paper learns
 offline.
 
 Differs from the paper:
-1. Offline, it is the paper's; online, values, optimizer and target network are
-   those of `dqn.DQN`.
+1. Optimizer, number of classes and their range are those of `c51.C51`, and the
+   target network that of `dqn.DQN`.
 """
 
 from typing import Literal
@@ -32,7 +32,8 @@ class ClassificationDQN(c51.C51):
     spread: how a target becomes probabilities: 'hl_gauss', of a normal
       distribution around it (eq. 3.4), or 'two_hot', of the two classes beside
       it (eq. 3.3).
-    sigma_ratio: the normal's standard deviation over the width of a class.
+    sigma_ratio: the normal's standard deviation over the width of a class; not
+      of 'two_hot'.
     double: whether the online network chooses the next action.
     conservatism: how much it is `cql.CQL` too.
   """
@@ -62,10 +63,9 @@ class ClassificationDQN(c51.C51):
     taken = jax.vmap(lambda x, i: x[i])(logits, batch.action)
     losses = optax.softmax_cross_entropy(taken, self.classes(target))
     q = c51.mean(self.atoms, logits)
-    metrics = action_values.metrics(q)
-    gap = cql.gap(self.only_allowed(q, batch.observation), batch.action)
-    metrics['Gap'] = jnp.mean(gap)
-    return losses + self.conservatism * gap, metrics
+    given = losses, action_values.metrics(q)
+    q = self.only_allowed(q, batch.observation)
+    return cql.with_gap(*given, q, batch.action, self.conservatism)
 
   def classes(self, target: jax.Array) -> jax.Array:
     """Returns the probabilities [B, M] that stand for numbers [B]."""

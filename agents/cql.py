@@ -39,9 +39,7 @@ class CQL(dqn.DQN):
     losses, metrics = super().losses(params, target_params, batch, key)
     q = self.q_values(params, batch.observation, key)
     q = self.only_allowed(q, batch.observation)
-    added = gap(q, batch.action)
-    metrics = metrics | {'Gap': jnp.mean(added)}
-    return losses + self.conservatism * added, metrics
+    return with_gap(losses, metrics, q, batch.action, self.conservatism)
 
 
 class CategoricalCQL(full_rainbow.FullRainbow):
@@ -66,16 +64,20 @@ class CategoricalCQL(full_rainbow.FullRainbow):
     if self.distributional:
       logits = outputs.reshape(len(outputs), -1, self.num_atoms)
       q = c51.mean(self.atoms, logits)
-    added = gap(self.only_allowed(q, batch.observation), batch.action)
-    metrics = metrics | {'Gap': jnp.mean(added)}
-    return losses + self.conservatism * added, metrics
+    q = self.only_allowed(q, batch.observation)
+    return with_gap(losses, metrics, q, batch.action, self.conservatism)
 
 
-def gap(q: jax.Array, action: jax.Array) -> jax.Array:
-  """Returns how much more is expected of all actions than of one, [B].
+def with_gap(losses, metrics, q, action, conservatism):
+  """Returns losses [B] with CQL's term, and metrics with its mean.
 
   Args:
-    q: [B, A].
+    losses: [B].
+    metrics: by name.
+    q: [B, A], values of all actions, the lowest of those not allowed.
     action: [B], those that were taken.
+    conservatism: the term's factor.
   """
-  return jax.nn.logsumexp(q, axis=-1) - rlax.batched_index(q, action)
+  # How much is expected of all actions, beyond what is known of one.
+  gap = jax.nn.logsumexp(q, axis=-1) - rlax.batched_index(q, action)
+  return losses + conservatism * gap, metrics | {'Gap': jnp.mean(gap)}

@@ -153,6 +153,7 @@ class DQN(action_values.ActionValues):
 
   def follow(self, params, target_params, updates):
     """Returns the target network's parameters after so many updates."""
+    # Where it varies from lane to lane, it is traced.
     if not (isinstance(self.target_tau, float) and self.target_tau == 1):
       moved = params, target_params, self.target_tau
       params = optimization.incremental_update(*moved)

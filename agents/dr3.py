@@ -7,8 +7,11 @@ It is CQL, with `conservatism = 0` DQN, and one term (eq. 5).
 
 Differs from the paper:
 1. The magnitude of the features' product counts, as in Dopamine's lab.
+2. Of a network with dropout or statistics of batches, the features are those
+   of evaluation.
 """
 
+import jax
 import jax.numpy as jnp
 
 from dopamine_jax import networks
@@ -33,9 +36,12 @@ class DR3(cql.CQL):
   def losses(self, params, target_params, batch, key):
     """Returns losses [B] and metrics; see `DQN.losses`."""
     losses, metrics = super().losses(params, target_params, batch, key)
+    seen = batch.observation, batch.next_observation
     now, then = (
-      networks.features(self.module, params, seen, key=key)
-      for seen in (batch.observation, batch.next_observation)
+      networks.features(
+        self.module, params, each, key=jax.random.fold_in(key, i)
+      )
+      for i, each in enumerate(seen, start=3)
     )
     product = jnp.abs(jnp.sum(now * then, axis=-1))
     metrics = metrics | {'FeatureProduct': jnp.mean(product)}

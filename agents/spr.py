@@ -5,8 +5,13 @@ Self-Predictive Representations. https://arxiv.org/abs/2007.05929
 
 Differs from the paper, as Dopamine's does:
 1. Value and advantages share the hidden layer, which is the projection too.
-2. The exponent of priorities does not change.
-3. There is no dropout, and no prediction of the observation itself (k = 0).
+2. The exponent of the importance weights does not change.
+3. There is no dropout.
+4. Squared distances of the K predictions are averaged, where the paper sums
+   negative cosines: a weight of 5 is its lambda of 2, with K = 5.
+Differs from Dopamine's code:
+5. A prediction counts as long as the episode went on before what it predicts.
+   There it takes one step more, and the first of a batch is never masked.
 """
 
 import jax
@@ -29,7 +34,7 @@ class SPR(full_rainbow.FullRainbow):
   Attributes:
     network: a Flax module like `predictive.SPRNetwork`.
     prediction_steps: how far ahead it predicts (the paper's K).
-    prediction_weight: of that loss (the paper's lambda).
+    prediction_weight: of that loss.
   """
 
   network: modules.Maker = predictive.SPRNetwork

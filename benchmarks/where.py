@@ -1,6 +1,6 @@
 """Where the time of a training goes, and how far that is from the floor.
 
-    python -m benchmarks.where [A B-same D-compiled ...]
+    python -m benchmarks.where [A B-same D-compiled der_atari100k ...]
 
 Prints a Markdown table: milliseconds of one update and the steps that belong to
 it, by who takes them. Each call is waited for, so that its time is its own; a
@@ -13,6 +13,10 @@ the environment, acting and Python as they are: what no form of convolution, no
 replay and no loss could go below. `network alone` is what learning takes of the
 network with all its layers and their gradients, without replay, loss and
 optimizer; not of SAC, which has three.
+
+Of a shipped config that learns from a replay, `products alone` is the number of
+operations that XLA counts in an update, at the rate of a product of 1,024 by
+1,024 matrices, and there is no Adam apart.
 """
 
 from collections.abc import Callable, Iterator
@@ -80,11 +84,12 @@ def _row(name: str) -> str:
 
   dispatch.stay_in_this_thread()
   threefry.write_out()
-  job, engine, seeds = ROWS[name]
-  cells = [
-    '' if value is None else f'{value:.2f}'
-    for value in measure(jobs.JOBS[job], engine, seeds)
-  ]
+  if name in ROWS:
+    job, engine, seeds = ROWS[name]
+    row = measure(jobs.JOBS[job], engine, seeds)
+  else:
+    row = measure_config(name)
+  cells = ['' if value is None else f'{value:.2f}' for value in row]
   return f'| {name} | ' + ' | '.join(cells) + ' |'
 
 
@@ -112,6 +117,49 @@ def measure(job: jobs.Job, engine: str, seeds: int) -> list[float | None]:
   return [*row, products, adam, network, beside + products + adam]
 
 
+def measure_config(name: str, window: int = 16) -> list[float | None]:
+  """Returns a row of the table, of a config that learns from a replay.
+
+  Args:
+    name: of a shipped config.
+    window: agent steps that are timed, thrice.
+  """
+  from dopamine_jax import config
+  from dopamine_jax import runner
+
+  loaded = config.load([name], ['runner.Runner.evaluation_episodes = 0'])
+  run = loaded.build(runner.Runner)
+  with _engine(run, 1) as engine:
+    agent, replay = engine.loop.agent, engine.loop.replay
+    parts = _parts(engine, replay.min_history + 2, window)
+    operations = _operations(engine)
+  updates = window // agent.update_period * agent.updates_per_period
+  row = [
+    None if seconds is None else 1e3 * seconds / updates for seconds in parts
+  ]
+  size = 1_024
+  product = milliseconds(*_product((size, size, size), 1))
+  products = operations / (2 * size**3) * product
+  _, environment, acting, _, python = row
+  beside = sum(part or 0.0 for part in (environment, acting, python))
+  return [*row, products, None, None, beside + products]
+
+
+def _operations(engine: Any) -> float:
+  """Returns how many operations of numbers XLA counts in an update."""
+  import jax
+
+  def update(state, key):
+    sample = engine.loop.replay.sample(state.experience.replay, key)
+    return engine.loop.agent.update(
+      state.agent, engine.loop.agent.prepare(sample, key), key
+    )
+
+  state = engine.state
+  program = jax.jit(update).lower(state, jax.random.key(0)).compile()
+  return program.cost_analysis()['flops']
+
+
 def period(expected: algorithms.Hyperparameters) -> int:
   """Returns the agent steps from one update to the next."""
   return getattr(expected, 'rollout', None) or expected.update_period
@@ -124,45 +172,55 @@ def _train(
 
   And milliseconds of an update in which the network works by itself.
   """
-  import jax
-
   from dopamine_jax import config
   from dopamine_jax import runner
-  from dopamine_jax.training import training
 
   loaded = config.load(*ours.configuration(job.hyperparameters, engine_name))
+  with _engine(loaded.build(runner.Runner), num_seeds) as engine:
+    parts = _parts(engine, job.warmup, job.window)
+    network = _network(engine, job.hyperparameters)
+  return parts, network
+
+
+@contextlib.contextmanager
+def _engine(run: Any, num_seeds: int) -> Iterator[Any]:
+  """Yields the engine of a training that is ready to run."""
+  from dopamine_jax.training import training
+
   with (
     tempfile.TemporaryDirectory() as folder,
     contextlib.ExitStack() as closers,
   ):
     one = training.Training(
-      loaded.build(runner.Runner),
+      run,
       pathlib.Path(folder),
       tuple(range(num_seeds)),
       lambda _: None,
       closers,
     )
     one.prepare(resume=False)
-    engine = one.engine
+    yield one.engine
 
-    def run():
-      started = time.perf_counter()
-      engine.run(job.window, cut_with=None, on_step=lambda: None)
-      jax.block_until_ready(engine.state)
-      return time.perf_counter() - started
 
-    engine.run(job.warmup, cut_with=None, on_step=lambda: None)
-    run()
-    whole = float(np.median([run() for _ in range(3)]))
-    if engine_name == 'CompiledEngine':
-      parts = [None] * 4
-    else:
-      waited = _wait_for_each_call(engine)
-      with_waits = run()
-      parts = [sum(seconds) for seconds in waited]
-      parts.append(with_waits - sum(parts))
-    network = _network(engine, job.hyperparameters)
-  return [whole, *parts], network
+def _parts(engine: Any, warmup: int, window: int) -> list[float | None]:
+  """Returns a window's seconds, in all and by who takes them."""
+  import jax
+
+  def run():
+    started = time.perf_counter()
+    engine.run(window, cut_with=None, on_step=lambda: None)
+    jax.block_until_ready(engine.state)
+    return time.perf_counter() - started
+
+  engine.run(warmup, cut_with=None, on_step=lambda: None)
+  run()
+  whole = float(np.median([run() for _ in range(3)]))
+  if not hasattr(engine, 'environments'):  # all in one program
+    return [whole, *[None] * 4]
+  waited = _wait_for_each_call(engine)
+  with_waits = run()
+  parts = [sum(seconds) for seconds in waited]
+  return [whole, *parts, with_waits - sum(parts)]
 
 
 def _network(engine: Any, expected: algorithms.Hyperparameters) -> float | None:
@@ -206,9 +264,11 @@ def _wait_for_each_call(engine: Any) -> tuple[list[float], ...]:
   """Returns lists that fill: stepping, acting and learning, in seconds."""
   environment, acting, learning = [], [], []
   engine.environments.step = _timed(engine.environments.step, environment)
-  if engine._act_program:  # none where each step's update acts
-    program, reads = engine._act_program
-    engine._act_program = _timed(program, acting), reads
+  # None where each step's update acts.
+  engine._act_programs = {
+    key: (_timed(program, acting), reads)
+    for key, (program, reads) in engine._act_programs.items()
+  }
   engine._learn_programs = {
     key: _timed(program, learning)
     for key, program in engine._learn_programs.items()

@@ -11,6 +11,7 @@ Differs from the paper:
 
 from collections.abc import Sequence
 import fnmatch
+import itertools
 from typing import Any, Literal
 
 import jax
@@ -54,7 +55,8 @@ class Recycling(resets.Periodic):
 
     Args:
       means: [C], the means of their activations' magnitudes.
-      weights: [C], the sums of the magnitudes of the weights that read them.
+      weights: [C], the sums of the magnitudes of the weights that read them,
+        over those of the weights that make them.
       own: the callback's state.
       key: a PRNG key for this layer alone.
     """
@@ -96,7 +98,7 @@ class Recycling(resets.Periodic):
     layers = wiring.neurons_of(anatomy, view.inputs(network))
     for i, neurons in enumerate(layers):
       means = jnp.mean(seen.magnitudes[neurons.name], axis=0)
-      weights = _read_by(params, neurons, len(means))
+      weights = _weights(params, neurons, len(means))
       layer_key = jax.random.fold_in(key, i)
       dormant = self.recycled(means, weights, own, layer_key)
       for name, array in _parameters(params, neurons.incoming):
@@ -146,8 +148,9 @@ class NeuronRecycler(Recycling):
   Attributes:
     score: by which the lowest are chosen: 'activation', as of ReDo; its
       'inverse', so that the busiest are; 'contribution', the activation times
-      the weights that read it (Dohare et al., 2021,
-      https://arxiv.org/abs/2108.06325); or 'random'.
+      the weights that read it over those that make it (Dohare et al., 2021,
+      https://arxiv.org/abs/2108.06325; without their running means); or
+      'random'.
     rate: the part of a layer's neurons at first.
   """
 
@@ -187,15 +190,26 @@ class NeuronRecycler(Recycling):
     return rank < jnp.floor(count + 1e-4)
 
 
-def _read_by(params, neurons, count):
-  """Returns the sums [C] of the magnitudes of weights that read neurons."""
-  total = jnp.zeros(count)
-  for layer in neurons.outgoing:
-    for _, array in _parameters(params, layer):
-      if array.ndim > 1:
-        rows = jnp.abs(array).reshape(-1, count, array.shape[-1])
-        total += jnp.sum(rows, axis=(0, 2))
-  return total
+def _weights(params, neurons, count):
+  """Returns the weights that read neurons, over those that make them, [C]."""
+
+  def kernels(layer):
+    found = [x for name, x in _parameters(params, layer) if _is_kernel(name)]
+    return [jnp.abs(x) for x in found]
+
+  read = sum(
+    jnp.sum(x.reshape(-1, count, x.shape[-1]), axis=(0, 2))
+    for layer in neurons.outgoing
+    for x in kernels(layer)
+  )
+  made = sum(
+    jnp.sum(x.reshape(-1, count), axis=0) for x in kernels(neurons.incoming)
+  )
+  return read / jnp.maximum(made, 1e-9)
+
+
+def _is_kernel(name):
+  return name.rpartition('.')[2] == 'kernel'
 
 
 def _parameters(params, layer) -> list[tuple[str, jax.Array]]:
@@ -211,27 +225,48 @@ def _parameters(params, layer) -> list[tuple[str, jax.Array]]:
 def _applied(agent: Any, changes: dict[int, tuple[Any, jax.Array]]) -> Any:
   """Returns an agent's state with changed parameters, their moments zero."""
   leaves = state_arrays.named(variables.learnt(agent))
-  # As the optimizer's state calls them: without the name of their own field.
-  changed = {
-    name.partition('.')[2]: changes[id(leaf)]
-    for name, leaf in leaves.items()
-    if id(leaf) in changes
-  }
-  if len(changed) != len(changes):
+  if len(changes) != sum(id(leaf) in changes for leaf in leaves.values()):
     raise errors.UserError(
-      'redo.ReDo changes the parameters that `anatomy` shows, and some are not '
-      "in the agent's state as they are there. Mend `anatomy`."
+      'redo changes the parameters that `anatomy` shows, and some are not in '
+      "the agent's state as they are there. Mend `anatomy`."
     )
+  names = [tuple(name.split('.')) for name in leaves]
+  params = [name for name in names if not any('optimizer' in x for x in name)]
 
   def each(path, leaf):
     if id(leaf) in changes:
       mask, values = changes[id(leaf)]
       return jnp.where(mask, values, leaf).astype(leaf.dtype)
     name = state_arrays.path_name(path)
-    fitting = [x for x in changed if name.endswith(f'.{x}')]
-    if 'optimizer' in name and fitting:
-      mask, _ = changed[max(fitting, key=len)]
-      return jnp.where(mask, 0, leaf).astype(leaf.dtype)
+    for owner in _moments_of(tuple(name.split('.')), params):
+      mask, _ = changes.get(id(leaves['.'.join(owner)]), (None, None))
+      if mask is not None:
+        return jnp.where(mask, 0, leaf).astype(leaf.dtype)
     return leaf
 
   return jax.tree_util.tree_map_with_path(each, agent)
+
+
+def _moments_of(name, params):
+  """Returns the parameters that an optimizer's array may be of.
+
+  Both names begin alike, as of the same part of an agent's state. Then comes a
+  field of their own each, and the optimizer's ends with what follows of the
+  parameter's: `optimizer_state.0.mu.Dense_0.bias`, `params.Dense_0.bias`. Of
+  those the ones that have the most in common.
+
+  Args:
+    name: of the array, by its parts.
+    params: names of parameters, likewise.
+  """
+  if not any('optimizer' in part for part in name):
+    return []
+  fitting = []
+  for owner in params:
+    pairs = zip(name, owner, strict=False)
+    alike = len(list(itertools.takewhile(lambda x: x[0] == x[1], pairs)))
+    rest = owner[alike + 1 :]
+    if rest and name[-len(rest) :] == rest:
+      fitting.append((alike + len(rest), owner))
+  most = max((count for count, _ in fitting), default=0)
+  return [owner for count, owner in fitting if count == most]

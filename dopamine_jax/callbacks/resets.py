@@ -120,17 +120,26 @@ def _mixed(
 ) -> Any:
   """Returns an agent's state, what is named mixed with that of a new agent."""
   old = view.state.agent
+  names = list(state_arrays.named(old))
   seen = view.state.experience.observation
   new = view.loop.agent.init(key, seen)
+
+  def is_of_target(name):
+    return 'target_params' in name.split('.')
+
   new_target = new
   if owner.separate_targets:
     new_target = view.loop.agent.init(jax.random.fold_in(key, 1), seen)
+  if owner.separate_targets and not any(map(is_of_target, names)):
+    owner.refuse(
+      'separate_targets', 'is of agents with a target network; leave it out'
+    )
   setting = f'{annotations.full_name(type(owner))}.names'
   state_arrays.require_fits(setting, owner.names, state_arrays.named(old))
 
   def each(path, old, new, new_target):
     name = state_arrays.path_name(path)
-    new = new_target if name.startswith('target_params.') else new
+    new = new_target if is_of_target(name) else new
     if not state_arrays.fits(name, owner.names or ALL):
       return old
     is_parameter = jnp.issubdtype(old.dtype, jnp.floating)

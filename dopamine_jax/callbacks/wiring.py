@@ -83,7 +83,7 @@ def neurons_of(
     maker = calls[readers[0] - 1] if readers and readers[0] else None
     if maker is None or maker.made.shape != numbers.shape:
       raise errors.UserError(
-        f'redo.ReDo can not recycle the neurons of {name} in '
+        f'Redo can not recycle the neurons of {name} in '
         f'{type(anatomy.module).__name__}: it needs layers in a row, each '
         'reading what the one before made. Choose another network, or '
         'resets.Reset.'

@@ -55,8 +55,8 @@ class Atari(base.Environment):
     full_action_set: All 18 actions, instead of those that the game uses.
     continuous: Whether actions are those of a joystick, as of CALE: how far it
       is pushed, in which direction, and the button (Farebrother & Castro, 2024,
-      https://arxiv.org/abs/2410.23810). Agents give them in [-1, 1]: the middle
-      to the rim, once around from left to left, and up to pressed.
+      https://arxiv.org/abs/2410.23810). Agents give each in [-1, 1]: from the
+      middle to the rim; from left once around to left; released to pressed.
     continuous_threshold: What a push to one side and the button must exceed to
       count, of 1.
     frame_skip: Frames of an agent step.
@@ -96,6 +96,10 @@ class Atari(base.Environment):
     self.require_fraction('sticky_actions', 'continuous_threshold')
     if self.continuous and self.full_action_set:
       self.refuse('full_action_set', 'has no meaning if continuous = True')
+    if not self.continuous and self.continuous_threshold != 0.5:
+      self.refuse(
+        'continuous_threshold', 'has no meaning without continuous = True'
+      )
     size = _height_and_width(self.size)
     if len(size) != 2 or any(type(n) is not int or n < 1 for n in size):
       self.refuse('size', 'must be one number of pixels or (height, width)')

@@ -106,7 +106,8 @@ class Gymnax(native.Native):
     env, params = self._made
     if self.sticky_actions:
       state, last, has_last = state
-      coin = jax.random.uniform(jax.random.fold_in(key, 1))
+      key, coin_key = jax.random.split(key)
+      coin = jax.random.uniform(coin_key)
       sticks = has_last & (coin < self.sticky_actions)
       action = jnp.where(sticks, last, action.astype(last.dtype))
     observation, state, reward, terminated, _ = env.step_env(

@@ -69,6 +69,8 @@ def cyclic_discount(
       f'schedules.cyclic_discount goes from {first} to {last}; both must lie '
       'in [0, 1).'
     )
+  first_cycle = cycle if first_cycle is None else first_cycle
+  _check('cyclic_discount', transition_steps, cycle, first_cycle)
   away = cyclic(1 - first, 1 - last, transition_steps, cycle, first_cycle)
   return lambda count: 1 - away(count)
 

@@ -97,9 +97,10 @@ class TopKMoE(modules.Module):
   Outrageously Large Neural Networks. https://arxiv.org/abs/1701.06538
 
   A token goes to `k` experts, and its result is theirs, times the router's
-  probabilities. An expert takes as many tokens as it has slots, those with the
-  smaller numbers first, and all first choices before the second; a token that
-  finds no place counts as zero.
+  probabilities, which are of all experts and without noise, as Fedus et al.
+  (2022) have it (https://arxiv.org/abs/2101.03961). An expert takes as many
+  tokens as it has slots, those with the smaller numbers first, and all first
+  choices before the second; a token that finds no place counts as zero.
 
   Attributes:
     num_experts: E.
@@ -193,7 +194,8 @@ class Mixture(modules.Module):
       self.refuse(
         'torso',
         f'gives features of shape {maps.shape[1:]}, and a mixture takes maps, '
-        '(height, width, channels). Set `flat = False` of the torso',
+        '(height, width, channels). Take a torso of images, such as '
+        'networks.NatureTorso, with `flat = False`',
       )
     x = maps.reshape(len(maps), -1, maps.shape[-1])
     if self.tokens == 'map':

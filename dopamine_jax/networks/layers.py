@@ -57,10 +57,11 @@ def multiply(x: jax.Array, kernel: jax.Array) -> jax.Array:
 def once(x: jax.Array) -> jax.Array:
   """Returns `x`, float32 and finite, which XLA's CPU then computes once.
 
-  It writes cheap operations into all that reads them: a random number, which
-  counts as cheap, is drawn anew for each pixel that it changes. A matrix
-  product is not written into anything, so this is one, with the identity. A
-  barrier (`lax.optimization_barrier`) is gone before XLA decides.
+  Use it for random numbers that many others are changed by. XLA's CPU compiler
+  copies cheap operations into all that reads them, and drawing counts as cheap:
+  one number is drawn anew for each pixel that it changes. It does not copy a
+  matrix product, so this is one, with the identity. A barrier
+  (`lax.optimization_barrier`) is gone before it decides.
   """
   if jax.default_backend() != 'cpu':
     return x

@@ -25,6 +25,8 @@ from dopamine_jax.replay import ring as ring_lib
 from dopamine_jax.replay import sum_tree
 from dopamine_jax.replay import uniform
 
+# What an agent returns as priority where the old one is to stay.
+KEEP = -1.0
 _FLOAT = jnp.finfo(jnp.float32)
 
 
@@ -113,11 +115,11 @@ class PrioritizedReplay(uniform.UniformReplay):
   def reprioritize(
     self, ring: PrioritizedRing, index: jax.Array, priority: jax.Array
   ) -> PrioritizedRing:
-    """Returns the ring with priorities [B] for what was sampled.
+    """Returns the ring with priorities [B] >= 0 for what was sampled.
 
-    Of several for one transition, the largest holds. A negative one leaves the
-    old one as it is. Those of slots in which
-    no valid transition begins (any more) change nothing.
+    Of several for one transition, the largest holds. `KEEP` leaves the old one.
+    Those of slots in which no valid transition begins (any more) change
+    nothing.
     """
     return put(ring, index, priority, self.epsilon, self.alpha)
 
@@ -204,10 +206,9 @@ def put(
     )
   # Below or above these, sums of them would not be what they should.
   high = _FLOAT.max / ring.tree.levels[0].size
-  is_new = priority >= 0
-  priority = jnp.maximum(priority, 0) + epsilon
-  priority = jnp.clip(priority**alpha, _FLOAT.tiny, high)
+  is_new = priority != KEEP
   priority = jnp.where(is_new, priority, 0.0)
+  priority = jnp.clip((priority + epsilon) ** alpha, _FLOAT.tiny, high)
   tree = sum_tree.put(
     ring.tree,
     index,
@@ -216,5 +217,7 @@ def put(
   )
   return ring.replace(
     tree=tree,
-    largest=jnp.maximum(ring.largest, jnp.max(priority)),
+    largest=jnp.maximum(
+      ring.largest, jnp.max(jnp.where(is_new, priority, 0.0))
+    ),
   )

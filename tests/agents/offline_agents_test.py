@@ -243,7 +243,11 @@ def test_cloning_raises_what_was_done():
 )
 def test_a_return_is_one_more_channel(shape, dtype, shown, scale):
   agent = make(
-    behaviour_cloning.BehaviourCloning, shape, dtype, conditioned=True
+    behaviour_cloning.BehaviourCloning,
+    shape,
+    dtype,
+    conditioned=True,
+    n_step=9,
   )
   seen = np.ones((2, *shape), dtype)
   found = np.asarray(agent.seen_with(seen, jnp.array([-math.e + 1, 0.0])))
@@ -256,7 +260,10 @@ def test_a_return_is_one_more_channel(shape, dtype, shown, scale):
 @pytest.mark.parametrize('ambition', [0.0, 0.5])
 def test_it_asks_for_more_than_was_seen(ambition):
   agent = make(
-    behaviour_cloning.BehaviourCloning, conditioned=True, ambition=ambition
+    behaviour_cloning.BehaviourCloning,
+    conditioned=True,
+    n_step=9,
+    ambition=ambition,
   )
   seen = sample_of().transition.observation
   state = agent.init(jax.random.key(0), seen)
@@ -273,6 +280,18 @@ def test_it_asks_for_more_than_was_seen(ambition):
     )
   acts = agent.act(state, seen, jnp.zeros((), int), key, explore=False)
   assert acts.shape == (B,)
+
+
+@pytest.mark.parametrize(
+  ('settings', 'message'),
+  [
+    ({'conditioned': True}, 'n_step = 1 is the return of one step'),
+    ({'ambition': 1.0}, 'no effect without conditioned'),
+  ],
+)
+def test_cloning_refuses_what_would_do_nothing(settings, message):
+  with pytest.raises(errors.UserError, match=message):
+    make(behaviour_cloning.BehaviourCloning, **settings)
 
 
 # Tandem.

@@ -247,13 +247,12 @@ SPR = {
 RESET = SPR | {
   'noisy': False,
   'target_tau': 0.005,
-  'acts_by_target': True,
   'published_priorities': False,
   'epsilon': (2_000, 4_001, 0.0),
 }
 THEIRS |= {
   'spr': SPR,
-  'sr_spr': RESET | {'updates_per_period': 16, 'acts_by_target': False},
+  'sr_spr': RESET | {'updates_per_period': 16},
   'bbf': RESET | {'gamma': None},
   'bbf_rr8': RESET | {'updates_per_period': 8, 'gamma': None},
 }

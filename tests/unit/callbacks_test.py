@@ -17,6 +17,7 @@ from dopamine_jax import networks
 from dopamine_jax import runner as runner_lib
 from dopamine_jax import values
 from dopamine_jax.agents import dqn
+from dopamine_jax.agents import tandem
 from dopamine_jax.analysis import run_report
 from dopamine_jax.analysis import runs as runs_lib
 from dopamine_jax.callbacks import base
@@ -271,6 +272,64 @@ def test_a_recycler_takes_the_lowest_of_each_layer(
   own = callback.init() | {'iteration': iteration}
   found = callback.recycled(MEANS, WEIGHTS, own, KEY)
   assert set(np.flatnonzero(found)) == set(order[:count])
+
+
+def test_moments_are_those_of_the_same_part_of_the_state():
+  one = {'params': {'a': 1}, 'target_params': {'a': 1}, 'optimizer': {'a': 1}}
+  names = [
+    tuple(name.split('.'))
+    for name in state_arrays.named(one | {'passive': dict(one)})
+  ]
+  params = [name for name in names if 'optimizer' not in name]
+  for prefix in ((), ('passive',)):
+    found = redo._moments_of((*prefix, 'optimizer', '0', 'mu', 'a'), params)
+    assert set(found) == {
+      (*prefix, 'params', 'a'),
+      (*prefix, 'target_params', 'a'),
+    }
+  found = redo._moments_of(
+    ('optimizer_state', 'actor', '0', 'mu', 'actor', 'a'),
+    [('params', 'actor', 'a'), ('params', 'critics', 'a')],
+  )
+  assert found == [('params', 'actor', 'a')]
+  assert redo._moments_of(('params', 'a'), params) == []
+
+
+@pytest.mark.parametrize('network', ['Active', 'Passive'])
+def test_each_network_of_a_tandem_has_its_own_moments(network):
+  agent = tandem.TandemDQN(
+    network=networks.MLP(hidden=(4, 3)),
+    optimizer=optax.adam(0.1),
+    observation_space=AGENT.observation_space,
+    action_space=AGENT.action_space,
+  )
+  old = jax.tree.map(lambda x: x * 0 + 7, agent.init(KEY, OBSERVATION))
+  bias = ('MLPTorso_0', 'Dense_0', 'bias')
+  owner = old.passive if network == 'Passive' else old
+  leaf = owner.params[bias[0]][bias[1]][bias[2]]
+  mask = jnp.array([True, False, False, True])
+  new = redo._applied(old, {id(leaf): (mask, jnp.zeros(4))})
+  prefix = 'passive.' if network == 'Passive' else ''
+  expected = np.where(mask, 0, 7)
+  names = {
+    f'{prefix}{place}.{".".join(bias)}'
+    for place in ('params', 'optimizer_state.0.mu', 'optimizer_state.0.nu')
+  }
+  for name, array in state_arrays.named(new).items():
+    wanted = expected if name in names else 7
+    np.testing.assert_array_equal(array, wanted, err_msg=name)
+
+
+def test_a_contribution_is_by_kernels_alone():
+  params = {
+    'a.kernel': jnp.array([[1.0, -2, 3], [1, 2, 1]]),
+    'a.bias': jnp.full(3, 9.0),
+    'b.kernel': jnp.array([[4.0], [-8], [6]]),
+    'b.kernel_sigma': jnp.full((3, 1), 9.0),
+  }
+  neurons = wiring.Neurons('x', ('a',), (('b',),))
+  found = redo._weights(params, neurons, 3)
+  np.testing.assert_allclose(found, [4 / 2, 8 / 4, 6 / 4])
 
 
 def test_a_recycler_takes_any_by_chance():

@@ -66,8 +66,8 @@ def test_soft_experts_share_means_of_tokens(normalized, capacity, slots):
 
 
 @pytest.mark.parametrize('k', [1, 2])
-@pytest.mark.parametrize('capacity', [0.5, 1.0, 3.0])
-def test_a_router_sends_tokens_until_an_expert_is_full(k, capacity):
+@pytest.mark.parametrize(('capacity', 'drops'), [(0.5, True), (3.0, False)])
+def test_a_router_sends_tokens_until_an_expert_is_full(k, capacity, drops):
   module = experts.TopKMoE(num_experts=3, k=k, hidden=H, capacity=capacity)
   found, params = applied(module)
   slots = int(np.ceil(k * T * capacity / 3))
@@ -84,7 +84,7 @@ def test_a_router_sends_tokens_until_an_expert_is_full(k, capacity):
         dropped += taken[e] >= slots
         taken[e] += 1
     np.testing.assert_allclose(found[b], expected, rtol=2e-4, atol=1e-5)
-  assert dropped > 0 if capacity == 0.5 else dropped == 0 or capacity == 1.0
+  assert bool(dropped) is drops
 
 
 def test_simplicial_units_are_probabilities():
@@ -118,7 +118,7 @@ def test_tokens_are_pixels_maps_or_samples(tokens, shape):
 
 def test_a_flat_torso_is_refused():
   module = experts.Mixture(networks.NatureTorso())
-  with pytest.raises(errors.UserError, match='Set `flat = False` of the torso'):
+  with pytest.raises(errors.UserError, match='with `flat = False`'):
     jax.eval_shape(
       module.init, jax.random.key(0), jnp.zeros((1, 16, 16, 4), jnp.uint8)
     )

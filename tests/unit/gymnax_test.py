@@ -168,7 +168,7 @@ def test_a_sticky_action_is_the_last_one_and_never_before_the_first(peer):
   del peer
   sticky = gymnax.Gymnax(id='Breakout-MinAtar', sticky_actions=0.25)
   environment = sticky._made[0]
-  taken = []
+  taken, keys = [], []
 
   class Spy:
     """Says what was really done."""
@@ -178,6 +178,7 @@ def test_a_sticky_action_is_the_last_one_and_never_before_the_first(peer):
 
     def step_env(self, key, state, action, params):
       taken.append(action)
+      keys.append(key)
       return environment.step_env(key, state, action, params)
 
   params = sticky._made[1]
@@ -200,5 +201,11 @@ def test_a_sticky_action_is_the_last_one_and_never_before_the_first(peer):
   # What was done in place of the action is what was done before.
   np.testing.assert_array_equal(done[:, 1:][stuck], done[:, :-1][stuck])
   assert 0.18 < stuck.mean() < 0.32  # of 660
+  # The game draws from other keys than the coin, whatever it splits.
+  key = jax.random.key(5)
+  state, _ = sticky.reset(key)
+  sticky.step(state, jnp.int32(0), key)
+  assert keys[-1] != key
+  assert keys[-1] == jax.random.split(key)[0]
   with pytest.raises(errors.UserError, match='sticky_actions = 2'):
     gymnax.Gymnax(id='Breakout-MinAtar', sticky_actions=2.0)
