@@ -117,7 +117,7 @@ def measure(job: jobs.Job, engine: str, seeds: int) -> list[float | None]:
   return [*row, products, adam, network, beside + products + adam]
 
 
-def measure_config(name: str, window: int = 16) -> list[float | None]:
+def measure_config(name: str, window: int = 4) -> list[float | None]:
   """Returns a row of the table, of a config that learns from a replay.
 
   Args:

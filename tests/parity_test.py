@@ -305,7 +305,7 @@ def ours(parts, setting):
     found = {
       round(float(abs(x.kernel_init(jax.random.key(0), (300, 100))).max()), 3)
       for module in modules
-      for x in (module, getattr(module, 'torso', module))
+      for x in (module, getattr(module, 'torso', None) or module)
     }
     (largest,) = found
     return largest

@@ -58,7 +58,12 @@ _CLASSES = (settings.Settings, engine.Engine, metrics.Collector, nn.Module)
 # Modules of the framework whose public functions make or compute something.
 _FUNCTIONS = (
   *('learning.distributions', 'learning.exploration', 'learning.optimization'),
-  *('learning.returns', 'networks', 'networks.initializers'),
+  *(
+    'learning.returns',
+    'learning.schedules',
+    'networks',
+    'networks.initializers',
+  ),
 )
 # Whose environments the adapters make, by an id.
 _FAMILIES = ('gymnasium', 'minatar')
