@@ -96,7 +96,7 @@ class SPR(full_rainbow.FullRainbow):
     return state, metrics | seen, self.priorities(losses)
 
   def targets(self, target_params, observations) -> jax.Array:
-    """Returns projections [K, B, hidden] of observations [B, K, ...]."""
+    """Returns projections [K, B, units] of observations [B, K, ...]."""
     ahead = jnp.moveaxis(observations, 1, 0)
     flat = ahead.reshape(-1, *ahead.shape[2:])
     projected = networks.apply(

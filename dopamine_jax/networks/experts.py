@@ -29,10 +29,10 @@ class Experts(nn.Module):
   """E networks of two layers, each applied to slots of its own.
 
   Attributes:
-    hidden: units of the rectified layer; the other one has those of a token.
+    units: of the rectified layer; the other one has those of a token.
   """
 
-  hidden: int
+  units: int
 
   @nn.compact
   def __call__(self, slots: jax.Array) -> jax.Array:
@@ -46,7 +46,7 @@ class Experts(nn.Module):
       bias = self.param(f'{name}_bias', nn.initializers.zeros, (count, units))
       return jnp.einsum('bepd,edh->beph', x, kernel) + bias[None, :, None]
 
-    x = nn.relu(layer(slots, 'hidden', self.hidden))
+    x = nn.relu(layer(slots, 'hidden', self.units))
     self.sow('intermediates', 'activations', x)
     return layer(x, 'output', size)
 
@@ -58,14 +58,14 @@ class SoftMoE(modules.Module):
 
   Attributes:
     num_experts: E.
-    hidden: units of each expert's rectified layer.
+    units: of each expert's rectified layer.
     capacity: slots of all experts, over the number of tokens.
     normalized: whether tokens and slots' parameters have length 1 where they
       are compared, times one number that is learnt.
   """
 
   num_experts: int = 8
-  hidden: int = 512
+  units: int = 512
   capacity: float = 1.0
   normalized: bool = True
 
@@ -88,7 +88,7 @@ class SoftMoE(modules.Module):
     dispatch = jax.nn.softmax(logits, axis=1)
     combine = jax.nn.softmax(logits, axis=(2, 3))
     given = jnp.einsum('btep,btd->bepd', dispatch, tokens)
-    return jnp.einsum('btep,bepd->btd', combine, Experts(self.hidden)(given))
+    return jnp.einsum('btep,bepd->btd', combine, Experts(self.units)(given))
 
 
 class TopKMoE(modules.Module):
@@ -105,13 +105,13 @@ class TopKMoE(modules.Module):
   Attributes:
     num_experts: E.
     k: experts of a token.
-    hidden: units of each expert's rectified layer.
+    units: of each expert's rectified layer.
     capacity: slots of all experts, over k times the number of tokens.
   """
 
   num_experts: int = 8
   k: int = 1
-  hidden: int = 512
+  units: int = 512
   capacity: float = 1.0
 
   def __post_init__(self):
@@ -139,7 +139,7 @@ class TopKMoE(modules.Module):
     dispatch = sum(places)  # [B, T, E, P]
     given = jnp.einsum('btep,btd->bepd', dispatch, tokens)
     combine = dispatch * gates[..., None]
-    return jnp.einsum('btep,bepd->btd', combine, Experts(self.hidden)(given))
+    return jnp.einsum('btep,bepd->btd', combine, Experts(self.units)(given))
 
 
 class Simplicial(modules.Module):

@@ -31,7 +31,7 @@ class SPRNetwork(modules.Module):
     dueling: whether it is a `heads.Dueling` one (given by the agent).
     encoder: a Flax module that maps observations to maps [B, H, W, C], or to
       vectors [B, C], which are maps of one pixel here.
-    hidden: units of the head's rectified layer, the projection.
+    units: of the head's rectified layer, the projection.
     sigma0: of noisy layers.
   """
 
@@ -42,7 +42,7 @@ class SPRNetwork(modules.Module):
   noisy: bool = True
   dueling: bool = True
   encoder: nn.Module = standard.NatureTorso(flat=False)
-  hidden: int = 512
+  units: int = 512
   sigma0: float = 0.5
 
   def __post_init__(self):
@@ -55,8 +55,8 @@ class SPRNetwork(modules.Module):
       dense = functools.partial(heads.NoisyDense, sigma0=self.sigma0)
     else:
       dense = functools.partial(layers.Dense, kernel_init=XAVIER)
-    self.projection = dense(self.hidden)
-    self.predictor = layers.Dense(self.hidden, kernel_init=XAVIER)
+    self.projection = dense(self.units)
+    self.predictor = layers.Dense(self.units, kernel_init=XAVIER)
     self.transition = Transition()
     if self.dueling:
       self.head = heads.Dueling(self.num_outputs, self.num_atoms, (), dense)
@@ -80,15 +80,15 @@ class SPRNetwork(modules.Module):
     return in_unit_interval(latent)
 
   def project(self, latent: jax.Array) -> jax.Array:
-    """Returns projections [B, hidden] of latents [B, H, W, C]."""
+    """Returns projections [B, units] of latents [B, H, W, C]."""
     return self.projection(latent.reshape(len(latent), -1))
 
   def project_seen(self, observation: jax.Array) -> jax.Array:
-    """Returns projections [B, hidden] of observations."""
+    """Returns projections [B, units] of observations."""
     return self.project(self.encode(observation))
 
   def predict(self, observation, actions) -> tuple[jax.Array, jax.Array]:
-    """Returns outputs [B, num_outputs], and K predictions [K, B, hidden].
+    """Returns outputs [B, num_outputs], and K predictions [K, B, units].
 
     Args:
       observation: [B, ...].

@@ -27,11 +27,9 @@ from dopamine_jax.replay import uniform
 from tests import linear
 
 B, K, A, M, D = 4, 3, 2, 5, 8
-NETWORK = predictive.SPRNetwork(
-  encoder=networks.MLPTorso(hidden=(6,)), hidden=D
-)
+NETWORK = predictive.SPRNetwork(encoder=networks.MLPTorso(hidden=(6,)), units=D)
 IMAGES = predictive.SPRNetwork(
-  encoder=networks.MinAtarTorso(flat=False), hidden=D
+  encoder=networks.MinAtarTorso(flat=False), units=D
 )
 SUPPORT = {'num_atoms': M, 'v_min': -2.0, 'v_max': 3.0}
 

@@ -41,7 +41,7 @@ IMPLICIT = functools.partial(
 )
 
 PREDICTIVE = functools.partial(
-  predictive.SPRNetwork, encoder=networks.MLPTorso(hidden=(32,)), hidden=32
+  predictive.SPRNetwork, encoder=networks.MLPTorso(hidden=(32,)), units=32
 )
 SAMPLES = {
   'num_tau_samples': 8,

@@ -42,7 +42,7 @@ def softmax(x):
 @pytest.mark.parametrize(('capacity', 'slots'), [(1.0, 3), (0.5, 2), (2.0, 5)])
 def test_soft_experts_share_means_of_tokens(normalized, capacity, slots):
   module = experts.SoftMoE(
-    num_experts=3, hidden=H, capacity=capacity, normalized=normalized
+    num_experts=3, units=H, capacity=capacity, normalized=normalized
   )
   found, params = applied(module)
   phi = params['phi']
@@ -68,7 +68,7 @@ def test_soft_experts_share_means_of_tokens(normalized, capacity, slots):
 @pytest.mark.parametrize('k', [1, 2])
 @pytest.mark.parametrize(('capacity', 'drops'), [(0.5, True), (3.0, False)])
 def test_a_router_sends_tokens_until_an_expert_is_full(k, capacity, drops):
-  module = experts.TopKMoE(num_experts=3, k=k, hidden=H, capacity=capacity)
+  module = experts.TopKMoE(num_experts=3, k=k, units=H, capacity=capacity)
   found, params = applied(module)
   slots = int(np.ceil(k * T * capacity / 3))
   dropped = 0
@@ -132,7 +132,7 @@ def test_any_agent_of_values_learns_through_it(mixture):
     network=functools.partial(
       experts.MixtureNetwork,
       torso=networks.MinAtarTorso(flat=False),
-      mixture=mixture(num_experts=2, hidden=8),
+      mixture=mixture(num_experts=2, units=8),
     ),
     observation_space=gymnasium.spaces.Box(0, 1, (4, 4, 2)),
     action_space=gymnasium.spaces.Discrete(3),
