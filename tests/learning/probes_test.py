@@ -75,7 +75,7 @@ AGENTS = {
     bbf.BBF,
     {
       'network': PREDICTIVE,
-      'target_tau': 0.1,
+      'target_tau': 0.8,  # each tenth update
       'updates_per_period': 1,
       **SUPPORT,
     },
