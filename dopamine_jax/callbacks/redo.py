@@ -21,6 +21,7 @@ from dopamine_jax import errors
 from dopamine_jax.callbacks import resets
 from dopamine_jax.callbacks import wiring
 from dopamine_jax.checkpoints import state_arrays
+from dopamine_jax.metrics import health
 from dopamine_jax.networks import variables
 
 
@@ -135,7 +136,7 @@ class ReDo(Recycling):
   def recycled(self, means, weights, own, key):
     """Returns the dormant ones; see `Recycling.recycled`."""
     del weights, own, key
-    return means <= self.threshold * jnp.mean(means)
+    return health.are_dormant(means, self.threshold)
 
 
 class NeuronRecycler(Recycling):

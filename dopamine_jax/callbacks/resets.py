@@ -120,7 +120,7 @@ def _mixed(
 ) -> Any:
   """Returns an agent's state, what is named mixed with that of a new agent."""
   old = view.state.agent
-  names = list(state_arrays.named(old))
+  named = state_arrays.named(old)
   seen = view.state.experience.observation
   new = view.loop.agent.init(key, seen)
 
@@ -129,13 +129,13 @@ def _mixed(
 
   new_target = new
   if owner.separate_targets:
+    if not any(map(is_of_target, named)):
+      owner.refuse(
+        'separate_targets', 'is of agents with a target network; leave it out'
+      )
     new_target = view.loop.agent.init(jax.random.fold_in(key, 1), seen)
-  if owner.separate_targets and not any(map(is_of_target, names)):
-    owner.refuse(
-      'separate_targets', 'is of agents with a target network; leave it out'
-    )
   setting = f'{annotations.full_name(type(owner))}.names'
-  state_arrays.require_fits(setting, owner.names, state_arrays.named(old))
+  state_arrays.require_fits(setting, owner.names, named)
 
   def each(path, old, new, new_target):
     name = state_arrays.path_name(path)

@@ -29,20 +29,12 @@ def cyclic(
   Raises:
     UserError: if a number can't be.
   """
-  first_cycle = cycle if first_cycle is None else first_cycle
-  _check('cyclic', transition_steps, cycle, first_cycle)
   if not (first > 0 and last > 0):
     raise errors.UserError(
       f'schedules.cyclic goes from {first} to {last}; both must be above 0.'
     )
-
-  def at(count):
-    later = (count - first_cycle) % cycle
-    since = jnp.where(count < first_cycle, count, later)
-    part = jnp.minimum(since / transition_steps, 1.0)
-    return jnp.exp((1 - part) * jnp.log(first) + part * jnp.log(last))
-
-  return at
+  cycles = transition_steps, cycle, first_cycle
+  return _by_equal_factors('cyclic', first, last, *cycles)
 
 
 def cyclic_discount(
@@ -69,16 +61,25 @@ def cyclic_discount(
       f'schedules.cyclic_discount goes from {first} to {last}; both must lie '
       'in [0, 1).'
     )
-  first_cycle = cycle if first_cycle is None else first_cycle
-  _check('cyclic_discount', transition_steps, cycle, first_cycle)
-  away = cyclic(1 - first, 1 - last, transition_steps, cycle, first_cycle)
+  cycles = transition_steps, cycle, first_cycle
+  away = _by_equal_factors('cyclic_discount', 1 - first, 1 - last, *cycles)
   return lambda count: 1 - away(count)
 
 
-def _check(name, transition_steps, cycle, first_cycle):
+def _by_equal_factors(name, first, last, transition_steps, cycle, first_cycle):
+  """Returns the schedule of `cyclic`; `name` is what was called."""
+  first_cycle = cycle if first_cycle is None else first_cycle
   if not (1 <= transition_steps <= cycle and first_cycle >= 1):
     raise errors.UserError(
       f'schedules.{name} takes transition_steps = {transition_steps} of a '
       f'cycle = {cycle}, and first_cycle = {first_cycle}; each must be at '
       'least 1, and transition_steps at most cycle.'
     )
+
+  def at(count):
+    later = (count - first_cycle) % cycle
+    since = jnp.where(count < first_cycle, count, later)
+    part = jnp.minimum(since / transition_steps, 1.0)
+    return jnp.exp((1 - part) * jnp.log(first) + part * jnp.log(last))
+
+  return at

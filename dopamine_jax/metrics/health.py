@@ -123,7 +123,17 @@ class DormantNeurons(Sampled):
   def _count_dormant(self, magnitudes):
     """Returns how many of a layer [B, units] are; all of a layer of zeros."""
     means = jnp.mean(magnitudes, axis=0)
-    return jnp.sum(means <= self.threshold * jnp.mean(means))
+    return jnp.sum(are_dormant(means, self.threshold))
+
+
+def are_dormant(means: jax.Array, threshold: float) -> jax.Array:
+  """Returns which neurons of a layer are dormant, bool [C].
+
+  Args:
+    means: [C], the means of their activations' magnitudes.
+    threshold: see `DormantNeurons`.
+  """
+  return means <= threshold * jnp.mean(means)
 
 
 class EffectiveRank(Sampled):
