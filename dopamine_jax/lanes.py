@@ -12,11 +12,15 @@ import dataclasses
 import functools
 from typing import Any
 
+import jax
 import numpy as np
 
 from dopamine_jax import annotations
 from dopamine_jax import errors
 from dopamine_jax import values
+
+# What `vmap` calls the axis of lanes, one a seed or a trial.
+AXIS = 'lanes'
 
 # The way to a setting, as names of fields and arguments.
 Path = tuple[str, ...]
@@ -33,6 +37,18 @@ class Stages:
 
   steps: tuple[int, ...]
   numbers: Mapping[Path, tuple[Any, ...]]
+
+
+def in_lockstep(number: jax.Array) -> jax.Array:
+  """Returns a number that is the same in all lanes, as one for all of them.
+
+  A condition of it is a branch, where one of each lane's own number would
+  compute both sides. Where there is one lane, it is the number itself.
+  """
+  try:
+    return jax.lax.pmax(number, AXIS)
+  except NameError:  # no such axis
+    return number
 
 
 def differing(trees: Sequence[Any], names: Sequence[str]) -> dict[Path, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from dopamine_jax import lanes
 from dopamine_jax.system import processes
 
 
@@ -31,7 +32,9 @@ class SeedAxis:
 
   def over(self, function: Callable[..., Any]) -> Callable[..., Any]:
     """Returns one seed's `function`, vmapped over S if S > 1."""
-    return jax.vmap(function) if self.size > 1 else function
+    if self.size == 1:
+      return function
+    return jax.vmap(function, axis_name=lanes.AXIS)
 
   def split(self, tree: Any) -> Any:
     """Returns arrays of lanes [S * N, ...] as [S, N, ...]."""

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 import dataclasses
 import difflib
 import functools
+import os
+import sys
 from typing import Any
 
 import gymnasium
@@ -25,7 +27,7 @@ from dopamine_jax.environments import observed as observed_lib
 _EXTRAS = {'gymnasium.envs.box2d': 'box2d', 'gymnasium.envs.mujoco': 'mujoco'}
 
 # Arguments of `gymnasium.make` that this adapter sets, and what sets them here.
-_RESERVED = {
+RESERVED = {
   'max_episode_steps': 'set Gym.max_steps_per_episode instead',
   'render_mode': 'whoever makes the environment chooses it',
   'disable_env_checker': 'the adapter checks observations by itself',
@@ -81,7 +83,7 @@ class Gym(base.Environment):
   def __post_init__(self):
     """Raises UserError for settings that can't work."""
     super().__post_init__()
-    for name, remedy in _RESERVED.items():
+    for name, remedy in RESERVED.items():
       if name in self.kwargs:
         self.refuse('kwargs', f'holds {name!r}: {remedy}')
     self.require_one_of('vector', ('sync', 'async'))
@@ -98,22 +100,22 @@ class Gym(base.Environment):
         "as in atari.Atari.game = 'Pong'."
       )
     # Functions of plain data, which other processes can be sent.
-    make_one = functools.partial(
-      *(_make_one, self.id, self.max_steps_per_episode, dict(self.kwargs)),
+    maker = functools.partial(
+      *(make_one, self.id, self.max_steps_per_episode, dict(self.kwargs)),
       observed=self.observed,
       leave_out=tuple(self.leave_out),
       action_mask=self.action_mask,
     )
     if self.vector == 'async' and not render:
       return gym_async.AsyncVector(
-        self.id, [make_one] * num_envs, self.channels_first
+        self.id, [maker] * num_envs, self.channels_first
       )
-    first = functools.partial(make_one, render=render)
-    makers = [first] + [make_one] * (num_envs - 1)
+    first = functools.partial(maker, render=render)
+    makers = [first] + [maker] * (num_envs - 1)
     return gym_vector.GymVector(self.id, makers, self.channels_first, self.info)
 
 
-def _make_one(
+def make_one(
   id: str,
   max_steps: int | None,
   kwargs: Mapping[str, Any],
@@ -129,6 +131,8 @@ def _make_one(
   """
   if id.startswith('MinAtar/'):
     _register_minatar()
+  if render:
+    _draw_without_display()
   try:
     env = gymnasium.make(
       id,
@@ -152,7 +156,7 @@ def _make_one(
   except answers.CODE_ERRORS as error:
     if 'unexpected keyword argument' in str(error):
       raise errors.UserError(
-        f'{id} refuses its arguments, Gym.kwargs = {dict(kwargs)}: {error}'
+        f'{id} refuses its arguments, kwargs = {dict(kwargs)}: {error}'
       ) from error
     raise answers.failed(
       id, 'while it was made', 'constructor', error
@@ -189,6 +193,16 @@ class _Without(gymnasium.ObservationWrapper):
   def observation(self, observation):
     """Returns the keys that are left."""
     return {key: observation[key] for key in self._keys}
+
+
+def _draw_without_display() -> None:
+  """Has MuJoCo draw by EGL where there is no screen and nothing else is said.
+
+  By itself it takes GLFW, which then fails.
+  """
+  has_screen = {'DISPLAY', 'WAYLAND_DISPLAY'} & os.environ.keys()
+  if sys.platform == 'linux' and not has_screen:
+    os.environ.setdefault('MUJOCO_GL', 'egl')
 
 
 def _register_minatar() -> None:

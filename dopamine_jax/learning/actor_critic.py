@@ -13,10 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dopamine_jax import agent as agent_lib
 from dopamine_jax import networks
 from dopamine_jax.learning import distributions
-from dopamine_jax.learning import encoding
 from dopamine_jax.learning import outputs
 from dopamine_jax.networks import initializers
 from dopamine_jax.networks import modules
@@ -26,8 +24,9 @@ class State(struct.PyTreeNode):
   """What learning changes."""
 
   params: dict[str, optax.Params]  # of `actor`, `critics` and what else learns
-  target_params: optax.Params  # of the critics
+  target_params: optax.Params  # of the critics, and of what else has targets
   optimizer_state: optax.OptState
+  updates: jax.Array | None = None  # int32 scalar; None: not counted
 
 
 class Actor(modules.Module):
@@ -82,6 +81,46 @@ class Actor(modules.Module):
     return distributions.TanhGaussian(mean, log_std)
 
 
+class DeterministicActor(modules.Module):
+  """A policy that has one action for what is observed.
+
+  Attributes:
+    action_shape: of one action (given by the agent).
+    hidden: sizes of the dense layers.
+    activation: applied after each hidden layer.
+    kernel_init: initializer of their kernels; biases start at zero.
+    torso: a Flax module that maps observations to features [B, F]; None: they
+      are flattened.
+  """
+
+  given_later = ('action_shape',)
+
+  action_shape: Sequence[int] | None = None
+  hidden: Sequence[int] = (256, 256)
+  activation: networks.Activation = nn.relu
+  kernel_init: networks.Initializer = initializers.XAVIER_UNIFORM
+  torso: nn.Module | None = None
+
+  def __post_init__(self):
+    super().__post_init__()
+    self.require_at_least(1, 'action_shape')
+
+  @nn.compact
+  def __call__(self, observation: jax.Array) -> distributions.Deterministic:
+    """Returns actions in (-1, 1) for [B, *observation_shape]."""
+    seen = observation
+    if self.torso is not None:
+      seen = networks.part(self, self.torso, observation)
+    outputs = networks.MLP(
+      int(np.prod(self.action_shape)),
+      hidden=self.hidden,
+      activation=self.activation,
+      kernel_init=self.kernel_init,
+    )(seen)
+    action = jnp.tanh(outputs).reshape(-1, *self.action_shape)
+    return distributions.Deterministic(action)
+
+
 class Critics(modules.Module):
   """Values of actions by networks that differ in their first parameters.
 
@@ -124,13 +163,6 @@ class Critics(modules.Module):
     return jnp.stack([critic(x)[:, 0] for critic in critics])
 
 
-def make_modules(agent: agent_lib.Agent) -> tuple[nn.Module, nn.Module]:
-  """Returns what an agent's settings `actor` and `critics` make."""
-  shape = agent.action_space.shape
-  actor = encoding.network(agent, 'actor', action_shape=shape)
-  return actor, encoding.network(agent, 'critics')
-
-
 def first_params(
   actor: nn.Module,
   critics: nn.Module,
@@ -162,32 +194,5 @@ def first_params(
     'actor': params,
     'critics': outputs.first_params(
       critics, key, observation, action, needs=needs
-    ),
-  }
-
-
-def anatomy(
-  actor: nn.Module, critics: nn.Module, state: State
-) -> dict[str, agent_lib.Anatomy]:
-  """Returns what `health` looks into, see `Agent.anatomy`.
-
-  Args:
-    actor: maps observations to distributions of actions.
-    critics: maps observations and actions to values [K, B].
-    state: holds their parameters.
-  """
-
-  def values(params, observation, action, key):
-    del key
-    return networks.apply(critics, params, observation, action).T
-
-  return {
-    'Actor': agent_lib.Anatomy(actor, state.params['actor']),
-    'Critics': agent_lib.Anatomy(
-      critics,
-      state.params['critics'],
-      state.target_params,
-      inputs=lambda batch: (batch.observation, batch.action),
-      values=values,
     ),
   }

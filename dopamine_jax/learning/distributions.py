@@ -157,6 +157,20 @@ class TanhGaussian(struct.PyTreeNode):
     return self.unsquashed.log_prob(x) - slopes
 
 
+class Deterministic(struct.PyTreeNode):
+  """One action, whose probability is 1.
+
+  Attributes:
+    action: [B, *action_shape].
+  """
+
+  action: jax.Array
+
+  def mode(self) -> jax.Array:
+    """Returns the actions [B, *action_shape]."""
+    return self.action
+
+
 Distribution = Categorical | Product | Gaussian
 
 

@@ -85,4 +85,4 @@ def _are_images(space):
     return True
   # Stacked vectors have two axes as well.
   is_gray = len(space.shape or ()) == 2 and space.dtype == np.uint8
-  return is_gray or len(space.shape or ()) == 3
+  return is_gray or len(space.shape or ()) in (3, 4)  # stacks have one more

@@ -28,6 +28,8 @@ from dopamine_jax.networks.standard import MinAtarTorso
 from dopamine_jax.networks.standard import MLPTorso
 from dopamine_jax.networks.standard import NatureCNN
 from dopamine_jax.networks.standard import NatureTorso
+from dopamine_jax.networks.standard import PixelTorso
+from dopamine_jax.networks.standard import Projection
 from dopamine_jax.networks.standard import as_images
 from dopamine_jax.networks.standard import fitting
 from dopamine_jax.networks.standard import hidden_layers
@@ -62,6 +64,8 @@ __all__ = [
   'MinAtarTorso',
   'NatureCNN',
   'NatureTorso',
+  'PixelTorso',
+  'Projection',
   'RecurrentActorCritic',
   'RecurrentQ',
   'SpectralNorm',

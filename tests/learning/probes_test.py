@@ -12,8 +12,11 @@ from dopamine_jax import networks
 from dopamine_jax import values
 from dopamine_jax.agents import bbf
 from dopamine_jax.agents import c51
+from dopamine_jax.agents import classification
+from dopamine_jax.agents import cql
 from dopamine_jax.agents import double_dqn
 from dopamine_jax.agents import dqn
+from dopamine_jax.agents import dr3
 from dopamine_jax.agents import full_rainbow
 from dopamine_jax.agents import iqn
 from dopamine_jax.agents import munchausen
@@ -23,6 +26,8 @@ from dopamine_jax.agents import quantile
 from dopamine_jax.agents import rainbow
 from dopamine_jax.agents import sac
 from dopamine_jax.agents import spr
+from dopamine_jax.agents import tandem
+from dopamine_jax.agents import td3
 from dopamine_jax.learning import actor_critic
 from dopamine_jax.networks import heads
 from dopamine_jax.networks import predictive
@@ -80,6 +85,32 @@ AGENTS = {
       **SUPPORT,
     },
   ),
+  'hl_gauss': (
+    classification.ClassificationDQN,
+    {'network': MLP, **SUPPORT, 'v_min': -2.0, 'v_max': 6.0},
+  ),
+  'two_hot': (
+    classification.ClassificationDQN,
+    # Wide classes: where a target climbs over many narrow ones, those above are
+    # nearly impossible at first, and it takes long to change that.
+    {'network': MLP, 'spread': 'two_hot', **SUPPORT, 'num_atoms': 7},
+  ),
+  'tandem': (tandem.TandemDQN, {'network': MLP}),
+  # All actions are tried alike, so that a little conservatism changes little.
+  'cql': (cql.CQL, {'network': MLP, 'conservatism': 0.01}),
+  'categorical_cql': (
+    cql.CategoricalCQL,
+    {
+      'network': functools.partial(
+        full_rainbow.RainbowNetwork,
+        torso=networks.MLPTorso(hidden=(32,)),
+        hidden=(32,),
+      ),
+      'conservatism': 0.01,
+      **SUPPORT,
+    },
+  ),
+  'dr3': (dr3.DR3, {'network': MLP, 'feature_penalty': 1e-4}),
   'munchausen_dqn': (
     munchausen.MunchausenDQN,
     {'network': MLP, **MUNCHAUSEN},
@@ -154,6 +185,11 @@ def test_an_agent_finds_the_values(agent, n_step, num_envs, tmp_path):
       # The noise soon tries one action alone, if no other is better.
       q, expected = q.max(axis=1), expected.max(axis=1)
     np.testing.assert_allclose(q, expected, atol=0.1, err_msg=name)
+    if isinstance(state, tandem.TandemState):
+      q = q_values(state.passive.params, probes.observations(), None)
+      np.testing.assert_allclose(
+        q[: len(expected)], expected, atol=0.1, err_msg=name
+      )
 
 
 # Rollouts of 16 steps in 2 environments, so that episodes go on beyond them.
@@ -233,10 +269,14 @@ def test_ppo_finds_continuous_actions(normalized, tmp_path):
   assert np.all(state.params['log_std'] < -0.5)
 
 
-def small_sac(num_envs, replay=sac.SAC.replay, **settings):
+def small(cls, num_envs, replay=sac.SAC.replay, **settings):
+  actor = {
+    sac.SAC: actor_critic.Actor,
+    td3.TD3: actor_critic.DeterministicActor,
+  }
   return functools.partial(
-    sac.SAC,
-    actor=functools.partial(actor_critic.Actor, hidden=(32,)),
+    cls,
+    actor=functools.partial(actor[cls], hidden=(32,)),
     critics=functools.partial(actor_critic.Critics, hidden=(32,)),
     replay=functools.partial(
       replay, capacity=2_048, batch_size=32, min_history=64
@@ -249,18 +289,23 @@ def small_sac(num_envs, replay=sac.SAC.replay, **settings):
   )
 
 
+# Of SAC rewards alone count here.
+REWARDS_ALONE = {'temperature': 1e-3, 'temperature_optimizer': None}
+
+
 @pytest.mark.slow  # sac_test compares losses, and the probe below learns both
 @pytest.mark.parametrize(('n_step', 'num_envs'), [(1, 1), (3, 2)])
-def test_sac_finds_the_values(n_step, num_envs, tmp_path):
+@pytest.mark.parametrize(
+  ('cls', 'settings'),
+  [
+    pytest.param(sac.SAC, REWARDS_ALONE, id='sac'),
+    # Targets follow with every update, and so fast as SAC's.
+    pytest.param(td3.TD3, {'policy_delay': 1}, id='td3'),
+  ],
+)
+def test_critics_find_the_values(cls, settings, n_step, num_envs, tmp_path):
   agent, states, statistics = probes.train(
-    small_sac(
-      num_envs,
-      gamma=GAMMA,
-      n_step=n_step,
-      # Rewards alone count.
-      temperature=1e-3,
-      temperature_optimizer=None,
-    ),
+    small(cls, num_envs, gamma=GAMMA, n_step=n_step, **settings),
     [probes.box(name) for name in probes.PASSIVE],
     tmp_path,
     steps=600 * num_envs,
@@ -291,7 +336,8 @@ def test_sac_finds_the_values(n_step, num_envs, tmp_path):
 )
 def test_sac_finds_continuous_actions_and_keeps_its_entropy(replay, tmp_path):
   agent, (state,), _ = probes.train(
-    small_sac(
+    small(
+      sac.SAC,
       2,
       replay,
       temperature=0.1,
@@ -316,3 +362,19 @@ def test_sac_finds_continuous_actions_and_keeps_its_entropy(replay, tmp_path):
   # The environment's are twice as large.
   np.testing.assert_allclose(2 * actions[:, 0], probes.TARGETS, atol=0.2)
   np.testing.assert_allclose(-log_prob.mean(), -1.0, atol=0.3)
+
+
+@pytest.mark.slow  # td3_test works out each of its losses
+def test_td3_finds_continuous_actions(tmp_path):
+  agent, (state,), _ = probes.train(
+    small(td3.TD3, 2, exploration_noise=0.3),
+    ['Probe/Target-v0'],
+    tmp_path,
+    steps=2_400,
+    num_envs=2,
+  )
+  actions = jax.jit(functools.partial(agent.act, explore=False))(
+    state, probes.observations()[:2], jnp.int32(0), jax.random.key(0)
+  )
+  # The environment's are twice as large.
+  np.testing.assert_allclose(2 * actions[:, 0], probes.TARGETS, atol=0.2)

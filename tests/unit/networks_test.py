@@ -575,3 +575,38 @@ def test_a_torso_that_is_made_already_is_as_what_makes_one(shared):
   assert set(found[0]['params']) == names | (
     set() if shared else {'MLPTorso_1'}
   )
+
+
+def test_a_pixel_torso_is_four_convolutions_of_what_is_about_zero():
+  images = np.random.default_rng(0).integers(0, 256, (2, 12, 12, 2), np.uint8)
+  torso = networks.PixelTorso(strides=(2, 1), features=3)
+  params = jax.jit(torso.init)(jax.random.key(0), images)['params']
+  x = images / 255 - 0.5
+  for name, stride in (('Conv_0', 2), ('Conv_1', 1)):
+    kernel = np.asarray(params[name]['kernel'], np.float64)
+    size = (x.shape[1] - 3) // stride + 1
+    out = np.zeros((2, size, size, 3))
+    for i, j in np.ndindex(size, size):
+      rows = slice(i * stride, i * stride + 3)
+      columns = slice(j * stride, j * stride + 3)
+      out[:, i, j] = np.einsum('bhwc,hwcf->bf', x[:, rows, columns], kernel)
+    x = np.maximum(out, 0)
+  found = jax.jit(torso.apply)({'params': params}, images)
+  np.testing.assert_allclose(found, x.reshape(2, -1), rtol=1e-4, atol=1e-5)
+  whole = jax.eval_shape(
+    lambda: networks.PixelTorso().init_with_output(
+      jax.random.key(0), np.zeros((1, 84, 84, 3, 3), np.uint8)
+    )[0]
+  )
+  assert whole.shape == (1, 35 * 35 * 32)
+
+
+def test_a_projection_is_normalized_and_squashed():
+  features = jax.random.normal(jax.random.key(1), (4, 7))
+  module = networks.Projection(units=5)
+  params = jax.jit(module.init)(jax.random.key(0), features)
+  x = np.asarray(features @ params['params']['Dense_0']['kernel'])
+  x = (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 1e-6)
+  np.testing.assert_allclose(
+    jax.jit(module.apply)(params, features), np.tanh(x), rtol=1e-4, atol=1e-5
+  )

@@ -1,0 +1,265 @@
+"""What agents share that learn continuous actions from a replay.
+
+A policy chooses actions, critics say what these are worth, and both learn from
+the same samples. What each learns is the subclass's: its `losses`.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from dopamine_jax import agent as agent_lib
+from dopamine_jax import lanes
+from dopamine_jax import networks
+from dopamine_jax import values
+from dopamine_jax.learning import actor_critic
+from dopamine_jax.learning import encoding
+from dopamine_jax.learning import off_policy
+from dopamine_jax.learning import optimization
+from dopamine_jax.learning import outputs
+from dopamine_jax.networks import modules
+
+_ENCODER = 2  # which no other network folds into its key
+
+
+class ContinuousActions(off_policy.OffPolicy):
+  """Learns a policy and its critics; subclasses say by which losses.
+
+  Attributes:
+    actor: makes the policy's Flax module from `action_shape`.
+    critics: makes that of the values; see `actor_critic`.
+    encoder: a torso whose features are what actor and critics see, such as
+      `networks.PixelTorso`; the critics' loss alone trains it. None: they see
+      observations.
+    actor_optimizer: an optax transformation; its schedules count updates.
+    critic_optimizer: an optax transformation, likewise; the encoder's too.
+    tau: how far the target networks move to those that learn at each update.
+    policy_delay: updates from one that trains the policy to the next; each
+      trains the critics.
+    reward_scale: a factor of rewards in targets; metrics have them as they are.
+  """
+
+  actor: modules.Maker = actor_critic.Actor
+  critics: modules.Maker = actor_critic.Critics
+  encoder: modules.Maker | None = None
+  actor_optimizer: optimization.Optimizer = values.call(optax.adam, 3e-4)
+  critic_optimizer: optimization.Optimizer = values.call(optax.adam, 3e-4)
+  update_period: int = 1
+  tau: float = 0.005
+  policy_delay: int = 1
+  reward_scale: float = 1.0
+
+  def __post_init__(self):
+    super().__post_init__()
+    self.require_box_actions()
+    self.require_fraction('tau')
+    self.require_above(0, 'tau', 'reward_scale')
+    self.require_at_least(1, 'policy_delay')
+
+  def init(self, key, observation) -> actor_critic.State:
+    """Returns the first state; see `Agent.init`."""
+    params = self.first_params(key, observation)
+    return actor_critic.State(
+      params=params,
+      # A copy: the update donates both.
+      target_params=jax.tree.map(jnp.copy, self.followed(params)),
+      optimizer_state=self.optimizer.init(networks.learnt(params)),
+      updates=jnp.zeros((), jnp.int32) if self.counts_updates else None,
+    )
+
+  def first_params(self, key, observation) -> dict[str, optax.Params]:
+    """Returns the first parameters by name, once the networks' outputs fit."""
+    num_envs = len(jax.tree.leaves(observation)[0])
+    action = jnp.zeros((num_envs, *self.action_space.shape))
+    encoder = {}
+    if self.encoder is not None:
+      encoder_key = jax.random.fold_in(key, _ENCODER)
+      encoder['encoder'] = outputs.init(
+        self.encoder_module, encoder_key, observation
+      )
+      observation = self.features(encoder, observation)
+    both = actor_critic.first_params(*self.modules, key, observation, action)
+    return both | encoder
+
+  @property
+  def counts_updates(self) -> bool:
+    """Whether the state has their number."""
+    return self.policy_delay > 1
+
+  def followed(self, params) -> optax.Params:
+    """Returns those parameters that target networks follow: the critics'."""
+    return params['critics']
+
+  def features(self, params, observation) -> jax.Array:
+    """Returns what actor and critics see, given all parameters."""
+    if self.encoder is None:
+      return observation
+    return networks.apply(self.encoder_module, params['encoder'], observation)
+
+  def encoded(self, params, batch) -> agent_lib.Transition:
+    """Returns transitions as the critics see them; targets train no encoder."""
+    if self.encoder is None:
+      return batch
+    fixed = jax.lax.stop_gradient(params)
+    return batch.replace(
+      observation=self.features(params, batch.observation),
+      next_observation=self.features(fixed, batch.next_observation),
+    )
+
+  def policy(self, params, observation):
+    """Returns what the actor gives, see `actor_critic`, of its parameters."""
+    return networks.apply(self.modules[0], params, observation)
+
+  def q_values(self, params, observation, action) -> jax.Array:
+    """Returns the critics' values [K, B], given their parameters."""
+    return networks.apply(self.modules[1], params, observation, action)
+
+  def losses(self, params, target_params, batch, key):
+    """Returns losses [B] by name, temporal differences [K, B], and metrics.
+
+    Of `CriticLoss` the parameters of critics and encoder have a gradient, of
+    the others those of the policy.
+
+    Args:
+      params: all parameters that learn, by name.
+      target_params: those that follow them, as `followed` returns them.
+      batch: a `Transition`, leading axis [B], as `encoded` returns it.
+      key: a PRNG key.
+    """
+    raise NotImplementedError
+
+  def update(self, state, sample, key):
+    """Takes a gradient step on each loss; see `Agent.update`."""
+    if self.policy_delay == 1:
+      return self.descend(state, sample, key)
+    # A number of all lanes, so that there is a branch even under `vmap`.
+    updates = lanes.in_lockstep(state.updates)
+    return jax.lax.cond(
+      updates % self.policy_delay == 0,
+      lambda: self.descend(state, sample, key),
+      lambda: self.descend(state, sample, key, policy=False),
+    )
+
+  def descend(self, state, sample, key, *, policy: bool = True):
+    """Updates all, or what the critics' loss trains; see `Agent.update`.
+
+    Args:
+      state: the agent's.
+      sample: see `Agent.update`.
+      key: likewise.
+      policy: whether all other losses are learnt from too.
+    """
+
+    def loss_fn(params):
+      losses, td_error, metrics = self.losses(
+        params,
+        state.target_params,
+        self.encoded(params, sample.transition),
+        key,
+      )
+      for name, loss in losses.items():
+        outputs.require_floats(self, name, loss, sample.weight.shape)
+      means = {k: jnp.mean(sample.weight * loss) for k, loss in losses.items()}
+      total = sum(means.values()) if policy else means['CriticLoss']
+      return total, (td_error, metrics | means)
+
+    before = self.optimizer, state.params, state.optimizer_state
+    params, optimizer_state, (td_error, seen), metrics = optimization.learn(
+      loss_fn, *before, key
+    )
+    if not policy:
+      params, optimizer_state = self._with_critics(
+        state, params, optimizer_state
+      )
+    state = state.replace(
+      params=params,
+      target_params=self.follow(params, state.target_params, policy=policy),
+      optimizer_state=optimizer_state,
+      updates=state.updates + 1 if self.counts_updates else None,
+    )
+    return state, seen | metrics, jnp.mean(abs(td_error), 0)
+
+  def _with_critics(self, state, params, optimizer_state):
+    """Returns what was, but for critics and encoder."""
+    names = {'critics', 'encoder'} & set(params)
+    new = optimizer_state.inner_states
+    inner = {
+      **state.optimizer_state.inner_states,
+      **{name: new[name] for name in names},
+    }
+    params = state.params | {name: params[name] for name in names}
+    return params, optimizer_state._replace(inner_states=inner)
+
+  def follow(self, params, target_params, *, policy: bool) -> optax.Params:
+    """Returns the target networks' parameters after an update.
+
+    Args:
+      params: all parameters, after it.
+      target_params: of the target networks, before it.
+      policy: whether the update trained the policy.
+    """
+    del policy
+    targets = self.followed(params), target_params
+    return optimization.incremental_update(*targets, self.tau)
+
+  @property
+  def optimizers(self) -> dict[str, optimization.Optimizer | None]:
+    """The optimizer of each part of the parameters, by name."""
+    found = {'actor': self.actor_optimizer, 'critics': self.critic_optimizer}
+    if self.encoder is not None:
+      found['encoder'] = self.critic_optimizer
+    return found
+
+  @property
+  def optimizer(self) -> optax.GradientTransformation:
+    """One optimizer, in which each part of the parameters has its own."""
+    return optimization.apart(**self.optimizers)
+
+  @property
+  def encoder_module(self):
+    """The network of observations that actor and critics share."""
+    return encoding.network(self, 'encoder')
+
+  @property
+  def modules(self):
+    """The networks of policy and values, Flax modules."""
+    make = encoding.network if self.encoder is None else _made
+    shape = self.action_space.shape
+    return make(self, 'actor', action_shape=shape), make(self, 'critics')
+
+  def anatomy(self, state) -> dict[str, agent_lib.Anatomy]:
+    """Returns the networks, for `health`; see `Agent.anatomy`."""
+    actor, critics = self.modules
+
+    def values(params, observation, action, key):
+      del key
+      return self.q_values(params, observation, action).T
+
+    def seen(batch):
+      return self.features(state.params, batch.observation)
+
+    found = {
+      'Actor': agent_lib.Anatomy(
+        actor, state.params['actor'], inputs=lambda batch: (seen(batch),)
+      ),
+      'Critics': agent_lib.Anatomy(
+        critics,
+        state.params['critics'],
+        self.target_critics(state),
+        inputs=lambda batch: (seen(batch), batch.action),
+        values=values,
+      ),
+    }
+    if self.encoder is not None:
+      module = self.encoder_module
+      found['Encoder'] = agent_lib.Anatomy(module, state.params['encoder'])
+    return found
+
+  def target_critics(self, state) -> optax.Params:
+    """Returns the parameters of the critics' targets."""
+    return state.target_params
+
+
+def _made(agent, name, **given):
+  """Returns what a setting makes, of features rather than observations."""
+  return agent.make_part(name, **given)

@@ -1,0 +1,156 @@
+"""Tests of pixels.py, on an environment whose image is its state."""
+
+import ctypes.util
+import importlib.util
+
+import gymnasium
+import numpy as np
+import pytest
+
+from dopamine_jax import errors
+from dopamine_jax import networks
+from dopamine_jax.engines import stacking
+from dopamine_jax.environments import pixels
+
+NEEDS_MUJOCO = pytest.mark.skipif(
+  not importlib.util.find_spec('mujoco') or not ctypes.util.find_library('EGL'),
+  reason='draws with MuJoCo and EGL',
+)
+
+
+class Drawn(gymnasium.Env):
+  """Counts its steps, and draws the count; rewards are the counts."""
+
+  metadata = {'render_modes': ['rgb_array']}  # noqa: RUF012
+  observation_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+  action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+
+  def __init__(self, render_mode=None, width=8, height=8, last=7, wrong=False):
+    self.render_mode = render_mode
+    self._shape, self._last = (height, width + wrong, 3), last
+
+  def reset(self, *, seed=None, options=None):
+    super().reset(seed=seed)
+    self._count = 0
+    return np.zeros(2, np.float32), {}
+
+  def step(self, action):
+    self._count += 1
+    ended = self._count == self._last
+    return np.zeros(2, np.float32), float(self._count), ended, False, {}
+
+  def render(self):
+    return np.full(self._shape, self._count, np.uint8)
+
+
+class Fixed(Drawn):
+  """Draws at one size alone."""
+
+  def __init__(self, render_mode=None):
+    super().__init__(render_mode)
+
+
+@pytest.fixture(autouse=True)
+def registered():
+  for cls in (Drawn, Fixed):
+    gymnasium.register(f'{cls.__name__}-v0', cls, max_episode_steps=100)
+  yield
+  for cls in (Drawn, Fixed):
+    del gymnasium.registry[f'{cls.__name__}-v0']
+
+
+def make(**settings):
+  return pixels.Pixels(**{'id': 'Drawn-v0', 'size': 6, **settings})
+
+
+def shown(step):
+  return step.next_observation[:, 0, 0, 0].tolist()
+
+
+def test_an_agent_sees_the_last_image_and_the_sum_of_rewards():
+  environments = make(action_repeat=3).make(2)
+  first = environments.reset([0, 1])
+  assert first.shape == (2, 6, 6, 3)
+  assert first.dtype == np.uint8
+  assert environments.observation_space.shape == (6, 6, 3)
+  actions = np.zeros((2, 1), np.float32)
+  one, two, three = (environments.step(actions) for _ in range(3))
+  assert shown(one) == [3, 3]
+  assert one.reward.tolist() == [1 + 2 + 3] * 2
+  assert shown(two) == [6, 6]
+  # The episode ends within the repeated action.
+  assert shown(three) == [7, 7]
+  assert three.reward.tolist() == [7.0, 7.0]
+  assert three.terminated.all()
+  assert three.observation.max() == 0
+  environments.close()
+
+
+def test_a_time_limit_counts_agent_steps():
+  settings = make(action_repeat=2, max_steps_per_episode=2)
+  environments = settings.make(1)
+  environments.reset([0])
+  steps = [environments.step(np.zeros((1, 1), np.float32)) for _ in range(2)]
+  assert [bool(step.truncated[0]) for step in steps] == [False, True]
+  assert shown(steps[1]) == [4]
+  environments.close()
+
+
+def test_stacked_frames_are_channels_of_an_image():
+  environments = make().make(1)
+  space = stacking.stacked_space(environments.observation_space, 3)
+  assert space.shape == (6, 6, 3, 3)
+  assert networks.fitting(space) is networks.NatureCNN
+  seen = np.arange(2 * 4 * 4 * 3 * 3).reshape(2, 4, 4, 3, 3)
+  images = networks.as_images(seen)
+  np.testing.assert_array_equal(images, seen.reshape(2, 4, 4, 9))
+  environments.close()
+
+
+@pytest.mark.parametrize(
+  ('settings', 'message'),
+  [
+    ({'id': 'Fixed-v0'}, 'does not draw at a chosen size'),
+    ({'kwargs': {'wrong': True}}, r'shape \(6, 7, 3\).*Mend its render'),
+    ({'shadows': False}, 'shadows = False is of MuJoCo'),
+    ({'kwargs': {'width': 3}}, 'set Pixels.size instead'),
+    ({'kwargs': {'max_episode_steps': 3}}, 'Pixels.max_steps_per_episode'),
+    ({'size': 0}, 'size = 0 is too small'),
+    ({'action_repeat': 0}, 'action_repeat = 0 is too small'),
+    ({'vector': 'both'}, "expected 'sync' or 'async'"),
+  ],
+)
+def test_what_cannot_work_is_refused(settings, message):
+  with pytest.raises(errors.UserError, match=message):
+    make(**settings).make(1)
+
+
+@NEEDS_MUJOCO
+def test_mujocos_images_are_of_the_state_alone():
+  # Its free camera looks at where things lay when it first drew.
+  settings = pixels.Pixels(id='InvertedPendulum-v5', size=32)
+  made = [settings.make(1) for _ in range(2)]
+  made[0].reset([5])  # another past
+  for _ in range(3):
+    made[0].step(np.ones((1, 1), np.float32))
+  first = [each.reset([7]) for each in made]
+  np.testing.assert_array_equal(*first)
+  assert first[0].max() > 0
+  steps = [each.step(np.full((1, 1), 0.5, np.float32)) for each in made]
+  np.testing.assert_array_equal(*(step.observation for step in steps))
+  assert np.any(steps[0].observation != first[0])
+  assert steps[0].reward == [2.0]  # 1 for each of two steps
+  for each in made:
+    each.close()
+
+
+@NEEDS_MUJOCO
+def test_shadows_can_be_left_out():
+  images = []
+  for shadows in (True, False):
+    settings = pixels.Pixels(id='HalfCheetah-v5', size=32, shadows=shadows)
+    environments = settings.make(1)
+    images.append(environments.reset([0]).astype(float))
+    environments.close()
+  assert images[0].shape == images[1].shape
+  assert np.any(images[0] != images[1])
