@@ -1,6 +1,7 @@
 """Datasets that lie in files: of our own runs, and of others."""
 
 from collections.abc import Iterator, Sequence
+import contextlib
 import gzip
 import math
 import pathlib
@@ -24,7 +25,8 @@ _NAMES = {
   'next_observation': ('next_observation', 'next_observations'),
 }
 
-
+# What a shard has of each step, beside the observation.
+_COLUMNS = ('action', 'reward', 'terminal')
 # Rows that are read at once, or an episode's if it is longer.
 _ROWS = 4096
 _LEAVES = ('frame', 'action', 'reward', 'status', 'age')
@@ -202,12 +204,7 @@ class DopamineShards(base.Dataset):
 
   def parts(self) -> Iterator[base.Part]:
     """Yields one shard after another."""
-    folder = pathlib.Path(self.folder)
-    there = sorted(
-      int(path.name.split('.')[-2])
-      for path in folder.glob('$store$_observation_ckpt.*.gz')
-    )
-    wanted = there if self.shards is None else list(self.shards)
+    folder, there, wanted = self.folder, self._there(), self._wanted()
     lacking = sorted(set(wanted) - set(there))
     if not wanted or lacking:
       self._fail(
@@ -217,11 +214,21 @@ class DopamineShards(base.Dataset):
     for number in wanted:
       yield from self._parts_of(number)
 
+  def _there(self):
+    """Returns the numbers of all shards of which there is a file."""
+    paths = pathlib.Path(self.folder).glob('$store$_*_ckpt.*.gz')
+    numbers = {path.name.split('.')[-2] for path in paths}
+    return sorted(int(number) for number in numbers if number.isdecimal())
+
+  def _wanted(self):
+    return self._there() if self.shards is None else list(self.shards)
+
   def _parts_of(self, number):
     """Yields the steps of a shard, oldest first, some episodes at a time."""
+    self._require_whole(number)
     columns = {
       name: np.concatenate([*self._rows(f'$store$_{name}', number)])
-      for name in ('action', 'reward', 'terminal')
+      for name in _COLUMNS
     }
     capacity = len(columns['terminal'])
     added = capacity
@@ -271,22 +278,48 @@ class DopamineShards(base.Dataset):
         yield frames[max(start - begin, 0) : max(stop - begin, 0)]
         begin += len(frames)
 
+  def _require_whole(self, number):
+    """Refuses a shard whose files are of different lengths."""
+    sizes = {}
+    for name in ('observation', *_COLUMNS):
+      with self._opened(f'$store$_{name}', number) as file:
+        sizes[name] = _header(file)[0][:1]
+    if len({*sizes.values()}) > 1 or () in sizes.values():
+      counts = ', '.join(
+        f'{size[0] if size else "no"} of {name}' for name, size in sizes.items()
+      )
+      self._fail_at(number, f'finds shard {number} cut short: it has {counts}')
+
   def _path(self, name, number):
     return pathlib.Path(self.folder) / f'{name}_ckpt.{number}.gz'
 
   def _rows(self, name, number):
     """Yields the rows of an array, a few at a time, or its one number."""
+    with self._opened(name, number) as file:
+      shape, dtype = _header(file)
+      size = math.prod(shape[1:]) * dtype.itemsize
+      for start in range(0, *shape[:1] or (1,), _ROWS):
+        count = min(_ROWS, shape[0] - start) if shape else 1
+        rows = np.frombuffer(file.read(count * size), dtype)
+        yield rows.reshape(count, *shape[1:]) if shape else rows[0]
+
+  @contextlib.contextmanager
+  def _opened(self, name, number):
+    """Opens a file of a shard, and tells of what goes wrong in it."""
     path = self._path(name, number)
     try:
       with gzip.open(path) as file:
-        shape, dtype = _header(file)
-        size = math.prod(shape[1:]) * dtype.itemsize
-        for start in range(0, *shape[:1] or (1,), _ROWS):
-          count = min(_ROWS, shape[0] - start) if shape else 1
-          rows = np.frombuffer(file.read(count * size), dtype)
-          yield rows.reshape(count, *shape[1:]) if shape else rows[0]
+        yield file
     except (OSError, ValueError, EOFError, zlib.error) as error:
-      self._fail(f'can not read {path}: {error}')
+      self._fail_at(number, f'can not read {path}: {error}')
+
+  def _fail_at(self, number, what):
+    """Raises UserError about a shard; says how to do without it."""
+    others = tuple(each for each in self._wanted() if each != number)
+    remedy = 'Fetch it again'
+    if others:
+      remedy += f', or leave it out: files.DopamineShards.shards = {others}'
+    self._fail(what, remedy)
 
 
 def _header(file):

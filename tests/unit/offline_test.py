@@ -1,7 +1,9 @@
 """Datasets become what stepping would have left; the offline engine learns."""
 
+import ast
 import functools
 import gzip
+import re
 import sys
 
 import gymnasium
@@ -293,6 +295,43 @@ def test_shards_lose_dopamines_zeros_and_go_from_old_to_new(
   assert lost == [x for x in expected if x not in (6, 25)]
   with pytest.raises(errors.UserError, match='not begin with 2 frames of zero'):
     checked(shards.replace(stack=3), space)
+
+
+@pytest.mark.parametrize(
+  'name', ['observation', 'action', 'reward', 'terminal']
+)
+@pytest.mark.parametrize(
+  ('harm', 'said'),
+  [
+    ('rows', 'finds shard 1 cut short'),
+    ('bytes', 'Compressed file ended before'),
+    ('gone', 'No such file'),
+  ],
+)
+def test_a_shard_that_is_cut_short_is_named_and_can_be_left_out(
+  name, harm, said, tmp_path
+):
+  for number in range(2):
+    write_shard(tmp_path, number, [0, 1, 2, 0, 3, 4], terminal=[2, 4])
+  path = tmp_path / f'$store$_{name}_ckpt.1.gz'
+  if harm == 'rows':
+    with gzip.open(path) as file:
+      rows = np.load(file)
+    with gzip.open(path, 'wb') as file:
+      np.save(file, rows[:-2])
+  elif harm == 'bytes':
+    path.write_bytes(path.read_bytes()[:-12])
+  else:
+    path.unlink()
+  shards = files.DopamineShards(folder=str(tmp_path), stack=2)
+  space = gymnasium.spaces.Box(0, 255, (1,), np.uint8)
+  with pytest.raises(errors.UserError, match=said) as caught:
+    checked(shards, space)
+  remedy = re.search(
+    r'leave it out: files.DopamineShards.shards = (.*)[.]$', str(caught.value)
+  )
+  left = checked(shards.replace(shards=ast.literal_eval(remedy[1])), space)
+  assert sum(len(part.reward) for part in left) == 4
 
 
 def test_an_extra_that_is_missing_is_named(monkeypatch):
