@@ -2,9 +2,10 @@
 
 What gin files name as `networks.MLP` lies there. `modules` is the base that
 checks fields; `heads` has noisy layers and dueling, `impala` a residual torso.
-`recurrent` has networks with memory, `encoded` what observations of several
-parts go through. `stateful` has layers that differ in training, `variables` how
-a pass tells them. `layers` and `convolution` are forms that are fast on CPUs.
+`pixels` has DrQ-v2's encoder. `recurrent` has networks with memory, `encoded`
+what observations of several parts go through. `stateful` has layers that differ
+in training, `variables` how a pass tells them. `layers` and `convolution` are
+forms that are fast on CPUs.
 """
 
 from dopamine_jax.networks import encoded
@@ -17,6 +18,8 @@ from dopamine_jax.networks.encoded import Encoded
 from dopamine_jax.networks.encoded import Unmasked
 from dopamine_jax.networks.fourier import FourierBasis
 from dopamine_jax.networks.fourier import fourier_features
+from dopamine_jax.networks.pixels import PixelTorso
+from dopamine_jax.networks.pixels import Projection
 from dopamine_jax.networks.recurrent import RecurrentActorCritic
 from dopamine_jax.networks.recurrent import RecurrentQ
 from dopamine_jax.networks.standard import MLP
@@ -28,8 +31,6 @@ from dopamine_jax.networks.standard import MinAtarTorso
 from dopamine_jax.networks.standard import MLPTorso
 from dopamine_jax.networks.standard import NatureCNN
 from dopamine_jax.networks.standard import NatureTorso
-from dopamine_jax.networks.standard import PixelTorso
-from dopamine_jax.networks.standard import Projection
 from dopamine_jax.networks.standard import as_images
 from dopamine_jax.networks.standard import fitting
 from dopamine_jax.networks.standard import hidden_layers

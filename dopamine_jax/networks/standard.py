@@ -105,60 +105,6 @@ class NatureTorso(modules.Module):
     return x.reshape(x.shape[0], -1) if self.flat else x
 
 
-class PixelTorso(modules.Module):
-  """The encoder of DrQ-v2, flattened: Yarats et al. (2021), app. B.
-
-  Mastering Visual Continuous Control: Improved Data-Augmented Reinforcement
-  Learning. https://arxiv.org/abs/2107.09645
-
-  Takes bytes [B, H, W, C], or stacks of such frames, maps them to [-0.5, 0.5]
-  and returns float32 features [B, F]; for 84x84 pixels F is 35 * 35 * 32.
-
-  Attributes:
-    strides: of the convolutions, 3x3 without padding, one after another.
-    features: channels of each.
-  """
-
-  strides: Sequence[int] = (2, 1, 1, 1)
-  features: int = 32
-
-  @nn.compact
-  def __call__(self, observation: jax.Array) -> jax.Array:
-    """Returns the features of `observation`."""
-    x = as_images(observation).astype(jnp.float32) / 255 - 0.5
-    for stride in self.strides:
-      x = convolution.Conv(
-        self.features,
-        kernel_size=(3, 3),
-        strides=(stride, stride),
-        padding='VALID',
-        kernel_init=initializers.orthogonal(np.sqrt(2)),
-      )(x)
-      x = nn.relu(x)
-      self.sow('intermediates', 'activations', x)
-    x = flatten(x)
-    self.sow('intermediates', 'features', x)
-    return x
-
-
-class Projection(modules.Module):
-  """A dense layer, normalized, and tanh: what DrQ-v2's heads make of features.
-
-  Attributes:
-    units: size of the output.
-  """
-
-  units: int = 50
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """Returns numbers in (-1, 1), [B, units], of [B, ...]."""
-    dense = layers.Dense(self.units, kernel_init=initializers.orthogonal(1.0))
-    x = jnp.tanh(nn.LayerNorm()(dense(flatten(x))))
-    self.sow('intermediates', 'activations', x)
-    return x
-
-
 class NatureCNN(modules.Module):
   """The network of DQN on Atari: Mnih et al. (2015).
 
