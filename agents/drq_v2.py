@@ -105,4 +105,4 @@ class DrQV2(td3.TD3):
     """Returns the loss [B] of the actor's parameters (eq. 4)."""
     action = self.action(params, observation)
     action = td3.noisy(action, self.target_noise, key, self.noise_clip)
-    return -jnp.min(self.q_values(critics, observation, action), axis=0)
+    return -self.worth(critics, observation, action)

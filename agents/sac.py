@@ -19,10 +19,8 @@ import optax
 
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import values
-from dopamine_jax.learning import action_values
 from dopamine_jax.learning import continuous_actions
 from dopamine_jax.learning import optimization
-from dopamine_jax.learning import outputs
 from dopamine_jax.replay import base
 from dopamine_jax.replay import uniform
 
@@ -77,32 +75,38 @@ class SAC(continuous_actions.ContinuousActions):
     policy = self.policy(params['actor'], batch.next_observation)
     action, log_prob = policy.sample_and_log_prob(key)
     q = self.q_values(target_params, batch.next_observation, action)
-    value = jnp.min(q, axis=0) - jnp.exp(params['log_temperature']) * log_prob
+    return self.backed_up(params, batch, self.pooled(q, key), log_prob)
+
+  def backed_up(self, params, batch, value, log_prob) -> jax.Array:
+    """Returns targets [B] of next actions' values and log-probabilities [B]."""
+    value -= jnp.exp(params['log_temperature']) * log_prob
     return self.reward_scale * batch.reward + batch.discount * value
+
+  def pooled(self, q, key) -> jax.Array:
+    """Returns what counts [B] of the target critics' values [K, B]."""
+    del key
+    return jnp.min(q, axis=0)
 
   def losses(self, params, target_params, batch, key):
     """Returns losses, temporal differences, and metrics; see the base class."""
     target_key, key = jax.random.split(key)
     # Each loss has a gradient by one part of the parameters alone.
     fixed = jax.lax.stop_gradient(params)
-    target = self.targets(fixed, target_params, batch, target_key)
-    outputs.require_floats(self, 'targets()', target, batch.reward.shape)
-    q = self.q_values(params['critics'], batch.observation, batch.action)
-    td_error = target[None] - q
+    loss, td_error, metrics = self.critic_loss(
+      params, target_params, batch, target_key
+    )
     seen = jax.lax.stop_gradient(batch.observation)
     policy = self.policy(params['actor'], seen)
     action, log_prob = policy.sample_and_log_prob(key)
-    new_q = self.q_values(fixed['critics'], seen, action)
+    worth = self.worth(fixed['critics'], seen, action)
     cost = jnp.exp(fixed['log_temperature']) * log_prob
-    losses = {'CriticLoss': jnp.sum(td_error**2, axis=0) / 2}  # eq. 5
-    losses['PolicyLoss'] = cost - jnp.min(new_q, axis=0)  # eq. 9
+    losses = {'CriticLoss': loss, 'PolicyLoss': cost - worth}  # eq. 5 and 9
     log_temperature = params['log_temperature']
     temperature = jnp.exp(log_temperature)
     if self.temperature_optimizer is not None:  # eq. 18
       surplus = -log_prob - self.target_entropy * np.prod(action.shape[1:])
       factor = log_temperature if self.log_temperature_loss else temperature
       losses['TemperatureLoss'] = factor * jax.lax.stop_gradient(surplus)
-    metrics = action_values.metrics(q)
     metrics |= {'Entropy': -jnp.mean(log_prob), 'Temperature': temperature}
     return losses, td_error, metrics
 

@@ -16,10 +16,8 @@ import optax
 
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import values
-from dopamine_jax.learning import action_values
 from dopamine_jax.learning import actor_critic
 from dopamine_jax.learning import continuous_actions
-from dopamine_jax.learning import outputs
 from dopamine_jax.networks import modules
 from dopamine_jax.replay import base
 from dopamine_jax.replay import uniform
@@ -111,20 +109,14 @@ class TD3(continuous_actions.ContinuousActions):
   def losses(self, params, target_params, batch, key):
     """Returns losses, temporal differences, and metrics; see the base class."""
     target_key, key = jax.random.split(key)
+    loss, td_error, metrics = self.critic_loss(
+      params, target_params, batch, target_key
+    )
     # Each loss has a gradient by one part of the parameters alone.
-    fixed = jax.lax.stop_gradient(params)
-    target = self.targets(fixed, target_params, batch, target_key)
-    outputs.require_floats(self, 'targets()', target, batch.reward.shape)
-    q = self.q_values(params['critics'], batch.observation, batch.action)
-    td_error = target[None] - q
+    critics = jax.lax.stop_gradient(params['critics'])
     seen = jax.lax.stop_gradient(batch.observation)
-    losses = {
-      'CriticLoss': jnp.sum(td_error**2, axis=0) / 2,
-      'PolicyLoss': self.policy_loss(
-        params['actor'], fixed['critics'], seen, key
-      ),
-    }
-    return losses, td_error, action_values.metrics(q)
+    policy_loss = self.policy_loss(params['actor'], critics, seen, key)
+    return {'CriticLoss': loss, 'PolicyLoss': policy_loss}, td_error, metrics
 
 
 def noisy(action, std, key, clip: float | None = None) -> jax.Array:

@@ -42,6 +42,8 @@ class Actor(modules.Module):
     kernel_init: initializer of their kernels; biases start at zero.
     torso: a Flax module that maps observations to features [B, F], such as
       `networks.NatureTorso` of images; None: they are flattened.
+    network: makes the layers after the torso from `num_outputs`, in place of
+      `hidden`; None: an MLP.
   """
 
   given_later = ('action_shape',)
@@ -53,6 +55,7 @@ class Actor(modules.Module):
   activation: networks.Activation = nn.relu
   kernel_init: networks.Initializer = initializers.XAVIER_UNIFORM
   torso: nn.Module | None = None
+  network: modules.Maker | None = None
 
   def __post_init__(self):
     super().__post_init__()
@@ -69,12 +72,8 @@ class Actor(modules.Module):
     seen = observation
     if self.torso is not None:
       seen = networks.part(self, self.torso, observation)
-    outputs = networks.MLP(
-      2 * int(np.prod(self.action_shape)),
-      hidden=self.hidden,
-      activation=self.activation,
-      kernel_init=self.kernel_init,
-    )(seen)
+    num_outputs = 2 * int(np.prod(self.action_shape))
+    outputs = networks.part(self, _network(self, num_outputs), seen)
     shape = (-1, *self.action_shape)
     mean, log_std = (x.reshape(shape) for x in jnp.split(outputs, 2, axis=1))
     log_std = jnp.clip(log_std, self.log_std_min, self.log_std_max)
@@ -91,6 +90,7 @@ class DeterministicActor(modules.Module):
     kernel_init: initializer of their kernels; biases start at zero.
     torso: a Flax module that maps observations to features [B, F]; None: they
       are flattened.
+    network: see `Actor`.
   """
 
   given_later = ('action_shape',)
@@ -100,6 +100,7 @@ class DeterministicActor(modules.Module):
   activation: networks.Activation = nn.relu
   kernel_init: networks.Initializer = initializers.XAVIER_UNIFORM
   torso: nn.Module | None = None
+  network: modules.Maker | None = None
 
   def __post_init__(self):
     super().__post_init__()
@@ -111,12 +112,8 @@ class DeterministicActor(modules.Module):
     seen = observation
     if self.torso is not None:
       seen = networks.part(self, self.torso, observation)
-    outputs = networks.MLP(
-      int(np.prod(self.action_shape)),
-      hidden=self.hidden,
-      activation=self.activation,
-      kernel_init=self.kernel_init,
-    )(seen)
+    num_outputs = int(np.prod(self.action_shape))
+    outputs = networks.part(self, _network(self, num_outputs), seen)
     action = jnp.tanh(outputs).reshape(-1, *self.action_shape)
     return distributions.Deterministic(action)
 
@@ -134,6 +131,9 @@ class Critics(modules.Module):
     kernel_init: initializer of their kernels; biases start at zero.
     torso: a Flax module that maps observations to features [B, F], the same
       for all critics; None: they are flattened.
+    network: makes the layers of each critic, of features and action side by
+      side, from `num_outputs`, in place of `hidden`; None: an MLP.
+    num_outputs: M, of each critic (given by agents of distributions).
   """
 
   num_critics: int = 2
@@ -141,26 +141,37 @@ class Critics(modules.Module):
   activation: networks.Activation = nn.relu
   kernel_init: networks.Initializer = initializers.XAVIER_UNIFORM
   torso: nn.Module | None = None
+  network: modules.Maker | None = None
+  num_outputs: int = 1
 
   @nn.compact
   def __call__(self, observation: jax.Array, action: jax.Array) -> jax.Array:
-    """Returns values [K, B] of actions [B, *action_shape]."""
+    """Returns values [K, B], or outputs [K, B, M], of actions [B, ...]."""
     seen = observation
     if self.torso is not None:
       seen = networks.part(self, self.torso, observation)
     both = (seen, action)
     flat = [x.reshape(len(x), -1).astype(jnp.float32) for x in both]
     x = jnp.concatenate(flat, axis=1)
-    critics = [
-      networks.MLP(
-        1,
-        hidden=self.hidden,
-        activation=self.activation,
-        kernel_init=self.kernel_init,
-      )
-      for _ in range(self.num_critics)
-    ]
-    return jnp.stack([critic(x)[:, 0] for critic in critics])
+    values = jnp.stack(
+      [
+        networks.part(self, _network(self, self.num_outputs), x)
+        for _ in range(self.num_critics)
+      ]
+    )
+    return values[..., 0] if self.num_outputs == 1 else values
+
+
+def _network(module, num_outputs):
+  """Returns the layers that make a module's outputs."""
+  if module.network is not None:
+    return module.make_part('network', num_outputs=num_outputs)
+  return networks.MLP(
+    num_outputs,
+    hidden=module.hidden,
+    activation=module.activation,
+    kernel_init=module.kernel_init,
+  )
 
 
 def first_params(
@@ -169,6 +180,7 @@ def first_params(
   key: jax.Array,
   observation: jax.Array,
   action: jax.Array,
+  num_outputs: int = 1,
 ) -> dict[str, optax.Params]:
   """Returns the first parameters of both, by name, once their outputs fit.
 
@@ -178,6 +190,7 @@ def first_params(
     key: a PRNG key.
     observation: [B, *observation_shape], an example.
     action: [B, *action_shape], likewise.
+    num_outputs: M, of each critic.
 
   Raises:
     UserError: if an output doesn't fit.
@@ -189,7 +202,8 @@ def first_params(
     return networks.apply(actor, params, observation).mode()
 
   outputs.require(actor, mode, params, observation, needs=[action.shape[1:]])
-  needs = [(None,)]  # of any number of critics, each a value [B]
+  # Of any number of critics, each a value [B], or outputs [B, M].
+  needs = [(None,) if num_outputs == 1 else (None, num_outputs)]
   return {
     'actor': params,
     'critics': outputs.first_params(

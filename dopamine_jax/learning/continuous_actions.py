@@ -12,6 +12,7 @@ from dopamine_jax import agent as agent_lib
 from dopamine_jax import lanes
 from dopamine_jax import networks
 from dopamine_jax import values
+from dopamine_jax.learning import action_values
 from dopamine_jax.learning import actor_critic
 from dopamine_jax.learning import encoding
 from dopamine_jax.learning import off_policy
@@ -78,7 +79,9 @@ class ContinuousActions(off_policy.OffPolicy):
         self.encoder_module, encoder_key, observation
       )
       observation = self.features(encoder, observation)
-    both = actor_critic.first_params(*self.modules, key, observation, action)
+    both = actor_critic.first_params(
+      *self.modules, key, observation, action, **self.given_to_critics
+    )
     return both | encoder
 
   @property
@@ -127,6 +130,27 @@ class ContinuousActions(off_policy.OffPolicy):
       key: a PRNG key.
     """
     raise NotImplementedError
+
+  def critic_loss(self, params, target_params, batch, key):
+    """Returns the critics' loss [B], differences [K, B], and metrics.
+
+    Arguments are those of `losses`.
+    """
+    fixed = jax.lax.stop_gradient(params)
+    target = self.targets(fixed, target_params, batch, key)
+    outputs.require_floats(self, 'targets()', target, batch.reward.shape)
+    q = self.q_values(params['critics'], batch.observation, batch.action)
+    td_error = target[None] - q
+    loss = jnp.sum(td_error**2, axis=0) / 2
+    return loss, td_error, action_values.metrics(q)
+
+  def targets(self, params, target_params, batch, key) -> jax.Array:
+    """Returns what the critics are to say [B]; arguments as of `losses`."""
+    raise NotImplementedError
+
+  def worth(self, critics, observation, action) -> jax.Array:
+    """Returns what the policy is to make larger [B]: the lowest value."""
+    return jnp.min(self.q_values(critics, observation, action), axis=0)
 
   def update(self, state, sample, key):
     """Takes a gradient step on each loss; see `Agent.update`."""
@@ -225,7 +249,13 @@ class ContinuousActions(off_policy.OffPolicy):
     """The networks of policy and values, Flax modules."""
     make = encoding.network if self.encoder is None else _made
     shape = self.action_space.shape
-    return make(self, 'actor', action_shape=shape), make(self, 'critics')
+    critics = make(self, 'critics', **self.given_to_critics)
+    return make(self, 'actor', action_shape=shape), critics
+
+  @property
+  def given_to_critics(self) -> dict[str, int]:
+    """What the user of `critics` doesn't choose."""
+    return {}
 
   def anatomy(self, state) -> dict[str, agent_lib.Anatomy]:
     """Returns the networks, for `health`; see `Agent.anatomy`."""

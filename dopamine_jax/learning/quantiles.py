@@ -39,8 +39,22 @@ def regression(
     kappa: where the loss turns from squared to linear; 0: linear everywhere.
   """
   target = target[:, jnp.argmax(jnp.mean(select, axis=0))]
-  target = jax.lax.stop_gradient(reward + discount * target)
-  quantiles = quantiles[:, action]
+  target = reward + discount * target
+  return loss(quantiles[:, action], tau, target, kappa)
+
+
+def loss(
+  quantiles: jax.Array, tau: jax.Array, target: jax.Array, kappa: float
+) -> jax.Array:
+  """Returns the quantile Huber loss, as `regression`, of what targets are.
+
+  Args:
+    quantiles: [M], what is learnt.
+    tau: [M], their probabilities.
+    target: [N], quantiles of the target; they have no gradient.
+    kappa: see `regression`.
+  """
+  target = jax.lax.stop_gradient(target)
   still = jax.lax.stop_gradient(quantiles)
 
   def add(sums, target):

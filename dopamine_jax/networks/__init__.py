@@ -1,11 +1,11 @@
 """Networks that agents share, as Flax modules; read `standard` first.
 
 What gin files name as `networks.MLP` lies there. `modules` is the base that
-checks fields; `heads` has noisy layers and dueling, `impala` a residual torso.
-`pixels` has DrQ-v2's encoder. `recurrent` has networks with memory, `encoded`
-what observations of several parts go through. `stateful` has layers that differ
-in training, `variables` how a pass tells them. `layers` and `convolution` are
-forms that are fast on CPUs.
+checks fields; `heads` has noisy layers and dueling, `impala` a residual torso,
+`simba` one of dense layers, `pixels` DrQ-v2's encoder. `recurrent` has networks
+with memory, `encoded` what observations of several parts go through. `stateful`
+has layers that differ in training, `statistics` what they may keep, `variables`
+how a pass tells them. `layers` and `convolution` are forms for CPUs.
 """
 
 from dopamine_jax.networks import encoded
@@ -22,6 +22,7 @@ from dopamine_jax.networks.pixels import PixelTorso
 from dopamine_jax.networks.pixels import Projection
 from dopamine_jax.networks.recurrent import RecurrentActorCritic
 from dopamine_jax.networks.recurrent import RecurrentQ
+from dopamine_jax.networks.simba import SimBa
 from dopamine_jax.networks.standard import MLP
 from dopamine_jax.networks.standard import Activation
 from dopamine_jax.networks.standard import ActorCritic
@@ -38,7 +39,9 @@ from dopamine_jax.networks.standard import normalized_relu
 from dopamine_jax.networks.standard import output_layer
 from dopamine_jax.networks.stateful import BatchNorm
 from dopamine_jax.networks.stateful import BatchRenorm
+from dopamine_jax.networks.stateful import BatchRenormMLP
 from dopamine_jax.networks.stateful import Dropout
+from dopamine_jax.networks.stateful import RunningNorm
 from dopamine_jax.networks.stateful import SpectralNorm
 from dopamine_jax.networks.stateful import batch_normalized_relu
 from dopamine_jax.networks.stateful import batch_renormalized_relu
@@ -56,6 +59,7 @@ __all__ = [
   'ActorCritic',
   'BatchNorm',
   'BatchRenorm',
+  'BatchRenormMLP',
   'Dropout',
   'Encoded',
   'FourierBasis',
@@ -69,6 +73,8 @@ __all__ = [
   'Projection',
   'RecurrentActorCritic',
   'RecurrentQ',
+  'RunningNorm',
+  'SimBa',
   'SpectralNorm',
   'Unmasked',
   'Variables',

@@ -7,14 +7,17 @@ functions are made to be the `activation` of a network of `standard`.
 
 from collections.abc import Sequence
 import fnmatch
+import functools
 from typing import Any
 
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from dopamine_jax.networks import layers
 from dopamine_jax.networks import modules
 from dopamine_jax.networks import standard
+from dopamine_jax.networks import statistics
 from dopamine_jax.networks import variables
 
 
@@ -106,6 +109,60 @@ class BatchRenorm(modules.Module):
     rise = (count - self.warm_up) / (self.full_after - self.warm_up)
     rise = jnp.clip(rise, 0.0, 1.0)
     return 1 + rise * (self.r_max - 1), rise * self.d_max
+
+
+class BatchRenormMLP(modules.Module):
+  """Dense layers, whose inputs are all renormalized: CrossQ's networks.
+
+  Bhatt et al. (2024), https://arxiv.org/abs/1902.05605
+
+  Attributes:
+    num_outputs: size of the last, linear layer.
+    hidden: sizes of the layers before it.
+    norm: makes the normalization of the input and behind each relu.
+  """
+
+  num_outputs: int | None = None
+  hidden: Sequence[int] = (256, 256)
+  norm: modules.Maker = functools.partial(
+    BatchRenorm, warm_up=100_000, full_after=100_001
+  )
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Returns the outputs [B, num_outputs] for [B, ...]."""
+    x = self.make_part('norm')(standard.flatten(x))
+    for units in self.hidden:
+      x = nn.relu(layers.Dense(units)(x))
+      self.sow('intermediates', 'activations', x)
+      x = self.make_part('norm')(x)
+    self.sow('intermediates', 'features', x)
+    return layers.Dense(self.num_outputs)(x)
+
+
+class RunningNorm(modules.Module):
+  """Observations with mean 0 and variance 1, by all that was learnt from.
+
+  As a `torso` of an agent's networks. Passes for training normalize by what was
+  known before, and then add their batch. Numbers lie within [-10, 10].
+  """
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Returns float32 [B, F] for observations [B, ...]."""
+    x = standard.flatten(x)
+    empty = statistics.Statistics.empty(x.shape[1:])
+    names = ('mean', 'variance', 'count')
+    known = {
+      name: self.variable('batch_stats', name, getattr, empty, name)
+      for name in names
+    }
+    seen = statistics.Statistics(**{k: v.value for k, v in known.items()})
+    if variables.is_training(self):
+      new = seen.add(jax.lax.stop_gradient(x))
+      for name in names:
+        known[name].value = getattr(new, name)
+    return seen.normalize(x)
 
 
 class Dropout(modules.Module):

@@ -1,0 +1,130 @@
+"""FastTD3: TD3 of many environments, with critics that give distributions.
+
+Seo et al. (2025), FastTD3: Simple, Fast, and Capable Reinforcement Learning for
+Humanoid Control. https://arxiv.org/abs/2505.22642
+
+Differs from the authors' code:
+1. An environment keeps its own size of noise, where it draws another one for
+   each episode.
+2. Weights decay by none of themselves, unless the optimizer says so.
+3. Numbers have 32 bits.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from dopamine_jax import networks
+from dopamine_jax import values
+from dopamine_jax.agents import c51
+from dopamine_jax.agents import td3
+from dopamine_jax.learning import action_values
+from dopamine_jax.learning import actor_critic
+from dopamine_jax.networks import modules
+
+
+class FastTD3(td3.TD3):
+  """TD3 whose critics are categorical, and whose noise differs in size.
+
+  Attributes:
+    exploration_noise: standard deviation of exploration in the last
+      environment, a number or an optax schedule over agent steps; the others'
+      rise evenly to it.
+    least_noise: where they rise from.
+    num_atoms: M, possible returns of a distribution, `v_min` to `v_max`.
+    v_min: lowest atom; lower returns are put there.
+    v_max: highest atom, likewise.
+  """
+
+  actor: modules.Maker = functools.partial(
+    actor_critic.DeterministicActor,
+    hidden=(512, 256, 128),
+    torso=networks.RunningNorm(),
+  )
+  critics: modules.Maker = functools.partial(
+    actor_critic.Critics,
+    hidden=(1024, 512, 256),
+    torso=networks.RunningNorm(),
+  )
+  updates_per_period: int = 2
+  tau: float = 0.1
+  exploration_noise: float | optax.Schedule = 0.4
+  least_noise: float = 0.001
+  num_atoms: int = 101
+  v_min: float = -250.0
+  v_max: float = 250.0
+
+  def __post_init__(self):
+    super().__post_init__()
+    self.require_at_least(0, 'least_noise')
+    self.require_at_least(2, 'num_atoms')
+    if not self.v_min < self.v_max:
+      self.refuse(
+        'v_min',
+        f'does not fit v_max = {self.v_max}: give two numbers, the lower one '
+        'first, that enclose the discounted returns',
+      )
+
+  @property
+  def given_to_critics(self):
+    """The number of atoms; see the base class."""
+    return {'num_outputs': self.num_atoms}
+
+  @property
+  def atoms(self) -> jax.Array:
+    """The returns that have a probability [M]."""
+    return jnp.linspace(self.v_min, self.v_max, self.num_atoms)
+
+  def logits(self, params, observation, action) -> jax.Array:
+    """Returns the critics' logits [K, B, M], given their parameters."""
+    return super().q_values(params, observation, action)
+
+  def q_values(self, params, observation, action):
+    """Returns the means of distributions [K, B]; see the base class."""
+    return c51.mean(self.atoms, self.logits(params, observation, action))
+
+  def policy_loss(self, params, critics, observation, key):
+    """Returns the loss [B], of the lower critic; see `TD3.policy_loss`."""
+    del key
+    action = self.action(params, observation)
+    return -self.worth(critics, observation, action)
+
+  def act(self, state, observation, step, key, *, explore):
+    """Explores with another noise in each environment; see `Agent.act`."""
+    seen = self.features(state.params, observation)
+    action = self.action(state.params['actor'], seen)
+    if not explore:
+      return action
+    size, *shape = action.shape
+    rise = (jnp.arange(size) + 1) / size
+    most = values.at(self.exploration_noise, step)
+    std = self.least_noise + rise * (most - self.least_noise)
+    return td3.noisy(action, std.reshape(size, *[1] * len(shape)), key)
+
+  def critic_loss(self, params, target_params, batch, key):
+    """Returns the cross-entropy, to the lower critic; see the base class."""
+    action = self.action(target_params['actor'], batch.next_observation)
+    action = td3.noisy(action, self.target_noise, key, self.noise_clip)
+    seen = target_params['critics'], batch.next_observation, action
+    next_logits = jnp.moveaxis(self.logits(*seen), 0, 1)  # [B, K, M]
+    next_q = c51.mean(self.atoms, next_logits)
+    logits = self.logits(params['critics'], batch.observation, batch.action)
+    of_batch = jax.vmap(c51.categorical_loss, (None, 0, None, 0, 0, 0, 0))
+    losses = [
+      of_batch(
+        self.atoms,
+        logits[k][:, None],
+        0,
+        self.reward_scale * batch.reward,
+        batch.discount,
+        next_logits,
+        -next_q,  # the largest of which is chosen
+      )
+      for k in range(len(logits))
+    ]
+    q = c51.mean(self.atoms, logits)
+    target = self.backed_up(batch, next_q.T)
+    td_error = jax.lax.stop_gradient(target)[None] - q
+    return sum(losses), td_error, action_values.metrics(q)

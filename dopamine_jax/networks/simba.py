@@ -1,0 +1,44 @@
+"""SimBa: residual blocks between normalizations, for control.
+
+Lee et al. (2025), SimBa: Simplicity Bias for Scaling Up Parameters in Deep
+Reinforcement Learning. https://arxiv.org/abs/2410.09754
+
+Any agent of continuous actions takes it as `network` of its actor and critics,
+with `networks.RunningNorm` as their `torso`: see `sac_simba_mujoco.gin`.
+"""
+
+from flax import linen as nn
+import jax
+
+from dopamine_jax.networks import initializers
+from dopamine_jax.networks import layers
+from dopamine_jax.networks import modules
+from dopamine_jax.networks import standard
+
+
+class SimBa(modules.Module):
+  """A dense layer, residual blocks, a layer norm, and a linear layer.
+
+  Attributes:
+    num_outputs: size of the last, linear layer.
+    units: d, what blocks read and write.
+    num_blocks: each of a layer norm, a dense layer of 4 d, relu, one of d.
+  """
+
+  num_outputs: int | None = None
+  units: int = 128
+  num_blocks: int = 1
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Returns the outputs [B, num_outputs] for [B, ...]."""
+    linear, he = initializers.orthogonal(1.0), nn.initializers.he_normal()
+    x = layers.Dense(self.units, kernel_init=linear)(standard.flatten(x))
+    for _ in range(self.num_blocks):
+      y = layers.Dense(4 * self.units, kernel_init=he)(nn.LayerNorm()(x))
+      y = nn.relu(y)
+      self.sow('intermediates', 'activations', y)
+      x += layers.Dense(self.units, kernel_init=he)(y)
+    x = nn.LayerNorm()(x)
+    self.sow('intermediates', 'features', x)
+    return layers.Dense(self.num_outputs, kernel_init=linear)(x)

@@ -1,0 +1,377 @@
+"""TQC, REDQ, CrossQ and FastTD3 against their papers' equations in NumPy.
+
+What is drawn comes from the keys that the agents draw it with.
+"""
+
+import functools
+
+from flax import linen as nn
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import rlax
+
+from dopamine_jax import agent as agent_lib
+from dopamine_jax import errors
+from dopamine_jax import networks
+from dopamine_jax.agents import crossq
+from dopamine_jax.agents import fast_td3
+from dopamine_jax.agents import redq
+from dopamine_jax.agents import sac
+from dopamine_jax.agents import td3
+from dopamine_jax.agents import tqc
+from dopamine_jax.learning import actor_critic
+from dopamine_jax.learning import distributions
+from tests import linear
+
+F, A, B, K = 3, 2, 6, 3
+OBSERVATIONS = gymnasium.spaces.Box(-10, 10, (F,), np.float32)
+ACTIONS = gymnasium.spaces.Box(-1, 1, (A,), np.float32)
+KEY = jax.random.key(7)
+
+
+class Stochastic(nn.Module):
+  """Means and logarithms of deviations are linear in the observation."""
+
+  action_shape: tuple[int, ...]
+
+  @nn.compact
+  def __call__(self, observation):
+    kernel = self.param('kernel', nn.initializers.normal(0.3), (F, 2 * A))
+    mean, log_std = jnp.split(observation @ kernel, 2, axis=1)
+    return distributions.TanhGaussian(mean, log_std)
+
+
+class Deterministic(nn.Module):
+  """Actions are tanh of what is linear in the observation."""
+
+  action_shape: tuple[int, ...]
+
+  @nn.compact
+  def __call__(self, observation):
+    kernel = self.param('kernel', nn.initializers.normal(0.3), (F, A))
+    return distributions.Deterministic(jnp.tanh(observation @ kernel))
+
+
+class Critics(nn.Module):
+  """K critics of M outputs, linear in observation and action."""
+
+  num_outputs: int = 1
+
+  @nn.compact
+  def __call__(self, observation, action):
+    shape = (K, F + A, self.num_outputs)
+    kernel = self.param('kernel', nn.initializers.normal(), shape)
+    x = jnp.concatenate([observation, action], axis=1)
+    values = jnp.einsum('bf,kfm->kbm', x, kernel)
+    return values[..., 0] if self.num_outputs == 1 else values
+
+
+def build(cls, **settings):
+  actor = Deterministic if issubclass(cls, td3.TD3) else Stochastic
+  return cls(
+    **{
+      'observation_space': OBSERVATIONS,
+      'action_space': ACTIONS,
+      'actor': actor,
+      'critics': Critics,
+      'actor_optimizer': optax.sgd(0.1),
+      'critic_optimizer': optax.sgd(0.1),
+      **settings,
+    }
+  )
+
+
+def problem(agent, seed=0):
+  """Returns a state whose targets are others, and a sample."""
+  rng = np.random.default_rng(seed)
+
+  def normal(*shape):
+    return np.asarray(rng.normal(size=shape), np.float32)
+
+  batch = agent_lib.Transition(
+    observation=normal(B, F),
+    action=np.asarray(rng.uniform(-1, 1, (B, A)), np.float32),
+    reward=normal(B),
+    discount=np.float32([0.9, 0.0, 0.81, 0.9, 0.0, 0.9]),
+    next_observation=normal(B, F),
+  )
+  state, other = (
+    agent.init(jax.random.key(i), batch.observation) for i in range(2)
+  )
+  state = state.replace(target_params=other.target_params)
+  weight = np.asarray(rng.uniform(0.1, 1, B), np.float32)
+  return state, agent_lib.Sample(batch, np.arange(B), weight)
+
+
+def double(tree):
+  return jax.tree.map(lambda x: np.asarray(x, np.float64), tree)
+
+
+def losses_of(agent, state, batch):
+  return jax.device_get(
+    linear.jitted(agent.losses)(state.params, state.target_params, batch, KEY)
+  )
+
+
+def drawn(kernel, seen, key):
+  """Returns actions [B, A] of the linear policy, and log-probabilities [B]."""
+  mean, log_std = np.split(seen @ kernel, 2, axis=1)
+  noise = np.asarray(jax.random.normal(key, (B, A)), np.float64)
+  x = mean + np.exp(log_std) * noise
+  density = -(noise**2) / 2 - np.log(2 * np.pi) / 2 - log_std
+  return np.tanh(x), (density + 2 * np.log(np.cosh(x))).sum(axis=1)
+
+
+def outputs_of(kernel, seen, action):
+  return np.einsum('bf,kfm->kbm', np.concatenate([seen, action], 1), kernel)
+
+
+def assert_near(actual, expected):
+  np.testing.assert_allclose(actual, expected, rtol=5e-4, atol=5e-5)
+
+
+def test_tqc_leaves_out_the_largest_quantiles_of_all_critics_together():
+  agent = build(tqc.TQC, num_quantiles=5, num_dropped=2, temperature=0.5)
+  state, sample = problem(agent)
+  losses, td_error, metrics = losses_of(agent, state, sample.transition)
+  params, targets, batch = double(
+    (state.params, state.target_params, sample.transition)
+  )
+  actor, critics = params['actor']['kernel'], params['critics']['kernel']
+  target_key, key = jax.random.split(KEY)
+  action, log_prob = drawn(actor, batch.next_observation, target_key)
+  pool = outputs_of(targets['kernel'], batch.next_observation, action)
+  quantiles = outputs_of(critics, batch.observation, batch.action)
+  expected, errors_of = np.zeros(B), np.zeros((K, B))
+  for i in range(B):
+    kept = np.sort(pool[:, i].ravel())[: K * (5 - 2)]
+    value = kept - 0.5 * log_prob[i]
+    target = batch.reward[i] + batch.discount[i] * value
+    for k in range(K):
+      total = 0.0
+      for m, tau in enumerate([0.1, 0.3, 0.5, 0.7, 0.9]):
+        error = target - quantiles[k, i, m]
+        huber = np.where(abs(error) <= 1, error**2 / 2, abs(error) - 0.5)
+        total += np.mean(np.where(error < 0, 1 - tau, tau) * huber)
+      expected[i] += total / 5
+      errors_of[k, i] = target.mean() - quantiles[k, i].mean()
+  assert_near(losses['CriticLoss'], expected)
+  assert_near(td_error, errors_of)
+  # The policy believes all of them.
+  action, log_prob = drawn(actor, batch.observation, key)
+  worth = outputs_of(critics, batch.observation, action).mean(axis=(0, 2))
+  assert_near(losses['PolicyLoss'], 0.5 * log_prob - worth)
+  assert_near(metrics['QMean'], quantiles.mean())
+
+
+def test_redqs_targets_are_of_few_critics_and_its_policy_of_all():
+  agent = build(redq.REDQ, num_sampled=2)
+  state, sample = problem(agent)
+  losses, _, _ = losses_of(agent, state, sample.transition)
+  params, targets, batch = double(
+    (state.params, state.target_params, sample.transition)
+  )
+  actor, critics = params['actor']['kernel'], params['critics']['kernel']
+  target_key, key = jax.random.split(KEY)
+  action, log_prob = drawn(actor, batch.next_observation, target_key)
+  q = outputs_of(targets['kernel'], batch.next_observation, action)[..., 0]
+  found = outputs_of(critics, batch.observation, batch.action)[..., 0]
+  fits = []
+  for pair in ([0, 1], [0, 2], [1, 2]):
+    value = q[pair].min(axis=0) - log_prob
+    target = batch.reward + batch.discount * value
+    loss = ((target - found) ** 2).sum(axis=0) / 2
+    fits.append(np.allclose(losses['CriticLoss'], loss, rtol=1e-3, atol=1e-4))
+  assert sum(fits) == 1  # one pair for the whole batch
+  action, log_prob = drawn(actor, batch.observation, key)
+  worth = outputs_of(critics, batch.observation, action)[..., 0].mean(axis=0)
+  assert_near(losses['PolicyLoss'], log_prob - worth)
+
+
+def test_redq_draws_each_pair_alike():
+  agent = build(redq.REDQ, num_sampled=2)
+  q = jnp.array([[0.0], [1.0], [2.0]])  # the lowest of a pair is 0, 0 or 1
+  keys = jax.random.split(KEY, 3_000)
+  lowest = jax.jit(jax.vmap(lambda key: agent.pooled(q, key)))(keys)
+  assert set(np.unique(lowest)) == {0.0, 1.0}
+  np.testing.assert_allclose(np.mean(lowest), 1 / 3, atol=0.04)
+
+
+def test_more_critics_than_there_are_cannot_be_drawn():
+  agent = build(redq.REDQ, num_sampled=4)
+  with pytest.raises(errors.UserError, match='more than the 3 critics'):
+    agent.init(KEY, np.zeros((1, F), np.float32))
+
+
+def batch_normalized(x):
+  return (x - x.mean(axis=0)) / np.sqrt(x.var(axis=0) + 1e-3)
+
+
+def test_crossqs_critics_normalize_steps_and_what_followed_together():
+  agent = build(
+    crossq.CrossQ,
+    critics=functools.partial(
+      actor_critic.Critics,
+      network=functools.partial(networks.BatchRenormMLP, hidden=(4,)),
+    ),
+    temperature_optimizer=None,
+    policy_delay=1,
+  )
+  state, sample = problem(agent)
+  new, metrics, _ = linear.jitted(agent.update)(state, sample, KEY)
+  params, batch = double((state.params, sample.transition))
+  target_key, key = jax.random.split(KEY)
+  actor = params['actor']['kernel']
+  action, log_prob = drawn(actor, batch.next_observation, target_key)
+  x = np.concatenate(
+    [
+      np.concatenate([batch.observation, batch.action], axis=1),
+      np.concatenate([batch.next_observation, action], axis=1),
+    ]
+  )
+  values = []
+  for name in ('BatchRenormMLP_0', 'BatchRenormMLP_1'):
+    layers = params['critics'].params[name]
+    hidden = batch_normalized(x) @ layers['Dense_0']['kernel']
+    hidden = batch_normalized(np.maximum(hidden, 0))
+    values.append((hidden @ layers['Dense_1']['kernel'])[:, 0])
+  q, q_next = np.split(np.array(values), 2, axis=1)
+  target = batch.reward + batch.discount * (q_next.min(axis=0) - log_prob)
+  weight = np.asarray(sample.weight, np.float64)
+  loss = ((target - q) ** 2).sum(axis=0) / 2
+  assert_near(metrics['CriticLoss'], np.mean(weight * loss))
+  # The policy's loss is of the running statistics, as they were: 0 and 1.
+  statistics = new.params['critics'].collections['batch_stats']
+  first = statistics['BatchRenormMLP_0']['BatchRenorm_0']
+  assert_near(first['mean'], 0.01 * x.mean(axis=0))
+  assert first['count'] == 1
+  action, log_prob = drawn(actor, batch.observation, key)
+  seen = np.concatenate([batch.observation, action], axis=1)
+  worth = []
+  for name in ('BatchRenormMLP_0', 'BatchRenormMLP_1'):
+    layers = params['critics'].params[name]
+    hidden = seen / np.sqrt(1 + 1e-3) @ layers['Dense_0']['kernel']
+    hidden = np.maximum(hidden, 0) / np.sqrt(1 + 1e-3)
+    worth.append((hidden @ layers['Dense_1']['kernel'])[:, 0])
+  expected = np.mean(weight * (log_prob - np.min(worth, axis=0)))
+  assert_near(metrics['PolicyLoss'], expected)
+  assert new.target_params == {}
+
+
+def test_crossq_has_no_tau():
+  with pytest.raises(errors.UserError, match=r'tau = 0\.1 has no effect'):
+    build(crossq.CrossQ, tau=0.1)
+
+
+def test_fast_td3s_target_is_the_distribution_with_the_lower_mean():
+  agent = build(
+    fast_td3.FastTD3,
+    num_atoms=7,
+    v_min=-3.0,
+    v_max=3.0,
+    target_noise=0.5,
+    noise_clip=0.2,
+  )
+  state, sample = problem(agent)
+  losses, _, metrics = losses_of(agent, state, sample.transition)
+  params, targets, batch = double(
+    (state.params, state.target_params, sample.transition)
+  )
+  target_key, _ = jax.random.split(KEY)
+  noise = 0.5 * np.asarray(jax.random.normal(target_key, (B, A)), np.float64)
+  action = np.tanh(batch.next_observation @ targets['actor']['kernel'])
+  action = np.clip(action + np.clip(noise, -0.2, 0.2), -1, 1)
+  atoms = np.linspace(-3, 3, 7)
+
+  def softmax(x):
+    x = np.exp(x - x.max(axis=-1, keepdims=True))
+    return x / x.sum(axis=-1, keepdims=True)
+
+  kernel = targets['critics']['kernel']
+  then = softmax(outputs_of(kernel, batch.next_observation, action))
+  own = params['critics']['kernel']
+  now = softmax(outputs_of(own, batch.observation, batch.action))
+  expected = np.zeros(B)
+  for i in range(B):
+    lower = np.argmin(then[:, i] @ atoms)
+    target = rlax.categorical_l2_project(
+      jnp.float32(batch.reward[i] + batch.discount[i] * atoms),
+      jnp.float32(then[lower, i]),
+      jnp.float32(atoms),
+    )
+    for k in range(K):
+      expected[i] -= np.sum(np.asarray(target) * np.log(now[k, i]))
+  assert_near(losses['CriticLoss'], expected)
+  assert_near(metrics['QMean'], (now @ atoms).mean())
+  action = np.tanh(batch.observation @ params['actor']['kernel'])
+  worth = softmax(outputs_of(own, batch.observation, action)) @ atoms
+  assert_near(losses['PolicyLoss'], -worth.min(axis=0))
+
+
+def test_fast_td3s_environments_explore_from_little_to_much():
+  agent = build(
+    fast_td3.FastTD3, exploration_noise=0.5, least_noise=0.1, num_atoms=3
+  )
+  state, _ = problem(agent)
+  seen = np.zeros((4, F), np.float32)  # where the action is 0
+  found = jax.vmap(lambda key: agent.act(state, seen, 0, key, explore=True))(
+    jax.random.split(KEY, 2_000)
+  )
+  inner = np.where(np.abs(found) < 0.99, found, np.nan)
+  std = np.nanstd(inner, axis=(0, 2))
+  np.testing.assert_allclose(std, [0.2, 0.3, 0.39, 0.46], atol=0.03)
+  assert not np.any(agent.act(state, seen, 0, KEY, explore=False))
+
+
+@pytest.mark.parametrize(
+  ('cls', 'settings', 'named'),
+  [
+    (tqc.TQC, {'num_quantiles': 3, 'num_dropped': 3}, 'leaves nothing'),
+    (tqc.TQC, {'num_quantiles': 0}, 'num_quantiles'),
+    (tqc.TQC, {'num_dropped': -1}, 'num_dropped'),
+    (redq.REDQ, {'num_sampled': 0}, 'num_sampled'),
+    (fast_td3.FastTD3, {'v_min': 3.0, 'v_max': 3.0}, 'v_min'),
+    (fast_td3.FastTD3, {'num_atoms': 1}, 'num_atoms'),
+    (fast_td3.FastTD3, {'least_noise': -0.1}, 'least_noise'),
+  ],
+)
+def test_settings_that_cannot_work_are_refused(cls, settings, named):
+  with pytest.raises(errors.UserError, match=named):
+    build(cls, **settings)
+
+
+def simba(units=4):
+  network = functools.partial(networks.SimBa, units=units)
+  torso = networks.RunningNorm()
+  return {
+    'actor': functools.partial(
+      actor_critic.Actor, network=network, torso=torso
+    ),
+    'critics': functools.partial(
+      actor_critic.Critics, network=network, torso=torso
+    ),
+  }
+
+
+def test_simba_and_running_observations_are_bindings_of_sac():
+  agent = build(sac.SAC, **simba())
+  state, sample = problem(agent)
+  update = linear.jitted(agent.update)
+  for i in range(3):
+    state, _, _ = update(state, sample, jax.random.fold_in(KEY, i))
+  batch = sample.transition
+  both = np.concatenate([batch.observation] * 3)
+  for name in ('actor', 'critics'):
+    found = state.params[name].collections['batch_stats']['torso']
+    assert found['count'] == 3 * B
+    assert_near(found['mean'], both.mean(axis=0))
+    assert_near(found['variance'], both.var(axis=0))
+  targets = state.target_params.collections['batch_stats']['torso']
+  assert_near(targets['mean'], both.mean(axis=0))
+  # Acting reads them, and adds nothing.
+  policy = agent.policy(state.params['actor'], batch.observation)
+  assert policy.mean.shape == (B, A)
