@@ -26,6 +26,9 @@ from dopamine_jax.environments import observed as observed_lib
 # The extra that brings what a family of Gymnasium's own environments needs.
 _EXTRAS = {'gymnasium.envs.box2d': 'box2d', 'gymnasium.envs.mujoco': 'mujoco'}
 
+# How the ids of DeepMind's control suite begin, which shimmy brings.
+DM_CONTROL = 'dm_control/'
+
 # Arguments of `gymnasium.make` that this adapter sets, and what sets them here.
 RESERVED = {
   'max_episode_steps': 'set Gym.max_steps_per_episode instead',
@@ -44,9 +47,9 @@ class Gym(base.Environment):
   seed across a reset (MinAtar its last action).
 
   Attributes:
-    id: What `gymnasium.make` takes: 'CartPole-v1', 'MinAtar/Breakout-v1', or
-      'my_module:MyEnv-v0', which imports `my_module` first. For Atari games
-      see `atari.Atari`.
+    id: What `gymnasium.make` takes: 'CartPole-v1', 'MinAtar/Breakout-v1',
+      'dm_control/cheetah-run-v0', or 'my_module:MyEnv-v0', which imports
+      `my_module` first. For Atari games see `atari.Atari`.
     max_steps_per_episode: Agent steps; replaces the environment's own limit,
       which None leaves as it is.
     kwargs: Further arguments for `gymnasium.make`.
@@ -131,6 +134,8 @@ def make_one(
   """
   if id.startswith('MinAtar/'):
     _register_minatar()
+  if id.startswith(DM_CONTROL):
+    _register_dm_control()
   if render:
     _draw_without_display()
   try:
@@ -215,6 +220,15 @@ def _register_minatar() -> None:
       f'MinAtar is not installed: {errors.install("minatar")}'
     ) from error
   minatar_gym.register_envs()
+
+
+def _register_dm_control() -> None:
+  try:
+    import shimmy  # noqa: F401, which registers them
+  except ImportError as error:
+    raise errors.UserError(
+      f'dm_control is not installed: {errors.install("dm_control")}'
+    ) from error
 
 
 def _missing_dependency(id: str, error: Exception) -> str:

@@ -25,7 +25,7 @@ class Pixels(base.Environment):
   """A Gymnasium environment whose observations are its images alone.
 
   They are uint8 [size, size, 3], and `stack` of them is what an agent sees. It
-  is for environments that draw at any size, as all of Gymnasium's MuJoCo.
+  is for environments that draw at any size: Gymnasium's MuJoCo and dm_control.
 
   An agent step repeats an action, and its reward is the sum; the image is the
   last one. `max_steps_per_episode` counts agent steps.
@@ -37,7 +37,8 @@ class Pixels(base.Environment):
     shadows: whether MuJoCo draws shadows. Without a GPU these take most of the
       time: of HalfCheetah an image takes 45 ms with them and 7 ms without. The
       floor is a little darker then.
-    kwargs: further arguments for `gymnasium.make`, such as `camera_name`.
+    kwargs: further arguments for `gymnasium.make`, such as `camera_name`; of
+      dm_control `render_kwargs`, whose `camera_id` is 0 if it is not there.
     vector: see `gym.Gym`.
     stack: see `base.Environment`.
   """
@@ -105,7 +106,7 @@ def _make_one(settings: Pixels) -> gymnasium.Env:
     env = gym.make_one(
       settings.id,
       None if limit is None else limit * settings.action_repeat,
-      {**settings.kwargs, 'width': size, 'height': size},
+      _drawing(settings),
       render=True,
     )
   except errors.UserError as error:
@@ -113,10 +114,11 @@ def _make_one(settings: Pixels) -> gymnasium.Env:
       raise
     raise errors.UserError(
       f'{settings.id} does not draw at a chosen size, as environments of '
-      "Pixels must; Gymnasium's MuJoCo do, such as 'HalfCheetah-v5'."
+      "Pixels must; Gymnasium's MuJoCo do, such as 'HalfCheetah-v5', and "
+      "dm_control, such as 'dm_control/cheetah-run-v0'."
     ) from error
   model = getattr(env.unwrapped, 'model', None)
-  if not settings.shadows:
+  if not settings.shadows and not _is_dm_control(settings):
     if not hasattr(model, 'vis'):
       raise errors.UserError(
         f"Pixels.shadows = False is of MuJoCo's environments, and {settings.id}"
@@ -136,3 +138,19 @@ def _make_one(settings: Pixels) -> gymnasium.Env:
       f'Pixels.size = {size} asks for {(size, size, 3)}. Mend its render.'
     )
   return env
+
+
+def _is_dm_control(settings):
+  return settings.id.startswith(gym.DM_CONTROL)
+
+
+def _drawing(settings: Pixels) -> dict[str, Any]:
+  """Returns the arguments of an environment that say how it draws, too."""
+  given = dict(settings.kwargs)
+  size = {'width': settings.size, 'height': settings.size}
+  if not _is_dm_control(settings):
+    return given | size
+  drawing = {'camera_id': 0, **given.get('render_kwargs', {}), **size}
+  if not settings.shadows:
+    drawing['render_flag_overrides'] = {'shadow': False}
+  return given | {'render_kwargs': drawing}

@@ -14,9 +14,11 @@ from dopamine_jax.agents import bbf
 from dopamine_jax.agents import c51
 from dopamine_jax.agents import classification
 from dopamine_jax.agents import cql
+from dopamine_jax.agents import crossq
 from dopamine_jax.agents import double_dqn
 from dopamine_jax.agents import dqn
 from dopamine_jax.agents import dr3
+from dopamine_jax.agents import fast_td3
 from dopamine_jax.agents import full_rainbow
 from dopamine_jax.agents import iqn
 from dopamine_jax.agents import munchausen
@@ -24,10 +26,12 @@ from dopamine_jax.agents import ppo
 from dopamine_jax.agents import pqn
 from dopamine_jax.agents import quantile
 from dopamine_jax.agents import rainbow
+from dopamine_jax.agents import redq
 from dopamine_jax.agents import sac
 from dopamine_jax.agents import spr
 from dopamine_jax.agents import tandem
 from dopamine_jax.agents import td3
+from dopamine_jax.agents import tqc
 from dopamine_jax.learning import actor_critic
 from dopamine_jax.networks import heads
 from dopamine_jax.networks import predictive
@@ -269,23 +273,39 @@ def test_ppo_finds_continuous_actions(normalized, tmp_path):
   assert np.all(state.params['log_std'] < -0.5)
 
 
+def history_of(cls):
+  return 256 if cls is crossq.CrossQ else 64
+
+
 def small(cls, num_envs, replay=sac.SAC.replay, **settings):
-  actor = {
-    sac.SAC: actor_critic.Actor,
-    td3.TD3: actor_critic.DeterministicActor,
-  }
+  is_td3 = issubclass(cls, td3.TD3)
+  actor = actor_critic.DeterministicActor if is_td3 else actor_critic.Actor
+  layers, batch_size = {'hidden': (32,)}, 32
+  optimizer = values.call(optax.adam, 1e-2)
+  if cls is crossq.CrossQ:
+    # Its batches must be large enough to be alike.
+    optimizer = values.call(optax.adam, 3e-3, b1=0.5)
+    batch_size = history_of(cls)
+    layers = {'network': functools.partial(networks.BatchRenormMLP, **layers)}
+  else:
+    settings.setdefault('tau', 0.05)
   return functools.partial(
     cls,
-    actor=functools.partial(actor[cls], hidden=(32,)),
-    critics=functools.partial(actor_critic.Critics, hidden=(32,)),
-    replay=functools.partial(
-      replay, capacity=2_048, batch_size=32, min_history=64
-    ),
-    actor_optimizer=values.call(optax.adam, 1e-2),
-    critic_optimizer=values.call(optax.adam, 1e-2),
-    tau=0.05,
-    update_period=num_envs,
-    **settings,
+    **{
+      'actor': functools.partial(actor, **layers),
+      'critics': functools.partial(actor_critic.Critics, **layers),
+      'replay': functools.partial(
+        replay,
+        capacity=2_048,
+        batch_size=batch_size,
+        min_history=history_of(cls),
+      ),
+      'actor_optimizer': optimizer,
+      'critic_optimizer': optimizer,
+      'update_period': num_envs,
+      'updates_per_period': 1,
+      **settings,
+    },
   )
 
 
@@ -299,19 +319,28 @@ REWARDS_ALONE = {'temperature': 1e-3, 'temperature_optimizer': None}
   ('cls', 'settings'),
   [
     pytest.param(sac.SAC, REWARDS_ALONE, id='sac'),
-    # Targets follow with every update, and so fast as SAC's.
+    # Targets follow with every update, as fast as SAC's.
     pytest.param(td3.TD3, {'policy_delay': 1}, id='td3'),
+    pytest.param(
+      fast_td3.FastTD3,
+      {'policy_delay': 1, 'num_atoms': 25, 'v_min': -1.0, 'v_max': 5.0},
+      id='fast_td3',
+    ),
+    pytest.param(tqc.TQC, {'num_dropped': 0, **REWARDS_ALONE}, id='tqc'),
+    pytest.param(redq.REDQ, {'policy_delay': 2, **REWARDS_ALONE}, id='redq'),
+    pytest.param(crossq.CrossQ, REWARDS_ALONE, id='crossq'),
   ],
 )
 def test_critics_find_the_values(cls, settings, n_step, num_envs, tmp_path):
+  updates = 1_200 if cls is crossq.CrossQ else 537
   agent, states, statistics = probes.train(
     small(cls, num_envs, gamma=GAMMA, n_step=n_step, **settings),
     [probes.box(name) for name in probes.PASSIVE],
     tmp_path,
-    steps=600 * num_envs,
+    steps=(updates - 1) * num_envs + history_of(cls),
     num_envs=num_envs,
   )
-  assert (statistics['Train/Updates'] == 601 - 64 // num_envs).all()
+  assert (statistics['Train/Updates'] == updates).all()
   q_values = jax.jit(agent.q_values)
   for name, state in zip(probes.PASSIVE, states, strict=True):
     expected = np.array(probes.VALUES[name](GAMMA))  # of actions -0.5 and 0.5
@@ -321,8 +350,12 @@ def test_critics_find_the_values(cls, settings, n_step, num_envs, tmp_path):
         probes.observations(),
         np.full((probes.NUM_STATES, 1), action, np.float32),
       )[..., : len(expected)]
+      atol = 0.15
+      if cls is crossq.CrossQ:
+        # What is always the same in a batch has no scale: critics differ.
+        q, atol = q.min(axis=0, keepdims=True), 0.25
       both = np.broadcast_to(expected[:, i], q.shape)
-      np.testing.assert_allclose(q, both, atol=0.15, err_msg=name)
+      np.testing.assert_allclose(q, both, atol=atol, err_msg=name)
 
 
 # sac_test works out each of its losses, and PPO's probe finds a policy.
@@ -364,10 +397,28 @@ def test_sac_finds_continuous_actions_and_keeps_its_entropy(replay, tmp_path):
   np.testing.assert_allclose(-log_prob.mean(), -1.0, atol=0.3)
 
 
-@pytest.mark.slow  # td3_test works out each of its losses
-def test_td3_finds_continuous_actions(tmp_path):
+@pytest.mark.slow  # td3_test and control_test work out each of their losses
+@pytest.mark.parametrize(
+  ('cls', 'settings'),
+  [
+    pytest.param(td3.TD3, {'exploration_noise': 0.3}, id='td3'),
+    pytest.param(
+      fast_td3.FastTD3,
+      {'num_atoms': 25, 'v_min': -5.0, 'v_max': 1.0},
+      id='fast_td3',
+    ),
+    pytest.param(tqc.TQC, REWARDS_ALONE, id='tqc'),
+    pytest.param(redq.REDQ, {'policy_delay': 2, **REWARDS_ALONE}, id='redq'),
+    pytest.param(
+      crossq.CrossQ,
+      {'policy_delay': 1, 'temperature': 0.1, 'temperature_optimizer': None},
+      id='crossq',
+    ),
+  ],
+)
+def test_continuous_actions_are_found(cls, settings, tmp_path):
   agent, (state,), _ = probes.train(
-    small(td3.TD3, 2, exploration_noise=0.3),
+    small(cls, 2, **settings),
     ['Probe/Target-v0'],
     tmp_path,
     steps=2_400,

@@ -674,6 +674,14 @@ def test_a_missing_extra_is_named(id, extra, monkeypatch):
     gym.Gym(id=id).make(1)
 
 
+def test_dm_control_missing_is_said(monkeypatch):
+  monkeypatch.setitem(sys.modules, 'shimmy', None)
+  with pytest.raises(
+    errors.UserError, match=re.escape(errors.install('dm_control'))
+  ):
+    gym.Gym(id='dm_control/cheetah-run-v0').make(1)
+
+
 def test_minatar_missing_is_said(monkeypatch):
   ids = [id for id in gymnasium.registry if not id.startswith('MinAtar/')]
   registry = {id: gymnasium.registry[id] for id in ids}

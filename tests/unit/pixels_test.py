@@ -154,3 +154,21 @@ def test_shadows_can_be_left_out():
     environments.close()
   assert images[0].shape == images[1].shape
   assert np.any(images[0] != images[1])
+
+
+@pytest.mark.skipif(
+  not importlib.util.find_spec('shimmy'), reason='needs the extra dm_control'
+)
+def test_dm_control_is_drawn_too():
+  images = {}
+  for shadows in (True, False):
+    settings = pixels.Pixels(
+      id='dm_control/cheetah-run-v0', size=32, shadows=shadows
+    )
+    environments = settings.make(1)
+    images[shadows] = environments.reset([0])
+    step = environments.step(np.ones((1, 6), np.float32))
+    assert step.observation.shape == (1, 32, 32, 3)
+    assert environments.action_space.shape == (6,)
+    environments.close()
+  assert np.any(images[True] != images[False])
