@@ -56,6 +56,7 @@ class PPO(on_policy.OnPolicy):
     target_kl: an update ends before the first minibatch on which the policy is
       further than this from the one that acted; None: never.
     log_std: of continuous actions, which lie in [-1, 1], at first.
+    continuous: how they are distributed, see `distributions.Kind`.
   """
 
   network: modules.Maker = networks.ActorCritic
@@ -73,6 +74,7 @@ class PPO(on_policy.OnPolicy):
   normalize_advantages: bool = True
   target_kl: float | None = None
   log_std: float = 0.0
+  continuous: distributions.Kind = 'gaussian'
 
   def __post_init__(self):
     super().__post_init__()
@@ -82,10 +84,12 @@ class PPO(on_policy.OnPolicy):
     self.require_at_least(0, 'value_weight', 'entropy_weight')
     self.require_at_least(-20, 'log_std')
     self.require_at_most(20, 'log_std')  # exp of more is no std
+    if self.continuous == 'beta' and self.log_std:
+      self.refuse('log_std', "has no effect with continuous = 'beta'")
 
   def init_params(self, key, observation):
     """Returns the first parameters; see `OnPolicy.init_params`."""
-    needs = [(distributions.num_outputs(self.action_space),), ()]
+    needs = [(self.num_outputs,), ()]
     params = outputs.first_params(self.module, key, observation, needs=needs)
     # One for each of an action's numbers, whatever is observed.
     log_std = jnp.full(self.action_space.shape, self.log_std, jnp.float32)
@@ -93,11 +97,10 @@ class PPO(on_policy.OnPolicy):
 
   def policy(self, params, observation):
     """Returns the distribution of actions, and values [B]."""
-    network = self.module, params['network']
-    outputs, value = networks.apply(*network, observation)
+    outputs, value = networks.apply(self.module, params['network'], observation)
     outputs = masks.only_allowed(self.observation_space, outputs, observation)
-    space, log_std = self.action_space, params['log_std']
-    return distributions.over(space, outputs, log_std), value
+    given = self.action_space, outputs, params['log_std'], self.continuous
+    return distributions.over(*given), value
 
   def act(self, state, observation, step, key, *, explore) -> jax.Array:
     """Draws an action, or takes the likeliest; see `Agent.act`."""

@@ -41,7 +41,7 @@ class PPORNN(ppo.PPO):
   def init_params(self, key, observation):
     """Returns the first parameters; see `OnPolicy.init_params`."""
     recurrent.require_shares(self, spaces.num_rows(observation))
-    needs = [(distributions.num_outputs(self.action_space),), ()]
+    needs = [(self.num_outputs,), ()]
     params = recurrent.first_params(
       self.module, key, observation, self.action_space, needs
     )
@@ -69,7 +69,9 @@ class PPORNN(ppo.PPO):
       returns.flat, (outputs, seen.observation)
     )
     outputs = masks.only_allowed(self.observation_space, outputs, observation)
-    policy = distributions.over(self.action_space, outputs, params['log_std'])
+    policy = distributions.over(
+      self.action_space, outputs, params['log_std'], self.continuous
+    )
     return policy, value, memories
 
   def act_with_memory(self, state, memory, seen, step, key, *, explore):

@@ -1,6 +1,6 @@
 """Distributions over actions; leading axis [B]."""
 
-from typing import Any
+from typing import Any, Literal
 
 from flax import struct
 import gymnasium
@@ -9,6 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from dopamine_jax import agent as agent_lib
+
+_INSIDE = np.float32(1 - 1e-6)
+_PARTS = 64  # of a normal distribution, each as likely
+_LOG_STD = (-20.0, 2.0)  # where those lie that a network gives
 
 
 class Categorical(struct.PyTreeNode):
@@ -151,10 +155,82 @@ class TanhGaussian(struct.PyTreeNode):
 
     Of x and not of an action, which rounds to 1 where x is beyond 9.
     """
-    # log(1 - tanh(x)^2), without the difference of numbers that are nearly 1.
-    log_slope = 2 * (np.log(2) - x - jax.nn.softplus(-2 * x))
-    slopes = jnp.sum(log_slope.reshape(len(x), -1), axis=1)
+    slopes = jnp.sum(_log_slope(x).reshape(len(x), -1), axis=1)
     return self.unsquashed.log_prob(x) - slopes
+
+  def log_prob(self, action: jax.Array) -> jax.Array:
+    """Returns the logarithms [B] of actions' densities; see `log_prob_at`.
+
+    Actions nearer to -1 or 1 than 1e-6 count as if they were that far away.
+    """
+    return self.log_prob_at(jnp.arctanh(jnp.clip(action, -_INSIDE, _INSIDE)))
+
+  def entropy(self) -> jax.Array:
+    """Returns the entropies [B] in nats, within a hundredth.
+
+    The mean of log(1 - tanh(x)^2) = 2 log 2 - 2 |x| - 2 log(1 + exp(-2 |x|)) is
+    added to the normal's. That of |x| is known, that of the last term is taken
+    over x in the middle of equally likely parts.
+    """
+    mean, std = self.mean, jnp.exp(self.log_std)
+    share = mean / std
+    size = std * np.sqrt(2 / np.pi) * jnp.exp(-(share**2) / 2)
+    size += mean * jax.scipy.special.erf(share / np.sqrt(2))
+    middles = jax.scipy.special.ndtri((jnp.arange(_PARTS) + 0.5) / _PARTS)
+    middles = jnp.expand_dims(middles, tuple(range(mean.ndim)))
+    x = mean[..., None] + std[..., None] * middles
+    rest = jnp.mean(jnp.log1p(jnp.exp(-2 * jnp.abs(x))), axis=-1)
+    slopes = 2 * (np.log(2) - size - rest)
+    slopes = jnp.sum(slopes.reshape(len(slopes), -1), axis=1)
+    return self.unsquashed.entropy() + slopes
+
+
+class Beta(struct.PyTreeNode):
+  """Independent Beta distributions over [-1, 1], of one peak each.
+
+  Chou, Maturana & Scherer (2017), Improving Stochastic Policy Gradients in
+  Continuous Control with Deep Reinforcement Learning using the Beta
+  Distribution. https://proceedings.mlr.press/v70/chou17a.html
+
+  Attributes:
+    alpha: [B, *action_shape], above 1.
+    beta: [B, *action_shape], the same.
+  """
+
+  alpha: jax.Array
+  beta: jax.Array
+
+  def sample(self, key: jax.Array) -> jax.Array:
+    """Returns actions [B, *action_shape]."""
+    return 2 * jax.random.beta(key, self.alpha, self.beta) - 1
+
+  def mode(self) -> jax.Array:
+    """Returns the means [B, *action_shape]; density may peak elsewhere."""
+    return 2 * self.alpha / (self.alpha + self.beta) - 1
+
+  def interval(self) -> tuple[jax.Array, jax.Array]:
+    """Returns a deviation below and above the means, each [B, *shape]."""
+    total = self.alpha + self.beta
+    std = 2 * jnp.sqrt(self.alpha * self.beta / (total + 1)) / total
+    return self.mode() - std, self.mode() + std
+
+  def log_prob(self, action: jax.Array) -> jax.Array:
+    """Returns the logarithms [B] of the actions' densities.
+
+    Actions nearer to -1 or 1 than 1e-6 count as if they were that far away.
+    """
+    x = (jnp.clip(action, -_INSIDE, _INSIDE) + 1) / 2
+    each = (self.alpha - 1) * jnp.log(x) + (self.beta - 1) * jnp.log1p(-x)
+    each -= jax.scipy.special.betaln(self.alpha, self.beta) + np.log(2)
+    return jnp.sum(each.reshape(len(each), -1), axis=1)
+
+  def entropy(self) -> jax.Array:
+    """Returns the entropies [B] in nats."""
+    a, b, digamma = self.alpha, self.beta, jax.scipy.special.digamma
+    each = jax.scipy.special.betaln(a, b) + np.log(2)
+    each -= (a - 1) * digamma(a) + (b - 1) * digamma(b)
+    each += (a + b - 2) * digamma(a + b)
+    return jnp.sum(each.reshape(len(each), -1), axis=1)
 
 
 class Deterministic(struct.PyTreeNode):
@@ -171,27 +247,35 @@ class Deterministic(struct.PyTreeNode):
     return self.action
 
 
-Distribution = Categorical | Product | Gaussian
+Distribution = Categorical | Product | Gaussian | TanhGaussian | Beta
+
+# How actions of a Box are distributed: normally, with deviations whatever is
+# observed; with such that depend on it; the same, squashed by tanh; or Beta.
+Kind = Literal['gaussian', 'wide_gaussian', 'tanh_gaussian', 'beta']
 
 
-def num_outputs(space: gymnasium.Space) -> int:
+def num_outputs(space: gymnasium.Space, kind: Kind = 'gaussian') -> int:
   """Returns how many numbers of a network make a distribution over `space`."""
   if isinstance(space, gymnasium.spaces.Box):
-    return int(np.prod(space.shape))
+    return int(np.prod(space.shape)) * (1 if kind == 'gaussian' else 2)
   if isinstance(space, gymnasium.spaces.MultiDiscrete):
     return int(space.nvec.sum())
   return int(space.n)
 
 
 def over(
-  space: gymnasium.Space, outputs: jax.Array, log_std: jax.Array | None
+  space: gymnasium.Space,
+  outputs: jax.Array,
+  log_std: jax.Array | None,
+  kind: Kind = 'gaussian',
 ) -> Distribution:
   """Returns the distributions over a space that a network's outputs make.
 
   Args:
     space: of actions, Discrete, MultiDiscrete or a Box.
-    outputs: [B, num_outputs], logits or means.
+    outputs: [B, num_outputs], logits or means; of a Box more, as `kind` says.
     log_std: [*action_shape], of a Box, whatever is observed.
+    kind: of a Box.
   """
   if isinstance(space, gymnasium.spaces.MultiDiscrete):
     ends = np.cumsum(space.nvec)[:-1]
@@ -200,8 +284,15 @@ def over(
     )
   if not isinstance(space, gymnasium.spaces.Box):
     return Categorical(outputs)
-  mean = outputs.reshape(-1, *space.shape)
-  return Gaussian(mean, jnp.broadcast_to(log_std[None], mean.shape))
+  parts = jnp.split(outputs, 1 if kind == 'gaussian' else 2, axis=-1)
+  parts = [x.reshape(-1, *space.shape) for x in parts]
+  if kind == 'beta':
+    return Beta(*(1 + jax.nn.softplus(x) for x in parts))
+  mean, log_std = parts[0], jnp.broadcast_to(log_std[None], parts[0].shape)
+  if kind == 'gaussian':
+    return Gaussian(mean, log_std)
+  both = mean, jnp.clip(log_std + parts[1], *_LOG_STD)
+  return TanhGaussian(*both) if kind == 'tanh_gaussian' else Gaussian(*both)
 
 
 def outlook(policy: Any, value: jax.Array) -> agent_lib.Outlook:
@@ -211,6 +302,10 @@ def outlook(policy: Any, value: jax.Array) -> agent_lib.Outlook:
     return agent_lib.Outlook(value=value, probabilities=probabilities)
   if isinstance(policy, Product):
     return agent_lib.Outlook(value=value)
-  mean, std = policy.mean, jnp.exp(policy.log_std)
-  interval = mean - std, mean + std
+  mean, interval = policy.mode(), policy.interval()
   return agent_lib.Outlook(value=value, mean=mean, interval=interval)
+
+
+def _log_slope(x):
+  """Returns log(1 - tanh(x)^2), without the difference of nearly equal ones."""
+  return 2 * (np.log(2) - x - jax.nn.softplus(-2 * x))

@@ -63,6 +63,9 @@ class OnPolicy(agent_lib.Agent):
   normalize_observations: bool = False
   normalize_rewards: bool = False
 
+  # No setting: it has no type. What subclasses may make one.
+  continuous = 'gaussian'
+
   def __post_init__(self):
     super().__post_init__()
     self.require_fraction('gamma')
@@ -188,8 +191,12 @@ class OnPolicy(agent_lib.Agent):
   @property
   def module(self):
     """The network, a Flax module."""
-    outputs = distributions.num_outputs(self.action_space)
-    return encoding.network(self, 'network', num_outputs=outputs)
+    return encoding.network(self, 'network', num_outputs=self.num_outputs)
+
+  @property
+  def num_outputs(self) -> int:
+    """How many numbers of the network make a policy."""
+    return distributions.num_outputs(self.action_space, self.continuous)
 
 
 def _normalized(trajectory, observations, rewards):

@@ -122,3 +122,71 @@ def test_the_mode_is_the_likeliest(make):
   for seed in range(10):
     action = policy.sample(jax.random.key(seed))
     assert np.all(policy.log_prob(action) <= best)
+
+
+def of_kind(kind, outputs, log_std=LOG_STD):
+  space = gymnasium.spaces.Box(-1, 1, (1, 2))
+  assert distributions.num_outputs(space, kind) == 4
+  return distributions.over(
+    space, jnp.asarray(outputs), jnp.asarray(log_std), kind
+  )
+
+
+OUTPUTS = np.array([[0.5, -1.0, 0.2, -0.4], [2.0, 0.0, 1.5, -3.0]], np.float32)
+
+
+def test_deviations_may_depend_on_what_is_observed():
+  policy = of_kind('wide_gaussian', OUTPUTS)
+  np.testing.assert_allclose(policy.mean, OUTPUTS[:, None, :2])
+  expected = LOG_STD[None] + OUTPUTS[:, None, 2:]
+  np.testing.assert_allclose(policy.log_std, expected, rtol=1e-6)
+  wild = of_kind('wide_gaussian', 100 * OUTPUTS)
+  assert wild.log_std.max() == 2
+  assert wild.log_std.min() == -20
+  squashed = of_kind('tanh_gaussian', OUTPUTS)
+  assert isinstance(squashed, distributions.TanhGaussian)
+  np.testing.assert_allclose(squashed.log_std, policy.log_std)
+
+
+def test_a_squashed_gaussians_density_and_entropy_are_of_its_actions():
+  policy = of_kind('tanh_gaussian', OUTPUTS)
+  x = np.array([[[0.3, -0.9]], [[1.4, 0.2]]], np.float32)
+  np.testing.assert_allclose(
+    policy.log_prob(jnp.tanh(x)), policy.log_prob_at(x), rtol=1e-4
+  )
+  assert np.isfinite(policy.log_prob(jnp.ones((2, 1, 2)))).all()
+  # An integral over the normal that is squashed.
+  z = np.linspace(-8, 8, 20_001)
+  weight = scipy.stats.norm.pdf(z) / scipy.stats.norm.pdf(z).sum()
+  std = np.exp(np.asarray(policy.log_std, np.float64))
+  x = np.asarray(policy.mean)[..., None] + std[..., None] * z
+  slope = weight @ np.moveaxis(
+    -2 * np.logaddexp(x, -x) + np.log(4), -1, 0
+  ).reshape(len(z), -1)
+  expected = scipy.stats.norm(0, std).entropy() + slope.reshape(std.shape)
+  np.testing.assert_allclose(policy.entropy(), expected.sum((1, 2)), atol=0.01)
+
+
+def test_a_beta_distribution_is_scipys_between_minus_one_and_one():
+  policy = of_kind('beta', OUTPUTS)
+  a, b = (1 + np.log1p(np.exp(x)) for x in np.split(OUTPUTS, 2, axis=1))
+  expected = scipy.stats.beta(a, b, loc=-1, scale=2)
+  action = np.array([[0.3, -0.9], [0.95, 0.0]], np.float32)
+  np.testing.assert_allclose(
+    policy.log_prob(action[:, None]), expected.logpdf(action).sum(1), rtol=1e-4
+  )
+  np.testing.assert_allclose(
+    policy.entropy(), expected.entropy().sum(1), rtol=1e-4, atol=1e-5
+  )
+  np.testing.assert_allclose(policy.mode()[:, 0], expected.mean(), rtol=1e-5)
+  low, high = policy.interval()
+  np.testing.assert_allclose((high - low)[:, 0] / 2, expected.std(), rtol=1e-4)
+  draws = jax.vmap(policy.sample)(jax.random.split(jax.random.key(0), 4_000))
+  assert np.abs(draws).max() <= 1
+  np.testing.assert_allclose(draws.mean(0)[:, 0], expected.mean(), atol=0.03)
+  np.testing.assert_allclose(draws.std(0)[:, 0], expected.std(), atol=0.03)
+  assert np.isfinite(policy.log_prob(jnp.ones((2, 1, 2)))).all()
+  slope = jax.grad(lambda x: jnp.sum(of_kind('beta', x).entropy() ** 2))(
+    jnp.asarray(OUTPUTS)
+  )
+  assert np.isfinite(slope).all()
