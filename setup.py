@@ -43,7 +43,7 @@ EXTRAS_REQUIRE = {
   'minatar': ['MinAtar>=1.0.15'],  # GPL-3.0
   'mujoco': ['gymnasium[mujoco]>=1.3.0'],
   'box2d': ['box2d>=2.3.10'],
-  # DeepMind's control suite, whose newest version lacks names of MuJoCo 4.
+  # DeepMind's control suite; its newest release uses names that MuJoCo 4 lacks.
   'dm_control': ['dm-control>=1.0.50', 'shimmy>=2.0.1', 'mujoco<4'],
   'brax': ['brax>=0.14.0'],
   # Exactly this one: beside newer packages than it allows, pip would take 0.0.9

@@ -4,8 +4,10 @@ Bhatt et al. (2024), CrossQ: Batch Normalization in Deep Reinforcement Learning
 for Greater Sample Efficiency and Simplicity. https://arxiv.org/abs/1902.05605
 
 Differs from the paper:
-1. The policy learns from the critics as they were before the update.
-2. The temperature waits with the policy.
+1. The policy learns with the first of its three updates, not with the last, and
+   from the critics as they were before it.
+2. Batch normalization of the policy counts its own updates, a third of all,
+   until it is renormalization.
 """
 
 import functools
@@ -17,10 +19,8 @@ import optax
 from dopamine_jax import networks
 from dopamine_jax import values
 from dopamine_jax.agents import sac
-from dopamine_jax.learning import action_values
 from dopamine_jax.learning import actor_critic
 from dopamine_jax.learning import optimization
-from dopamine_jax.learning import outputs
 from dopamine_jax.networks import modules
 
 _ADAM = values.call(optax.adam, 1e-3, b1=0.5)
@@ -72,7 +72,4 @@ class CrossQ(sac.SAC):
     q, q_next = jnp.split(both, 2, axis=1)
     value = self.pooled(jax.lax.stop_gradient(q_next), key)
     target = self.backed_up(fixed, batch, value, log_prob)
-    outputs.require_floats(self, 'critics', target, batch.reward.shape)
-    td_error = target[None] - q
-    loss = jnp.sum(td_error**2, axis=0) / 2
-    return loss, td_error, action_values.metrics(q)
+    return self.squared_loss(q, target)

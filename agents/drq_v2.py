@@ -20,6 +20,7 @@ from dopamine_jax import values
 from dopamine_jax.agents import td3
 from dopamine_jax.learning import actor_critic
 from dopamine_jax.learning import augmentation as augmentation_lib
+from dopamine_jax.learning import continuous_actions
 from dopamine_jax.learning import optimization
 from dopamine_jax.networks import initializers
 from dopamine_jax.networks import modules
@@ -37,7 +38,8 @@ class DrQV2(td3.TD3):
 
   Attributes:
     target_noise: standard deviation of the actions in targets and in the
-      policy's loss; None: that of exploration.
+      policy's loss; None: that of exploration at the agent step that the
+      number of updates tells (a replay that is filled anew has more of them).
   """
 
   actor: modules.Maker = functools.partial(
@@ -66,20 +68,14 @@ class DrQV2(td3.TD3):
   tau: float = 0.01
   policy_delay: int = 1
   exploration_noise: float | optax.Schedule = values.call(
-    optax.linear_schedule, 1.0, 0.1, 250_000
+    optax.linear_schedule, 1.0, 0.1, 500_000
   )
   target_noise: float | None = None
   noise_clip: float = 0.3
 
   counts_updates = True
-
-  def followed(self, params):
-    """Returns what has targets: the critics alone; see the base class."""
-    return params['critics']
-
-  def target_critics(self, state):
-    """Returns the critics' targets; see the base class."""
-    return state.target_params
+  slow_policy = False
+  worth = continuous_actions.ContinuousActions.worth
 
   def update(self, state, sample, key):
     """Takes a gradient step on each loss; see `Agent.update`."""
@@ -87,22 +83,14 @@ class DrQV2(td3.TD3):
       return super().update(state, sample, key)
     std = values.at(self.exploration_noise, self._agent_steps(state.updates))
     now = lanes.put(self, {('target_noise',): jnp.float32(std)})
-    return now.descend(state, sample, key)
+    return now.update(state, sample, key)
 
   def _agent_steps(self, updates):
     """Returns how many agent steps there were at the n-th update."""
     since = updates // self.updates_per_period * self.update_period
     return self.make_replay(stack=1).min_history + since
 
-  def targets(self, params, target_params, batch, key):
-    """Returns what the critics are to say [B] (eq. 1)."""
-    action = self.action(params['actor'], batch.next_observation)
-    action = td3.noisy(action, self.target_noise, key, self.noise_clip)
-    q = self.q_values(target_params, batch.next_observation, action)
-    return self.backed_up(batch, q)
-
   def policy_loss(self, params, critics, observation, key):
     """Returns the loss [B] of the actor's parameters (eq. 4)."""
-    action = self.action(params, observation)
-    action = td3.noisy(action, self.target_noise, key, self.noise_clip)
-    return -self.worth(critics, observation, action)
+    action = self.tried(params, observation, key)
+    return -self.worth(critics, observation, action, key)

@@ -6,8 +6,10 @@ Humanoid Control. https://arxiv.org/abs/2505.22642
 Differs from the authors' code:
 1. An environment keeps its own size of noise, where it draws another one for
    each episode.
-2. Weights decay by none of themselves, unless the optimizer says so.
-3. Numbers have 32 bits.
+2. Statistics of observations are those of the samples that were learnt from, of
+   policy and critics each their own.
+3. The policy's last layer begins as the others do.
+4. Numbers have 32 bits.
 """
 
 import functools
@@ -22,11 +24,20 @@ from dopamine_jax.agents import c51
 from dopamine_jax.agents import td3
 from dopamine_jax.learning import action_values
 from dopamine_jax.learning import actor_critic
+from dopamine_jax.learning import continuous_actions
+from dopamine_jax.learning import optimization
 from dopamine_jax.networks import modules
+from dopamine_jax.replay import base
+from dopamine_jax.replay import uniform
+
+_ADAMW = values.call(optax.adamw, 3e-4, weight_decay=0.1)
 
 
 class FastTD3(td3.TD3):
   """TD3 whose critics are categorical, and whose noise differs in size.
+
+  The defaults are for 128 environments: two updates for a step of all. Targets
+  are of the policy that learns, and follow with each update.
 
   Attributes:
     exploration_noise: standard deviation of exploration in the last
@@ -48,13 +59,23 @@ class FastTD3(td3.TD3):
     hidden=(1024, 512, 256),
     torso=networks.RunningNorm(),
   )
+  replay: base.Maker = functools.partial(
+    uniform.UniformReplay, batch_size=32_768, min_history=32_768
+  )
+  actor_optimizer: optimization.Optimizer = _ADAMW
+  critic_optimizer: optimization.Optimizer = _ADAMW
+  update_period: int = 128
   updates_per_period: int = 2
   tau: float = 0.1
+  target_noise: float = 0.001
   exploration_noise: float | optax.Schedule = 0.4
   least_noise: float = 0.001
   num_atoms: int = 101
   v_min: float = -250.0
   v_max: float = 250.0
+
+  slow_policy = False
+  worth = continuous_actions.ContinuousActions.worth
 
   def __post_init__(self):
     super().__post_init__()
@@ -85,12 +106,6 @@ class FastTD3(td3.TD3):
     """Returns the means of distributions [K, B]; see the base class."""
     return c51.mean(self.atoms, self.logits(params, observation, action))
 
-  def policy_loss(self, params, critics, observation, key):
-    """Returns the loss [B], of the lower critic; see `TD3.policy_loss`."""
-    del key
-    action = self.action(params, observation)
-    return -self.worth(critics, observation, action)
-
   def act(self, state, observation, step, key, *, explore):
     """Explores with another noise in each environment; see `Agent.act`."""
     seen = self.features(state.params, observation)
@@ -105,9 +120,10 @@ class FastTD3(td3.TD3):
 
   def critic_loss(self, params, target_params, batch, key):
     """Returns the cross-entropy, to the lower critic; see the base class."""
-    action = self.action(target_params['actor'], batch.next_observation)
-    action = td3.noisy(action, self.target_noise, key, self.noise_clip)
-    seen = target_params['critics'], batch.next_observation, action
+    fixed = jax.lax.stop_gradient(params)
+    actor, critics = self.judges(fixed, target_params)
+    action = self.tried(actor, batch.next_observation, key)
+    seen = critics, batch.next_observation, action
     next_logits = jnp.moveaxis(self.logits(*seen), 0, 1)  # [B, K, M]
     next_q = c51.mean(self.atoms, next_logits)
     logits = self.logits(params['critics'], batch.observation, batch.action)

@@ -9,7 +9,8 @@ DroQ has two critics with dropout, both of which count, in place of ten:
 `networks.dropout_relu` with `layer_norm`, see `droq_pendulum.gin`.
 
 Differs from the papers:
-1. The policy learns from the critics as they were before the update.
+1. The policy learns with the first of its twenty updates, not with the last, and
+   from the critics as they were before it.
 """
 
 import functools
@@ -20,6 +21,7 @@ import jax.numpy as jnp
 from dopamine_jax.agents import sac
 from dopamine_jax.learning import actor_critic
 from dopamine_jax.networks import modules
+from dopamine_jax.networks import variables
 
 
 class REDQ(sac.SAC):
@@ -57,6 +59,12 @@ class REDQ(sac.SAC):
     chosen = jax.random.permutation(jax.random.fold_in(key, 1), len(q))
     return jnp.min(q[chosen[: self.num_sampled]], axis=0)
 
-  def worth(self, critics, observation, action):
-    """Returns the mean of all; see the base class."""
+  def targets(self, params, target_params, batch, key):
+    """Returns targets of critics with dropout, if any; see the base class."""
+    dropped = variables.training(target_params, jax.random.fold_in(key, 2))
+    return super().targets(params, dropped, batch, key)
+
+  def worth(self, critics, observation, action, key):
+    """Returns the mean of all, with dropout; see the base class."""
+    critics = variables.training(critics, jax.random.fold_in(key, 2))
     return jnp.mean(self.q_values(critics, observation, action), axis=0)

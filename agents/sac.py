@@ -30,7 +30,7 @@ class SAC(continuous_actions.ContinuousActions):
 
   Attributes:
     temperature_optimizer: of its logarithm; None keeps the temperature fixed.
-      Its schedules count updates.
+      Its schedules count updates of the policy.
     temperature: what entropy is worth at first, the paper's alpha.
     log_temperature_loss: whether that loss is linear in log(temperature).
     target_entropy: of the policy, in nats for each of an action's numbers.
@@ -54,6 +54,14 @@ class SAC(continuous_actions.ContinuousActions):
     """Returns the first parameters, the temperature's logarithm too."""
     log_temperature = jnp.full((), np.log(self.temperature))
     params = super().first_params(key, observation)
+    given = params['actor'], self.features(params, observation)
+    policy = jax.eval_shape(self.policy, *given)
+    if not hasattr(policy, 'sample_and_log_prob'):
+      self.refuse(
+        'actor',
+        f'gives {type(policy).__name__}s, of which no action can be drawn; '
+        'expected distributions, as those of actor_critic.Actor',
+      )
     return params | {'log_temperature': log_temperature}
 
   def act(self, state, observation, step, key, *, explore) -> jax.Array:
@@ -66,9 +74,9 @@ class SAC(continuous_actions.ContinuousActions):
     """Returns what films show; see `Agent.outlook`."""
     seen = self.features(state.params, observation)
     policy = self.policy(state.params['actor'], seen)
-    q = self.q_values(state.params['critics'], seen, policy.mode())
+    value = self.worth(state.params['critics'], seen, policy.mode(), key)
     mean, interval = policy.mode(), policy.interval()
-    return agent_lib.Outlook(jnp.min(q, axis=0), mean=mean, interval=interval)
+    return agent_lib.Outlook(value, mean=mean, interval=interval)
 
   def targets(self, params, target_params, batch, key) -> jax.Array:
     """Returns what the critics are to say [B] (eq. 3 and 5)."""
@@ -98,7 +106,7 @@ class SAC(continuous_actions.ContinuousActions):
     seen = jax.lax.stop_gradient(batch.observation)
     policy = self.policy(params['actor'], seen)
     action, log_prob = policy.sample_and_log_prob(key)
-    worth = self.worth(fixed['critics'], seen, action)
+    worth = self.worth(fixed['critics'], seen, action, key)
     cost = jnp.exp(fixed['log_temperature']) * log_prob
     losses = {'CriticLoss': loss, 'PolicyLoss': cost - worth}  # eq. 5 and 9
     log_temperature = params['log_temperature']

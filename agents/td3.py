@@ -45,6 +45,9 @@ class TD3(continuous_actions.ContinuousActions):
   noise_clip: float = 0.5
 
   over_agent_steps = ('exploration_noise',)
+  # No setting: it has no type. Whether the policy has a target network too, and
+  # all targets wait with it.
+  slow_policy = True
 
   def __post_init__(self):
     super().__post_init__()
@@ -52,17 +55,28 @@ class TD3(continuous_actions.ContinuousActions):
 
   def followed(self, params):
     """Returns what has targets: critics and policy; see the base class."""
+    if not self.slow_policy:
+      return params['critics']
     return {name: params[name] for name in ('actor', 'critics')}
 
   def target_critics(self, state):
     """Returns the critics' targets; see the base class."""
-    return state.target_params['critics']
+    return self.judges(state.params, state.target_params)[1]
+
+  def judges(self, params, target_params):
+    """Returns the parameters of the policy and the critics of targets."""
+    if not self.slow_policy:
+      return params['actor'], target_params
+    return target_params['actor'], target_params['critics']
 
   def follow(self, params, target_params, *, policy):
     """Moves the targets when the policy learns; see the base class."""
-    if not policy:
-      return target_params
-    return super().follow(params, target_params, policy=policy)
+    moved = super().follow(params, target_params, policy=policy)
+    if not self.slow_policy:
+      return moved
+    return jax.tree.map(
+      lambda new, old: jnp.where(policy, new, old), moved, target_params
+    )
 
   def action(self, params, observation) -> jax.Array:
     """Returns the policy's actions, given the actor's parameters."""
@@ -80,8 +94,8 @@ class TD3(continuous_actions.ContinuousActions):
     """Returns what films show; see `Agent.outlook`."""
     seen = self.features(state.params, observation)
     action = self.action(state.params['actor'], seen)
-    q = self.q_values(state.params['critics'], seen, action)
-    return agent_lib.Outlook(jnp.min(q, axis=0), mean=action)
+    value = self.worth(state.params['critics'], seen, action, key)
+    return agent_lib.Outlook(value, mean=action)
 
   def schedules(self, step: int) -> dict[str, float]:
     """Returns the noise, for the logs; see `Agent.schedules`."""
@@ -89,22 +103,30 @@ class TD3(continuous_actions.ContinuousActions):
 
   def targets(self, params, target_params, batch, key) -> jax.Array:
     """Returns what the critics are to say [B] (eq. 14)."""
-    del params
-    action = self.action(target_params['actor'], batch.next_observation)
-    action = noisy(action, self.target_noise, key, self.noise_clip)
-    targets = target_params['critics'], batch.next_observation, action
-    return self.backed_up(batch, self.q_values(*targets))
+    actor, critics = self.judges(params, target_params)
+    action = self.tried(actor, batch.next_observation, key)
+    q = self.q_values(critics, batch.next_observation, action)
+    return self.backed_up(batch, q)
+
+  def tried(self, params, observation, key) -> jax.Array:
+    """Returns the policy's actions [B, ...] with the noise of targets."""
+    action = self.action(params, observation)
+    return noisy(action, self.target_noise, key, self.noise_clip)
 
   def backed_up(self, batch, q) -> jax.Array:
     """Returns targets [B] of the next actions' values [K, B]."""
     value = jnp.min(q, axis=0)
     return self.reward_scale * batch.reward + batch.discount * value
 
-  def policy_loss(self, params, critics, observation, key) -> jax.Array:
-    """Returns the loss [B] of the actor's parameters (alg. 1, line 12)."""
+  def worth(self, critics, observation, action, key):
+    """Returns the first critic's (alg. 1, line 12); see the base class."""
     del key
+    return self.q_values(critics, observation, action)[0]
+
+  def policy_loss(self, params, critics, observation, key) -> jax.Array:
+    """Returns the loss [B] of the actor's parameters."""
     action = self.action(params, observation)
-    return -self.q_values(critics, observation, action)[0]
+    return -self.worth(critics, observation, action, key)
 
   def losses(self, params, target_params, batch, key):
     """Returns losses, temporal differences, and metrics; see the base class."""

@@ -39,7 +39,7 @@ class TQC(sac.SAC):
 
   def __post_init__(self):
     super().__post_init__()
-    self.require_at_least(1, 'num_quantiles')
+    self.require_at_least(2, 'num_quantiles')
     self.require_at_least(0, 'num_dropped')
     if self.num_dropped >= self.num_quantiles:
       self.refuse(
@@ -59,11 +59,12 @@ class TQC(sac.SAC):
     """Returns their means [K, B]; see the base class."""
     return jnp.mean(self.quantiles(params, observation, action), axis=-1)
 
-  def worth(self, critics, observation, action):
+  def worth(self, critics, observation, action, key):
     """Returns the mean of all; see the base class."""
+    del key
     return jnp.mean(self.q_values(critics, observation, action), axis=0)
 
-  def targets(self, params, target_params, batch, key):
+  def target_quantiles(self, params, target_params, batch, key) -> jax.Array:
     """Returns the target's quantiles [B, K * (M - num_dropped)] (eq. 5)."""
     policy = self.policy(params['actor'], batch.next_observation)
     action, log_prob = policy.sample_and_log_prob(key)
@@ -79,7 +80,7 @@ class TQC(sac.SAC):
   def critic_loss(self, params, target_params, batch, key):
     """Returns the quantile Huber loss (eq. 6); see the base class."""
     fixed = jax.lax.stop_gradient(params)
-    target = self.targets(fixed, target_params, batch, key)
+    target = self.target_quantiles(fixed, target_params, batch, key)
     found = self.quantiles(params['critics'], batch.observation, batch.action)
     tau = (jnp.arange(self.num_quantiles) + 0.5) / self.num_quantiles
     of_batch = jax.vmap(quantiles_lib.loss, (0, None, 0, None))

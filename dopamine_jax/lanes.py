@@ -13,6 +13,7 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dopamine_jax import annotations
@@ -39,16 +40,16 @@ class Stages:
   numbers: Mapping[Path, tuple[Any, ...]]
 
 
-def in_lockstep(number: jax.Array) -> jax.Array:
-  """Returns a number that is the same in all lanes, as one for all of them.
+def any_of(condition: jax.Array) -> jax.Array:
+  """Returns whether a condition holds in any lane, one bool for all of them.
 
-  A condition of it is a branch, where one of each lane's own number would
-  compute both sides. Where there is one lane, it is the number itself.
+  `lax.cond` of it stays a branch under `vmap`; of each lane's own condition it
+  would compute both sides. Where there is one lane, it is the condition itself.
   """
   try:
-    return jax.lax.pmax(number, AXIS)
+    return jax.lax.pmax(condition.astype(jnp.int32), AXIS) > 0
   except NameError:  # no such axis
-    return number
+    return condition
 
 
 def differing(trees: Sequence[Any], names: Sequence[str]) -> dict[Path, Any]:

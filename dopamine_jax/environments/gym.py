@@ -134,10 +134,9 @@ def make_one(
   """
   if id.startswith('MinAtar/'):
     _register_minatar()
+  _draw_without_display()
   if id.startswith(DM_CONTROL):
     _register_dm_control()
-  if render:
-    _draw_without_display()
   try:
     env = gymnasium.make(
       id,
@@ -224,7 +223,8 @@ def _register_minatar() -> None:
 
 def _register_dm_control() -> None:
   try:
-    import shimmy  # noqa: F401, which registers them
+    import dm_control  # noqa: F401
+    import shimmy  # noqa: F401, which registers its environments
   except ImportError as error:
     raise errors.UserError(
       f'dm_control is not installed: {errors.install("dm_control")}'

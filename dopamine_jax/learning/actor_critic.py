@@ -65,6 +65,7 @@ class Actor(modules.Module):
       )
     self.require_at_most(20, 'log_std_max')  # exp of more is no std
     self.require_at_least(1, 'action_shape')
+    _require_none_beside_network(self)
 
   @nn.compact
   def __call__(self, observation: jax.Array) -> distributions.TanhGaussian:
@@ -105,6 +106,7 @@ class DeterministicActor(modules.Module):
   def __post_init__(self):
     super().__post_init__()
     self.require_at_least(1, 'action_shape')
+    _require_none_beside_network(self)
 
   @nn.compact
   def __call__(self, observation: jax.Array) -> distributions.Deterministic:
@@ -144,6 +146,10 @@ class Critics(modules.Module):
   network: modules.Maker | None = None
   num_outputs: int = 1
 
+  def __post_init__(self):
+    super().__post_init__()
+    _require_none_beside_network(self)
+
   @nn.compact
   def __call__(self, observation: jax.Array, action: jax.Array) -> jax.Array:
     """Returns values [K, B], or outputs [K, B, M], of actions [B, ...]."""
@@ -160,6 +166,15 @@ class Critics(modules.Module):
       ]
     )
     return values[..., 0] if self.num_outputs == 1 else values
+
+
+def _require_none_beside_network(module):
+  """Refuses settings of an MLP where another network makes the layers."""
+  if module.network is None:
+    return
+  for name in ('hidden', 'activation', 'kernel_init'):
+    if getattr(module, name) != getattr(type(module), name):
+      module.refuse(name, 'has no effect: network makes the layers')
 
 
 def _network(module, num_outputs):

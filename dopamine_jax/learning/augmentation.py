@@ -23,7 +23,8 @@ class Augmentation(settings.Settings):
 
     Args:
       key: a PRNG key.
-      images: [B, H, W] or [B, H, W, C], in the range of the space.
+      images: [B, H, W], [B, H, W, C] or stacks [B, H, W, C, K], in the range
+        of the space.
     """
     raise NotImplementedError
 

@@ -21,6 +21,7 @@ from dopamine_jax.learning import outputs
 from dopamine_jax.networks import modules
 
 _ENCODER = 2  # which no other network folds into its key
+_OF_CRITICS = ('critics', 'encoder')  # what their loss trains
 
 
 class ContinuousActions(off_policy.OffPolicy):
@@ -32,8 +33,10 @@ class ContinuousActions(off_policy.OffPolicy):
     encoder: a torso whose features are what actor and critics see, such as
       `networks.PixelTorso`; the critics' loss alone trains it. None: they see
       observations.
-    actor_optimizer: an optax transformation; its schedules count updates.
-    critic_optimizer: an optax transformation, likewise; the encoder's too.
+    actor_optimizer: an optax transformation; its schedules count updates of
+      the policy.
+    critic_optimizer: an optax transformation, the encoder's too; its schedules
+      count updates.
     tau: how far the target networks move to those that learn at each update.
     policy_delay: updates from one that trains the policy to the next; each
       trains the critics.
@@ -138,8 +141,12 @@ class ContinuousActions(off_policy.OffPolicy):
     """
     fixed = jax.lax.stop_gradient(params)
     target = self.targets(fixed, target_params, batch, key)
-    outputs.require_floats(self, 'targets()', target, batch.reward.shape)
     q = self.q_values(params['critics'], batch.observation, batch.action)
+    return self.squared_loss(q, target)
+
+  def squared_loss(self, q, target):
+    """Returns what `critic_loss` does, of values [K, B] and targets [B]."""
+    outputs.require_floats(self, 'targets()', target, q.shape[1:])
     td_error = target[None] - q
     loss = jnp.sum(td_error**2, axis=0) / 2
     return loss, td_error, action_values.metrics(q)
@@ -148,30 +155,30 @@ class ContinuousActions(off_policy.OffPolicy):
     """Returns what the critics are to say [B]; arguments as of `losses`."""
     raise NotImplementedError
 
-  def worth(self, critics, observation, action) -> jax.Array:
+  def worth(self, critics, observation, action, key) -> jax.Array:
     """Returns what the policy is to make larger [B]: the lowest value."""
+    del key
     return jnp.min(self.q_values(critics, observation, action), axis=0)
 
   def update(self, state, sample, key):
     """Takes a gradient step on each loss; see `Agent.update`."""
     if self.policy_delay == 1:
       return self.descend(state, sample, key)
-    # A number of all lanes, so that there is a branch even under `vmap`.
-    updates = lanes.in_lockstep(state.updates)
+    due = state.updates % self.policy_delay == 0
     return jax.lax.cond(
-      updates % self.policy_delay == 0,
-      lambda: self.descend(state, sample, key),
+      lanes.any_of(due),
+      lambda: self.descend(state, sample, key, policy=due),
       lambda: self.descend(state, sample, key, policy=False),
     )
 
-  def descend(self, state, sample, key, *, policy: bool = True):
+  def descend(self, state, sample, key, *, policy: bool | jax.Array = True):
     """Updates all, or what the critics' loss trains; see `Agent.update`.
 
     Args:
       state: the agent's.
       sample: see `Agent.update`.
       key: likewise.
-      policy: whether all other losses are learnt from too.
+      policy: whether all other losses are learnt from too; may be traced.
     """
 
     def loss_fn(params):
@@ -184,17 +191,23 @@ class ContinuousActions(off_policy.OffPolicy):
       for name, loss in losses.items():
         outputs.require_floats(self, name, loss, sample.weight.shape)
       means = {k: jnp.mean(sample.weight * loss) for k, loss in losses.items()}
-      total = sum(means.values()) if policy else means['CriticLoss']
+      total = sum(means.values())
+      if policy is not True:
+        total = jnp.where(policy, total, means['CriticLoss'])
       return total, (td_error, metrics | means)
 
     before = self.optimizer, state.params, state.optimizer_state
     params, optimizer_state, (td_error, seen), metrics = optimization.learn(
       loss_fn, *before, key
     )
-    if not policy:
-      params, optimizer_state = self._with_critics(
-        state, params, optimizer_state
+    if policy is not True:
+      new, old = (
+        (params, optimizer_state.inner_states),
+        (state.params, state.optimizer_state.inner_states),
       )
+      params, inner = _where_due(policy, new, old)
+      optimizer_state = optimizer_state._replace(inner_states=inner)
+      metrics['ParameterNorm'] = optax.tree.norm(networks.learnt(params))
     state = state.replace(
       params=params,
       target_params=self.follow(params, state.target_params, policy=policy),
@@ -203,28 +216,23 @@ class ContinuousActions(off_policy.OffPolicy):
     )
     return state, seen | metrics, jnp.mean(abs(td_error), 0)
 
-  def _with_critics(self, state, params, optimizer_state):
-    """Returns what was, but for critics and encoder."""
-    names = {'critics', 'encoder'} & set(params)
-    new = optimizer_state.inner_states
-    inner = {
-      **state.optimizer_state.inner_states,
-      **{name: new[name] for name in names},
-    }
-    params = state.params | {name: params[name] for name in names}
-    return params, optimizer_state._replace(inner_states=inner)
-
   def follow(self, params, target_params, *, policy: bool) -> optax.Params:
     """Returns the target networks' parameters after an update.
 
     Args:
       params: all parameters, after it.
       target_params: of the target networks, before it.
-      policy: whether the update trained the policy.
+      policy: whether the update trained the policy; may be traced.
     """
     del policy
     targets = self.followed(params), target_params
     return optimization.incremental_update(*targets, self.tau)
+
+  def last_count(self, name, agent_steps):
+    """Counts the policy's updates for what waits; see `Agent.last_count`."""
+    updates = super().last_count(name, agent_steps)
+    waits = name in ('actor_optimizer', 'temperature_optimizer')
+    return -(-updates // self.policy_delay) if waits else updates
 
   @property
   def optimizers(self) -> dict[str, optimization.Optimizer | None]:
@@ -288,6 +296,23 @@ class ContinuousActions(off_policy.OffPolicy):
   def target_critics(self, state) -> optax.Params:
     """Returns the parameters of the critics' targets."""
     return state.target_params
+
+
+def _where_due(policy, new, old):
+  """Returns dicts as they are now, or but for critics and encoder were."""
+
+  def chosen(new, old):
+    if policy is False:
+      return old
+    return jax.tree.map(lambda x, y: jnp.where(policy, x, y), new, old)
+
+  return tuple(
+    {
+      name: value if name in _OF_CRITICS else chosen(value, before[name])
+      for name, value in after.items()
+    }
+    for after, before in zip(new, old, strict=True)
+  )
 
 
 def _made(agent, name, **given):

@@ -12,9 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from dopamine_jax import agent as agent_lib
-from dopamine_jax.networks import statistics
-
-Statistics = statistics.Statistics
+from dopamine_jax.networks import statistics as statistics_lib  # also a field
 
 
 class Identity(struct.PyTreeNode):
@@ -37,7 +35,7 @@ class Parts(struct.PyTreeNode):
     parts: of each leaf, in JAX's order.
   """
 
-  parts: tuple[Statistics | Identity, ...]
+  parts: tuple[statistics_lib.Statistics | Identity, ...]
 
   def add(self, seen: Any) -> 'Parts':
     """Returns them with observations added, trees of arrays [..., *shape]."""
@@ -51,7 +49,7 @@ class Parts(struct.PyTreeNode):
     return structure.unflatten([part.normalize(leaf) for part, leaf in pairs])
 
 
-Normalization = Statistics | Identity | Parts
+Normalization = statistics_lib.Statistics | Identity | Parts
 
 
 def of(space: gymnasium.Space | None, observation: Any) -> Normalization:
@@ -65,10 +63,10 @@ def of(space: gymnasium.Space | None, observation: Any) -> Normalization:
     observation: [N, *observation_shape], an example.
   """
   if space is None or isinstance(space, gymnasium.spaces.Box):
-    return Statistics.empty(observation.shape[1:])
+    return statistics_lib.Statistics.empty(observation.shape[1:])
   return Parts(
     tuple(
-      Statistics.empty(leaf.shape[1:])
+      statistics_lib.Statistics.empty(leaf.shape[1:])
       if jnp.issubdtype(leaf.dtype, jnp.floating)
       else Identity()
       for leaf in jax.tree.leaves(observation)
@@ -87,13 +85,16 @@ class RewardScale(struct.PyTreeNode):
     running: [N], R of the episodes that go on.
   """
 
-  statistics: Statistics
+  statistics: statistics_lib.Statistics
   running: jax.Array
 
   @classmethod
   def empty(cls, num_envs: int) -> 'RewardScale':
     """Returns the scale before the first step."""
-    return cls(statistics=Statistics.empty(()), running=jnp.zeros(num_envs))
+    return cls(
+      statistics=statistics_lib.Statistics.empty(()),
+      running=jnp.zeros(num_envs),
+    )
 
   def add(
     self, trajectory: agent_lib.Trajectory, gamma: float
@@ -113,7 +114,7 @@ class RewardScale(struct.PyTreeNode):
   def normalize(self, reward: jax.Array) -> jax.Array:
     """Returns scaled rewards, clipped to [-10, 10]; their mean stays."""
     scaled = reward * jax.lax.rsqrt(self.statistics.variance + 1e-8)
-    return jnp.clip(scaled, -statistics.BOUND, statistics.BOUND)
+    return jnp.clip(scaled, -statistics_lib.BOUND, statistics_lib.BOUND)
 
 
 def standardized(x: jax.Array) -> jax.Array:

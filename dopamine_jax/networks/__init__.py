@@ -8,12 +8,6 @@ has layers that differ in training, `statistics` what they may keep, `variables`
 how a pass tells them. `layers` and `convolution` are forms for CPUs.
 """
 
-from dopamine_jax.networks import encoded
-from dopamine_jax.networks import fourier
-from dopamine_jax.networks import recurrent
-from dopamine_jax.networks import standard
-from dopamine_jax.networks import stateful
-from dopamine_jax.networks import variables
 from dopamine_jax.networks.encoded import Encoded
 from dopamine_jax.networks.encoded import Unmasked
 from dopamine_jax.networks.fourier import FourierBasis
@@ -95,12 +89,5 @@ __all__ = [
 ]
 # The name that gin files and messages have.
 for _name in __all__:
-  if getattr(vars()[_name], '__module__', '') in (
-    encoded.__name__,
-    fourier.__name__,
-    recurrent.__name__,
-    standard.__name__,
-    stateful.__name__,
-    variables.__name__,
-  ):
+  if getattr(vars()[_name], '__module__', '').startswith(f'{__name__}.'):
     vars()[_name].__module__ = __name__

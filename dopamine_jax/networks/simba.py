@@ -4,7 +4,12 @@ Lee et al. (2025), SimBa: Simplicity Bias for Scaling Up Parameters in Deep
 Reinforcement Learning. https://arxiv.org/abs/2410.09754
 
 Any agent of continuous actions takes it as `network` of its actor and critics,
-with `networks.RunningNorm` as their `torso`: see `sac_simba_mujoco.gin`.
+with `networks.RunningNorm` as their `torso`: see `simba_pendulum.gin`.
+
+The defaults are the paper's actor; its critics have 512 units and 2 blocks.
+Differs from the paper:
+1. Statistics of observations are those of the samples that were learnt from,
+   and normalized numbers are clipped to [-10, 10].
 """
 
 from flax import linen as nn

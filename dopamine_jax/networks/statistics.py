@@ -1,4 +1,4 @@
-"""Running mean and variance, of observations as of anything else."""
+"""Running mean and variance of arrays."""
 
 from flax import struct
 import jax

@@ -207,6 +207,32 @@ def test_more_critics_than_there_are_cannot_be_drawn():
     agent.init(KEY, np.zeros((1, F), np.float32))
 
 
+def test_droqs_targets_and_policy_have_dropout():
+  critics = functools.partial(
+    actor_critic.Critics,
+    activation=functools.partial(
+      networks.dropout_relu, rate=0.5, layer_norm=True
+    ),
+  )
+  agent = build(redq.REDQ, critics=critics, temperature=1e-6)
+  state, sample = problem(agent)
+  batch = sample.transition
+  seen = batch.observation, batch.action
+  found = [
+    np.asarray(agent.worth(state.params['critics'], *seen, jax.random.key(i)))
+    for i in range(20)
+  ]
+  assert np.all(np.std(found, axis=0) > 0.01)
+  targets = linear.jitted(agent.targets)
+  given = state.params, state.target_params, batch
+  twice, other = (
+    [np.asarray(targets(*given, jax.random.key(i))) for i in pair]
+    for pair in ((0, 0), (0, 1))
+  )
+  np.testing.assert_array_equal(*twice)
+  assert np.all((other[0] != other[1]) == (np.asarray(batch.discount) > 0))
+
+
 def batch_normalized(x):
   return (x - x.mean(axis=0)) / np.sqrt(x.var(axis=0) + 1e-3)
 
@@ -283,7 +309,7 @@ def test_fast_td3s_target_is_the_distribution_with_the_lower_mean():
   )
   target_key, _ = jax.random.split(KEY)
   noise = 0.5 * np.asarray(jax.random.normal(target_key, (B, A)), np.float64)
-  action = np.tanh(batch.next_observation @ targets['actor']['kernel'])
+  action = np.tanh(batch.next_observation @ params['actor']['kernel'])
   action = np.clip(action + np.clip(noise, -0.2, 0.2), -1, 1)
   atoms = np.linspace(-3, 3, 7)
 
@@ -291,8 +317,7 @@ def test_fast_td3s_target_is_the_distribution_with_the_lower_mean():
     x = np.exp(x - x.max(axis=-1, keepdims=True))
     return x / x.sum(axis=-1, keepdims=True)
 
-  kernel = targets['critics']['kernel']
-  then = softmax(outputs_of(kernel, batch.next_observation, action))
+  then = softmax(outputs_of(targets['kernel'], batch.next_observation, action))
   own = params['critics']['kernel']
   now = softmax(outputs_of(own, batch.observation, batch.action))
   expected = np.zeros(B)
@@ -331,7 +356,7 @@ def test_fast_td3s_environments_explore_from_little_to_much():
   ('cls', 'settings', 'named'),
   [
     (tqc.TQC, {'num_quantiles': 3, 'num_dropped': 3}, 'leaves nothing'),
-    (tqc.TQC, {'num_quantiles': 0}, 'num_quantiles'),
+    (tqc.TQC, {'num_quantiles': 1, 'num_dropped': 0}, 'num_quantiles'),
     (tqc.TQC, {'num_dropped': -1}, 'num_dropped'),
     (redq.REDQ, {'num_sampled': 0}, 'num_sampled'),
     (fast_td3.FastTD3, {'v_min': 3.0, 'v_max': 3.0}, 'v_min'),
@@ -361,10 +386,14 @@ def test_simba_and_running_observations_are_bindings_of_sac():
   agent = build(sac.SAC, **simba())
   state, sample = problem(agent)
   update = linear.jitted(agent.update)
+  seen = []
   for i in range(3):
+    sample = problem(agent, seed=i)[1]
+    seen.append(sample.transition.observation)
     state, _, _ = update(state, sample, jax.random.fold_in(KEY, i))
   batch = sample.transition
-  both = np.concatenate([batch.observation] * 3)
+  # The first three passes normalize by what was known before each.
+  both = np.concatenate(seen)
   for name in ('actor', 'critics'):
     found = state.params[name].collections['batch_stats']['torso']
     assert found['count'] == 3 * B
@@ -372,6 +401,47 @@ def test_simba_and_running_observations_are_bindings_of_sac():
     assert_near(found['variance'], both.var(axis=0))
   targets = state.target_params.collections['batch_stats']['torso']
   assert_near(targets['mean'], both.mean(axis=0))
-  # Acting reads them, and adds nothing.
+  # Acting reads them.
   policy = agent.policy(state.params['actor'], batch.observation)
-  assert policy.mean.shape == (B, A)
+  params = double(state.params['actor'].params)
+  x = (batch.observation - both.mean(axis=0)) / both.std(axis=0)
+  outputs = simba_by_hand(params['SimBa_0'], x)
+  assert_near(policy.mean, outputs[:, :A])
+  assert_near(policy.log_std, outputs[:, A:])
+
+
+def simba_by_hand(params, x):
+  def dense(name, x):
+    return x @ params[name]['kernel'] + params[name]['bias']
+
+  def norm(name, x):
+    centred = x - x.mean(axis=1, keepdims=True)
+    scaled = centred / np.sqrt(x.var(axis=1, keepdims=True) + 1e-6)
+    return scaled * params[name]['scale'] + params[name]['bias']
+
+  x = dense('Dense_0', x)
+  hidden = np.maximum(dense('Dense_1', norm('LayerNorm_0', x)), 0)
+  x = x + dense('Dense_2', hidden)
+  return dense('Dense_3', norm('LayerNorm_1', x))
+
+
+@pytest.mark.parametrize(
+  ('maker', 'named'),
+  [
+    (functools.partial(actor_critic.Actor, hidden=(3,)), 'hidden'),
+    (functools.partial(actor_critic.Critics, activation=nn.tanh), 'activation'),
+    (
+      functools.partial(actor_critic.DeterministicActor, hidden=()),
+      'hidden',
+    ),
+  ],
+)
+def test_layers_are_said_once(maker, named):
+  with pytest.raises(errors.UserError, match=f'{named} = .* has no effect'):
+    maker(network=networks.SimBa)
+
+
+def test_sac_needs_an_actor_to_draw_from():
+  agent = build(sac.SAC, actor=Deterministic)
+  with pytest.raises(errors.UserError, match='no action can be drawn'):
+    agent.init(KEY, np.zeros((1, F), np.float32))
