@@ -9,8 +9,8 @@ DroQ has two critics with dropout, both of which count, in place of ten:
 `networks.dropout_relu` with `layer_norm`, see `droq_pendulum.gin`.
 
 Differs from the papers:
-1. The policy learns with the first of its twenty updates, not with the last, and
-   from the critics as they were before it.
+1. The policy learns with the first of its twenty updates, not with the last,
+   and from the critics as they were before it.
 """
 
 import functools

@@ -71,6 +71,7 @@ ALIKE = {
   *('munchausen.MunchausenDQN', 'full_rainbow.FullRainbow'),
   *('pqn.PQN', 'ppo_rnn.PPORNN', 'pqn_rnn.PQNRNN'),
   *('cql.CQL', 'files.OwnReplay', 'spr.SPR', 'bbf.BBF'),
+  *('tqc.TQC', 'redq.REDQ', 'fast_td3.FastTD3', 'drq_v2.DrQV2'),
 }
 
 
@@ -129,7 +130,7 @@ def pair_of(path):
   seen = re.findall(r'environment = .*|(?:id|stack|observed) = .*', text)
   parts = set(re.findall(r'@(?:\w+/)?(\w+\.\w+)', text))
   made = {x for x in parts if re.search(r'^networks|[nN]etwork', x)}
-  policies = {x for x in parts if x.startswith(('ppo', 'sac'))}
+  policies = {x for x in parts if x.startswith(('ppo', 'sac', 'td3', 'tqc', 'redq'))}
   lines = tuple(line.replace(' ', '') for line in seen)
   return lines, *sorted(made or policies)
 
