@@ -42,6 +42,11 @@ CONFIGS = {
   'ppo.PPO': 'ppo_cartpole',
   'pqn.PQN': 'pqn_cartpole',
   'sac.SAC': 'sac_pendulum',
+  'td3.TD3': 'td3_pendulum',
+  'fast_td3.FastTD3': 'fast_td3_pendulum_compiled',
+  'tqc.TQC': 'tqc_pendulum',
+  'redq.REDQ': 'droq_pendulum',
+  'crossq.CrossQ': 'crossq_pendulum',
   'bbf.BBF': 'bbf_cartpole',
   'r2d2.R2D2': 'r2d2_cartpole',
   'ppo_rnn.PPORNN': 'ppo_rnn_cartpole',
@@ -218,7 +223,7 @@ def config(agent: str, engine: str) -> str:
   text = re.sub(r'^memory_chain\.\S+ = .*\n', '', text, flags=re.M)
   # Bounds of two numbers: CartPole is seen whole here.
   text = re.sub(r'^  (low|high) = \([^,\n]+, [^,\n]+\)\n', '', text, flags=re.M)
-  game = 'Pendulum' if agent == 'sac.SAC' else 'CartPole'
+  game = 'Pendulum' if 'pendulum' in CONFIGS[agent] else 'CartPole'
   module = agent.partition('.')[0]
   if module == 'munchausen':  # which takes single steps
     text = re.sub(r'\bn_step = .*', 'n_step = 1', text)
