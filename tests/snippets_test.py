@@ -50,11 +50,15 @@ NOT_RUN = {
   'runner.Runner.collectors = [@console.Console': 'names a class of yours',
   'runner.Runner.health = [@health.DormantNeurons(), @ranks': 'likewise',
   'dopamine-jax train dqn_cartpole --base_dir runs/fork': 'is to be longer',
+  'dopamine-jax train sac_pendulum -b "gym.Gym.id = \'dm_control': (
+    'needs an extra that holds an older MuJoCo'
+  ),
 }
 # Those that only the long form runs, which is marked slow.
 COSTLY = {
   'train dqn_atari': 'images',
   'runs/breakout': 'images',
+  'train drq_v2_mujoco': 'likewise',
   '--num_seeds': 'a program of its own',
   'runs/sweep': 'processes of its own',
   'runs/varied': 'likewise; `lanes_test` and `parts_test` have it',
