@@ -130,7 +130,8 @@ def pair_of(path):
   seen = re.findall(r'environment = .*|(?:id|stack|observed) = .*', text)
   parts = set(re.findall(r'@(?:\w+/)?(\w+\.\w+)', text))
   made = {x for x in parts if re.search(r'^networks|[nN]etwork', x)}
-  policies = {x for x in parts if x.startswith(('ppo', 'sac', 'td3', 'tqc', 'redq'))}
+  named = ('ppo', 'sac', 'td3', 'tqc', 'redq')
+  policies = {x for x in parts if x.startswith(named)}
   lines = tuple(line.replace(' ', '') for line in seen)
   return lines, *sorted(made or policies)
 

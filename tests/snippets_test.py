@@ -50,7 +50,7 @@ NOT_RUN = {
   'runner.Runner.collectors = [@console.Console': 'names a class of yours',
   'runner.Runner.health = [@health.DormantNeurons(), @ranks': 'likewise',
   'dopamine-jax train dqn_cartpole --base_dir runs/fork': 'is to be longer',
-  'dopamine-jax train sac_pendulum -b "gym.Gym.id = \'dm_control': (
+  'dopamine-jax train sac_pendulum --base_dir runs/cheetah': (
     'needs an extra that holds an older MuJoCo'
   ),
 }
