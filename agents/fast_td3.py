@@ -43,7 +43,7 @@ class FastTD3(td3.TD3):
     exploration_noise: standard deviation of exploration in the last
       environment, a number or an optax schedule over agent steps; the others'
       rise evenly to it.
-    least_noise: where they rise from.
+    least_noise: that of the first one, if there are several.
     num_atoms: M, possible returns of a distribution, `v_min` to `v_max`.
     v_min: lowest atom; lower returns are put there.
     v_max: highest atom, likewise.
@@ -80,6 +80,9 @@ class FastTD3(td3.TD3):
   def __post_init__(self):
     super().__post_init__()
     self.require_at_least(0, 'least_noise')
+    most = self.exploration_noise
+    if not callable(most) and self.least_noise > most:
+      self.refuse('least_noise', f'is above exploration_noise = {most}')
     self.require_at_least(2, 'num_atoms')
     if not self.v_min < self.v_max:
       self.refuse(
@@ -113,9 +116,8 @@ class FastTD3(td3.TD3):
     if not explore:
       return action
     size, *shape = action.shape
-    rise = (jnp.arange(size) + 1) / size
-    most = values.at(self.exploration_noise, step)
-    std = self.least_noise + rise * (most - self.least_noise)
+    most = jnp.float32(values.at(self.exploration_noise, step))
+    std = jnp.linspace(most, self.least_noise, size)[::-1]  # of one, the most
     return td3.noisy(action, std.reshape(size, *[1] * len(shape)), key)
 
   def critic_loss(self, params, target_params, batch, key):

@@ -84,8 +84,7 @@ class PPO(on_policy.OnPolicy):
     self.require_at_least(0, 'value_weight', 'entropy_weight')
     self.require_at_least(-20, 'log_std')
     self.require_at_most(20, 'log_std')  # exp of more is no std
-    if self.continuous == 'beta' and self.log_std:
-      self.refuse('log_std', "has no effect with continuous = 'beta'")
+    distributions.require_used(self)
 
   def init_params(self, key, observation):
     """Returns the first parameters; see `OnPolicy.init_params`."""

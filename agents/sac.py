@@ -49,6 +49,10 @@ class SAC(continuous_actions.ContinuousActions):
   def __post_init__(self):
     super().__post_init__()
     self.require_above(0, 'temperature')
+    if self.temperature_optimizer is None:
+      for name in ('target_entropy', 'log_temperature_loss'):
+        if getattr(self, name) != getattr(SAC, name):
+          self.refuse(name, 'has no effect without temperature_optimizer')
 
   def first_params(self, key, observation):
     """Returns the first parameters, the temperature's logarithm too."""

@@ -83,6 +83,25 @@ def origin(value: Any) -> Made | None:
   return _made.get(id(value))
 
 
+def are_alike(value: Any, other: Any) -> bool:
+  """Returns whether two values are equal, or were made alike by `call`.
+
+  Sequences are equal whatever their type. An argument that was left out is its
+  default.
+  """
+  if isinstance(value, (list, tuple)) and isinstance(other, (list, tuple)):
+    return list(value) == list(other)
+  made = [origin(each) for each in (value, other)]
+  if value is other or not all(made) or made[0].function != made[1].function:
+    return value is other or value == other
+  defaults = {
+    name: parameter.default
+    for name, parameter in _parameters(made[0].function).items()
+  }
+  one, two = (defaults | dict(each.keywords) for each in made)
+  return one == two
+
+
 def positional(
   function: Callable[..., Any], kwargs: Mapping[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -83,10 +83,10 @@ def neurons_of(
     maker = calls[readers[0] - 1] if readers and readers[0] else None
     if maker is None or maker.made.shape != numbers.shape:
       raise errors.UserError(
-        f'Redo can not recycle the neurons of {name} in '
+        f'ReDo can not recycle the neurons of {name} in '
         f'{type(anatomy.module).__name__}: it needs layers in a row, each '
-        'reading what the one before made. Choose another network, or '
-        'resets.Reset.'
+        'reading what the one before made. Name other networks in its setting '
+        '`networks`, choose another one, or resets.Reset.'
       )
     outgoing = tuple(calls[i].layer for i in readers)
     found.append(Neurons(name, maker.layer, outgoing))

@@ -126,8 +126,9 @@ def make_one(
   action_mask: bool = False,
   render: bool = False,
   observed: Sequence[int] | None = None,
+  owner: str = 'Gym',
 ) -> gymnasium.Env:
-  """Makes one environment of `Gym`'s settings.
+  """Makes one environment of the settings of `Gym`, or of another `owner`.
 
   Raises:
     UserError: For settings that can't work, or an extra that is missing.
@@ -150,13 +151,13 @@ def make_one(
     raise errors.UserError(_missing_dependency(id, error)) from error
   except ModuleNotFoundError as error:
     raise errors.UserError(
-      f'Gym.id = {id!r} needs a module that is not installed or not on '
+      f'{owner}.id = {id!r} needs a module that is not installed or not on '
       f'the path: {error}'
     ) from error
   except ImportError as error:
-    raise errors.UserError(_not_importable(id, error)) from error
+    raise errors.UserError(f'{owner}.{_not_importable(id, error)}') from error
   except gymnasium.error.Error as error:
-    raise errors.UserError(_unknown_id(id, error)) from error
+    raise errors.UserError(f'{owner}.{_unknown_id(id, error)}') from error
   except answers.CODE_ERRORS as error:
     if 'unexpected keyword argument' in str(error):
       raise errors.UserError(
@@ -253,7 +254,7 @@ def _not_importable(id: str, error: Exception) -> str:
   hint = ''
   if newest is not None and str(newest) != version:
     hint = f" The newest version here is '{name}-v{newest}': set that."
-  return f'Gym.id = {id!r} cannot be imported: {str(error).rstrip(".")}.{hint}'
+  return f'id = {id!r} cannot be imported: {str(error).rstrip(".")}.{hint}'
 
 
 def _unknown_id(id: str, error: Exception) -> str:
@@ -263,4 +264,4 @@ def _unknown_id(id: str, error: Exception) -> str:
     if near
     else ("An environment of your own is named 'your_module:YourEnv-v0'.")
   )
-  return f'Gym.id = {id!r}: {error} {hint}'
+  return f'id = {id!r}: {error} {hint}'

@@ -73,7 +73,7 @@ class AsyncVector(gym_vector.Vector):
         raise
       raise errors.UserError(
         f'{name}: a process ended while it made its environment; what it '
-        "printed tells why. Gym.vector = 'sync' makes them all in this one."
+        "printed tells why. vector = 'sync' makes them all in this one."
       ) from error
     # Whoever forgets to close them would wait for ever: multiprocessing's own
     # end asks by SIGTERM, which they leave to their starter.
@@ -181,7 +181,7 @@ class AsyncVector(gym_vector.Vector):
     return errors.UserError(
       f'{self.name}: the process of {self._place(number)} ended {how} in a '
       f'{giver}. A run goes on from its last checkpoint; if it ends again, a '
-      "training in another --base_dir with Gym.vector = 'sync' shows where."
+      "training in another --base_dir with vector = 'sync' shows where."
     )
 
   def _place(self, number):

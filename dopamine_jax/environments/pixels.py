@@ -108,6 +108,7 @@ def _make_one(settings: Pixels) -> gymnasium.Env:
       None if limit is None else limit * settings.action_repeat,
       _drawing(settings),
       render=True,
+      owner='Pixels',
     )
   except errors.UserError as error:
     if "unexpected keyword argument 'width'" not in str(error):
@@ -125,10 +126,18 @@ def _make_one(settings: Pixels) -> gymnasium.Env:
         ' is none. Leave it out.'
       )
     model.vis.quality.shadowsize = 0  # read when it is first drawn
+  _require_camera(settings, model)
   # MuJoCo's free camera looks for ever at where things lie when it first draws.
   # This has to be the same place each time: an image is of the state alone.
   env.reset(seed=0)
-  env.render()
+  try:
+    env.render()
+  except Exception as error:  # MuJoCo's own, OpenGL's, ...
+    raise errors.UserError(
+      f'{settings.id} can not be drawn at Pixels.size = {size}: '
+      f'{errors.told(error)}. Choose a smaller size, or another MUJOCO_GL: '
+      'egl, osmesa (which needs the OSMesa library) or glfw (a screen).'
+    ) from error
   env = gymnasium.wrappers.AddRenderObservation(
     _Repeated(env, settings.action_repeat)
   )
@@ -138,6 +147,29 @@ def _make_one(settings: Pixels) -> gymnasium.Env:
       f'Pixels.size = {size} asks for {(size, size, 3)}. Mend its render.'
     )
   return env
+
+
+def _require_camera(settings, model):
+  """Refuses a camera that one of Gymnasium's MuJoCo models does not have.
+
+  MuJoCo itself would draw by another one, or end the process.
+  """
+  if not hasattr(model, 'ncam'):
+    return
+  names = [model.camera(i).name for i in range(model.ncam)]
+  name, number = (
+    settings.kwargs.get(key) for key in ('camera_name', 'camera_id')
+  )
+  if name is not None and name not in names:
+    settings.refuse(
+      'kwargs', f'names no camera of {settings.id}; it has {names}'
+    )
+  if number is not None and number not in range(-1, len(names)):
+    settings.refuse(
+      'kwargs',
+      f'names no camera of {settings.id}; camera_id is -1, which is free, or '
+      f'the place of one in {names}',
+    )
 
 
 def _is_dm_control(settings):

@@ -14,6 +14,7 @@ import numpy as np
 import optax
 
 from dopamine_jax import networks
+from dopamine_jax import values
 from dopamine_jax.learning import distributions
 from dopamine_jax.learning import outputs
 from dopamine_jax.networks import initializers
@@ -173,7 +174,9 @@ def _require_none_beside_network(module):
   if module.network is None:
     return
   for name in ('hidden', 'activation', 'kernel_init'):
-    if getattr(module, name) != getattr(type(module), name):
+    value, default = getattr(module, name), getattr(type(module), name)
+    # A run's own configuration makes an initializer again.
+    if not values.are_alike(value, default):
       module.refuse(name, 'has no effect: network makes the layers')
 
 

@@ -254,6 +254,17 @@ Distribution = Categorical | Product | Gaussian | TanhGaussian | Beta
 Kind = Literal['gaussian', 'wide_gaussian', 'tanh_gaussian', 'beta']
 
 
+def require_used(agent: agent_lib.Agent) -> None:
+  """Refuses an agent's `continuous` and `log_std` where they have no effect."""
+  space = agent.action_space
+  if space is not None and not isinstance(space, gymnasium.spaces.Box):
+    for name in ('continuous', 'log_std'):
+      if getattr(agent, name) != getattr(type(agent), name):
+        agent.refuse(name, f'has no effect: actions are {space}')
+  elif agent.continuous == 'beta' and agent.log_std:
+    agent.refuse('log_std', "has no effect with continuous = 'beta'")
+
+
 def num_outputs(space: gymnasium.Space, kind: Kind = 'gaussian') -> int:
   """Returns how many numbers of a network make a distribution over `space`."""
   if isinstance(space, gymnasium.spaces.Box):

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dopamine_jax import errors
 from dopamine_jax.networks import convolution
 from dopamine_jax.networks import initializers
 from dopamine_jax.networks import layers
@@ -32,9 +33,19 @@ class PixelTorso(modules.Module):
   strides: Sequence[int] = (2, 1, 1, 1)
   features: int = 32
 
+  def __post_init__(self):
+    super().__post_init__()
+    if not self.strides:
+      self.refuse('strides', 'names no convolution')
+
   @nn.compact
   def __call__(self, observation: jax.Array) -> jax.Array:
-    """Returns the features of `observation`."""
+    """Returns the features of `observation`.
+
+    Raises:
+      UserError: if images are too small.
+    """
+    self._require_large(observation.shape[1:3])
     x = standard.as_images(observation).astype(jnp.float32) / 255 - 0.5
     for stride in self.strides:
       x = convolution.Conv(
@@ -49,6 +60,19 @@ class PixelTorso(modules.Module):
     x = standard.flatten(x)
     self.sow('intermediates', 'features', x)
     return x
+
+  def _require_large(self, sides):
+    """Refuses images of which a convolution would leave nothing."""
+    least = 1
+    for stride in reversed(self.strides):
+      least = (least - 1) * stride + 3
+    if min(sides) < least:
+      raise errors.UserError(
+        f'networks.PixelTorso with strides = {tuple(self.strides)} needs '
+        f'images of {least}x{least} pixels or more, and these have '
+        f'{sides[0]}x{sides[1]}. Give it larger ones (pixels.Pixels.size), or '
+        'fewer or smaller strides.'
+      )
 
 
 class Projection(modules.Module):

@@ -172,7 +172,8 @@ class Dropout(modules.Module):
   https://jmlr.org/papers/v15/srivastava14a.html
 
   Attributes:
-    rate: the part that is left out; the others grow, so that the mean stays.
+    rate: the part that is left out, below 1; the others grow, so that the mean
+      stays.
   """
 
   rate: float = 0.1
@@ -180,6 +181,8 @@ class Dropout(modules.Module):
   def __post_init__(self):
     super().__post_init__()
     self.require_fraction('rate')
+    if self.rate == 1:
+      self.refuse('rate', 'leaves nothing; it must be below 1')
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:

@@ -17,6 +17,7 @@ import rlax
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import errors
 from dopamine_jax import networks
+from dopamine_jax import values
 from dopamine_jax.agents import crossq
 from dopamine_jax.agents import fast_td3
 from dopamine_jax.agents import redq
@@ -348,7 +349,7 @@ def test_fast_td3s_environments_explore_from_little_to_much():
   )
   inner = np.where(np.abs(found) < 0.99, found, np.nan)
   std = np.nanstd(inner, axis=(0, 2))
-  np.testing.assert_allclose(std, [0.2, 0.3, 0.39, 0.46], atol=0.03)
+  np.testing.assert_allclose(std, [0.1, 0.23, 0.36, 0.46], atol=0.03)
   assert not np.any(agent.act(state, seen, 0, KEY, explore=False))
 
 
@@ -362,6 +363,12 @@ def test_fast_td3s_environments_explore_from_little_to_much():
     (fast_td3.FastTD3, {'v_min': 3.0, 'v_max': 3.0}, 'v_min'),
     (fast_td3.FastTD3, {'num_atoms': 1}, 'num_atoms'),
     (fast_td3.FastTD3, {'least_noise': -0.1}, 'least_noise'),
+    (fast_td3.FastTD3, {'least_noise': 0.5}, 'above exploration_noise'),
+    (
+      sac.SAC,
+      {'temperature_optimizer': None, 'target_entropy': -3.0},
+      'target_entropy .* has no effect',
+    ),
   ],
 )
 def test_settings_that_cannot_work_are_refused(cls, settings, named):
@@ -439,6 +446,18 @@ def simba_by_hand(params, x):
 def test_layers_are_said_once(maker, named):
   with pytest.raises(errors.UserError, match=f'{named} = .* has no effect'):
     maker(network=networks.SimBa)
+
+
+def test_a_runs_own_configuration_makes_its_networks_again():
+  # Its initializers are other objects, made alike.
+  again = values.call(nn.initializers.glorot_uniform, in_axis=-2)
+  module = actor_critic.Critics(network=networks.SimBa, kernel_init=again)
+  assert module.kernel_init is not actor_critic.Critics.kernel_init
+  with pytest.raises(errors.UserError, match=r'kernel_init = .* has no effect'):
+    actor_critic.Critics(
+      network=networks.SimBa,
+      kernel_init=values.call(nn.initializers.he_uniform),
+    )
 
 
 def test_sac_needs_an_actor_to_draw_from():

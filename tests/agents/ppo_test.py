@@ -431,3 +431,11 @@ def test_the_standard_deviation_is_learned_and_the_same_everywhere():
 def test_settings_that_cannot_work_are_refused(settings, message):
   with pytest.raises(errors.UserError, match=message):
     make(**settings)
+
+
+@pytest.mark.parametrize(
+  ('name', 'value'), [('continuous', 'beta'), ('log_std', -1.0)]
+)
+def test_what_is_of_continuous_actions_is_refused_of_discrete_ones(name, value):
+  with pytest.raises(errors.UserError, match=f'{name} = .* has no effect'):
+    ppo.PPO(action_space=gymnasium.spaces.Discrete(2), **{name: value})

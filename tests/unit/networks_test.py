@@ -610,3 +610,16 @@ def test_a_projection_is_normalized_and_squashed():
   np.testing.assert_allclose(
     jax.jit(module.apply)(params, features), np.tanh(x), rtol=1e-4, atol=1e-5
   )
+
+
+def test_images_of_which_convolutions_leave_nothing_are_refused():
+  torso = networks.PixelTorso(strides=(2, 1))
+
+  def init(side):
+    return torso.init(jax.random.key(0), np.zeros((1, side, side, 1)))
+
+  jax.eval_shape(lambda: init(7))
+  with pytest.raises(errors.UserError, match=r'of 7x7 .* have 6x6'):
+    init(6)
+  with pytest.raises(errors.UserError, match='names no convolution'):
+    networks.PixelTorso(strides=())

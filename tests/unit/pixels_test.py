@@ -145,6 +145,22 @@ def test_mujocos_images_are_of_the_state_alone():
 
 
 @NEEDS_MUJOCO
+@pytest.mark.parametrize(
+  ('settings', 'message'),
+  [
+    ({'kwargs': {'camera_name': 'nope'}}, r"names no camera .* \['track'\]"),
+    ({'kwargs': {'camera_id': 7}}, 'names no camera .* camera_id is -1'),
+    ({'size': 100_000}, r'can not be drawn at Pixels.size = 100000'),
+    ({'id': 'Nope-v5'}, r'Pixels.id = .Nope-v5.'),
+  ],
+)
+def test_what_mujoco_cannot_draw_is_said(settings, message):
+  settings = {'id': 'HalfCheetah-v5', 'size': 16, **settings}
+  with pytest.raises(errors.UserError, match=message):
+    pixels.Pixels(**settings).make(1)
+
+
+@NEEDS_MUJOCO
 def test_shadows_can_be_left_out():
   images = []
   for shadows in (True, False):
