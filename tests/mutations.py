@@ -81,9 +81,23 @@ FAULTS = [
   Fault(
     'SAC: the larger of two critics in the target',
     'agents/sac.py',
-    "value = jnp.min(q, axis=0) - jnp.exp(params['log_temperature'])",
-    "value = jnp.max(q, axis=0) - jnp.exp(params['log_temperature'])",
+    'return jnp.min(q, axis=0)',
+    'return jnp.max(q, axis=0)',
     'tests/agents/sac_test.py',
+  ),
+  Fault(
+    'TD3: what waits is learnt all the same',
+    'dopamine_jax/learning/continuous_actions.py',
+    'lambda: self.descend(state, sample, key, policy=False),',
+    'lambda: self.descend(state, sample, key, policy=due | True),',
+    'tests/agents/td3_test.py',
+  ),
+  Fault(
+    'CrossQ: steps and what followed change places',
+    'agents/crossq.py',
+    'q, q_next = jnp.split(both, 2, axis=1)',
+    'q_next, q = jnp.split(both, 2, axis=1)',
+    'tests/agents/control_test.py',
   ),
   Fault(
     'engines: the same random key at every step',

@@ -34,11 +34,11 @@ from dopamine_jax.engines import python_engine
 from dopamine_jax.engines import streams
 from dopamine_jax.environments import classic
 from dopamine_jax.learning import actor_critic
-from dopamine_jax.learning import normalization
 from dopamine_jax.metrics import csv_file
 from dopamine_jax.metrics import health
 from dopamine_jax.metrics import inspection
 from dopamine_jax.networks import impala
+from dopamine_jax.networks import statistics as statistics_lib
 from dopamine_jax.replay import prioritized
 from dopamine_jax.replay import ring as ring_lib
 from dopamine_jax.replay import sum_tree
@@ -469,7 +469,7 @@ def ppo_engine():
   engine = run(make_engine(agent=idle, num_envs=2), 24)
   rollout = engine.loop.replay.replace(steps=8)
   engine.loop = dataclasses.replace(engine.loop, replay=rollout)
-  statistics = normalization.Statistics(
+  statistics = statistics_lib.Statistics(
     mean=jnp.array([0.5, 2.0]),
     variance=jnp.array([0.25, 4.0]),
     count=jnp.ones(()),

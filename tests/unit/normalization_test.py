@@ -6,6 +6,7 @@ import numpy as np
 
 from dopamine_jax import agent as agent_lib
 from dopamine_jax.learning import normalization
+from dopamine_jax.networks import statistics as statistics_lib
 
 GAMMA = 0.9
 
@@ -16,7 +17,7 @@ def test_statistics_of_pieces_are_those_of_the_whole():
     rng.normal(offset, scale, (t, 2, 3)).astype(np.float32)
     for t, offset, scale in [(4, 100, 1), (1, -5, 0.1), (50, 0, 10)]
   ]
-  statistics = normalization.Statistics.empty((3,))
+  statistics = statistics_lib.Statistics.empty((3,))
   add = jax.jit(lambda statistics, piece: statistics.add(piece))
   for piece in pieces:
     statistics = add(statistics, piece)
@@ -29,7 +30,7 @@ def test_statistics_of_pieces_are_those_of_the_whole():
 def test_what_was_seen_has_mean_0_and_variance_1_afterwards():
   rng = np.random.default_rng(0)
   seen = rng.normal([5, -3], [2, 0.1], (100, 4, 2)).astype(np.float32)
-  statistics = normalization.Statistics.empty((2,)).add(jnp.asarray(seen))
+  statistics = statistics_lib.Statistics.empty((2,)).add(jnp.asarray(seen))
   normal = np.asarray(statistics.normalize(jnp.asarray(seen)))
   assert normal.shape == seen.shape
   np.testing.assert_allclose(normal.mean((0, 1)), 0, atol=1e-5)
@@ -37,14 +38,14 @@ def test_what_was_seen_has_mean_0_and_variance_1_afterwards():
 
 
 def test_before_anything_was_seen_nothing_changes_but_extremes_are_clipped():
-  statistics = normalization.Statistics.empty((2,))
+  statistics = statistics_lib.Statistics.empty((2,))
   x = jnp.array([[0.5, -3.0], [11.0, -1e9]])
   expected = [[0.5, -3.0], [10.0, -10.0]]
   np.testing.assert_allclose(statistics.normalize(x), expected)
 
 
 def test_what_never_changes_becomes_zero_but_for_rounding():
-  statistics = normalization.Statistics.empty((1,)).add(jnp.full((7, 1), 3.0))
+  statistics = statistics_lib.Statistics.empty((1,)).add(jnp.full((7, 1), 3.0))
   found = statistics.normalize(jnp.full((2, 1), 3.0))
   np.testing.assert_allclose(found, 0, atol=0.01)
 
