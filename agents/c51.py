@@ -38,13 +38,7 @@ class C51(dqn.DQN):
 
   def __post_init__(self):
     super().__post_init__()
-    self.require_at_least(2, 'num_atoms')
-    if not self.v_min < self.v_max:
-      self.refuse(
-        'v_min',
-        f'does not fit v_max = {self.v_max}: give two numbers, the lower one '
-        'first, that enclose the discounted returns',
-      )
+    require_atoms(self)
 
   def logits(self, params, observation, key) -> jax.Array:
     """Returns unnormalized log-probabilities of the atoms [B, A, M]."""
@@ -94,6 +88,17 @@ class C51(dqn.DQN):
   def atoms(self) -> jax.Array:
     """The returns that have a probability [M]."""
     return jnp.linspace(self.v_min, self.v_max, self.num_atoms)
+
+
+def require_atoms(agent) -> None:
+  """Refuses `num_atoms`, `v_min` and `v_max` that are no support."""
+  agent.require_at_least(2, 'num_atoms')
+  if not agent.v_min < agent.v_max:
+    agent.refuse(
+      'v_min',
+      f'does not fit v_max = {agent.v_max}: give two numbers, the lower one '
+      'first, that enclose the discounted returns',
+    )
 
 
 def mean(atoms: jax.Array, logits: jax.Array) -> jax.Array:

@@ -83,13 +83,7 @@ class FastTD3(td3.TD3):
     most = self.exploration_noise
     if not callable(most) and self.least_noise > most:
       self.refuse('least_noise', f'is above exploration_noise = {most}')
-    self.require_at_least(2, 'num_atoms')
-    if not self.v_min < self.v_max:
-      self.refuse(
-        'v_min',
-        f'does not fit v_max = {self.v_max}: give two numbers, the lower one '
-        'first, that enclose the discounted returns',
-      )
+    c51.require_atoms(self)
 
   @property
   def given_to_critics(self):

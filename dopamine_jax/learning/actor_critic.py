@@ -71,9 +71,7 @@ class Actor(modules.Module):
   @nn.compact
   def __call__(self, observation: jax.Array) -> distributions.TanhGaussian:
     """Returns distributions of actions for [B, *observation_shape]."""
-    seen = observation
-    if self.torso is not None:
-      seen = networks.part(self, self.torso, observation)
+    seen = _seen(self, observation)
     num_outputs = 2 * int(np.prod(self.action_shape))
     outputs = networks.part(self, _network(self, num_outputs), seen)
     shape = (-1, *self.action_shape)
@@ -112,9 +110,7 @@ class DeterministicActor(modules.Module):
   @nn.compact
   def __call__(self, observation: jax.Array) -> distributions.Deterministic:
     """Returns actions in (-1, 1) for [B, *observation_shape]."""
-    seen = observation
-    if self.torso is not None:
-      seen = networks.part(self, self.torso, observation)
+    seen = _seen(self, observation)
     num_outputs = int(np.prod(self.action_shape))
     outputs = networks.part(self, _network(self, num_outputs), seen)
     action = jnp.tanh(outputs).reshape(-1, *self.action_shape)
@@ -154,9 +150,7 @@ class Critics(modules.Module):
   @nn.compact
   def __call__(self, observation: jax.Array, action: jax.Array) -> jax.Array:
     """Returns values [K, B], or outputs [K, B, M], of actions [B, ...]."""
-    seen = observation
-    if self.torso is not None:
-      seen = networks.part(self, self.torso, observation)
+    seen = _seen(self, observation)
     both = (seen, action)
     flat = [x.reshape(len(x), -1).astype(jnp.float32) for x in both]
     x = jnp.concatenate(flat, axis=1)
@@ -178,6 +172,13 @@ def _require_none_beside_network(module):
     # A run's own configuration makes an initializer again.
     if not values.are_alike(value, default):
       module.refuse(name, 'has no effect: network makes the layers')
+
+
+def _seen(module, observation):
+  """Returns what a module's layers see: its torso's features, if it has one."""
+  if module.torso is None:
+    return observation
+  return networks.part(module, module.torso, observation)
 
 
 def _network(module, num_outputs):

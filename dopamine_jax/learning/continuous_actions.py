@@ -255,7 +255,8 @@ class ContinuousActions(off_policy.OffPolicy):
   @property
   def modules(self):
     """The networks of policy and values, Flax modules."""
-    make = encoding.network if self.encoder is None else _made
+    # Features are vectors, whatever is observed.
+    make = encoding.network if self.encoder is None else type(self).make_part
     shape = self.action_space.shape
     critics = make(self, 'critics', **self.given_to_critics)
     return make(self, 'actor', action_shape=shape), critics
@@ -313,8 +314,3 @@ def _where_due(policy, new, old):
     }
     for after, before in zip(new, old, strict=True)
   )
-
-
-def _made(agent, name, **given):
-  """Returns what a setting makes, of features rather than observations."""
-  return agent.make_part(name, **given)
