@@ -23,9 +23,6 @@ from dopamine_jax.agents import full_rainbow
 from dopamine_jax.networks import heads
 from dopamine_jax.networks import modules
 from dopamine_jax.networks import predictive
-from dopamine_jax.replay import uniform
-
-AHEAD = 1_001  # which nothing else folds into an update's key
 
 
 class SPR(full_rainbow.FullRainbow):
@@ -53,22 +50,10 @@ class SPR(full_rainbow.FullRainbow):
         'environment whose observations are a Box, or join their parts',
       )
 
-  def make_replay(self, stack):
-    """Returns a replay whose transitions come with the steps that follow."""
-    replay = super().make_replay(stack)
-    if not isinstance(replay, uniform.UniformReplay):
-      self.refuse('replay', 'is no uniform.UniformReplay or one of its kind')
-    return replay.replace(steps_ahead=self.prediction_steps)
-
-  def prepare(self, sample, key):
-    """Returns a sample whose images are all changed; see `Agent.prepare`."""
-    sample = super().prepare(sample, key)
-    seen, ahead = sample.transition.observations, jax.random.fold_in(key, AHEAD)
-    flat = self.augmented(seen.reshape(-1, *seen.shape[2:]), ahead)
-    transition = sample.transition.replace(
-      observations=flat.reshape(seen.shape)
-    )
-    return sample.replace(transition=transition)
+  @property
+  def steps_ahead(self) -> int:
+    """Steps that come with each transition; see the base class."""
+    return self.prediction_steps
 
   def update(self, state, sample, key):
     """Takes one gradient step; see `Agent.update`."""

@@ -11,9 +11,11 @@ from dopamine_jax.learning import (
   augmentation as augmentation_lib,  # also a field
 )
 from dopamine_jax.replay import base
+from dopamine_jax.replay import following
 from dopamine_jax.replay import uniform
 
-_AUGMENT = 1_000  # which no pass of a network folds into its key
+# Which no pass of a network folds into its key.
+_AUGMENT, _AHEAD = 1_000, 1_001
 
 
 class OffPolicy(agent_lib.Agent):
@@ -36,6 +38,10 @@ class OffPolicy(agent_lib.Agent):
   n_step: int = 1
   updates_per_period: int = 1
   augmentation: Sequence[augmentation_lib.Augmentation] = ()
+
+  # No setting: it has no type. Steps that come with each transition, of agents
+  # that predict; see `following.Followed`.
+  steps_ahead = 0
 
   def __post_init__(self):
     super().__post_init__()
@@ -64,6 +70,10 @@ class OffPolicy(agent_lib.Agent):
       observation=self.augmented(transition.observation, now),
       next_observation=self.augmented(transition.next_observation, then),
     )
+    if isinstance(transition, following.Followed):
+      seen, ahead = transition.observations, jax.random.fold_in(key, _AHEAD)
+      flat = self.augmented(seen.reshape(-1, *seen.shape[2:]), ahead)
+      transition = transition.replace(observations=flat.reshape(seen.shape))
     return sample.replace(transition=transition)
 
   def augmented(self, images, key) -> jax.Array:
@@ -74,9 +84,14 @@ class OffPolicy(agent_lib.Agent):
 
   def make_replay(self, stack: int) -> base.Replay:
     """Returns the replay; see `Agent.make_replay`."""
-    return self.make_part(
+    replay = self.make_part(
       'replay', n_step=self.n_step, gamma=self.gamma, stack=stack
     )
+    if not self.steps_ahead:
+      return replay
+    if not isinstance(replay, uniform.UniformReplay):
+      self.refuse('replay', 'is no uniform.UniformReplay or one of its kind')
+    return replay.replace(steps_ahead=self.steps_ahead)
 
 
 def _are_images(space):

@@ -14,13 +14,20 @@ class Followed(agent_lib.Transition):
 
   Attributes:
     actions: [B, K, *action_shape], those of the steps.
+    rewards: [B, K] float32, of each step alone.
     observations: [B, K, *observation_shape], what was seen after each of them.
+    taken: [B, K] bool, whether the step was taken in this episode. Where it was
+      not, action, reward and observation mean nothing.
+    terminated: [B, K] bool, whether the step ended the episode, uncut.
     same_episode: [B, K] bool, whether the episode went on after the step, and
-      after all before it. Where it did not, the observation means nothing.
+      after all before it.
   """
 
   actions: jax.Array
+  rewards: jax.Array
   observations: Any
+  taken: jax.Array
+  terminated: jax.Array
   same_episode: jax.Array
 
 
@@ -45,17 +52,23 @@ def followed(
   slots = slot[:, None] + jnp.arange(count)[None]
   lanes = jnp.broadcast_to(lane[:, None], slots.shape)
   place = slots % ring.capacity
-  goes_on = ring.slots.status[lanes, place] == ring_lib.RUNNING
-  goes_on &= slots < ring.head[lane][:, None]
+  status = ring.slots.status[lanes, place]
+  is_there = slots < ring.head[lane][:, None]
+  goes_on = is_there & (status == ring_lib.RUNNING)
   same_episode = jnp.cumprod(goes_on, axis=1, dtype=bool)
+  before = jnp.pad(same_episode[:, :-1], ((0, 0), (1, 0)), constant_values=True)
+  taken = before & is_there
   # Of what means nothing, an observation that is there.
-  after = jnp.where(same_episode, slots + 1, slot[:, None])
+  after = jnp.where(taken, slots + 1, slot[:, None])
   seen = ring_lib.observation_at(ring, lanes.ravel(), after.ravel(), stack)
   return Followed(
     **vars(transition),
     actions=ring.slots.action[lanes, place],
+    rewards=ring.slots.reward[lanes, place],
     observations=jax.tree.map(
       lambda x: x.reshape(*slots.shape, *x.shape[1:]), seen
     ),
+    taken=taken,
+    terminated=taken & (status == ring_lib.TERMINATED),
     same_episode=same_episode,
   )

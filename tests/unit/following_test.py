@@ -14,18 +14,20 @@ SCRIPTS = [
 
 
 def expected(world, lane, number):
-  """Returns actions, observations and which of them belong together."""
+  """Returns actions, rewards, observations, and how the steps ended."""
   episodes = world._lanes[lane]
   frames = [(e, t) for e in episodes for t in range(len(e.frames))]
   episode, t = frames[number]
-  actions, seen, same = [], [], []
+  actions, rewards, seen, same, ended = [], [], [], [], []
   for k in range(AHEAD):
     is_taken = t + k < len(episode.actions)
     ends = is_taken and episode.end and t + k + 1 == len(episode.actions)
     same.append(bool(is_taken and not ends))
     actions.append(episode.actions[t + k] if is_taken else None)
-    seen.append(world._observation(episode, t + k + 1) if same[k] else None)
-  return actions, seen, same
+    rewards.append(episode.rewards[t + k] if is_taken else None)
+    seen.append(world._observation(episode, t + k + 1) if is_taken else None)
+    ended.append(bool(ends and episode.end != replay_test.TRUNCATED))
+  return actions, rewards, seen, same, ended
 
 
 @pytest.mark.parametrize('slots', [20, 60])
@@ -43,13 +45,17 @@ def test_the_steps_that_follow_are_those_of_the_episode(slots, n, stack):
   assert found.observations.shape[:2] == (len(names), AHEAD)
   ended = 0
   for i, name in enumerate(names):
-    actions, seen, same = expected(world, *name)
+    actions, rewards, seen, same, stops = expected(world, *name)
     np.testing.assert_array_equal(found.same_episode[i], same)
+    taken = [each is not None for each in actions]
+    np.testing.assert_array_equal(found.taken[i], taken)
+    np.testing.assert_array_equal(found.terminated[i], stops)
     ended += not all(same)
     for k in range(AHEAD):
-      if same[k]:
+      if taken[k]:
         np.testing.assert_array_equal(found.observations[i, k], seen[k])
         assert found.actions[i, k] == actions[k]
+        assert found.rewards[i, k] == rewards[k]
     assert found.actions[i, 0] == found.action[i]
   assert ended
   # The transition itself is what it is without them.

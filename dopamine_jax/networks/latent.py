@@ -1,0 +1,125 @@
+"""Networks that see by a vector z, and predict what z comes next.
+
+Fujimoto et al. (2025), Towards General-Purpose Model-Free Reinforcement
+Learning. https://arxiv.org/abs/2501.16142
+"""
+
+from collections.abc import Sequence
+
+from flax import linen as nn
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dopamine_jax import spaces
+from dopamine_jax import values
+from dopamine_jax.networks import layers
+from dopamine_jax.networks import modules
+from dopamine_jax.networks import pixels
+from dopamine_jax.networks import standard
+from dopamine_jax.networks import variables
+
+# Glorot's, for layers that are rectified.
+XAVIER = values.call(
+  nn.initializers.variance_scaling, 2.0, 'fan_avg', 'uniform'
+)
+
+
+def normalized(x: jax.Array) -> jax.Array:
+  """Returns x [..., D] less its mean and over its deviation; learns nothing."""
+  return nn.standardize(x, axis=-1, epsilon=1e-5)
+
+
+def normalized_elu(x: jax.Array) -> jax.Array:
+  """Returns elu of `normalized`; an `activation` of networks."""
+  return nn.elu(normalized(x))
+
+
+def normalized_relu(x: jax.Array) -> jax.Array:
+  """Returns relu of `normalized`; an `activation` of networks."""
+  return nn.relu(normalized(x))
+
+
+class Encoder(modules.Module):
+  """What is observed as a vector z: dense layers, each normalized.
+
+  Attributes:
+    torso: a Flax module that maps observations to features [B, F]; None: they
+      are flattened.
+    hidden: sizes of the layers; the last is that of z.
+  """
+
+  torso: nn.Module | None = None
+  hidden: Sequence[int] = (512, 512, 512)
+
+  def __post_init__(self):
+    super().__post_init__()
+    if not self.hidden:
+      self.refuse('hidden', 'names no layer, and its last is z')
+
+  @nn.compact
+  def __call__(self, observation: jax.Array) -> jax.Array:
+    """Returns z [B, hidden[-1]] for [B, *observation_shape]."""
+    x = observation
+    if self.torso is not None:
+      x = variables.part(self, self.torso, x)
+    dense = standard.MLPTorso(
+      self.hidden, activation=normalized_elu, kernel_init=XAVIER
+    )
+    return dense(x)
+
+
+def fitting(space: gymnasium.Space) -> Encoder:
+  """Returns the paper's encoder: with convolutions if frames are of bytes."""
+  space = spaces.unmasked(space)
+  is_box = isinstance(space, gymnasium.spaces.Box)
+  if is_box and space.dtype == np.uint8 and len(space.shape) in (2, 3, 4):
+    torso = pixels.PixelTorso(
+      strides=(2, 2, 2, 1), activation=nn.elu, kernel_init=XAVIER
+    )
+    return Encoder(torso=torso, hidden=(512,))
+  return Encoder()
+
+
+class LatentModel(modules.Module):
+  """What an action does to z, and what both are together.
+
+  Attributes:
+    num_classes: of rewards (given by the agent).
+    action_units: size of what an action becomes.
+    hidden: sizes of the normalized layers of z and action.
+    units: size of what these become.
+  """
+
+  given_later = ('num_classes',)
+
+  num_classes: int = 1
+  action_units: int = 256
+  hidden: Sequence[int] = (512, 512)
+  units: int = 512
+
+  @nn.compact
+  def __call__(
+    self, z: jax.Array, action: jax.Array
+  ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Returns what z and action are together, and what is predicted of them.
+
+    What a caller doesn't use is not computed.
+
+    Args:
+      z: [B, D].
+      action: [B, A], in [-1, 1] or one-hot.
+
+    Returns:
+      Their embedding [B, units]; whether the episode ends [B], a number; the
+      next z [B, D]; logits of the reward's classes [B, num_classes].
+    """
+    act = nn.elu(layers.Dense(self.action_units, kernel_init=XAVIER)(action))
+    both = standard.MLP(
+      self.units, self.hidden, activation=normalized_elu, kernel_init=XAVIER
+    )(jnp.concatenate([z, act], axis=1))
+    num_outputs = 1 + z.shape[1] + self.num_classes
+    x = layers.Dense(num_outputs, kernel_init=XAVIER)(both)
+    end, following, reward = jnp.split(x, (1, 1 + z.shape[1]), axis=1)
+    return both, end[:, 0], following, reward
