@@ -100,8 +100,7 @@ class MRQ(embedding.Embedding):
     period = self.last_count('updates', self.target_update_period)
     is_first, is_due = state.updates == 0, state.updates % period == 0
     size = jnp.sum(abs(batch.rewards) * batch.taken) / jnp.sum(batch.taken)
-    # The first sample's, and later the mean of a period.
-    mean = jnp.where(is_first, size, state.sizes / period)
+    mean = jnp.where(is_first, size, state.sizes / period)  # of a period
     scale = jnp.where(mean > 0, mean, state.scale)
     old = {**state.params, **state.held}
     new = state.replace(

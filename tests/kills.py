@@ -48,6 +48,7 @@ CONFIGS = {
   'redq.REDQ': 'droq_pendulum',
   'crossq.CrossQ': 'crossq_pendulum',
   'bbf.BBF': 'bbf_cartpole',
+  'mrq.MRQ': 'mrq_pendulum',
   'r2d2.R2D2': 'r2d2_cartpole',
   'ppo_rnn.PPORNN': 'ppo_rnn_cartpole',
   'pqn_rnn.PQNRNN': 'pqn_rnn_memory',

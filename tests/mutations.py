@@ -79,6 +79,28 @@ FAULTS = [
     'tests/agents/ppo_test.py',
   ),
   Fault(
+    'MR.Q: predictions from what was seen, not from what was predicted',
+    'agents/mrq.py',
+    '_, end, z, reward = self.predict(params, z, action)',
+    '_, end, then, reward = self.predict(params, z, action)\n'
+    '      z = then if k == 0 else z',
+    'tests/agents/mrq_test.py',
+  ),
+  Fault(
+    'MR.Q: targets in the size of rewards of now, not of then',
+    'agents/mrq.py',
+    'value = state.target_scale * ',
+    'value = state.scale * ',
+    'tests/agents/mrq_test.py',
+  ),
+  Fault(
+    'following: a step that was cut taken for an end',
+    'dopamine_jax/replay/following.py',
+    'taken & (status == ring_lib.TERMINATED)',
+    'taken & (status != ring_lib.RUNNING)',
+    'tests/unit/following_test.py',
+  ),
+  Fault(
     'SAC: the larger of two critics in the target',
     'agents/sac.py',
     'return jnp.min(q, axis=0)',

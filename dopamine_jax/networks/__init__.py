@@ -2,7 +2,7 @@
 
 What gin files name as `networks.MLP` lies there. `modules` is the base that
 checks fields; `heads` has noisy layers and dueling, `impala` a residual torso,
-`simba` one of dense layers, `pixels` DrQ-v2's encoder. `recurrent` has networks
+`simba` one of dense layers, `pixels` DrQ-v2's encoder, `latent` MR.Q's parts. `recurrent` has networks
 with memory, `encoded` what observations of several parts go through. `stateful`
 has layers that differ in training, `statistics` what they may keep, `variables`
 how a pass tells them. `layers` and `convolution` are forms for CPUs.
@@ -14,6 +14,8 @@ from dopamine_jax.networks.fourier import FourierBasis
 from dopamine_jax.networks.fourier import fourier_features
 from dopamine_jax.networks.pixels import PixelTorso
 from dopamine_jax.networks.pixels import Projection
+from dopamine_jax.networks.precision import MixedPrecision
+from dopamine_jax.networks.precision import mixed_precision
 from dopamine_jax.networks.recurrent import RecurrentActorCritic
 from dopamine_jax.networks.recurrent import RecurrentQ
 from dopamine_jax.networks.simba import SimBa
@@ -61,6 +63,7 @@ __all__ = [
   'MLPTorso',
   'MinAtarCNN',
   'MinAtarTorso',
+  'MixedPrecision',
   'NatureCNN',
   'NatureTorso',
   'PixelTorso',
@@ -83,6 +86,7 @@ __all__ = [
   'hidden_layers',
   'is_training',
   'learnt',
+  'mixed_precision',
   'normalized_relu',
   'output_layer',
   'part',

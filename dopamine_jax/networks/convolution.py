@@ -25,7 +25,8 @@ from dopamine_jax.networks import layers
 class Conv(nn.Module):
   """Drop-in for `nn.Conv` over images: the same parameters and numbers.
 
-  Maps images [B, H, W, C] of any number type to float32 [B, H', W', features].
+  Maps images [B, H, W, C] of any number type to [B, H', W', features], of the
+  kernel's type.
 
   Attributes:
     features: number of kernels, the channels of the output.
@@ -77,12 +78,12 @@ def convolve(
 
   Args:
     images: [B, H, W, C].
-    kernel: [h, w, C, F] float32.
+    kernel: [h, w, C, F], of floats.
     strides: (vertical, horizontal).
     padding: 'SAME' or 'VALID'.
 
   Returns:
-    [B, H', W', F] float32.
+    [B, H', W', F], of the kernel's type.
 
   Raises:
     UserError: if the padding is unknown or an image is too small.
@@ -103,7 +104,7 @@ def convolve(
   if jax.default_backend() == 'cpu':
     return _convolve_by_matmul(images, kernel, strides, padding)
   return lax.conv_general_dilated(
-    images.astype(jnp.float32),
+    images.astype(kernel.dtype),
     kernel,
     strides,
     padding,

@@ -55,6 +55,7 @@ class NoisyDense(modules.Module):
       sigma = nn.initializers.constant(self.sigma0 * bound)
       noise = jax.random.normal(self.make_rng('noise'), (sum(shape),))
       noise = layers.once(jnp.sign(noise) * jnp.sqrt(jnp.abs(noise)))
+      noise = noise.astype(kernel.dtype)  # which may have fewer bits
       of_input, of_output = noise[:inputs, None], noise[None, inputs:]
       kernel += self.param(names[0], sigma, shape) * (of_input * of_output)
       bias += self.param(names[1], sigma, shape[1:]) * of_output[0]

@@ -21,7 +21,7 @@ _FEW = 32
 class Dense(nn.Module):
   """Drop-in for `nn.Dense`: the same parameters and numbers.
 
-  Maps [..., C] to float32 [..., features].
+  Maps [..., C] of any number type to [..., features], of the kernel's type.
 
   Attributes:
     features: size of the output.
@@ -48,8 +48,11 @@ class Dense(nn.Module):
 
 
 def multiply(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Returns `x @ kernel`, float32 [..., K] of x [..., C] and kernel [C, K]."""
-  rows = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
+  """Returns `x @ kernel` [..., K] of x [..., C] and kernel [C, K], in its type.
+
+  A pass of fewer bits has kernels of fewer: see `precision`.
+  """
+  rows = x.reshape(-1, x.shape[-1]).astype(kernel.dtype)
   y = _multiply(rows, kernel) if _pays_off(rows, kernel) else rows @ kernel
   return y.reshape(*x.shape[:-1], -1)
 

@@ -1,0 +1,105 @@
+"""Networks that compute in 16 bits, and learn in 32: mixed precision.
+
+Micikevicius et al. (2018), Mixed Precision Training.
+https://arxiv.org/abs/1710.03740
+
+Parameters, their gradients and all that an agent makes of outputs keep 32 bits;
+of parameters and inputs each pass makes copies of 16. It pays off on
+accelerators whose matrix units have such numbers; CPUs are slower by it.
+"""
+
+import dataclasses
+from typing import Any, Literal
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+
+from dopamine_jax import errors
+from dopamine_jax import values
+from dopamine_jax.networks import modules
+from dopamine_jax.networks import standard
+from dopamine_jax.networks import variables
+
+# float16 would need losses to be scaled: its smallest numbers are too large.
+Half = Literal['bfloat16']
+
+
+class MixedPrecision(modules.Module):
+  """A network whose passes are of fewer bits.
+
+  Attributes:
+    network: maps arrays to arrays.
+    dtype: of parameters and inputs in a pass.
+  """
+
+  network: nn.Module
+  dtype: Half = 'bfloat16'
+
+  @nn.compact
+  def __call__(self, *inputs: Any) -> Any:
+    """Returns what the network gives, float32, of any inputs."""
+    if self.is_initializing():
+      return variables.part(self, self.network, *inputs)  # of 32 bits
+    train = variables.is_training(self)
+    in_half = nn.map_variables(
+      lambda network, *given: variables.call(network, *given, train=train),
+      'params',
+      trans_in_fn=lambda tree: _cast(tree, self.dtype),
+    )
+    found = in_half(self.network, *_cast(inputs, self.dtype))
+    return _cast(found, jnp.float32)
+
+
+def mixed_precision(
+  network: modules.Maker = standard.MLP, **given: Any
+) -> MixedPrecision:
+  """Returns a network that computes in bfloat16, for any setting of one.
+
+  In a gin file:
+
+      dqn.DQN.network = @networks.mixed_precision
+      networks.mixed_precision.network = @networks.NatureCNN
+
+  Args:
+    network: a Flax module, or what makes it.
+    **given: what its user doesn't choose, such as `num_outputs`.
+
+  Raises:
+    UserError: if the network has other passes beside `__call__`.
+  """
+  if isinstance(network, nn.Module):
+    made = values.changed(network, **given)
+  else:
+    made = network(**given)
+  if others := _passes(type(made)):
+    raise errors.UserError(
+      f'networks.mixed_precision.network = {type(made).__name__} has other '
+      f'passes beside __call__ ({", ".join(others)}), which would keep their '
+      'bits. Wrap a part of it that has none, such as its torso or encoder.'
+    )
+  return MixedPrecision(made)
+
+
+def _passes(kind):
+  """Returns the public methods that a network's own classes define."""
+  own = kind.__mro__[: kind.__mro__.index(nn.Module)]
+  fields = {field.name for field in dataclasses.fields(kind)}
+  return sorted(
+    name
+    for each in own
+    if each is not modules.Module and issubclass(each, nn.Module)
+    for name, member in vars(each).items()
+    if callable(member) and not name.startswith('_')
+    if name not in {*fields, 'setup'}
+  )
+
+
+def _cast(tree, dtype):
+  """Returns a tree whose floats have another type."""
+
+  def cast(x):
+    is_float = jnp.issubdtype(jnp.result_type(x), jnp.floating)
+    return x.astype(dtype) if is_float else x
+
+  return jax.tree.map(cast, tree)
