@@ -16,6 +16,7 @@ import numpy as np
 
 from dopamine_jax import spaces
 from dopamine_jax.environments import base
+from dopamine_jax.networks import platforms
 
 
 def stay_in_this_thread():
@@ -35,7 +36,7 @@ def one_by_one() -> dict[str, Any] | None:
   By default XLA's CPU backend orders them so that many can run at once, and
   then spends several times their work on waking its threads.
   """
-  if jax.default_backend() != 'cpu':
+  if not platforms.is_cpu():
     return None
   return {'xla_cpu_scheduler_type': 'CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED'}
 

@@ -2,10 +2,11 @@
 
 What gin files name as `networks.MLP` lies there. `modules` is the base that
 checks fields; `heads` has noisy layers and dueling, `impala` a residual torso,
-`simba` one of dense layers, `pixels` DrQ-v2's encoder, `latent` MR.Q's parts. `recurrent` has networks
-with memory, `encoded` what observations of several parts go through. `stateful`
-has layers that differ in training, `statistics` what they may keep, `variables`
-how a pass tells them. `layers` and `convolution` are forms for CPUs.
+`simba` one of dense layers, `pixels` DrQ-v2's encoder, `latent` what MR.Q is
+made of. `recurrent` has networks with memory, `encoded` what observations of
+several parts go through. `stateful` has layers that differ in training,
+`statistics` what they may keep, `variables` how a pass tells them; `precision`
+has passes of fewer bits. `layers` and `convolution` are forms for CPUs.
 """
 
 from dopamine_jax.networks.encoded import Encoded

@@ -20,6 +20,7 @@ import numpy as np
 
 from dopamine_jax import errors
 from dopamine_jax.networks import layers
+from dopamine_jax.networks import platforms
 
 
 class Conv(nn.Module):
@@ -101,7 +102,7 @@ def convolve(
       'observations or another network'
     )
   # Decided when tracing: the backend of a compiled function never changes.
-  if jax.default_backend() == 'cpu':
+  if platforms.is_cpu():
     return _convolve_by_matmul(images, kernel, strides, padding)
   return lax.conv_general_dilated(
     images.astype(kernel.dtype),
@@ -124,7 +125,7 @@ def max_pool(images: jax.Array) -> jax.Array:
   Returns:
     [B, ceil(H / 2), ceil(W / 2), C].
   """
-  if jax.default_backend() == 'cpu':
+  if platforms.is_cpu():
     # Columns first: of equal maxima the gradient then is the first one's, row
     # by row, as XLA's.
     return _pool_axis(_pool_axis(images, 2), 1)

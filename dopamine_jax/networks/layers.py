@@ -12,6 +12,8 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from dopamine_jax.networks import platforms
+
 # Numbers of an input, of one seed, up to which transposing it pays off.
 _SMALL = 2**15
 # Outputs up to which transposing their gradients does.
@@ -66,7 +68,7 @@ def once(x: jax.Array) -> jax.Array:
   matrix product, so this is one, with the identity. A barrier
   (`lax.optimization_barrier`) is gone before it decides.
   """
-  if jax.default_backend() != 'cpu':
+  if not platforms.is_cpu():
     return x
   rows = jnp.pad(x.reshape(-1), (0, -x.size % 8)).reshape(-1, 8)
   return (rows @ jnp.eye(8)).reshape(-1)[: x.size].reshape(x.shape)
@@ -74,7 +76,7 @@ def once(x: jax.Array) -> jax.Array:
 
 def _pays_off(x, kernel):
   # Decided when tracing: none of it changes in a compiled function.
-  if jax.default_backend() != 'cpu':
+  if not platforms.is_cpu():
     return False
   return _has_few_outputs(kernel) or x.size <= _SMALL
 

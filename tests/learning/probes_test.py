@@ -21,6 +21,7 @@ from dopamine_jax.agents import dr3
 from dopamine_jax.agents import fast_td3
 from dopamine_jax.agents import full_rainbow
 from dopamine_jax.agents import iqn
+from dopamine_jax.agents import mrq
 from dopamine_jax.agents import munchausen
 from dopamine_jax.agents import ppo
 from dopamine_jax.agents import pqn
@@ -34,6 +35,7 @@ from dopamine_jax.agents import td3
 from dopamine_jax.agents import tqc
 from dopamine_jax.learning import actor_critic
 from dopamine_jax.networks import heads
+from dopamine_jax.networks import latent
 from dopamine_jax.networks import predictive
 from dopamine_jax.replay import prioritized
 from tests import probes
@@ -439,6 +441,59 @@ def test_continuous_actions_are_found(cls, settings, tmp_path):
     tmp_path,
     steps=2_400,
     num_envs=2,
+  )
+  actions = jax.jit(functools.partial(agent.act, explore=False))(
+    state, probes.observations()[:2], jnp.int32(0), jax.random.key(0)
+  )
+  # The environment's are twice as large.
+  np.testing.assert_allclose(2 * actions[:, 0], probes.TARGETS, atol=0.2)
+
+
+def small_mrq(num_envs):
+  layers = {'hidden': (32, 32), 'activation': latent.normalized_elu}
+  return functools.partial(
+    mrq.MRQ,
+    encoder=latent.Encoder(hidden=(32, 32)),
+    model=latent.LatentModel(action_units=16, hidden=(32, 32), units=32),
+    actor=functools.partial(networks.MLP, **layers),
+    critic=functools.partial(networks.MLP, **layers),
+    replay=functools.partial(
+      mrq.MRQ.replay.func,
+      capacity=2_048,
+      batch_size=64,
+      min_history=128,
+      alpha=0.4,
+      beta=0.0,
+    ),
+    encoder_optimizer=values.call(optax.adam, 1e-3),
+    actor_optimizer=values.call(optax.adam, 1e-3),
+    critic_optimizer=values.call(optax.adam, 3e-3),
+    gamma=GAMMA,
+    update_period=num_envs,
+    target_update_period=20 * num_envs,
+  )
+
+
+@pytest.mark.slow  # mrq_test works out each of its losses
+def test_mrq_finds_values_and_actions(tmp_path):
+  agent, states, _ = probes.train(
+    small_mrq(2), probes.VALUES, tmp_path, steps=4_000, num_envs=2
+  )
+  outlook = jax.jit(agent.outlook)
+  for name, expected, state in expectations(states):
+    found = outlook(state, probes.observations(), jax.random.key(0))
+    seen = slice(len(expected))
+    best = expected.max(axis=1)
+    np.testing.assert_allclose(found.value[seen], best, atol=0.15, err_msg=name)
+    chosen = np.argmax(found.probabilities[seen], axis=1)
+    at = np.arange(len(expected)), chosen
+    np.testing.assert_allclose(expected[at], best, err_msg=name)
+
+
+@pytest.mark.slow  # likewise
+def test_mrq_finds_continuous_actions(tmp_path):
+  agent, (state,), _ = probes.train(
+    small_mrq(2), ['Probe/Target-v0'], tmp_path, steps=4_000, num_envs=2
   )
   actions = jax.jit(functools.partial(agent.act, explore=False))(
     state, probes.observations()[:2], jnp.int32(0), jax.random.key(0)
