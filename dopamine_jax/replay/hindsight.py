@@ -26,25 +26,37 @@ from dopamine_jax.replay import uniform
 # Where an observation has its goals, as Gymnasium-Robotics names them.
 ACHIEVED, DESIRED = 'achieved_goal', 'desired_goal'
 
+# What a step towards a goal may be worth: Fetch and Hand have the first and the
+# third, mazes the second and the fourth.
+PAYS = ('penalty', 'bonus', 'distance', 'nearness')
+
 
 class Reach(settings.Settings):
   """What a goal asks for: to be there. A subclass may ask for something else.
 
   Its methods are pure functions of goals, in JAX. They are to give what the
-  environment would have given, had that been its goal.
+  environment would have given, had that been its goal. Distances are Euclidean
+  and float32: where the environment has float64, one that lies within rounding
+  of `tolerance` may be judged otherwise.
 
   Attributes:
-    tolerance: the largest Euclidean distance at which a goal is reached.
+    tolerance: the largest distance at which a goal is reached.
     terminates: whether reaching the goal ends an episode. In the paper it
       doesn't: episodes go on to their time limit.
+    pays: what a step is worth. 'penalty': 0 at the goal, else -1, as in the
+      paper; 'bonus': 1 at the goal, else 0; 'distance': what is left of the
+      way, negative; 'nearness': exp(-distance). Of the last two, `tolerance`
+      only says where an episode ends.
   """
 
   tolerance: float = 0.0
   terminates: bool = False
+  pays: str = 'penalty'
 
   def __post_init__(self):
     super().__post_init__()
     self.require_at_least(0, 'tolerance')
+    self.require_one_of('pays', PAYS)
 
   def reached(self, achieved: jax.Array, desired: jax.Array) -> jax.Array:
     """Returns [B] bool: whether what was achieved is as good as the goal.
@@ -53,13 +65,21 @@ class Reach(settings.Settings):
       achieved: [B, *goal_shape], by the step.
       desired: [B, *goal_shape].
     """
-    apart = achieved.astype(jnp.float32) - desired.astype(jnp.float32)
-    apart = apart.reshape(len(apart), -1)
-    return jnp.sum(apart**2, axis=1) <= self.tolerance**2
+    return _distance(achieved, desired) <= self.tolerance
 
   def reward(self, achieved: jax.Array, desired: jax.Array) -> jax.Array:
-    """Returns the step's reward [B]: 0 if it reached the goal, else -1."""
-    return jnp.where(self.reached(achieved, desired), 0.0, -1.0)
+    """Returns the step's reward [B], of the kind that `pays` names.
+
+    Args:
+      achieved: [B, *goal_shape], by the step.
+      desired: [B, *goal_shape].
+    """
+    if self.pays in ('distance', 'nearness'):
+      distance = _distance(achieved, desired)
+      return -distance if self.pays == 'distance' else jnp.exp(-distance)
+    elsewhere = -1.0 if self.pays == 'penalty' else 0.0
+    reached = self.reached(achieved, desired)
+    return jnp.where(reached, elsewhere + 1, elsewhere)
 
   def terminated(self, achieved: jax.Array, desired: jax.Array) -> jax.Array:
     """Returns [B] bool: whether the goal ended the episode with the step.
@@ -232,6 +252,12 @@ def last_of_episode(
     return jnp.where(same & (slot + further <= newest), further, ahead)
 
   return slot + jax.lax.fori_loop(0, bits, look, jnp.zeros_like(slot))
+
+
+def _distance(achieved, desired):
+  """Returns distances [B] of goals [B, *goal_shape], float32."""
+  apart = achieved.astype(jnp.float32) - desired.astype(jnp.float32)
+  return jnp.sqrt(jnp.sum(apart.reshape(len(apart), -1) ** 2, axis=1))
 
 
 def _where(which, new, old):

@@ -29,7 +29,7 @@ _MAY_CHANGE = re.compile(
   r'|Gymnax\.sticky_actions = 0\.0|\.continuous = False'
   r'|\.continuous_threshold = 0\.5|\.target_tau = 1\.0|\.flat = True'
   r'|\.separate_targets = False|(Actor|Critics)\.(torso|network) = None'
-  r'|PPO(RNN)?\.continuous = .gaussian.'
+  r'|PPO(RNN)?\.continuous = .gaussian.|Reach\.pays = .penalty.'
   r'|SAC\.encoder = None|SAC\.policy_delay = 1'
   r'|SAC\.reward_scale = 1\.0|SAC\.log_temperature_loss = False)$',
   re.MULTILINE,

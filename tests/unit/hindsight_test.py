@@ -22,10 +22,12 @@ from dopamine_jax import runner as runner_lib
 from dopamine_jax import values
 from dopamine_jax.agents import dqn
 from dopamine_jax.agents import sac
+from dopamine_jax.agents import td3
 from dopamine_jax.engines import compiled
 from dopamine_jax.environments import bit_flip
 from dopamine_jax.environments import gym
 from dopamine_jax.environments import native
+from dopamine_jax.learning import actor_critic
 from dopamine_jax.replay import hindsight
 from dopamine_jax.replay import ring as ring_lib
 from tests import goals
@@ -209,6 +211,31 @@ def test_a_goal_is_reached_within_the_tolerance():
   far = jnp.array([[-128]], jnp.int8), jnp.array([[127]], jnp.int8)
   assert hindsight.Reach(tolerance=254.0).reward(*far).tolist() == [-1]
   assert hindsight.Reach(tolerance=255.0).reward(*far).tolist() == [0]
+
+
+@pytest.mark.parametrize(
+  ('pays', 'expected'),
+  [
+    ('penalty', [0, 0, -1]),
+    ('bonus', [1, 1, 0]),
+    ('distance', [0, -5, -10]),
+    ('nearness', [1, 0.0067379, 0.0000454]),
+  ],
+)
+def test_a_step_is_worth_what_is_set(pays, expected):
+  task = hindsight.Reach(tolerance=5.0, pays=pays)
+  achieved = jnp.array([[1, 1], [4, 5], [7, 9]], jnp.int8)
+  desired = jnp.ones((3, 2))
+  np.testing.assert_allclose(
+    task.reward(achieved, desired), expected, rtol=1e-4, atol=1e-7
+  )
+  ended = task.replace(terminates=True).terminated(achieved, desired)
+  assert ended.tolist() == [True, True, False]
+
+
+def test_a_kind_of_reward_that_is_not_known():
+  with pytest.raises(errors.UserError, match=r"pays = 'dense'.*'nearness'"):
+    hindsight.Reach(pays='dense')
 
 
 # What can't work.
@@ -400,13 +427,49 @@ def test_rewards_that_do_not_fit_are_told(numbers):
     replay.with_goal(batch, jnp.zeros((4, 1)), jnp.zeros(4, bool))
 
 
+NORMALIZED = {
+  'actor': functools.partial(actor_critic.Actor, torso=networks.RunningNorm()),
+  'critics': functools.partial(
+    actor_critic.Critics, torso=networks.RunningNorm()
+  ),
+}
+
+
+@pytest.mark.parametrize(
+  ('agent', 'parts'), [(sac.SAC, NORMALIZED), (td3.TD3, {})]
+)
+def test_policy_and_critics_see_the_goal(agent, parts):
+  point = Point()
+  made = agent(
+    observation_space=point.observation_space,
+    action_space=point.action_space,
+    **parts,
+  )
+
+  @jax.jit
+  def look(observation):
+    key = jax.random.key(0)
+    state = made.init(key, observation)
+    action = made.act(state, observation, jnp.int32(0), key, explore=False)
+    still = jnp.zeros_like(action)
+    return action, made.q_values(state.params['critics'], observation, still)
+
+  here = np.zeros((3, 1), np.float32)
+  seen = {'observation': here, 'achieved_goal': here}
+  goals = np.array([[1], [2], [2]], np.float32)
+  action, value = map(np.array, look(seen | {'desired_goal': goals}))
+  for first, second, third in (action[:, 0], *value):
+    assert first != second
+    assert second == third
+
+
 REPLAY = hindsight.HindsightReplay(batch_size=8, min_history=16)
 
 
 @pytest.mark.parametrize(
   ('agent', 'environment'),
   [
-    (sac.SAC, Point()),
+    (functools.partial(sac.SAC, **NORMALIZED), Point()),
     (dqn.DQN, gym.Gym(id='tests.goals:Goals/BitFlip-v0')),
   ],
 )
