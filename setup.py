@@ -45,6 +45,9 @@ EXTRAS_REQUIRE = {
   'box2d': ['box2d>=2.3.10'],
   # DeepMind's control suite; its newest release uses names that MuJoCo 4 lacks.
   'dm_control': ['dm-control>=1.0.50', 'shimmy>=2.0.1', 'mujoco<4'],
+  # Goals for hindsight. Release 1.4.2 asserts that MuJoCo's kinds of joints are
+  # equal to numbers of NumPy's, which from 3.12 on fails but in mazes.
+  'robotics': ['gymnasium-robotics>=1.4.2', 'mujoco>=3.3,<3.12'],
   'brax': ['brax>=0.14.0'],
   # Exactly this one: beside newer packages than it allows, pip would take 0.0.9
   # without a word, whose steps are others. It imports six and doesn't say so.
@@ -75,13 +78,15 @@ EXTRAS_REQUIRE = {
 }
 # By request only: gymnax holds gymnasium below 1.4 and jax below 0.12, and with
 # xprof come the clients of a cloud. Minari is for those who have its datasets,
-# and Ray for those who have a cluster.
+# and Ray for those who have a cluster. The control suite and Gymnasium-Robotics
+# hold MuJoCo back.
+BY_REQUEST = ('dm_control', 'gymnax', 'minari', 'profile', 'ray', 'robotics')
 EXTRAS_REQUIRE['all'] = sorted(
   set().union(
     *(
       EXTRAS_REQUIRE[extra]
       for extra in EXTRAS_REQUIRE
-      if extra not in ('dm_control', 'gymnax', 'minari', 'profile', 'ray')
+      if extra not in BY_REQUEST
     )
   )
 )

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import dataclasses
 import difflib
 import functools
+import importlib.metadata
 import os
 import sys
 from typing import Any
@@ -23,11 +24,21 @@ from dopamine_jax.environments import gym_vector
 from dopamine_jax.environments import masks
 from dopamine_jax.environments import observed as observed_lib
 
-# The extra that brings what a family of Gymnasium's own environments needs.
-_EXTRAS = {'gymnasium.envs.box2d': 'box2d', 'gymnasium.envs.mujoco': 'mujoco'}
+# The extra that brings what a family of environments needs, by their module.
+_EXTRAS = {
+  'gymnasium.envs.box2d': 'box2d',
+  'gymnasium.envs.mujoco': 'mujoco',
+  'gymnasium_robotics': 'robotics',
+}
 
 # How the ids of DeepMind's control suite begin, which shimmy brings.
 DM_CONTROL = 'dm_control/'
+
+# How those of Gymnasium-Robotics do, which registers them when it is imported.
+ROBOTICS = (
+  *('AdroitHand', 'AntMaze_', 'Fetch', 'FrankaKitchen', 'Hand', 'PointMaze_'),
+  'gymnasium_robotics:',
+)
 
 # Arguments of `gymnasium.make` that this adapter sets, and what sets them here.
 RESERVED = {
@@ -48,8 +59,8 @@ class Gym(base.Environment):
 
   Attributes:
     id: What `gymnasium.make` takes: 'CartPole-v1', 'MinAtar/Breakout-v1',
-      'dm_control/cheetah-run-v0', or 'my_module:MyEnv-v0', which imports
-      `my_module` first. For Atari games see `atari.Atari`.
+      'FetchReach-v4', 'dm_control/cheetah-run-v0', or 'my_module:MyEnv-v0',
+      which imports `my_module` first. For Atari games see `atari.Atari`.
     max_steps_per_episode: Agent steps; replaces the environment's own limit,
       which None leaves as it is.
     kwargs: Further arguments for `gymnasium.make`.
@@ -138,6 +149,8 @@ def make_one(
   _draw_without_display()
   if id.startswith(DM_CONTROL):
     _register_dm_control()
+  if id.startswith(ROBOTICS) and id not in gymnasium.registry:
+    _register_robotics(id)
   try:
     env = gymnasium.make(
       id,
@@ -163,6 +176,7 @@ def make_one(
       raise errors.UserError(
         f'{id} refuses its arguments, kwargs = {dict(kwargs)}: {error}'
       ) from error
+    _require_older_mujoco(id, error)
     raise answers.failed(
       id, 'while it was made', 'constructor', error
     ) from error
@@ -232,29 +246,63 @@ def _register_dm_control() -> None:
     ) from error
 
 
+def _register_robotics(id: str) -> None:
+  try:
+    import gymnasium_robotics  # noqa: F401, which registers its environments
+  except ImportError as error:
+    raise errors.UserError(
+      f'{id} is of Gymnasium-Robotics, by how its id begins, and that is not '
+      f'installed: {errors.install("robotics")}'
+    ) from error
+
+
+def _require_older_mujoco(id: str, error: Exception) -> None:
+  """Refuses a MuJoCo in which Gymnasium-Robotics finds no kind of joint.
+
+  From 3.12 on, its names of kinds no longer equal NumPy's numbers, and 1.4.2
+  asserts that they do. Mazes and Adroit's hand go without.
+  """
+  is_theirs = 'gymnasium_robotics' in answers.raised_by(error)
+  if not (is_theirs and isinstance(error, AssertionError)):
+    return
+  version = importlib.metadata.version('mujoco')
+  if tuple(map(int, version.split('.')[:2])) >= (3, 12):
+    raise errors.UserError(
+      f'{id} can not be made with MuJoCo {version}: this Gymnasium-Robotics '
+      f'needs one below 3.12. {errors.install("robotics")}'
+    ) from error
+
+
 def _missing_dependency(id: str, error: Exception) -> str:
-  entry_point = str(gymnasium.spec(id).entry_point)
+  spec = gymnasium.registry.get(id.rpartition(':')[2])
+  entry_point = str(spec.entry_point) if spec else ''
+  says = f'{id} needs packages that are not installed:'
+  if 'mujoco_py' in str(error):  # by old versions, which nothing here brings
+    return f'{says} {str(error).rstrip(".")}.{_newest(id)}'
   for family, extra in _EXTRAS.items():
     if entry_point.startswith(family):
-      return (
-        f'{id} needs packages that are not installed: {errors.install(extra)}'
-      )
-  return f'{id} needs packages that are not installed: {error}'
+      return f'{says} {errors.install(extra)}'
+  return f'{says} {error}'
 
 
 def _not_importable(id: str, error: Exception) -> str:
   """Says why, and names the newest version if it is another one."""
-  name, _, version = id.rpartition('-v')
+  why = str(error).rstrip('.')
+  return f'id = {id!r} cannot be imported: {why}.{_newest(id)}'
+
+
+def _newest(id: str) -> str:
+  """Names the newest version of an environment, if that is another one."""
+  name, _, version = id.rpartition(':')[2].rpartition('-v')
   versions = [
     int(known.rpartition('-v')[2])
     for known in gymnasium.registry
     if known.rpartition('-v')[0] == name and known[-1].isdigit()
   ]
   newest = max(versions, default=None)
-  hint = ''
-  if newest is not None and str(newest) != version:
-    hint = f" The newest version here is '{name}-v{newest}': set that."
-  return f'id = {id!r} cannot be imported: {str(error).rstrip(".")}.{hint}'
+  if newest is None or str(newest) == version:
+    return ''
+  return f" The newest version here is '{name}-v{newest}': set that."
 
 
 def _unknown_id(id: str, error: Exception) -> str:

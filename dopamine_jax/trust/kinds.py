@@ -66,7 +66,7 @@ _FUNCTIONS = (
   ),
 )
 # Whose environments the adapters make, by an id.
-_FAMILIES = ('gymnasium', 'minatar')
+_FAMILIES = ('gymnasium', 'gymnasium_robotics', 'minatar')
 # Text among an environment's arguments: names, but no paths, modules or URLs.
 _PLAIN = re.compile(r'[\w -]*')
 _DEEPEST = 20  # wrappers around a function

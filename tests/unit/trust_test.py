@@ -12,6 +12,7 @@ import pytest
 from dopamine_jax import config
 from dopamine_jax import errors
 from dopamine_jax import runner as runner_lib
+from dopamine_jax.environments import gym
 from dopamine_jax.playing import trained
 from dopamine_jax.trust import kinds
 from dopamine_jax.trust import signature
@@ -375,6 +376,16 @@ def test_what_the_framework_is_made_of_needs_no_trust(stranger, text):
   admitted = strangers.admit(stranger(text), (), silent)
   assert admitted.stranger
   build(admitted)
+
+
+def test_an_id_is_judged_alike_before_and_after_it_is_registered(monkeypatch):
+  reach = gym.Gym(id='FetchReach-v4')
+  spec = gymnasium.envs.registration.EnvSpec(
+    reach.id, entry_point='gymnasium_robotics.envs.fetch.reach:MujocoFetch'
+  )
+  for known in ({}, {reach.id: spec}):
+    monkeypatch.setattr(gymnasium, 'registry', known)
+    assert not [*kinds.faults_of_environment(reach, ())]
 
 
 @pytest.mark.parametrize('file', sorted(config.shipped()), ids=lambda f: f.stem)
