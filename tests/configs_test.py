@@ -22,6 +22,7 @@ EXTRAS = {
   'minatar_compiled': 'gymnax',
   'lunarlander': 'Box2D',
   'mujoco': 'mujoco',
+  'robotics': 'gymnasium_robotics',
 }
 RUN = (
   'runner.Runner.num_iterations = 2',
@@ -89,7 +90,7 @@ def parts_of(path):
 
 def cost(path):
   """Returns what puts those first that are quick to compile."""
-  costly = ('atari', 'full_rainbow', 'mujoco', 'minatar')
+  costly = ('atari', 'full_rainbow', 'mujoco', 'robotics', 'minatar')
   return *(each in path.stem for each in costly), 'cart' not in path.stem
 
 

@@ -53,6 +53,7 @@ NOT_RUN = {
   'dopamine-jax train sac_pendulum --base_dir runs/cheetah': (
     'needs an extra that holds an older MuJoCo'
   ),
+  'dopamine-jax train sac_robotics': 'likewise',
 }
 # Those that only the long form runs, which is marked slow.
 COSTLY = {
