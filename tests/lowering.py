@@ -3,8 +3,8 @@
     python -m tests.lowering [dqn.DQN ...]
 
 Every agent trains for two tiny iterations on both engines, here on a CPU. Each
-program that its engine had compiled is then traced anew for `cuda` and `tpu` and
-exported by `jax.export`, which fails where a platform has no form of an
+program that its engine had compiled is then traced anew for `cuda` and `tpu`
+and exported by `jax.export`, which fails where a platform has no form of an
 operation. Prints a Markdown table; exits with 1 if one failed.
 """
 
@@ -46,6 +46,13 @@ class Program(NamedTuple):
   options: dict[str, Any]
   shapes: tuple
 
+  @property
+  def donated(self) -> int:
+    """How many arrays it is given for good."""
+    which = self.options.get('donate_argnums', ())
+    which = (which,) if isinstance(which, int) else which
+    return len(jax.tree.leaves([self.shapes[i] for i in which]))
+
   def exported(self, platform: str) -> export.Exported:
     """Returns the program for a platform, lowered.
 
@@ -82,7 +89,7 @@ def recording():
         if (shapes, structure) not in seen:
           seen.add((shapes, structure))
           known = {k: v for k, v in options.items() if k != 'compiler_options'}
-          name = getattr(function, '__name__', type(function).__name__)
+          name = _name(function)
           tree = jax.tree.unflatten(structure, shapes)
           found.append(Program(name, function, known, tree))
       return jitted(*args)
@@ -95,6 +102,12 @@ def recording():
     yield found
   finally:
     jax.jit = jit
+
+
+def _name(function):
+  while isinstance(function, functools.partial):
+    function = function.func
+  return function.__name__
 
 
 def _shape(leaf):

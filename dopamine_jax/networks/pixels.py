@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from dopamine_jax import errors
-from dopamine_jax import values
 from dopamine_jax.networks import convolution
 from dopamine_jax.networks import initializers
 from dopamine_jax.networks import layers
@@ -30,15 +29,14 @@ class PixelTorso(modules.Module):
     strides: of the convolutions, 3x3 without padding, one after another.
     features: channels of each.
     activation: applied after each.
-    kernel_init: initializer of their kernels; biases start at zero.
+    kernel_init: initializer of their kernels, None: orthogonal ones, scaled by
+      the root of 2; biases start at zero.
   """
 
   strides: Sequence[int] = (2, 1, 1, 1)
   features: int = 32
   activation: standard.Activation = nn.relu
-  kernel_init: standard.Initializer = values.call(
-    initializers.orthogonal, np.sqrt(2)
-  )
+  kernel_init: standard.Initializer | None = None
 
   def __post_init__(self):
     super().__post_init__()
@@ -60,7 +58,7 @@ class PixelTorso(modules.Module):
         kernel_size=(3, 3),
         strides=(stride, stride),
         padding='VALID',
-        kernel_init=self.kernel_init,
+        kernel_init=self.kernel_init or initializers.orthogonal(np.sqrt(2)),
       )(x)
       x = self.activation(x)
       self.sow('intermediates', 'activations', x)

@@ -1,0 +1,55 @@
+"""What engines have compiled, lowered for accelerators that aren't here."""
+
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from dopamine_jax.engines import compiled
+from dopamine_jax.engines import python_engine
+from dopamine_jax.system import processes
+from tests import kills
+from tests import lowering
+
+MIXED = """
+dqn.DQN.network = @networks.mixed_precision
+networks.mixed_precision.network = @networks.MLP
+"""
+# One that learns from a replay and one that does from rollouts; `python -m
+# tests.lowering` has all agents.
+JOBS = [
+  ('dqn.DQN', 'python', ''),
+  pytest.param('dqn.DQN', 'compiled', MIXED, marks=pytest.mark.slow),
+  pytest.param('ppo.PPO', 'python', '', marks=pytest.mark.slow),
+  ('ppo.PPO', 'compiled', ''),
+  pytest.param('r2d2.R2D2', 'python', '', marks=pytest.mark.slow),
+  pytest.param('rainbow.Rainbow', 'python', '', marks=pytest.mark.slow),
+  pytest.param('sac.SAC', 'compiled', '', marks=pytest.mark.slow),
+]
+# Programs that write to what they are given, a replay above all.
+WRITING = {'learn', 'remember', '_take_steps'}
+
+
+def main_of(text):
+  """Returns the arguments of a program's entry, a line each."""
+  (signature,) = re.findall(r'func\.func public @main\((.*)\) ->', text)
+  return re.split(r', (?=%arg\d+: )', signature)
+
+
+@pytest.mark.parametrize(('agent', 'engine', 'gin'), JOBS)
+def test_programs_have_a_form_on_accelerators(agent, engine, gin):
+  found = lowering.programs(agent, engine, gin=gin)
+  assert {program.name for program in found} & WRITING
+  products = set()
+  for program in found:
+    for platform in lowering.PLATFORMS:
+      text = program.exported(platform).mlir_module()
+      # Nothing of twice the bits, and nothing that asks the host.
+      assert 'f64' not in text
+      assert not re.findall('callback|infeed|outfeed', text)
+      products |= set(re.findall(r'dot_general.*x([a-z]+\d+)>\) ->', text))
+      if program.name in WRITING:
+        aliased = sum('tf.aliasing_output' in each for each in main_of(text))
+        assert aliased == program.donated > 0
+  assert products == ({'bf16'} if gin else {'f32'})
