@@ -25,7 +25,10 @@ def check_states(environment, first, later):
     for state in (first, later)
   ]
   structures = [jax.tree.structure(state) for state in (first, later)]
-  if structures[0] != structures[1] or kinds[0] != kinds[1]:
+  # Leaf by leaf: what else a state is made of, as MuJoCo's arrays, may have no
+  # truth when it is compared.
+  leaves = [jax.tree.leaves(state) for state in kinds]
+  if structures[0] != structures[1] or leaves[0] != leaves[1]:
     raise errors.UserError(
       f'{type(environment).__name__} has states of two kinds: reset gives '
       f'{kinds[0]}, and step gives {kinds[1]}. Mend the environment.'

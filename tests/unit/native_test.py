@@ -328,6 +328,37 @@ def test_states_that_change_their_kind_are_refused(state):
     vector.step(np.array([0]))
 
 
+@jax.tree_util.register_pytree_node_class
+class Incomparable:
+  """A state that has no truth when it is compared, as MuJoCo's."""
+
+  def __init__(self, number):
+    self.number = number
+
+  def __eq__(self, other):
+    return bool(np.zeros(2))  # raises
+
+  __hash__ = None
+
+  def tree_flatten(self):
+    return (self.number,), None
+
+  @classmethod
+  def tree_unflatten(cls, aux, leaves):
+    return cls(*leaves)
+
+
+def test_states_need_not_be_comparable():
+  def step(s, key):
+    state = Incomparable(s.number + 1)
+    return native.Outcome(state, jnp.zeros(4), 0.0, False)
+
+  environment = Odd(reset_with=Incomparable(1), step_with=step)
+  lane, _ = native.begin(environment, 0)
+  lane, _ = native.advance(environment, lane, 0)
+  assert lane.state.number == 2
+
+
 @pytest.mark.parametrize(
   'observation', [jnp.zeros(()), jnp.zeros(3), jnp.zeros((4, 1))]
 )
