@@ -52,6 +52,12 @@ EXTRAS_REQUIRE = {
   # Exactly this one: beside newer packages than it allows, pip would take 0.0.9
   # without a word, whose steps are others. It imports six and doesn't say so.
   'gymnax': ['gymnax==1.0.1', 'six>=1.16'],
+  # MuJoCo Playground 0.2.0 reads names that MuJoCo 4 lacks, and its own
+  # requirements would let that in. Tried with MuJoCo and MJX 3.17, warp 1.19.
+  'playground': ['playground>=0.2.0', 'mujoco<4', 'mujoco-mjx<4'],
+  # It brings pygame, for playing by hand, whose folder is pygame-ce's too: the
+  # later one lies over the other. Whoever uninstalls one reinstalls the other.
+  'craftax': ['craftax>=1.6.1'],
   # An agent as safetensors, and as a program that JAX alone can run.
   'export': ['flatbuffers>=24.3', 'safetensors>=0.6'],
   # Datasets of the Farama Foundation, for the offline engine.
@@ -77,10 +83,14 @@ EXTRAS_REQUIRE = {
   ],
 }
 # By request only: gymnax holds gymnasium below 1.4 and jax below 0.12, and with
-# xprof come the clients of a cloud. Minari is for those who have its datasets,
-# and Ray for those who have a cluster. The control suite and Gymnasium-Robotics
-# hold MuJoCo back.
-BY_REQUEST = ('dm_control', 'gymnax', 'minari', 'profile', 'ray', 'robotics')
+# xprof come the clients of a cloud. The control suite, Gymnasium-Robotics and
+# Playground hold MuJoCo back, and Playground brings warp, which is large; craftax
+# overwrites pygame-ce. Minari is for those who have its datasets, and Ray for
+# those who have a cluster.
+BY_REQUEST = (
+  *('craftax', 'dm_control', 'gymnax', 'minari', 'playground'),
+  *('profile', 'ray', 'robotics'),
+)
 EXTRAS_REQUIRE['all'] = sorted(
   set().union(
     *(

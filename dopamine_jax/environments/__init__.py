@@ -3,5 +3,5 @@
 `base` says what the engine sees, `gym` adapts any Gymnasium environment whose
 observations are numbers, and `atari` adapts the Arcade Learning Environment.
 `native` is the contract of environments written in JAX: `classic` and `catch`
-are ours, `gymnax` and `brax` adapt those of others.
+are ours, `gymnax`, `brax`, `playground` and `craftax` adapt those of others.
 """

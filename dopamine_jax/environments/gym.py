@@ -146,7 +146,7 @@ def make_one(
   """
   if id.startswith('MinAtar/'):
     _register_minatar()
-  _draw_without_display()
+  draw_without_display()
   if id.startswith(DM_CONTROL):
     _register_dm_control()
   if id.startswith(ROBOTICS) and id not in gymnasium.registry:
@@ -214,7 +214,7 @@ class _Without(gymnasium.ObservationWrapper):
     return {key: observation[key] for key in self._keys}
 
 
-def _draw_without_display() -> None:
+def draw_without_display() -> None:
   """Has MuJoCo draw by EGL where there is no screen and nothing else is said.
 
   By itself it takes GLFW, which then fails.
