@@ -20,6 +20,8 @@ EXTRAS = {
   'atari': 'ale_py',
   'minatar': 'minatar',
   'minatar_compiled': 'gymnax',
+  'playground_compiled': 'mujoco_playground',
+  'craftax_compiled': 'craftax',
   'lunarlander': 'Box2D',
   'mujoco': 'mujoco',
   'robotics': 'gymnasium_robotics',
