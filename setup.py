@@ -52,8 +52,8 @@ EXTRAS_REQUIRE = {
   # Exactly this one: beside newer packages than it allows, pip would take 0.0.9
   # without a word, whose steps are others. It imports six and doesn't say so.
   'gymnax': ['gymnax==1.0.1', 'six>=1.16'],
-  # MuJoCo Playground 0.2.0 reads names that MuJoCo 4 lacks, and its own
-  # requirements would let that in. Tried with MuJoCo and MJX 3.17, warp 1.19.
+  # Trained with MuJoCo and MJX 3.17, warp 1.19 and jax 0.10.2. With MuJoCo 4.0
+  # beside that MJX, steps are traced alike, and nothing more was tried.
   'playground': ['playground>=0.2.0', 'mujoco<4', 'mujoco-mjx<4'],
   # It brings pygame, for playing by hand, whose folder is pygame-ce's too: the
   # later one lies over the other. Whoever uninstalls one reinstalls the other.
