@@ -84,7 +84,7 @@ EXTRAS_REQUIRE = {
 }
 # By request only: gymnax holds gymnasium below 1.4 and jax below 0.12, and with
 # xprof come the clients of a cloud. The control suite, Gymnasium-Robotics and
-# Playground hold MuJoCo back, and Playground brings warp, which is large; craftax
+# Playground hold MuJoCo back, and Playground brings warp, which is large. craftax
 # overwrites pygame-ce. Minari is for those who have its datasets, and Ray for
 # those who have a cluster.
 BY_REQUEST = (

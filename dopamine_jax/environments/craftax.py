@@ -35,7 +35,7 @@ class Craftax(native.Native):
 
   Observations are float32 in [0, 1]: a vector of symbols, [8268] or of Classic
   [1345], or an image [130, 110, 3] or [63, 63, 3]. Each new achievement is
-  rewarded. Making a world takes far longer than a step in it.
+  rewarded.
 
   Names for `info` are the achievements, as 'collect_wood': 1 if an episode has
   it, so that its mean is the success rate; and 'achievements', their number.
@@ -56,6 +56,7 @@ class Craftax(native.Native):
   info: Sequence[str] = ('achievements',)
 
   frames_per_second = 10
+  slow_reset = True  # a world takes as long as dozens of steps
 
   def __post_init__(self):
     """Raises UserError for settings that can't work."""

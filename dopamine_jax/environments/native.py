@@ -64,7 +64,11 @@ class Native(base.Environment):
   observed: Sequence[int] | None = None
   info: Sequence[str] = ()
 
-  frames_per_second = 30.0  # no setting: it has no type
+  # No settings: they have no type.
+  frames_per_second = 30.0
+  # Whether a first state takes far longer than a step. Then only those
+  # environments make one whose episodes have ended, one after the other.
+  slow_reset = False
 
   def __post_init__(self):
     """Raises UserError for settings that can't work."""
@@ -178,18 +182,12 @@ def advance(
   if environment.max_steps_per_episode is not None:
     truncated |= age >= environment.max_steps_per_episode
   done = terminated | truncated
-  # Computed at every step and mostly dropped: under vmap a branch would be too.
-  first_state, first_observation = _reset(
-    environment, jax.random.fold_in(lane.key, 2 * lane.count + 1)
-  )
-  state = _strong(outcome.state)
-  first_state = _strong(first_state)
-  native_answers.check_states(environment, first_state, state)
   successor = native_answers.as_space(environment, outcome.observation)
-  state, observation = jax.tree.map(
-    functools.partial(jax.lax.select, done),
-    (first_state, native_answers.as_space(environment, first_observation)),
-    (state, successor),
+  state, observation = _renewed(
+    environment,
+    done,
+    jax.random.fold_in(lane.key, 2 * lane.count + 1),
+    (_strong(outcome.state), successor),
   )
   lane = Lane(
     state=state,
@@ -308,6 +306,53 @@ def _reset(environment, key):
       f'{type(answer).__name__}',
     )
   return answer
+
+
+def _renewed(environment, done, key, now):
+  """Returns state and observation: those of a first step where it is `done`."""
+
+  def first(key):
+    state, observation = _reset(environment, key)
+    state = _strong(state)
+    native_answers.check_states(environment, state, now[0])
+    return state, native_answers.as_space(environment, observation)
+
+  if not environment.slow_reset:
+    # Computed at every step and mostly dropped, as a branch is under vmap.
+    select = functools.partial(jax.lax.select, done)
+    return jax.tree.map(select, first(key), now)
+
+  def renew_next(left_and_all, keys):
+    left, everything = left_and_all
+    i = jnp.argmax(left)
+    everything = jax.tree.map(
+      lambda x, new: x.at[i].set(new), everything, first(keys[i])
+    )
+    return left.at[i].set(False), everything
+
+  @jax.custom_batching.custom_vmap
+  def renew(left, keys, everything):
+    _, everything = jax.lax.while_loop(
+      lambda carry: jnp.any(carry[0]),
+      lambda carry: renew_next(carry, keys),
+      (left, everything),
+    )
+    return everything
+
+  @renew.def_vmap
+  def renew_several(size, batched, *args):
+    # All lanes of all seeds in one loop: it turns once for each end.
+    args = jax.tree.map(
+      lambda x, has_axis: x if has_axis else jnp.stack([x] * size),
+      args,
+      tuple(batched),
+    )
+    found = renew(*jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), args))
+    found = jax.tree.map(lambda x: x.reshape(size, -1, *x.shape[1:]), found)
+    return found, jax.tree.map(lambda _: True, found)
+
+  alone = jax.tree.map(lambda x: x[None], (done, key, now))
+  return jax.tree.map(lambda x: x[0], renew(*alone))
 
 
 def _strong(state):

@@ -2,14 +2,8 @@
 
 import re
 
-import jax
-import numpy as np
 import pytest
 
-from dopamine_jax.engines import compiled
-from dopamine_jax.engines import python_engine
-from dopamine_jax.system import processes
-from tests import kills
 from tests import lowering
 
 MIXED = """

@@ -469,3 +469,49 @@ def test_dqn_trains_on_environments_in_jax(tmp_path):
   assert 8 <= statistics['Eval/AverageReturns'][0] <= 500
   again = train('again', evaluation_episodes=2, evaluation_period=1)
   assert again['Train/Loss'] == statistics['Train/Loss']
+
+
+class Slow(Script):
+  """The same, whose first states are made one after another."""
+
+  slow_reset = True
+
+
+@pytest.mark.parametrize('num_seeds', [1, 3])
+def test_first_states_made_alone_are_the_same(num_seeds):
+  settings = {'length': 3, 'max_steps_per_episode': 5}
+  plain, slow = (cls(**settings) for cls in (Script, Slow))
+  seeds = np.arange(4 * num_seeds, dtype=np.int32).reshape(num_seeds, 4)
+
+  def play(environment):
+    def over(function):
+      return jax.vmap(jax.vmap(functools.partial(function, environment)))
+
+    def step(lanes, action):
+      # As episodes of different lengths: some lanes begin anew by themselves.
+      lanes = lanes.replace(
+        state=lanes.state
+        | {'time': jnp.where(action == 4, 2, lanes.state['time'])}
+      )
+      return over(native.advance)(lanes, action)
+
+    lanes, _ = over(native.begin)(seeds)
+    actions = np.random.default_rng(0).integers(5, size=(20, *seeds.shape))
+    return jax.lax.scan(step, lanes, actions)
+
+  (lanes, steps), (slow_lanes, slow_steps) = (
+    jax.jit(functools.partial(play, each))() for each in (plain, slow)
+  )
+  ended = np.asarray(steps.terminated)
+  assert (ended.any((1, 2)) & ~ended.all((1, 2))).any()
+  jax.tree.map(
+    lambda x, y: np.testing.assert_array_equal(
+      *(
+        jax.random.key_data(each)
+        if jnp.issubdtype(each.dtype, jax.dtypes.prng_key)
+        else each
+        for each in (x, y)
+      )
+    ),
+    *((lanes, steps), (slow_lanes, slow_steps)),
+  )
