@@ -82,11 +82,11 @@ EXTRAS_REQUIRE = {
     'setuptools>=70.1',  # the tests build the package without isolation
   ],
 }
-# By request only: gymnax holds gymnasium below 1.4 and jax below 0.12, and with
+# By request only. gymnax holds gymnasium below 1.4 and jax below 0.12, and with
 # xprof come the clients of a cloud. The control suite, Gymnasium-Robotics and
-# Playground hold MuJoCo back, and Playground brings warp, which is large. craftax
-# overwrites pygame-ce. Minari is for those who have its datasets, and Ray for
-# those who have a cluster.
+# Playground hold MuJoCo back, and Playground brings warp, which is large. What
+# Craftax draws with lies over pygame-ce. Minari is for those who have its
+# datasets, and Ray for those who have a cluster.
 BY_REQUEST = (
   *('craftax', 'dm_control', 'gymnax', 'minari', 'playground'),
   *('profile', 'ray', 'robotics'),
