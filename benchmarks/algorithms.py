@@ -149,6 +149,29 @@ class SAC(OffPolicy):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class TD3(OffPolicy):
+  """TD3's; its kernels are the policy's and then those of two critics.
+
+  The policy learns with each second update.
+
+  Attributes:
+    environment: Gymnasium's id.
+    tau: how far targets move.
+    exploration_noise: standard deviation of exploration.
+  """
+
+  environment: str
+  tau: float
+  exploration_noise: float
+
+  @property
+  def hidden(self) -> tuple[int, ...]:
+    """See base class; of the policy as of each critic."""
+    policy = self.kernels[: len(self.kernels) // 3]
+    return tuple(shape[-1] for shape in policy[:-1])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class PPO(Hyperparameters):
   """PPO's; an update is a gradient step.
 

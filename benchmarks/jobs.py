@@ -195,6 +195,21 @@ def _sac(environment: str, observation: int, action: int) -> algorithms.SAC:
   )
 
 
+_critic = _mlp(3 + 1, 256, 256, 1)
+_TD3 = algorithms.TD3(
+  environment='Pendulum-v1',
+  kernels=(*_mlp(3, 256, 256, 1), *_critic, *_critic),
+  batch_size=256,
+  update_period=1,
+  buffer_size=100_000,
+  min_history=500,
+  gamma=0.99,
+  learning_rate=3e-4,
+  adam_epsilon=1e-8,
+  tau=0.005,
+  exploration_noise=0.1,
+)
+
 _OURS = Contestant('ours', 'ours')
 _DOPAMINE = Contestant('dopamine-rl', 'peers.dopamine')
 _SB3 = Contestant('sb3', 'peers.sb3')
@@ -221,7 +236,69 @@ def _seeds(
   )
 
 
-JOBS = {
+def _five(
+  name: str,
+  title: str,
+  expected: algorithms.Hyperparameters,
+  steps: int,
+  peer: str,
+  at_least: float,
+) -> dict[str, Job]:
+  """Returns the job called `name`: five seeds, with start-up and all."""
+  ours, theirs = 'ours', f'{peer}, five processes'
+  job = Job(
+    f'Five seeds of {title}, {steps:,} agent steps each',
+    'seconds, from the command to the last result',
+    (
+      Contestant(ours, 'five', {'steps': steps}),
+      Contestant(theirs, f'peers.{peer}', {'name': name, 'steps': steps}),
+    ),
+    (Comparison(theirs, ours, at_least=at_least),),
+    expected,
+  )
+  return {name: job}
+
+
+# What a researcher waits for comes first; each beside the fastest peer.
+FIVE = {
+  **_five(
+    'five-A-small',
+    'DQN on CartPole-v1, MLP 64-64, batch 64',
+    *(_CARTPOLE_SMALL, 20_000, 'sb3', 4.0),
+  ),
+  **_five(
+    'five-A',
+    'DQN on CartPole-v1, MLP 512-512, batch 128',
+    *(_CARTPOLE, 10_000, 'sbx', 1.8),
+  ),
+  **_five(
+    'five-B',
+    'DQN on Pong, Nature CNN with VALID padding, batch 32',
+    *(_PONG_VALID, 3_000, 'sb3', 1.5),
+  ),
+  **_five(
+    'five-D',
+    'PPO on CartPole-v1, MLP 64-64',
+    *(_PPO, 102_400, 'sbx', 4.0),
+  ),
+  **_five(
+    'five-D-pixels',
+    'PPO on Pong, Nature CNN with VALID padding',
+    *(_PPO_PONG, 8_192, 'sb3', 1.5),
+  ),
+  **_five(
+    'five-E',
+    'SAC on Pendulum-v1, MLP 256-256, batch 256',
+    *(_sac('Pendulum-v1', 3, 1), 5_000, 'sbx', 1.8),
+  ),
+  **_five(
+    'five-E-td3',
+    'TD3 on Pendulum-v1, MLP 256-256, batch 256',
+    *(_TD3, 5_000, 'sbx', 1.8),
+  ),
+}
+
+JOBS = FIVE | {
   'A': Job(
     'A: DQN on CartPole-v1, MLP 512-512, batch 128',
     'agent steps/s',

@@ -81,7 +81,11 @@ def configuration(
   expected: algorithms.Hyperparameters, engine: str
 ) -> tuple[list[str], list[str]]:
   """Returns gin files and bindings."""
-  own = {algorithms.PPO: _ppo, algorithms.SAC: _sac}.get(type(expected), _dqn)
+  own = {
+    algorithms.PPO: _ppo,
+    algorithms.SAC: _sac,
+    algorithms.TD3: _td3,
+  }.get(type(expected), _dqn)
   name, bindings = own(expected)
   bindings += [
     f'optax.adam.learning_rate = {expected.learning_rate}',
@@ -193,6 +197,23 @@ def _sac(expected):
     f'uniform.UniformReplay.min_history = {expected.min_history}',
   ]
   return 'sac_pendulum', bindings
+
+
+def _td3(expected):
+  """Returns the config's name and bindings, whatever the environment."""
+  bindings = [
+    f"gym.Gym.id = '{expected.environment}'",
+    f'td3.TD3.gamma = {expected.gamma}',
+    f'td3.TD3.update_period = {expected.update_period}',
+    f'td3.TD3.tau = {expected.tau}',
+    f'td3.TD3.exploration_noise = {expected.exploration_noise}',
+    f'actor_critic.DeterministicActor.hidden = {expected.hidden}',
+    f'actor_critic.Critics.hidden = {expected.hidden}',
+    f'uniform.UniformReplay.capacity = {expected.buffer_size}',
+    f'uniform.UniformReplay.batch_size = {expected.batch_size}',
+    f'uniform.UniformReplay.min_history = {expected.min_history}',
+  ]
+  return 'td3_pendulum', bindings
 
 
 def hyperparameters(

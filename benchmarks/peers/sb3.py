@@ -10,25 +10,33 @@ from typing import Any
 
 import ale_py
 import gymnasium
+import numpy as np
 import stable_baselines3
 from stable_baselines3.common import atari_wrappers
 from stable_baselines3.common import callbacks
+from stable_baselines3.common import noise
 from stable_baselines3.common import vec_env
 
 from benchmarks import algorithms
 from benchmarks import clock
+from benchmarks import five
 from benchmarks import jobs
 
 PACKAGES = ('stable-baselines3', 'torch', 'gymnasium')
 
 
-def measure(job: jobs.Job) -> tuple[list[float], dict[str, Any]]:
-  """Returns rates and the hyper-parameters in force."""
+def measure(
+  job: jobs.Job, name: str = '', steps: int = 0
+) -> tuple[list[float], dict[str, Any] | None]:
+  """Returns rates and the hyper-parameters in force.
+
+  Of so many steps of five seeds of the job called `name` it is seconds, and no
+  hyper-parameters.
+  """
+  if steps:
+    return five.of_peer('sb3', name, steps), None
   expected = job.hyperparameters
-  policy_kwargs = {'optimizer_kwargs': {'eps': expected.adam_epsilon}}
-  if expected.stack == 1:
-    policy_kwargs['net_arch'] = list(expected.hidden)
-  model = make(stable_baselines3, expected, policy_kwargs)
+  model = model_of(expected)
   values = rates(model, job)
   found = settings(model, expected)
   if isinstance(expected, algorithms.SAC):
@@ -40,6 +48,14 @@ def measure(job: jobs.Job) -> tuple[list[float], dict[str, Any]]:
     'kernels': _kernels_of(network),
     **_adam_of(model.policy.optimizer),
   }
+
+
+def model_of(expected: algorithms.Hyperparameters, seed: int = 0) -> Any:
+  """Returns the algorithm, which has learnt nothing yet."""
+  policy_kwargs = {'optimizer_kwargs': {'eps': expected.adam_epsilon}}
+  if expected.stack == 1:
+    policy_kwargs['net_arch'] = list(expected.hidden)
+  return make(stable_baselines3, expected, policy_kwargs, seed)
 
 
 def _kernels_of(network):
@@ -73,6 +89,7 @@ def make(
   package: Any,
   expected: algorithms.Hyperparameters,
   policy_kwargs: Mapping[str, Any],
+  seed: int = 0,
 ) -> Any:
   """Returns the package's algorithm on the job's environment."""
   pixels = expected.stack > 1
@@ -85,6 +102,8 @@ def make(
     algorithm, own = package.PPO, _ppo(expected)
   elif isinstance(expected, algorithms.SAC):
     algorithm, own = package.SAC, _sac(expected)
+  elif isinstance(expected, algorithms.TD3):
+    algorithm, own = package.TD3, _td3(expected, environment)
   else:
     algorithm, own = package.DQN, _dqn(expected)
   return algorithm(
@@ -94,7 +113,7 @@ def make(
     batch_size=expected.batch_size,
     gamma=expected.gamma,
     policy_kwargs=policy_kwargs,
-    seed=0,
+    seed=seed,
     device='cpu',
     **own,
   )
@@ -114,6 +133,16 @@ def _sac(expected):
     'tau': expected.tau,
     'ent_coef': 'auto',
     'target_entropy': expected.target_entropy,
+  }
+
+
+def _td3(expected, environment):
+  # That the policy learns each second update is how it is there, and in sbx.
+  zeros = np.zeros(environment.action_space.shape)
+  deviation = zeros + expected.exploration_noise
+  return _off_policy(expected) | {
+    'tau': expected.tau,
+    'action_noise': noise.NormalActionNoise(zeros, deviation),
   }
 
 

@@ -11,16 +11,33 @@ import sbx
 
 from benchmarks import algorithms
 from benchmarks import clock
+from benchmarks import five
 from benchmarks import jobs
 from benchmarks.peers import sb3
 
 PACKAGES = ('sbx-rl', 'stable-baselines3', 'jax', 'jaxlib', 'gymnasium')
 
 
-def measure(job: jobs.Job) -> tuple[list[float], dict[str, Any]]:
-  """Returns rates and the hyper-parameters in force."""
+def measure(
+  job: jobs.Job, name: str = '', steps: int = 0
+) -> tuple[list[float], dict[str, Any] | None]:
+  """Returns rates and the hyper-parameters in force; see `sb3.measure`."""
+  if steps:
+    return five.of_peer('sbx', name, steps), None
   expected = job.hyperparameters
-  if isinstance(expected, algorithms.SAC):
+  model, found_of = _made(expected, 0)
+  values = sb3.rates(model, job)
+  return values, sb3.settings(model, expected) | found_of(model, expected)
+
+
+def model_of(expected: algorithms.Hyperparameters, seed: int = 0) -> Any:
+  """Returns the algorithm, which has learnt nothing yet."""
+  return _made(expected, seed)[0]
+
+
+def _made(expected, seed):
+  """Returns the algorithm, and what tells its hyper-parameters."""
+  if isinstance(expected, algorithms.SAC | algorithms.TD3):
     layers, found_of = expected.hidden, _found_of_sac
   elif not isinstance(expected, algorithms.PPO):
     # The width of each hidden layer, or of the one after the convolutions.
@@ -36,9 +53,9 @@ def measure(job: jobs.Job) -> tuple[list[float], dict[str, Any]]:
       'optimizer_kwargs': {'eps': expected.adam_epsilon},
       'net_arch': list(layers),
     },
+    seed,
   )
-  values = sb3.rates(model, job)
-  return values, sb3.settings(model, expected) | found_of(model, expected)
+  return model, found_of
 
 
 def _found_of_dqn(model, expected):
