@@ -390,6 +390,7 @@ def fingerprint(base_dir: options.BaseDir):
 
   for part, value in fingerprint_lib.fingerprint(base_dir, common.say).items():
     typer.echo(f'{part:<10} {value}')
+  common.say(fingerprint_lib.promise(base_dir))
 
 
 def main() -> int:

@@ -14,8 +14,10 @@ Several processes are the same over more devices; see `processes.py`.
 """
 
 from collections.abc import Callable
+import contextlib
 import functools
 import math
+import os
 from typing import Any
 
 import jax
@@ -28,7 +30,10 @@ from dopamine_jax.engines import dispatch
 from dopamine_jax.replay import ring as ring_lib
 from dopamine_jax.system import processes
 
+# The flag by which a GPU's programs add in one order.
+DETERMINISTIC = '--xla_gpu_deterministic_ops=true'
 _AXIS = 'devices'
+_PRECISIONS = 'bfloat16', 'tensorfloat32', 'float32'
 _P = jax.sharding.PartitionSpec
 
 
@@ -46,11 +51,19 @@ class Devices(settings.Settings):
       the replay: its frames then lie in the machine's memory, each row copied
       to the device when it is sampled. Tested for its numbers on CPUs; not yet
       measured on a GPU or TPU.
+    matmul_precision: how products of matrices and convolutions may round what
+      they multiply, while it trains: 'bfloat16', 'tensorfloat32' or 'float32';
+      None: as JAX chooses, which on GPUs and TPUs is less than 32 bits. CPUs
+      always have all 32.
+    deterministic: whether to refuse a GPU whose programs may add in any order;
+      see `require_deterministic`.
   """
 
   split: str = 'none'
   num_devices: int | None = None
   replay_memory: str = 'device'
+  matmul_precision: str | None = None
+  deterministic: bool = False
 
   def __post_init__(self):
     super().__post_init__()
@@ -58,9 +71,11 @@ class Devices(settings.Settings):
     for name, choices in (
       ('split', ('none', 'seeds', 'batch')),
       ('replay_memory', ('device', 'pinned_host')),
+      ('matmul_precision', (None, *_PRECISIONS)),
     ):
       if getattr(self, name) not in choices:
-        self.refuse(name, f'is unknown; choose one of {", ".join(choices)}')
+        known = ', '.join(map(str, choices))
+        self.refuse(name, f'is unknown; choose one of {known}')
     if self.split == 'none' and (self.num_devices or 1) > 1:
       self.refuse('num_devices', "needs split = 'seeds' or 'batch'")
     if self.split != 'none' and self.replay_memory != 'device':
@@ -68,6 +83,29 @@ class Devices(settings.Settings):
         'replay_memory',
         f"does not go with split = {self.split!r}: choose 'device', since each "
         "device then holds only a share of the replay, or split = 'none'",
+      )
+
+  def computing(self) -> contextlib.AbstractContextManager[None]:
+    """Returns a context in which programs multiply as these settings say."""
+    if self.matmul_precision is None:
+      return contextlib.nullcontext()
+    return jax.default_matmul_precision(self.matmul_precision)
+
+  def require_deterministic(self):
+    """Refuses a GPU that was not told to add in one order.
+
+    XLA reads that when JAX starts. It costs speed, most where gradients of
+    gathers are added up.
+
+    Raises:
+      SettingError: says how to start.
+    """
+    flags = os.environ.get('XLA_FLAGS', '')
+    if jax.default_backend() == 'gpu' and DETERMINISTIC not in flags:
+      self.refuse(
+        'deterministic',
+        'needs a flag that XLA reads when JAX starts: start with '
+        f'XLA_FLAGS="{DETERMINISTIC}" in the environment',
       )
 
   def count(self) -> int:
@@ -117,6 +155,8 @@ class Layout:
   def __init__(self, devices: Devices, num_seeds: int):
     self.settings = devices
     self.num_seeds = num_seeds
+    if devices.deterministic:
+      devices.require_deterministic()
     self.count = devices.count()
     if devices.split != 'none':
       members = np.array(jax.devices()[: self.count])
@@ -247,7 +287,7 @@ class Layout:
 
   def versions(self) -> dict[str, str]:
     """Returns what a bit-exact resume depends on, beside the libraries."""
-    if self.settings.split == 'none':
+    if self.settings.split == 'none' and jax.default_backend() == 'cpu':
       return {}
     return {'devices': f'{self.count} {jax.devices()[0].device_kind}'}
 

@@ -27,13 +27,15 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-  """Returns what the speed of a run depends on."""
+  """Returns what the speed of a run depends on, and on GPUs its numbers."""
   return {
     'system': platform.platform(),
     'processor': _processor(),
     'cores': os.cpu_count(),
     'memory_gb': round(psutil.virtual_memory().total / 1e9, 1),
     'devices': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
+    'backend': jax.default_backend(),
+    'xla_flags': os.environ.get('XLA_FLAGS', ''),
   }
 
 

@@ -9,11 +9,22 @@ import numpy as np
 
 from dopamine_jax import errors
 from dopamine_jax.checkpoints import checkpoints as checkpoints_lib
+from dopamine_jax.engines import devices
 from dopamine_jax.metrics import base
 from dopamine_jax.metrics import csv_file
 from dopamine_jax.system import plain_files
 from dopamine_jax.training import run_folder
 
+# By backend: what equal settings and seeds give.
+_PROMISES = {
+  'cpu': 'Equal settings, seeds and versions give equal digests on such a '
+  'processor, however often a training was stopped.',
+  'tpu': 'Equal settings, seeds and versions give equal digests on the same '
+  'kind and number of devices.',
+  'gpu': 'Equal digests are promised on the same kind of GPU with '
+  f'XLA_FLAGS="{devices.DETERMINISTIC}" alone (devices.Devices.deterministic '
+  '= True requires it).',
+}
 PARTS = ('parameters', 'optimizer', 'replay', 'counters', 'metrics')
 
 
@@ -67,6 +78,34 @@ def fingerprint(
   result = {part: digests[part].hexdigest() for part in PARTS}
   whole = ''.join(result.values()).encode()
   return result | {'all': hashlib.sha256(whole).hexdigest()}
+
+
+def promise(base_dir: str | pathlib.Path) -> str:
+  """Returns on what a run was trained, and where its digests will be the same.
+
+  Args:
+    base_dir: the run's folder, which `fingerprint` could read.
+  """
+  events = run_folder.read_facts(pathlib.Path(base_dir)).get('events', ())
+  machines = [event['machine'] for event in events if 'machine' in event]
+  found = {(_backend(x), x.get('xla_flags', '')) for x in machines}
+  if not found or not {backend for backend, _ in found} <= _PROMISES.keys():
+    return 'Not known: on what it was trained.'
+  names = [
+    f'{backend} with XLA_FLAGS="{flags}"' if flags else backend
+    for backend, flags in sorted(found)
+  ]
+  backends = {backend for backend, _ in found}
+  flags = all(devices.DETERMINISTIC in flags for _, flags in found)
+  least = 'gpu' if 'gpu' in backends else max(backends)
+  where = _PROMISES['tpu' if least == 'gpu' and flags else least]
+  return f'Trained on {" and ".join(names)}. {where}'
+
+
+def _backend(machine):
+  """Returns JAX's name of it; runs of older versions tell the devices alone."""
+  is_cpu = machine.get('devices', '').endswith(' x cpu')
+  return machine.get('backend', 'cpu' if is_cpu else '?')
 
 
 def _part(name):

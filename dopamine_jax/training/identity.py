@@ -31,6 +31,7 @@ _MAY_CHANGE = re.compile(
   r'|\.separate_targets = False|(Actor|Critics)\.(torso|network) = None'
   r'|PPO(RNN)?\.continuous = .gaussian.|Reach\.pays = .penalty.'
   r'|PixelTorso\.(activation = @nn\.relu|kernel_init = None)'
+  r'|Devices\.(matmul_precision = None|deterministic = False)'
   r'|SAC\.encoder = None|SAC\.policy_delay = 1'
   r'|SAC\.reward_scale = 1\.0|SAC\.log_temperature_loss = False)$',
   re.MULTILINE,

@@ -89,6 +89,7 @@ class Training:
     self.iteration = 0
     self.newest_checkpoint = None  # that this process restored or saved
     self.closers = closers
+    self.closers.enter_context(runner.devices.computing())
     # From here on nothing is read of another run; and those that train together
     # have a checkpoint in common, whenever they are killed.
     self._saves_first = bool(runner.start_from or shared)

@@ -11,9 +11,12 @@ import jax
 import numpy as np
 import pytest
 
+from dopamine_jax import config as config_lib
 from dopamine_jax import errors
+from dopamine_jax import runner
 from dopamine_jax.checkpoints import checkpoints
 from dopamine_jax.engines import devices
+from dopamine_jax.engines import engine
 from dopamine_jax.system import processes
 from dopamine_jax.training import fingerprint
 from tests import many_devices
@@ -307,6 +310,10 @@ def test_seeds_over_two_processes_are_exactly_those_of_one(config, tmp_path):
   [
     ({'split': 'lanes'}, "'lanes' .* choose one of none, seeds, batch"),
     ({'replay_memory': 'disk'}, "'disk' .* choose one of device, pinned_host"),
+    (
+      {'matmul_precision': 'half'},
+      "'half' .* choose one of None, bfloat16, tensorfloat32, float32",
+    ),
     ({'num_devices': 2}, r"num_devices = 2 needs split = 'seeds' or 'batch'"),
     (
       {'split': 'batch', 'replay_memory': 'pinned_host'},
@@ -317,6 +324,66 @@ def test_seeds_over_two_processes_are_exactly_those_of_one(config, tmp_path):
 def test_settings_that_do_not_fit_each_other_are_refused(settings, message):
   with pytest.raises(errors.UserError, match=message):
     devices.Devices(**settings)
+
+
+@pytest.mark.parametrize('precision', [None, 'bfloat16', 'float32'])
+def test_products_round_as_the_setting_says(precision):
+  settings = devices.Devices(matmul_precision=precision)
+  square = np.ones((3, 3), np.float32)
+  with settings.computing():
+    text = jax.jit(lambda x: x @ x).lower(square).as_text()
+  expected = {None: 'DEFAULT', 'bfloat16': 'DEFAULT', 'float32': 'HIGHEST'}
+  assert f'precision = [{expected[precision]}, ' in text
+  assert jax.config.jax_default_matmul_precision is None
+
+
+def test_the_whole_training_is_within_it(config, tmp_path, monkeypatch):
+  seen = set()
+  take = engine.Engine._reduced
+
+  def note(self, metrics):
+    seen.add(jax.config.jax_default_matmul_precision)
+    return take(self, metrics)
+
+  monkeypatch.setattr(engine.Engine, '_reduced', note)
+  bindings = [
+    "devices.Devices.matmul_precision = 'float32'",
+    'runner.Runner.num_iterations = 1',
+  ]
+  run = config_lib.load([str(config)], bindings).build(runner.Runner)
+  run.train(str(tmp_path / 'run'), quiet=True)
+  assert seen == {'float32'}
+  assert jax.config.jax_default_matmul_precision is None
+
+
+def test_a_gpu_that_adds_in_any_order_is_refused(monkeypatch):
+  settings = devices.Devices(deterministic=True)
+  monkeypatch.setenv('XLA_FLAGS', '')
+  settings.require_deterministic()  # a CPU, which doesn't
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+  with pytest.raises(errors.UserError, match='start with XLA_FLAGS="--xla_gpu'):
+    devices.Layout(settings, 1)
+  monkeypatch.setenv('XLA_FLAGS', f'--xla_a=1 {devices.DETERMINISTIC}')
+  settings.require_deterministic()
+
+
+def test_a_fingerprint_says_on_what_it_can_be_had_again(tmp_path):
+  def promise(*machines):
+    events = [{'event': 'started', 'machine': x} for x in machines]
+    facts = {'seeds': [0], 'versions': {}, 'events': events}
+    (tmp_path / 'run.json').write_text(json.dumps(facts))
+    return fingerprint.promise(tmp_path)
+
+  cpu, gpu = {'backend': 'cpu', 'xla_flags': ''}, {'backend': 'gpu'}
+  assert promise(cpu).startswith('Trained on cpu. Equal settings, seeds and ')
+  older = {'devices': '1 x cpu'}
+  assert promise(older) == promise(cpu)
+  assert 'alone (devices.Devices.deterministic' in promise(gpu)
+  assert 'alone (devices.Devices.deterministic' in promise(cpu, gpu)
+  flagged = gpu | {'xla_flags': devices.DETERMINISTIC}
+  assert 'on the same kind and number of devices' in promise(flagged)
+  assert 'alone' in promise(flagged, gpu)
+  assert promise() == 'Not known: on what it was trained.'
 
 
 def test_more_devices_than_there_are_are_refused():
