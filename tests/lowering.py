@@ -17,10 +17,12 @@ from typing import Any, NamedTuple
 
 import jax
 from jax import export
+import numpy as np
 
 from dopamine_jax import config
 from dopamine_jax import runner
 from dopamine_jax.networks import platforms
+from dopamine_jax.system import processes
 from tests import kills
 
 PLATFORMS = ('cuda', 'tpu')
@@ -68,10 +70,29 @@ class Program(NamedTuple):
       jax.clear_caches()
 
 
+class Traffic:
+  """Bytes that a training's programs are given by the host, and give back.
+
+  Attributes:
+    given: in NumPy's arrays.
+    taken: in arrays that were fetched.
+  """
+
+  def __init__(self):
+    self.given = self.taken = 0
+
+
 @contextlib.contextmanager
 def recording():
-  """Yields a list that fills with programs as engines call them first."""
-  found, jit = [], jax.jit
+  """Yields what fills as engines call programs: a list of them, and Traffic.
+
+  The list has each program once for each shapes of its arguments.
+  """
+  found, jit, fetch, traffic = [], jax.jit, processes.fetch, Traffic()
+
+  def counting(array):
+    traffic.taken += array.nbytes
+    return fetch(array)
 
   def noting(function=None, **options):
     if function is None:
@@ -85,6 +106,8 @@ def recording():
     def call(*args):
       leaves, structure = jax.tree.flatten(args)
       if not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+        arrays = [leaf for leaf in leaves if isinstance(leaf, np.ndarray)]
+        traffic.given += sum(leaf.nbytes for leaf in arrays)
         shapes = tuple(map(_shape, leaves))
         if (shapes, structure) not in seen:
           seen.add((shapes, structure))
@@ -97,11 +120,11 @@ def recording():
     call.lower = jitted.lower
     return call
 
-  jax.jit = noting
+  jax.jit, processes.fetch = noting, counting
   try:
-    yield found
+    yield found, traffic
   finally:
-    jax.jit = jit
+    jax.jit, processes.fetch = jit, fetch
 
 
 def _name(function):
@@ -115,28 +138,28 @@ def _shape(leaf):
   return jax.ShapeDtypeStruct(kind.shape, kind.dtype)
 
 
-def programs(agent: str, engine: str, num_seeds: int = 1, gin: str = ''):
-  """Returns the programs of a small training, one of each name and shapes.
+def train(
+  agent: str, engine: str, gin: str = ''
+) -> tuple[list[Program], Traffic]:
+  """Returns what `recording` has seen of a small training.
 
   Args:
     agent: of `kills.CONFIGS`.
     engine: 'python' or 'compiled'.
-    num_seeds: trained side by side.
     gin: lines that are added to its configuration.
   """
   with tempfile.TemporaryDirectory() as folder:
     file = pathlib.Path(folder, 'small.gin')
     file.write_text(kills.config(agent, engine) + _EXTRAS + gin)
-    with recording() as found:
-      config.load([str(file)], []).build(runner.Runner).train(
-        str(pathlib.Path(folder, 'run')), num_seeds=num_seeds, quiet=True
-      )
-  return found
+    run = config.load([str(file)], []).build(runner.Runner)
+    with recording() as seen:
+      run.train(str(pathlib.Path(folder, 'run')), quiet=True)
+  return seen
 
 
 def row(agent: str, engine: str, gin: str = '') -> list[str]:
   """Returns what each platform makes of a training's programs, in words."""
-  found = programs(agent, engine, gin=gin)
+  found, _ = train(agent, engine, gin)
   cells = [str(len(found))]
   for platform in PLATFORMS:
     failed = []

@@ -33,7 +33,7 @@ def main_of(text):
 
 @pytest.mark.parametrize(('agent', 'engine', 'gin'), JOBS)
 def test_programs_have_a_form_on_accelerators(agent, engine, gin):
-  found = lowering.programs(agent, engine, gin=gin)
+  found, _ = lowering.train(agent, engine, gin)
   assert {program.name for program in found} & WRITING
   products = set()
   for program in found:
@@ -47,3 +47,25 @@ def test_programs_have_a_form_on_accelerators(agent, engine, gin):
         aliased = sum('tf.aliasing_output' in each for each in main_of(text))
         assert aliased == program.donated > 0
   assert products == ({'bf16'} if gin else {'f32'})
+
+
+@pytest.mark.slow  # two trainings for a figure that nothing else depends on
+@pytest.mark.parametrize('agent', ['dqn.DQN', 'ppo.PPO'])
+def test_only_what_a_step_needs_passes_between_host_and_device(agent):
+  # Iterations of 20 time steps of two environments.
+  plain = (
+    'runner.Runner.evaluation_episodes = 0\n'
+    'runner.Runner.checkpoint_period = 9\n'
+  )
+  longer = 'runner.Runner.num_iterations = 6\n'
+  (_, short), (_, long) = (
+    lowering.train(agent, 'python', plain + gin) for gin in ('', longer)
+  )
+  given = (long.given - short.given) / 80
+  taken = (long.taken - short.taken) / 80
+  # A frame of four numbers, twice, a reward, two flags; an action.
+  step, action = 2 * (2 * 16 + 4 + 2), 2 * 4
+  # A step that was acted on without an update goes to the replay later.
+  assert step + action <= given <= 2 * step + action
+  # Two bools an update say whether its metrics are finite.
+  assert action <= taken <= action + 8
