@@ -243,7 +243,10 @@ def test_a_config_fits_on_60_lines_and_says_what_to_expect(path):
 
 
 # Ten seeds of the rest take minutes; of these they would take hours.
-DEAR = ('atari', 'minatar', 'lunarlander', 'mujoco')
+DEAR = (
+  *('atari', 'minatar', 'lunarlander', 'mujoco'),
+  *('playground', 'craftax'),
+)
 
 
 @every

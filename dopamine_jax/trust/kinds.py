@@ -63,6 +63,7 @@ _FUNCTIONS = (
     'learning.schedules',
     'networks',
     'networks.initializers',
+    'networks.latent',
   ),
 )
 # Whose environments the adapters make, by an id.
