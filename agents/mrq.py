@@ -7,16 +7,18 @@ The defaults are the paper's: one set of numbers for vectors and images, and for
 actions of a Box and Discrete ones.
 
 Differs from the authors' code:
-1. The encoder learns a little with each update. There it learns
-   `target_update_period` times at once, just before it is exchanged; here it
-   has seen what was gathered until one period before.
-2. Policy and critics learn from the sample that the encoder learns from, and
-   the policy by critics as they were before the update.
-3. The size of rewards is that of what was sampled since the last exchange, not
-   of all that the replay holds. While all are zero it stays as it was.
-4. Where an episode was cut, steps count as far as they were taken; there such
-   samples are not drawn. Whether episodes end is always learnt.
-5. Of Discrete actions the likeliest is taken where nothing explores.
+1. The encoder takes a gradient step with each update; actor and critics use it
+   from the next target update on. There it takes `target_update_period` steps
+   at once when the targets have been copied, and is used right away. So here it
+   is one period older, and over the first period it has not learnt.
+2. Encoder, critics and policy learn from one sample, and the policy from the
+   critics as they were before the update.
+3. The mean of |reward| is over what was sampled since the last target update,
+   not over the whole replay. While all rewards are zero it stays as it was.
+4. Where fewer steps follow, the encoder's loss counts those; there such samples
+   are not drawn. Whether an episode terminates is always learnt.
+5. Without exploration the likeliest of Discrete actions is taken.
+6. Images are shifted only if `augmentation` says so, as `mrq_atari` does.
 """
 
 import functools
@@ -28,28 +30,28 @@ import rlax
 
 from dopamine_jax import lanes
 from dopamine_jax.learning import action_values
-from dopamine_jax.learning import embedding
+from dopamine_jax.learning import latent_agent
 from dopamine_jax.replay import base
 from dopamine_jax.replay import prioritized
 
-_LEAST_PRIORITY = 1.0  # where the values' loss turns from squared to linear
-_OUTPUT_PENALTY = 1e-5  # of the squares of what the actor gives
+_MIN_PRIORITY = 1.0  # where the critics' loss turns from squared to linear
+_OUTPUT_PENALTY = 1e-5  # of the squares of the actor's outputs
 
 
-class MRQ(embedding.Embedding):
-  """Learns values in the size of rewards, with targets that are exchanged.
+class MRQ(latent_agent.LatentAgent):
+  """Learns scaled values of embeddings.
 
   Attributes:
-    target_update_period: agent steps from one exchange to the next, a multiple
-      of `update_period`. Then actor and critics see by what the encoder has
-      become, and targets are of what they all were.
-    prediction_steps: over which the encoder predicts.
-    reward_weight: of the rewards' cross-entropy, where that of z has 1.
-    end_weight: of the squared error of whether an episode ends.
-    largest_reward: log(1 + |reward|) of the outermost classes.
-    target_noise: standard deviation of the noise of actions in targets, of
-      Discrete ones half as much.
-    noise_clip: the largest size of that noise, likewise.
+    target_update_period: agent steps, a multiple of `update_period`, after which
+      targets become what was in use, and the newest encoder is used.
+    prediction_steps: how many steps ahead the encoder predicts.
+    reward_weight: weight of the reward's cross-entropy in the encoder's loss;
+      that of the next z is 1.
+    terminal_weight: weight of the squared error of terminations in it.
+    reward_log_limit: log(1 + |reward|) of the outermost bins, at most 80.
+    target_noise: standard deviation of the noise of actions in targets; for
+      Discrete ones half of it.
+    noise_clip: the largest size of that noise; likewise.
   """
 
   replay: base.Maker = functools.partial(
@@ -64,8 +66,8 @@ class MRQ(embedding.Embedding):
   target_update_period: int = 250
   prediction_steps: int = 5
   reward_weight: float = 0.1
-  end_weight: float = 0.1
-  largest_reward: float = 10.0
+  terminal_weight: float = 0.1
+  reward_log_limit: float = 10.0
   target_noise: float = 0.2
   noise_clip: float = 0.3
 
@@ -73,9 +75,10 @@ class MRQ(embedding.Embedding):
     super().__post_init__()
     self.require_multiple('target_update_period', 'update_period')
     self.require_at_least(1, 'prediction_steps')
-    self.require_above(0, 'largest_reward')
-    self.require_at_least(0, 'reward_weight', 'end_weight')
-    self.require_at_least(0, 'target_noise', 'noise_clip')
+    self.require_above(0, 'reward_log_limit')
+    self.require_at_most(80, 'reward_log_limit')  # or exp is no float32
+    weights = 'reward_weight', 'terminal_weight'
+    self.require_at_least(0, *weights, 'target_noise', 'noise_clip')
 
   @property
   def steps_ahead(self) -> int:
@@ -83,77 +86,77 @@ class MRQ(embedding.Embedding):
     return self.prediction_steps
 
   @property
-  def classes(self) -> jax.Array:
-    """Rewards [num_classes], evenly apart as sign(x) log(1 + |x|)."""
-    x = jnp.linspace(-1, 1, self.num_classes) * self.largest_reward
+  def bins(self) -> jax.Array:
+    """Rewards [num_bins], evenly apart as sign(x) log(1 + |x|)."""
+    x = jnp.linspace(-1, 1, self.num_bins) * self.reward_log_limit
     return jnp.sign(x) * jnp.expm1(jnp.abs(x))
 
   def update(self, state, sample, key):
     """Takes a gradient step on each loss; see `Agent.update`."""
-    state = self.exchanged(state, sample.transition)
+    state = self.with_targets(state, sample.transition)
     state, td_error, metrics = self.descend(state, sample, key)
-    priority = jnp.maximum(jnp.max(abs(td_error), axis=0), _LEAST_PRIORITY)
-    return state, metrics | {'RewardScale': state.scale}, priority
+    priority = jnp.maximum(jnp.max(abs(td_error), axis=0), _MIN_PRIORITY)
+    return state, metrics | {'RewardScale': state.reward_scale}, priority
 
-  def exchanged(self, state, batch) -> embedding.State:
-    """Returns the state after an exchange, if that is due before an update."""
+  def with_targets(self, state, batch) -> latent_agent.State:
+    """Returns the state after the target update, if that is due now."""
     period = self.last_count('updates', self.target_update_period)
-    is_first, is_due = state.updates == 0, state.updates % period == 0
+    is_due = state.updates % period == 0
     size = jnp.sum(abs(batch.rewards) * batch.taken) / jnp.sum(batch.taken)
-    mean = jnp.where(is_first, size, state.sizes / period)  # of a period
-    scale = jnp.where(mean > 0, mean, state.scale)
-    old = {**state.params, **state.held}
+    mean = jnp.where(state.updates == 0, size, state.reward_sum / period)
     new = state.replace(
-      held=self.seeing(state.params),
-      target_params=old,
-      scale=scale,
-      target_scale=jnp.where(is_first, scale, state.scale),
-      sizes=jnp.zeros(()),
+      fixed_params=self.encoders(state.params),
+      target_params={**state.params, **state.fixed_params},
+      reward_scale=jnp.where(mean > 0, mean, state.reward_scale),
+      target_reward_scale=state.reward_scale,
+      reward_sum=jnp.zeros(()),
     )
     state = jax.lax.cond(
       lanes.any_of(is_due),
       lambda: jax.tree.map(functools.partial(jnp.where, is_due), new, state),
       lambda: state,
     )
-    return state.replace(sizes=state.sizes + size)
+    return state.replace(reward_sum=state.reward_sum + size)
 
   def losses(self, params, state, batch, key):
     """Returns losses [B] by name, temporal differences [K, B], and metrics.
 
-    The encoder's loss has a gradient by encoder and model alone, the values' by
-    critics, the policy's by the actor.
+    The encoder's loss has a gradient for encoder and model alone, the critics'
+    for the critics, the policy's for the actor.
     """
     target_key, key = jax.random.split(key)
-    z = self.encode(state.held, batch.observation)
-    embedded = self.embed(state.held, z, self.actions.of(batch.action))
+    z = self.encode(state.fixed_params, batch.observation)
+    embedded = self.embed(
+      state.fixed_params, z, self.actions.to_vectors(batch.action)
+    )
     q = self.q_values(params, embedded)
     td_error = self.targets(state, batch, target_key)[None] - q
     action, given = self.policy(params, z, batch.observation, key)
-    fixed = jax.lax.stop_gradient(params)
-    worth = self.q_values(fixed, self.embed(state.held, z, action))
+    critics = jax.lax.stop_gradient(params)
+    worth = self.q_values(critics, self.embed(state.fixed_params, z, action))
     penalty = _OUTPUT_PENALTY * jnp.mean(given**2, axis=1)
     losses = {
-      'EncoderLoss': self.encoder_loss(params, state.held, batch),
+      'EncoderLoss': self.encoder_loss(params, state.fixed_params, batch),
       'CriticLoss': jnp.mean(rlax.huber_loss(td_error), axis=0),
       'PolicyLoss': penalty - jnp.mean(worth, axis=0),
     }
-    return losses, td_error, action_values.metrics(state.scale * q)
+    return losses, td_error, action_values.metrics(state.reward_scale * q)
 
   def targets(self, state, batch, key) -> jax.Array:
-    """Returns what the critics are to say [B], in the size of rewards."""
+    """Returns the critics' targets [B], divided by the reward's scale."""
     noise_key, key = jax.random.split(key)
     params, seen = state.target_params, batch.next_observation
     z = self.encode(params, seen)
     action, _ = self.policy(params, z, seen, key)
-    noise = self.target_noise, self.noise_clip
-    action += self.actions.noise(noise_key, len(z), *noise)
+    given = noise_key, len(z), self.target_noise, self.noise_clip
+    action += self.actions.noise(*given)
     action = self.actions.hard(self.actions.allowed(action, seen))
     q = self.q_values(params, self.embed(params, z, action))
-    value = state.target_scale * jnp.min(q, axis=0)
-    return (batch.reward + batch.discount * value) / state.scale
+    value = state.target_reward_scale * jnp.min(q, axis=0)
+    return (batch.reward + batch.discount * value) / state.reward_scale
 
-  def encoder_loss(self, params, held, batch) -> jax.Array:
-    """Returns the loss [B] of predictions of predictions (eq. 14 to 16).
+  def encoder_loss(self, params, fixed, batch) -> jax.Array:
+    """Returns the loss [B] of predictions from predictions (eq. 14 to 17).
 
     Steps that were not taken in the episode do not count.
     """
@@ -161,20 +164,18 @@ class MRQ(embedding.Embedding):
     flat = jax.tree.map(
       lambda x: x.reshape(-1, *x.shape[2:]), batch.observations
     )
-    seen = self.encode(held, flat).reshape(len(batch.reward), count, -1)
+    seen = self.encode(fixed, flat).reshape(len(batch.reward), count, -1)
     z, total = self.encode(params, batch.observation), 0.0
     for k in range(count):
-      action = self.actions.of(batch.actions[:, k])
+      action = self.actions.to_vectors(batch.actions[:, k])
       _, end, z, reward = self.predict(params, z, action)
       loss = jnp.mean((z - seen[:, k]) ** 2, axis=1)
       loss += self.reward_weight * self.reward_loss(reward, batch.rewards[:, k])
-      loss += self.end_weight * (end - batch.terminated[:, k]) ** 2
+      loss += self.terminal_weight * (end - batch.terminated[:, k]) ** 2
       total += jnp.where(batch.taken[:, k], loss, 0.0)
     return total
 
   def reward_loss(self, logits, reward) -> jax.Array:
-    """Returns the cross-entropy [B] to the two classes beside each reward."""
-    told = jax.vmap(rlax.categorical_l2_project, (0, 0, None))(
-      reward[:, None], jnp.ones_like(reward)[:, None], self.classes
-    )
+    """Returns the cross-entropy [B] to the two bins beside each reward."""
+    told = latent_agent.two_hot(reward, self.bins)
     return optax.softmax_cross_entropy(logits, told)

@@ -89,8 +89,8 @@ FAULTS = [
   Fault(
     'MR.Q: targets in the size of rewards of now, not of then',
     'agents/mrq.py',
-    'value = state.target_scale * ',
-    'value = state.scale * ',
+    'value = state.target_reward_scale * ',
+    'value = state.reward_scale * ',
     'tests/agents/mrq_test.py',
   ),
   Fault(

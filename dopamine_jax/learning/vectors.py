@@ -45,13 +45,13 @@ class Actions(NamedTuple):
     """A factor of noise: one-hot vectors are half as wide as [-1, 1]."""
     return 0.5 if self.are_discrete else 1.0
 
-  def of(self, action: jax.Array) -> jax.Array:
+  def to_vectors(self, action: jax.Array) -> jax.Array:
     """Returns the vectors [B, D] of actions [B, ...]."""
     if self.are_discrete:
       return jax.nn.one_hot(action, self.size)
     return action.reshape(len(action), -1)
 
-  def chosen(self, vector: jax.Array) -> jax.Array:
+  def from_vectors(self, vector: jax.Array) -> jax.Array:
     """Returns the actions [B, ...] of vectors [B, D]."""
     if self.are_discrete:
       return jnp.argmax(vector, axis=1)
@@ -78,7 +78,7 @@ class Actions(NamedTuple):
     return masks.only_allowed(self.observation_space, vector, observation)
 
   def hard(self, vector: jax.Array) -> jax.Array:
-    """Returns vectors [B, D] as actions have them: one-hot, or clipped."""
+    """Returns the nearest vectors [B, D] of actions: one-hot, or clipped."""
     if self.are_discrete:
       return jax.nn.one_hot(jnp.argmax(vector, axis=1), self.size)
     return jnp.clip(vector, -1.0, 1.0)
@@ -102,11 +102,13 @@ class Actions(NamedTuple):
 
 def require(agent: agent_lib.Agent) -> None:
   """Refuses an agent's action space if it is neither Discrete nor a Box."""
-  agent.require_actions_to_draw()
-  if isinstance(agent.action_space, gymnasium.spaces.MultiDiscrete):
+  space = agent.action_space
+  is_discrete = isinstance(space, gymnasium.spaces.Discrete)
+  is_box = isinstance(space, gymnasium.spaces.Box)
+  if space is not None and not is_box and not (is_discrete and not space.start):
     agent.refuse(
       'action_space',
-      f'does not fit: {type(agent).__name__} takes Discrete(n) spaces and '
-      'Boxes. Choose another environment, or an agent that takes MultiDiscrete '
-      'actions, as PPO does',
+      f'does not fit: {type(agent).__name__} takes Boxes, and Discrete(n) '
+      'spaces that start at 0. Choose another environment, or another agent '
+      '(PPO takes MultiDiscrete actions)',
     )

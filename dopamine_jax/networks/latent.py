@@ -5,6 +5,7 @@ Learning. https://arxiv.org/abs/2501.16142
 """
 
 from collections.abc import Sequence
+import functools
 
 from flax import linen as nn
 import gymnasium
@@ -20,25 +21,25 @@ from dopamine_jax.networks import pixels
 from dopamine_jax.networks import standard
 from dopamine_jax.networks import variables
 
-# Glorot's, for layers that are rectified.
-XAVIER = values.call(
+# Glorot's, with the gain of rectified layers, the root of 2.
+XAVIER_RELU = values.call(
   nn.initializers.variance_scaling, 2.0, 'fan_avg', 'uniform'
 )
 
 
-def normalized(x: jax.Array) -> jax.Array:
-  """Returns x [..., D] less its mean and over its deviation; learns nothing."""
+def standardized(x: jax.Array) -> jax.Array:
+  """Returns the layer norm of x [..., D], without parameters."""
   return nn.standardize(x, axis=-1, epsilon=1e-5)
 
 
-def normalized_elu(x: jax.Array) -> jax.Array:
-  """Returns elu of `normalized`; an `activation` of networks."""
-  return nn.elu(normalized(x))
+def standardized_elu(x: jax.Array) -> jax.Array:
+  """Returns elu of `standardized`; an `activation` of networks."""
+  return nn.elu(standardized(x))
 
 
-def normalized_relu(x: jax.Array) -> jax.Array:
-  """Returns relu of `normalized`; an `activation` of networks."""
-  return nn.relu(normalized(x))
+def standardized_relu(x: jax.Array) -> jax.Array:
+  """Returns relu of `standardized`; an `activation` of networks."""
+  return nn.relu(standardized(x))
 
 
 class Encoder(modules.Module):
@@ -65,7 +66,7 @@ class Encoder(modules.Module):
     if self.torso is not None:
       x = variables.part(self, self.torso, x)
     dense = standard.MLPTorso(
-      self.hidden, activation=normalized_elu, kernel_init=XAVIER
+      self.hidden, activation=standardized_elu, kernel_init=XAVIER_RELU
     )
     return dense(x)
 
@@ -76,7 +77,7 @@ def fitting(space: gymnasium.Space) -> Encoder:
   is_box = isinstance(space, gymnasium.spaces.Box)
   if is_box and space.dtype == np.uint8 and len(space.shape) in (2, 3, 4):
     torso = pixels.PixelTorso(
-      strides=(2, 2, 2, 1), activation=nn.elu, kernel_init=XAVIER
+      strides=(2, 2, 2, 1), activation=nn.elu, kernel_init=XAVIER_RELU
     )
     return Encoder(torso=torso, hidden=(512,))
   return Encoder()
@@ -86,15 +87,15 @@ class LatentModel(modules.Module):
   """What an action does to z, and what both are together.
 
   Attributes:
-    num_classes: of rewards (given by the agent).
+    num_bins: of rewards (given by the agent).
     action_units: size of what an action becomes.
     hidden: sizes of the normalized layers of z and action.
     units: size of what these become.
   """
 
-  given_later = ('num_classes',)
+  given_later = ('num_bins',)
 
-  num_classes: int = 1
+  num_bins: int = 1
   action_units: int = 256
   hidden: Sequence[int] = (512, 512)
   units: int = 512
@@ -113,13 +114,61 @@ class LatentModel(modules.Module):
 
     Returns:
       Their embedding [B, units]; whether the episode ends [B], a number; the
-      next z [B, D]; logits of the reward's classes [B, num_classes].
+      next z [B, D]; logits of the reward's bins [B, num_bins].
     """
-    act = nn.elu(layers.Dense(self.action_units, kernel_init=XAVIER)(action))
+    dense = functools.partial(layers.Dense, kernel_init=XAVIER_RELU)
+    act = nn.elu(dense(self.action_units)(action))
     both = standard.MLP(
-      self.units, self.hidden, activation=normalized_elu, kernel_init=XAVIER
+      self.units,
+      self.hidden,
+      activation=standardized_elu,
+      kernel_init=XAVIER_RELU,
     )(jnp.concatenate([z, act], axis=1))
-    num_outputs = 1 + z.shape[1] + self.num_classes
-    x = layers.Dense(num_outputs, kernel_init=XAVIER)(both)
+    num_outputs = 1 + z.shape[1] + self.num_bins
+    x = dense(num_outputs)(both)
     end, following, reward = jnp.split(x, (1, 1 + z.shape[1]), axis=1)
     return both, end[:, 0], following, reward
+
+
+class Actor(modules.Module):
+  """A policy's outputs: layers that are standardized and rectified.
+
+  Attributes:
+    num_outputs: size of the last, linear layer (given by the agent).
+    hidden: sizes of the layers before it.
+  """
+
+  num_outputs: int | None = None
+  hidden: Sequence[int] = (512, 512)
+
+  @nn.compact
+  def __call__(self, z: jax.Array) -> jax.Array:
+    """Returns outputs [B, num_outputs] of z [B, D]."""
+    return standard.MLP(
+      self.num_outputs,
+      self.hidden,
+      activation=standardized_relu,
+      kernel_init=XAVIER_RELU,
+    )(z)
+
+
+class Critic(modules.Module):
+  """A value: layers that are standardized, and ELU.
+
+  Attributes:
+    num_outputs: size of the last, linear layer (given by the agent).
+    hidden: sizes of the layers before it.
+  """
+
+  num_outputs: int | None = None
+  hidden: Sequence[int] = (512, 512, 512)
+
+  @nn.compact
+  def __call__(self, embedded: jax.Array) -> jax.Array:
+    """Returns outputs [B, num_outputs] of embeddings [B, E]."""
+    return standard.MLP(
+      self.num_outputs,
+      self.hidden,
+      activation=standardized_elu,
+      kernel_init=XAVIER_RELU,
+    )(embedded)

@@ -18,7 +18,7 @@ from dopamine_jax import errors
 from dopamine_jax import spaces
 from dopamine_jax.agents import mrq
 from dopamine_jax.engines import seed_axis
-from dopamine_jax.learning import embedding
+from dopamine_jax.learning import latent_agent
 from dopamine_jax.learning import vectors
 from dopamine_jax.networks import latent
 from dopamine_jax.replay import following
@@ -50,12 +50,12 @@ class Linear(nn.Module):
 class Model(nn.Module):
   """All that is predicted is linear in the embedding, which is linear too."""
 
-  num_classes: int
+  num_bins: int
 
   @nn.compact
   def __call__(self, z, action):
     x = Linear(E, name='embed')(jnp.concatenate([z, action], axis=1))
-    y = Linear(1 + Z + self.num_classes, name='head')(x)
+    y = Linear(1 + Z + self.num_bins, name='head')(x)
     return x, y[:, 0], y[:, 1 : 1 + Z], y[:, 1 + Z :]
 
 
@@ -73,8 +73,8 @@ def make(kind='box', **settings):
       'encoder_optimizer': sgd,
       'actor_optimizer': sgd,
       'critic_optimizer': sgd,
-      'num_classes': M,
-      'largest_reward': 2.0,
+      'num_bins': M,
+      'reward_log_limit': 2.0,
       'prediction_steps': K,
       **settings,
     }
@@ -122,15 +122,15 @@ def problem(seed=0, kind='box'):
     same_episode=taken & ~terminated,
   )
   params, held, target = (params_of(rng) for _ in range(3))
-  state = embedding.State(
+  state = latent_agent.State(
     params=params,
-    held={name: held[name] for name in ('encoder', 'model')},
+    fixed_params={name: held[name] for name in ('encoder', 'model')},
     target_params=target,
     optimizer_state=make(kind).optimizer.init(params),
     updates=np.int32(1),
-    scale=np.float32(0.5),
-    target_scale=np.float32(0.25),
-    sizes=np.float32(0.0),
+    reward_scale=np.float32(0.5),
+    target_reward_scale=np.float32(0.25),
+    reward_sum=np.float32(0.0),
   )
   weight = np.float32(rng.uniform(0.5, 1, B))
   return state, agent_lib.Sample(batch, np.arange(B), weight)
@@ -169,8 +169,10 @@ def targets_by_hand(state, batch, kind, std, clip):
     else:
       action = np.clip(np.tanh(given) + noise[i], -1, 1)
     value = lowest(params['critics'], embed(params, z, action))
-    value *= state.target_scale
-    found[i] = (batch.reward[i] + batch.discount[i] * value) / state.scale
+    value *= state.target_reward_scale
+    found[i] = (
+      batch.reward[i] + batch.discount[i] * value
+    ) / state.reward_scale
   return found
 
 
@@ -178,12 +180,12 @@ def policy_losses_by_hand(state, batch, kind):
   """Eq. 20 [B]: both critics' mean, and a little of the outputs' squares."""
   drawn, found = gumbel(jax.random.split(KEY)[1]), np.zeros(B)
   for i in range(B):
-    z = batch.observation[i] @ state.held['encoder']['kernel']
+    z = batch.observation[i] @ state.fixed_params['encoder']['kernel']
     given = z @ state.params['actor']['kernel']
     action = np.tanh(given)
     if kind == 'discrete':
       action = softmax((given + drawn[i]) / 10)
-    x = embed(state.held, z, action)
+    x = embed(state.fixed_params, z, action)
     values = [x @ each['kernel'][:, 0] for each in state.params['critics']]
     found[i] = -np.mean(values) + 1e-5 * np.mean(given**2)
   return found
@@ -214,8 +216,8 @@ def test_values_and_policy_learn_as_the_paper_has_it(kind):
     action = as_vectors(batch.action, kind)
     q = np.zeros((2, B))
     for i in range(B):
-      z = batch.observation[i] @ state.held['encoder']['kernel']
-      x = embed(state.held, z, action[i])
+      z = batch.observation[i] @ state.fixed_params['encoder']['kernel']
+      x = embed(state.fixed_params, z, action[i])
       q[:, i] = [x @ each['kernel'][:, 0] for each in state.params['critics']]
     error = target[None] - q
     near(td_error, error)
@@ -236,11 +238,11 @@ def two_hot(x, classes):
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_the_encoder_predicts_from_what_it_predicted(kind):
-  agent = make(kind, reward_weight=0.3, end_weight=0.7)
+  agent = make(kind, reward_weight=0.3, terminal_weight=0.7)
   classes = np.sign([-2, -1, 0, 1, 2]) * (np.exp([2, 1, 0, 1, 2]) - 1)
   state, sample = problem(3, kind)
   found = linear.jitted(agent.encoder_loss)(
-    state.params, state.held, sample.transition
+    state.params, state.fixed_params, sample.transition
   )
   state, batch = double((state, sample.transition))
   actions = as_vectors(batch.actions, kind)
@@ -250,7 +252,7 @@ def test_the_encoder_predicts_from_what_it_predicted(kind):
     for k in range(K):
       y = embed(params, z, actions[i, k]) @ params['model']['head']['kernel']
       end, z, logits = y[0], y[1 : 1 + Z], y[1 + Z :]
-      then = batch.observations[i, k] @ state.held['encoder']['kernel']
+      then = batch.observations[i, k] @ state.fixed_params['encoder']['kernel']
       told = two_hot(batch.rewards[i, k], classes)
       loss = np.mean((z - then) ** 2)
       loss += 0.3 * -np.sum(told * np.log(softmax(logits)))
@@ -286,7 +288,7 @@ def test_each_loss_has_parameters_of_its_own():
     assert moved == parts[name]
 
 
-def test_what_the_others_see_by_is_exchanged_and_targets_are_what_it_was():
+def test_targets_become_what_was_in_use_and_the_newest_encoder_is_used():
   several = make(target_update_period=8, update_period=4, updates_per_period=3)
   assert several.last_count('updates', 8) == 6
   agent = make(target_update_period=3)
@@ -307,27 +309,28 @@ def test_what_the_others_see_by_is_exchanged_and_targets_are_what_it_was():
     if i % 3 == 0:
       mean = size if i == 0 else np.mean(sizes)
       target_scale, scale = scale, mean if mean > 0 else scale
-      target_scale = scale if i == 0 else target_scale
       sizes = []
       jax.tree.map(
-        np.testing.assert_array_equal, after.held, agent.seeing(before.params)
+        np.testing.assert_array_equal,
+        after.fixed_params,
+        agent.encoders(before.params),
       )
-      was = {**before.params, **before.held}
+      was = {**before.params, **before.fixed_params}
       jax.tree.map(np.testing.assert_array_equal, after.target_params, was)
     else:
-      for name in ('held', 'target_params'):
+      for name in ('fixed_params', 'target_params'):
         jax.tree.map(
           np.testing.assert_array_equal,
           getattr(after, name),
           getattr(before, name),
         )
     sizes.append(size)
-    near([after.scale, after.target_scale], [scale, target_scale])
+    near([after.reward_scale, after.target_reward_scale], [scale, target_scale])
     near(metrics['RewardScale'], scale)
   assert after.updates == 8
 
 
-def test_lanes_exchange_when_their_own_count_says():
+def test_lanes_update_targets_when_their_own_count_says():
   agent = make(target_update_period=3)
   state, sample = problem()
   counts = np.int32([3, 4])
@@ -338,7 +341,8 @@ def test_lanes_exchange_when_their_own_count_says():
   )(states)
   is_same = [
     np.array_equal(
-      found.held['encoder']['kernel'][i], state.held['encoder']['kernel']
+      found.fixed_params['encoder']['kernel'][i],
+      state.fixed_params['encoder']['kernel'],
     )
     for i in range(2)
   ]
@@ -368,7 +372,7 @@ def test_it_acts_by_the_policy_and_explores_around_it(kind):
   act = jax.jit(agent.act, static_argnames='explore')
   still = act(state, seen, jnp.int32(0), KEY, explore=False)
   moved = act(state, seen, jnp.int32(0), KEY, explore=True)
-  z = seen @ state.held['encoder']['kernel']
+  z = seen @ state.fixed_params['encoder']['kernel']
   given = z @ state.params['actor']['kernel']
   policy_key, noise_key = jax.random.split(KEY)
   noise = 0.4 * np.asarray(jax.random.normal(noise_key, (B, A)))
@@ -389,7 +393,7 @@ def test_no_action_is_taken_that_a_mask_forbids():
   mask = np.array([[0, 1], [1, 0], [1, 1]], np.int8)
   seen = {'observation': np.zeros((3, F)), 'action_mask': mask}
   vector = np.float32([[5, 1], [1, 5], [1, 5]])
-  found = actions.chosen(actions.hard(actions.allowed(vector, seen)))
+  found = actions.from_vectors(actions.hard(actions.allowed(vector, seen)))
   np.testing.assert_array_equal(found, [1, 0, 1])
   soft = actions.soft(actions.allowed(vector, seen), KEY)
   np.testing.assert_array_equal(np.asarray(soft) > 0, mask > 0)
@@ -402,9 +406,9 @@ def test_normalizing_learns_nothing_and_is_of_each_row():
   x = np.float32([[1, 2, 3, 6], [0, 0, 0, 4]])
   deviation = np.sqrt(x.var(1, keepdims=True) + 1e-5)
   expected = (x - x.mean(1, keepdims=True)) / deviation
-  np.testing.assert_allclose(latent.normalized(x), expected, rtol=1e-5)
+  np.testing.assert_allclose(latent.standardized(x), expected, rtol=1e-5)
   elu = np.where(expected > 0, expected, np.expm1(expected))
-  np.testing.assert_allclose(latent.normalized_elu(x), elu, rtol=1e-5)
+  np.testing.assert_allclose(latent.standardized_elu(x), elu, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -450,9 +454,66 @@ def test_the_papers_sizes():
   assert kernels['critics'] == [(512, 1)] * 2 + hidden * 3
 
 
-def test_classes_of_rewards_are_symmetric_and_exponential():
+def test_the_models_outputs_are_the_papers():
+  rng = np.random.default_rng(0)
+  z, action = (
+    np.float32(rng.normal(size=(3, Z))),
+    np.float32(rng.random((3, A))),
+  )
+  module = latent.LatentModel(
+    num_bins=M, action_units=7, hidden=(6, 8), units=E
+  )
+  params = jax.jit(module.init)(KEY, z, action)
+  params = jax.tree.map(lambda x: x + 0.1, params)  # biases too
+  found = jax.jit(module.apply)(params, z, action)
+
+  def dense(x, name, *inner):
+    layer = double(functools.reduce(dict.get, inner, params['params'])[name])
+    return x @ layer['kernel'] + layer['bias']
+
+  def elu(x):
+    return np.where(x > 0, x, np.expm1(x))
+
+  def normalized(x):
+    return (x - x.mean(1, keepdims=True)) / np.sqrt(
+      x.var(1, keepdims=True) + 1e-5
+    )
+
+  x = np.concatenate([z, elu(dense(action, 'Dense_0'))], axis=1)
+  for i in range(2):
+    x = elu(normalized(dense(x, f'Dense_{i}', 'MLP_0', 'MLPTorso_0')))
+  both = dense(x, 'Dense_0', 'MLP_0')
+  y = dense(both, 'Dense_1')
+  expected = both, y[:, 0], y[:, 1 : 1 + Z], y[:, 1 + Z :]
+  jax.tree.map(near, found, expected)
+
+
+def test_the_papers_optimizers_and_first_kernels():
   agent = mrq.MRQ()
-  found = np.asarray(agent.classes)
+  kernels = {'kernel': np.ones((2, 2), np.float32)}
+  ones = jax.tree.map(np.ones_like, kernels)
+  for name, rate, gradient in (
+    ('encoder_optimizer', 1e-4, 1.0),
+    ('actor_optimizer', 3e-4, 1.0),
+    ('critic_optimizer', 3e-4, 1e6),  # the norm is clipped at 20
+  ):
+    optimizer = getattr(agent, name)
+    scaled = jax.tree.map(lambda x, by=gradient: by * x, ones)
+    state = optimizer.init(kernels)
+    change, state = optimizer.update(scaled, state, kernels)
+    # Adam's first step is the learning rate; weights decay by 1e-4 of it.
+    near(change['kernel'], np.full((2, 2), -rate * (1 + 1e-4)))
+    moment = optax.tree.get(state, 'mu')['kernel']
+    near(moment, np.full((2, 2), 0.1 * min(gradient, 10.0)))
+  # Uniform within the root of 6 over the mean of inputs and outputs, times 2.
+  kernel = latent.XAVIER_RELU(KEY, (300, 500))
+  bound = np.sqrt(2 * 6 / 800)
+  assert 0.99 * bound < np.abs(kernel).max() <= bound
+
+
+def test_bins_of_rewards_are_symmetric_and_exponential():
+  agent = mrq.MRQ()
+  found = np.asarray(agent.bins)
   assert len(found) == 65 and found[32] == 0
   np.testing.assert_allclose(found[[0, -1]], [-22025.466, 22025.466], rtol=1e-5)
   np.testing.assert_allclose(found[33], np.expm1(10 / 32), rtol=1e-5)
@@ -460,8 +521,12 @@ def test_classes_of_rewards_are_symmetric_and_exponential():
 
 
 def test_what_does_not_fit_is_refused():
-  with pytest.raises(errors.UserError, match=r'takes Discrete\(n\) spaces and'):
+  with pytest.raises(errors.UserError, match=r'takes Boxes, and Discrete\(n\)'):
     make('several')
+  with pytest.raises(
+    errors.UserError, match='too large; it must be at most 80'
+  ):
+    make(reward_log_limit=100.0)
   with pytest.raises(errors.UserError, match='positive multiple of update_per'):
     make(target_update_period=5, update_period=2)
 

@@ -450,13 +450,12 @@ def test_continuous_actions_are_found(cls, settings, tmp_path):
 
 
 def small_mrq(num_envs):
-  layers = {'hidden': (32, 32), 'activation': latent.normalized_elu}
   return functools.partial(
     mrq.MRQ,
     encoder=latent.Encoder(hidden=(32, 32)),
     model=latent.LatentModel(action_units=16, hidden=(32, 32), units=32),
-    actor=functools.partial(networks.MLP, **layers),
-    critic=functools.partial(networks.MLP, **layers),
+    actor=functools.partial(latent.Actor, hidden=(32, 32)),
+    critic=functools.partial(latent.Critic, hidden=(32, 32)),
     replay=functools.partial(
       mrq.MRQ.replay.func,
       capacity=2_048,

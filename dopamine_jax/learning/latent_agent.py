@@ -1,7 +1,7 @@
-"""What agents share that see by an encoder which learns to predict.
+"""The networks of an agent that acts on an encoder's output; see `mrq.MRQ`.
 
-An encoder makes a vector z of what is observed; a model embeds z and an action,
-and predicts by the embedding what comes next. The policy sees z, and critics
+An encoder makes a vector z of an observation. A model embeds z and an action,
+and predicts from the embedding what comes next. The policy takes z, and critics
 value embeddings. What all of them learn is the subclass's.
 """
 
@@ -12,6 +12,7 @@ from flax import struct
 import jax
 import jax.numpy as jnp
 import optax
+import rlax
 
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import networks
@@ -34,23 +35,24 @@ class State(struct.PyTreeNode):
 
   Attributes:
     params: all that learns.
-    held: encoder and model as actor and critics see by them.
-    target_params: of all, those of targets.
+    fixed_params: the encoder and model that actor and critics use.
+    target_params: of all target networks.
     optimizer_state: of `params`.
     updates: int32 scalar.
-    scale: float32 scalar, the size of rewards in which values are told.
-    target_scale: float32 scalar, that of targets.
-    sizes: float32 scalar, the sum of what `scale` is to become the mean of.
+    reward_scale: float32 scalar, by which the values that critics learn are
+      divided: the mean of |reward|.
+    target_reward_scale: float32 scalar, that of the target critics.
+    reward_sum: float32 scalar, the sum of |reward| for the next scale.
   """
 
   params: Params
-  held: Params
+  fixed_params: Params
   target_params: Params
   optimizer_state: optax.OptState
   updates: jax.Array
-  scale: jax.Array
-  target_scale: jax.Array
-  sizes: jax.Array
+  reward_scale: jax.Array
+  target_reward_scale: jax.Array
+  reward_sum: jax.Array
 
 
 def adamw(learning_rate: float) -> optax.GradientTransformation:
@@ -58,50 +60,41 @@ def adamw(learning_rate: float) -> optax.GradientTransformation:
   return values.call(optax.adamw, learning_rate, weight_decay=1e-4)
 
 
-class Embedding(off_policy.OffPolicy):
-  """Acts by an encoder's z; subclasses say what is learnt.
+class LatentAgent(off_policy.OffPolicy):
+  """Acts on an encoder's z; subclasses say what is learnt.
 
-  Actions are of a Box or Discrete, and vectors to all networks.
+  Actions are of a Box or Discrete; the networks take them as vectors.
 
   Attributes:
     encoder: makes z of observations; None: `latent.fitting`, by their space.
-    model: makes, from `num_classes`, what embeds z and action, and predicts.
-    actor: makes the policy of z from `num_outputs`.
-    critic: makes each of two values of an embedding from `num_outputs`.
+    model: makes, from `num_bins`, the network that embeds z and an action, and
+      predicts.
+    actor: makes the policy's network, of z, from `num_outputs`.
+    critic: makes each of two value networks, of embeddings, from `num_outputs`.
     encoder_optimizer: an optax transformation, of encoder and model.
     actor_optimizer: of the policy.
     critic_optimizer: of the values.
-    num_classes: of rewards, which the model predicts.
-    exploration_noise: standard deviation of what is added to actions in
-      training, of Discrete ones half as much.
+    num_bins: of the rewards that the model predicts.
+    exploration_noise: standard deviation of the noise that is added to actions
+      in training; for Discrete ones half of it.
   """
 
   encoder: modules.Maker | None = None
   model: modules.Maker = latent.LatentModel
-  actor: modules.Maker = functools.partial(
-    networks.MLP,
-    hidden=(512, 512),
-    activation=latent.normalized_relu,
-    kernel_init=latent.XAVIER,
-  )
-  critic: modules.Maker = functools.partial(
-    networks.MLP,
-    hidden=(512, 512, 512),
-    activation=latent.normalized_elu,
-    kernel_init=latent.XAVIER,
-  )
+  actor: modules.Maker = latent.Actor
+  critic: modules.Maker = latent.Critic
   encoder_optimizer: optimization.Optimizer = adamw(1e-4)
   actor_optimizer: optimization.Optimizer = adamw(3e-4)
   critic_optimizer: optimization.Optimizer = values.call(
     optimization.clipped, adamw(3e-4), 20.0
   )
-  num_classes: int = 65
+  num_bins: int = 65
   exploration_noise: float = 0.2
 
   def __post_init__(self):
     super().__post_init__()
     vectors.require(self)
-    self.require_at_least(2, 'num_classes')
+    self.require_at_least(2, 'num_bins')
     self.require_at_least(0, 'exploration_noise')
 
   @property
@@ -119,7 +112,7 @@ class Embedding(off_policy.OffPolicy):
       encoder = encoding.network(self, 'encoder')
     return {
       'encoder': encoder,
-      'model': self.make_part('model', num_classes=self.num_classes),
+      'model': self.make_part('model', num_bins=self.num_bins),
       'actor': self.make_part('actor', num_outputs=self.actions.size),
       'critic': self.make_part('critic', num_outputs=1),
     }
@@ -140,13 +133,13 @@ class Embedding(off_policy.OffPolicy):
     copy = functools.partial(jax.tree.map, jnp.copy)  # the update donates all
     return State(
       params=params,
-      held=copy(self.seeing(params)),
+      fixed_params=copy(self.encoders(params)),
       target_params=copy(params),
       optimizer_state=self.optimizer.init(networks.learnt(params)),
       updates=jnp.zeros((), jnp.int32),
-      scale=jnp.ones(()),
-      target_scale=jnp.ones(()),
-      sizes=jnp.zeros(()),
+      reward_scale=jnp.ones(()),
+      target_reward_scale=jnp.ones(()),
+      reward_sum=jnp.zeros(()),
     )
 
   def first_params(self, key, observation) -> Params:
@@ -161,7 +154,7 @@ class Embedding(off_policy.OffPolicy):
       of['model'],
       lambda params, *seen: networks.apply(of['model'], params, *seen),
       *(params['model'], z, action),
-      needs=[embedded.shape[1:], (), z.shape[1:], (self.num_classes,)],
+      needs=[embedded.shape[1:], (), z.shape[1:], (self.num_bins,)],
     )
     params['actor'] = outputs.first_params(
       of['actor'], keys[2], z, needs=[(self.actions.size,)]
@@ -172,8 +165,8 @@ class Embedding(off_policy.OffPolicy):
     ]
     return params
 
-  def seeing(self, params: Params) -> Params:
-    """Returns those parameters by which actor and critics see."""
+  def encoders(self, params: Params) -> Params:
+    """Returns the parameters of encoder and model."""
     return {name: params[name] for name in ('encoder', 'model')}
 
   def encode(self, params: Params, observation) -> jax.Array:
@@ -196,7 +189,7 @@ class Embedding(off_policy.OffPolicy):
     Args:
       params: has the actor's.
       z: [B, Z].
-      observation: [B, ...], of which masks count.
+      observation: [B, ...], which may have a mask of actions.
       key: a PRNG key, by which Discrete actions are drawn; None: none are.
     """
     given = networks.apply(self.modules['actor'], params['actor'], z)
@@ -213,13 +206,13 @@ class Embedding(off_policy.OffPolicy):
     """Returns the policy's actions, with noise to explore; see `Agent.act`."""
     del step
     policy_key, noise_key = jax.random.split(key)
-    z = self.encode(state.held, observation)
+    z = self.encode(state.fixed_params, observation)
     seen = state.params, z, observation
     action, _ = self.policy(*seen, policy_key if explore else None)
     if explore:
       noise = self.actions.noise(noise_key, len(z), self.exploration_noise)
       action = self.actions.allowed(action + noise, observation)
-    return self.actions.chosen(self.actions.hard(action))
+    return self.actions.from_vectors(self.actions.hard(action))
 
   def losses(self, params, state, batch, key):
     """Returns losses [B] by name, temporal differences [K, B], and metrics.
@@ -268,13 +261,13 @@ class Embedding(off_policy.OffPolicy):
   def outlook(self, state, observation, key) -> agent_lib.Outlook:
     """Returns the policy and its value, for films; see `Agent.outlook`."""
     del key
-    z = self.encode(state.held, observation)
+    z = self.encode(state.fixed_params, observation)
     action, given = self.policy(state.params, z, observation, None)
-    embedded = self.embed(state.held, z, self.actions.hard(action))
+    embedded = self.embed(state.fixed_params, z, self.actions.hard(action))
     lowest = jnp.min(self.q_values(state.params, embedded), axis=0)
-    value = state.scale * lowest
+    value = state.reward_scale * lowest
     if not self.actions.are_discrete:
-      return agent_lib.Outlook(value, mean=self.actions.chosen(action))
+      return agent_lib.Outlook(value, mean=self.actions.from_vectors(action))
     allowed = self.actions.allowed(given, observation)
     return agent_lib.Outlook(value, probabilities=jax.nn.softmax(allowed))
 
@@ -283,11 +276,11 @@ class Embedding(off_policy.OffPolicy):
     of, params = self.modules, state.params
 
     def seen(batch):
-      return (self.encode(state.held, batch.observation),)
+      return (self.encode(state.fixed_params, batch.observation),)
 
     def embedded(batch):
-      action = self.actions.of(batch.action)
-      return (self.embed(state.held, *seen(batch), action),)
+      action = self.actions.to_vectors(batch.action)
+      return (self.embed(state.fixed_params, *seen(batch), action),)
 
     critics = params['critics'], state.target_params['critics']
     return {
@@ -297,3 +290,13 @@ class Embedding(off_policy.OffPolicy):
         of['critic'], *(each[0] for each in critics), inputs=embedded
       ),
     }
+
+
+def two_hot(x: jax.Array, bins: jax.Array) -> jax.Array:
+  """Returns probabilities [B, M] of the two bins beside each of x [B].
+
+  Their mean is x, which is clipped to the bins [M], in rising order.
+  """
+  return jax.vmap(rlax.categorical_l2_project, (0, 0, None))(
+    x[:, None], jnp.ones_like(x)[:, None], bins
+  )
