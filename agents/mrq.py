@@ -11,14 +11,13 @@ Differs from the authors' code:
    from the next target update on. There it takes `target_update_period` steps
    at once when the targets have been copied, and is used right away. So here it
    is one period older, and over the first period it has not learnt.
-2. Encoder, critics and policy learn from one sample, and the policy from the
-   critics as they were before the update.
+2. All learn from one sample, and the policy from the critics before the update.
 3. The mean of |reward| is over what was sampled since the last target update,
    not over the whole replay. While all rewards are zero it stays as it was.
 4. Where fewer steps follow, the encoder's loss counts those; there such samples
    are not drawn. Whether an episode terminates is always learnt.
 5. Without exploration the likeliest of Discrete actions is taken.
-6. Images are shifted only if `augmentation` says so, as `mrq_atari` does.
+6. Images are shifted only by `augmentation`, as in `mrq_atari`.
 """
 
 import functools
@@ -42,7 +41,7 @@ class MRQ(latent_agent.LatentAgent):
   """Learns scaled values of embeddings.
 
   Attributes:
-    target_update_period: agent steps, a multiple of `update_period`, after which
+    target_update_period: agent steps, a multiple of `update_period`; then all
       targets become what was in use, and the newest encoder is used.
     prediction_steps: how many steps ahead the encoder predicts.
     reward_weight: weight of the reward's cross-entropy in the encoder's loss;
