@@ -2,7 +2,8 @@
 
 That is what a researcher waits for: start-up, compilation (nothing is compiled
 yet), training, and what is saved at the end. Ours trains them side by side, by
-`--num_seeds 5`; of the others each seed is a process, two at a time.
+`--num_seeds 5`; of the others each seed is a process, one for each core at a
+time.
 
 A peer's process is `python -m benchmarks.five PEER JOB STEPS SEED FOLDER`, run
 by its own Python: needs nothing but Python itself until then.
@@ -20,7 +21,6 @@ from typing import Any
 from benchmarks import jobs
 
 SEEDS = 5
-AT_ONCE = 2
 PACKAGES = ('jax', 'jaxlib')
 
 
@@ -41,7 +41,8 @@ def measure(job: jobs.Job, steps: int) -> tuple[list[float], None]:
     command += ['--gin_bindings', binding]
   with tempfile.TemporaryDirectory() as folder:
     # A cache of its own, which is empty.
-    environment = {**os.environ, 'XDG_CACHE_HOME': f'{folder}/cache'}
+    cache = {'JAX_COMPILATION_CACHE_DIR': f'{folder}/cache'}
+    environment = {**os.environ, **cache}
     began = time.perf_counter()
     subprocess.run(
       [*command, '--base_dir', f'{folder}/run'], check=True, env=environment
@@ -54,17 +55,22 @@ def of_peer(peer: str, name: str, steps: int) -> list[float]:
   with tempfile.TemporaryDirectory() as folder:
     began = time.perf_counter()
     running, left = [], list(range(SEEDS))
-    while running or left:
-      while left and len(running) < AT_ONCE:
-        seed = str(left.pop(0))
-        command = [sys.executable, '-m', 'benchmarks.five', peer, name]
-        command += [str(steps), seed, folder]
-        running.append(subprocess.Popen(command))
-      time.sleep(0.05)
-      for process in [each for each in running if each.poll() is not None]:
-        if process.returncode:
-          raise RuntimeError(f'a process of {peer} failed')
-        running.remove(process)
+    try:
+      while running or left:
+        while left and len(running) < (os.cpu_count() or 1):
+          seed = str(left.pop(0))
+          command = [sys.executable, '-m', 'benchmarks.five', peer, name]
+          command += [str(steps), seed, folder]
+          running.append(subprocess.Popen(command))
+        time.sleep(0.05)
+        for process in [each for each in running if each.poll() is not None]:
+          running.remove(process)
+          if process.returncode:
+            raise RuntimeError(f'a process of {peer} failed')
+    finally:
+      for process in running:
+        process.kill()
+        process.wait()
     return [time.perf_counter() - began]
 
 

@@ -131,8 +131,6 @@ class Craftax(native.Native):
 
   def image(self, state: Any) -> np.ndarray:
     """Draws what the player sees; see the base class."""
-    if state is None:
-      return None  # only asks whether it draws
     pixels = np.asarray(self._draw(state))
     return pixels.clip(0, 255).round().astype(np.uint8)
 

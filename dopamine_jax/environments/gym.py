@@ -36,8 +36,9 @@ DM_CONTROL = 'dm_control/'
 
 # How those of Gymnasium-Robotics do, which registers them when it is imported.
 ROBOTICS = (
-  *('AdroitHand', 'AntMaze_', 'Fetch', 'FrankaKitchen', 'Hand', 'PointMaze_'),
-  'gymnasium_robotics:',
+  *('AdroitHand', 'AntMaze_', 'FetchPickAndPlace', 'FetchPush', 'FetchReach'),
+  *('FetchSlide', 'FrankaKitchen', 'HandManipulate', 'HandReach'),
+  *('PointMaze_', 'gymnasium_robotics:'),
 )
 
 # Arguments of `gymnasium.make` that this adapter sets, and what sets them here.

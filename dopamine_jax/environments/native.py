@@ -19,6 +19,7 @@ from dopamine_jax import errors
 from dopamine_jax import spaces
 from dopamine_jax.environments import base
 from dopamine_jax.environments import counts
+from dopamine_jax.environments import first_states
 from dopamine_jax.environments import native_answers
 from dopamine_jax.environments import observed
 
@@ -309,7 +310,7 @@ def _reset(environment, key):
 
 
 def _renewed(environment, done, key, now):
-  """Returns state and observation: those of a first step where it is `done`."""
+  """Returns state and observation, first ones where the episode is `done`."""
 
   def first(key):
     state, observation = _reset(environment, key)
@@ -317,42 +318,11 @@ def _renewed(environment, done, key, now):
     native_answers.check_states(environment, state, now[0])
     return state, native_answers.as_space(environment, observation)
 
-  if not environment.slow_reset:
-    # Computed at every step and mostly dropped, as a branch is under vmap.
-    select = functools.partial(jax.lax.select, done)
-    return jax.tree.map(select, first(key), now)
-
-  def renew_next(left_and_all, keys):
-    left, everything = left_and_all
-    i = jnp.argmax(left)
-    everything = jax.tree.map(
-      lambda x, new: x.at[i].set(new), everything, first(keys[i])
-    )
-    return left.at[i].set(False), everything
-
-  @jax.custom_batching.custom_vmap
-  def renew(left, keys, everything):
-    _, everything = jax.lax.while_loop(
-      lambda carry: jnp.any(carry[0]),
-      lambda carry: renew_next(carry, keys),
-      (left, everything),
-    )
-    return everything
-
-  @renew.def_vmap
-  def renew_several(size, batched, *args):
-    # All lanes of all seeds in one loop: it turns once for each end.
-    args = jax.tree.map(
-      lambda x, has_axis: x if has_axis else jnp.stack([x] * size),
-      args,
-      tuple(batched),
-    )
-    found = renew(*jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), args))
-    found = jax.tree.map(lambda x: x.reshape(size, -1, *x.shape[1:]), found)
-    return found, jax.tree.map(lambda _: True, found)
-
-  alone = jax.tree.map(lambda x: x[None], (done, key, now))
-  return jax.tree.map(lambda x: x[0], renew(*alone))
+  if environment.slow_reset:
+    return first_states.where_ended(done, key, now, first)
+  # Computed at every step and mostly dropped, as a branch is under vmap.
+  select = functools.partial(jax.lax.select, done)
+  return jax.tree.map(select, first(key), now)
 
 
 def _strong(state):

@@ -65,7 +65,8 @@ class Playground(bodies.Bodies):
     config = _config(self, registry)
     try:
       return registry.load(self.id, config), config
-    except (subprocess.CalledProcessError, OSError) as error:
+    # Git failed, or there is none.
+    except (subprocess.CalledProcessError, FileNotFoundError) as error:
       raise errors.UserError(
         f'Playground.id = {self.id!r} fails when it is made: '
         f'{errors.first_line(error).rstrip(".")}. The '
@@ -149,8 +150,6 @@ class Playground(bodies.Bodies):
     Raises:
       UserError: if nothing can be drawn on this machine.
     """
-    if state is None:
-      return None  # only asks whether it draws
     import mujoco
 
     data = mujoco.MjData(self._made.mj_model)

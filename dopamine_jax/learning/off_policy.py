@@ -90,7 +90,12 @@ class OffPolicy(agent_lib.Agent):
     if not self.steps_ahead:
       return replay
     if not isinstance(replay, uniform.UniformReplay):
-      self.refuse('replay', 'is no uniform.UniformReplay or one of its kind')
+      self.refuse(
+        'replay',
+        f'makes a {type(replay).__name__}, which can not give the steps that '
+        'follow a transition. Choose uniform.UniformReplay or '
+        'prioritized.PrioritizedReplay',
+      )
     return replay.replace(steps_ahead=self.steps_ahead)
 
 

@@ -29,7 +29,9 @@ Each number comes once an iteration and once a seed. The x-axis is agent steps
 | Train/QMean                 | mean Q-value over batch and actions | reward  |
 | Train/QMax                  | highest Q-value of the batch        | reward  |
 | Train/Gap                   | what CQL's term is, unweighted      | -       |
-| Train/CriticLoss            | half the critics' squared errors    | -       |
+| Train/CriticLoss            | of the critics' errors              | -       |
+| Train/EncoderLoss           | of what MR.Q's encoder predicts     | -       |
+| Train/RewardScale           | mean size of rewards, of MR.Q       | reward  |
 | Train/PolicyLoss            | the policy's objective, negated     | -       |
 | Train/TemperatureLoss       | what the temperature goes down by   | -       |
 | Train/Temperature           | weight of the entropy               | -       |

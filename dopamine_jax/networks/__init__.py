@@ -15,7 +15,6 @@ from dopamine_jax.networks.fourier import FourierBasis
 from dopamine_jax.networks.fourier import fourier_features
 from dopamine_jax.networks.pixels import PixelTorso
 from dopamine_jax.networks.pixels import Projection
-from dopamine_jax.networks.precision import MixedPrecision
 from dopamine_jax.networks.precision import mixed_precision
 from dopamine_jax.networks.recurrent import RecurrentActorCritic
 from dopamine_jax.networks.recurrent import RecurrentQ
@@ -64,7 +63,6 @@ __all__ = [
   'MLPTorso',
   'MinAtarCNN',
   'MinAtarTorso',
-  'MixedPrecision',
   'NatureCNN',
   'NatureTorso',
   'PixelTorso',

@@ -1,7 +1,7 @@
 """For which platform a program is traced, which decides on the form of layers.
 
-That is JAX's default one, but where a program is made for another: exported, or
-looked at. Read when tracing; no compiled function asks for it.
+That is JAX's default one, but where a program is only looked at, as tests do
+that lower it for another. Read when tracing; no compiled function asks for it.
 """
 
 from collections.abc import Iterator

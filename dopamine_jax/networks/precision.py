@@ -4,12 +4,12 @@ Micikevicius et al. (2018), Mixed Precision Training.
 https://arxiv.org/abs/1710.03740
 
 Parameters, their gradients and all that an agent makes of outputs keep 32 bits;
-of parameters and inputs each pass makes copies of 16. It pays off on
+of parameters and inputs each pass makes copies of 16. It is meant for
 accelerators whose matrix units have such numbers; CPUs are slower by it.
 """
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any
 
 from flax import linen as nn
 import jax
@@ -22,7 +22,7 @@ from dopamine_jax.networks import standard
 from dopamine_jax.networks import variables
 
 # float16 would need losses to be scaled: its smallest numbers are too large.
-Half = Literal['bfloat16']
+_HALF = jnp.bfloat16
 
 
 class MixedPrecision(modules.Module):
@@ -30,11 +30,9 @@ class MixedPrecision(modules.Module):
 
   Attributes:
     network: maps arrays to arrays.
-    dtype: of parameters and inputs in a pass.
   """
 
   network: nn.Module
-  dtype: Half = 'bfloat16'
 
   @nn.compact
   def __call__(self, *inputs: Any) -> Any:
@@ -45,9 +43,9 @@ class MixedPrecision(modules.Module):
     in_half = nn.map_variables(
       lambda network, *given: variables.call(network, *given, train=train),
       'params',
-      trans_in_fn=lambda tree: _cast(tree, self.dtype),
+      trans_in_fn=lambda tree: _cast(tree, _HALF),
     )
-    found = in_half(self.network, *_cast(inputs, self.dtype))
+    found = in_half(self.network, *_cast(inputs, _HALF))
     return _cast(found, jnp.float32)
 
 

@@ -119,6 +119,13 @@ class HindsightReplay(uniform.UniformReplay):
         'does not fit: another goal changes the reward of every step, and this '
         'replay works out that of one. Set n_step = 1 of the agent',
       )
+    if self.steps_ahead:
+      self.refuse(
+        'steps_ahead',
+        'does not fit: the agent predicts the steps that follow, and another '
+        'goal is not put into those. Choose uniform.UniformReplay or '
+        'prioritized.PrioritizedReplay, or an agent that does not predict',
+      )
 
   def init(self, step: ring_lib.Step) -> ring_lib.Ring:
     """Returns an empty ring; see `UniformReplay.init`.

@@ -15,16 +15,19 @@ from dopamine_jax.metrics import csv_file
 from dopamine_jax.system import plain_files
 from dopamine_jax.training import run_folder
 
-# By backend: what equal settings and seeds give.
-_PROMISES = {
-  'cpu': 'Equal settings, seeds and versions give equal digests on such a '
-  'processor, however often a training was stopped.',
-  'tpu': 'Equal settings, seeds and versions give equal digests on the same '
-  'kind and number of devices.',
-  'gpu': 'Equal digests are promised on the same kind of GPU with '
+_ON_CPUS = (
+  'Equal settings, seeds and versions give equal digests on such a processor, '
+  'however often a training was stopped.'
+)
+_IN_ORDER = (
+  'Equal settings, seeds and versions give equal digests on the same kind and '
+  'number of devices.'
+)
+_IN_ANY_ORDER = (
+  'Equal digests are promised on the same kind of GPU with '
   f'XLA_FLAGS="{devices.DETERMINISTIC}" alone (devices.Devices.deterministic '
-  '= True requires it).',
-}
+  '= True requires it).'
+)
 PARTS = ('parameters', 'optimizer', 'replay', 'counters', 'metrics')
 
 
@@ -88,18 +91,23 @@ def promise(base_dir: str | pathlib.Path) -> str:
   """
   events = run_folder.read_facts(pathlib.Path(base_dir)).get('events', ())
   machines = [event['machine'] for event in events if 'machine' in event]
-  found = {(_backend(x), x.get('xla_flags', '')) for x in machines}
-  if not found or not {backend for backend, _ in found} <= _PROMISES.keys():
-    return 'Not known: on what it was trained.'
-  names = [
-    f'{backend} with XLA_FLAGS="{flags}"' if flags else backend
-    for backend, flags in sorted(found)
-  ]
+  found = sorted({(_backend(x), x.get('xla_flags', '')) for x in machines})
   backends = {backend for backend, _ in found}
-  flags = all(devices.DETERMINISTIC in flags for _, flags in found)
-  least = 'gpu' if 'gpu' in backends else max(backends)
-  where = _PROMISES['tpu' if least == 'gpu' and flags else least]
-  return f'Trained on {" and ".join(names)}. {where}'
+  if not backends or '?' in backends:
+    return 'Not known: on what it was trained.'
+  names = ' and '.join(
+    f'{backend} with XLA_FLAGS="{flags}"' if flags else backend
+    for backend, flags in found
+  )
+  in_any_order = any(
+    backend == 'gpu' and devices.DETERMINISTIC not in flags
+    for backend, flags in found
+  )
+  if in_any_order:
+    where = _IN_ANY_ORDER
+  else:
+    where = _ON_CPUS if backends == {'cpu'} else _IN_ORDER
+  return f'Trained on {names}. {where}'
 
 
 def _backend(machine):

@@ -5,6 +5,7 @@ Where the extra is missing, only what is said then is tested.
 
 import re
 import sys
+import types
 import warnings
 
 import gymnasium
@@ -104,6 +105,39 @@ def test_stepping_leaves_the_last_state_as_it_was(peer):
 
   assert jax.eval_shape(observe, jnp.zeros(6)).shape == (17,)
   assert metrics and all(state.metrics[k] is metrics[k] for k in metrics)
+
+
+class Dicts:
+  """Has brax's API, and observations of two parts."""
+
+  action_size = 1
+
+  def reset(self, key):
+    del key
+    obs = {'a': jnp.zeros(2), 'b': jnp.ones(3)}
+    return types.SimpleNamespace(obs=obs)
+
+
+def test_observations_of_parts_are_a_dict(monkeypatch):
+  monkeypatch.setattr(brax, '_make', lambda *_: Dicts())
+  space = brax.Brax(id='any').observation_space
+  assert {name: part.shape for name, part in space.items()} == {
+    'a': (2,),
+    'b': (3,),
+  }
+
+
+def test_what_brax_measures_is_there_for_statistics(peer):
+  environment = brax.Brax(
+    id='halfcheetah',
+    kwargs={'backend': 'spring'},
+    info=('reward_ctrl',),
+  )
+  state, _ = jax.eval_shape(environment.reset, jax.random.key(0))
+  told = jax.eval_shape(
+    lambda state: environment.step(state, jnp.zeros(6), None).info, state
+  )
+  assert told['reward_ctrl'].shape == ()
 
 
 def test_an_unknown_id_is_answered_with_what_fits(peer):

@@ -356,6 +356,13 @@ def test_the_whole_training_is_within_it(config, tmp_path, monkeypatch):
   assert jax.config.jax_default_matmul_precision is None
 
 
+def test_what_is_no_cpu_is_named_in_a_runs_record(monkeypatch):
+  layout = devices.Layout(devices.ONE_DEVICE, 1)
+  assert layout.versions() == {}
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+  assert layout.versions() == {'devices': '1 cpu'}  # of its kind
+
+
 def test_a_gpu_that_adds_in_any_order_is_refused(monkeypatch):
   settings = devices.Devices(deterministic=True)
   monkeypatch.setenv('XLA_FLAGS', '')

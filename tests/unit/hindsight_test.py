@@ -21,6 +21,7 @@ from dopamine_jax import networks
 from dopamine_jax import runner as runner_lib
 from dopamine_jax import values
 from dopamine_jax.agents import dqn
+from dopamine_jax.agents import mrq
 from dopamine_jax.agents import sac
 from dopamine_jax.agents import td3
 from dopamine_jax.engines import compiled
@@ -268,6 +269,8 @@ def test_a_replay_of_goals_has_one_step_and_no_stacked_goals():
     hindsight.HindsightReplay(stack=2).init(step.replace(observation=images))
   with pytest.raises(errors.UserError, match='Set n_step = 1 of the agent'):
     dqn.DQN(replay=hindsight.HindsightReplay, n_step=3).make_replay(1)
+  with pytest.raises(errors.UserError, match='an agent that does not predict'):
+    mrq.MRQ(replay=hindsight.HindsightReplay, n_step=1).make_replay(1)
 
 
 class Wrong(hindsight.Reach):

@@ -20,11 +20,13 @@ from dopamine_jax import networks
 from dopamine_jax import runner as runner_lib
 from dopamine_jax import values
 from dopamine_jax.agents import dqn
+from dopamine_jax.engines import compiled
 from dopamine_jax.environments import base
 from dopamine_jax.environments import catch
 from dopamine_jax.environments import classic
 from dopamine_jax.environments import native
 from dopamine_jax.replay import uniform
+from dopamine_jax.training import fingerprint
 
 
 class Script(native.Native):
@@ -515,3 +517,28 @@ def test_first_states_made_alone_are_the_same(num_seeds):
     ),
     *((lanes, steps), (slow_lanes, slow_steps)),
   )
+
+
+def test_first_states_made_alone_are_the_same_in_a_training(tmp_path):
+  found = []
+  for cls in (Script, Slow):
+    run = runner_lib.Runner(
+      agent=functools.partial(
+        dqn.DQN,
+        network=functools.partial(networks.MLP, hidden=(4,)),
+        replay=functools.partial(
+          uniform.UniformReplay, capacity=200, batch_size=4, min_history=16
+        ),
+      ),
+      environment=cls(length=5),
+      engine=compiled.CompiledEngine,
+      num_envs=2,
+      num_iterations=1,
+      training_steps=40,
+      evaluation_episodes=0,
+      collectors=(),
+    )
+    folder = tmp_path / cls.__name__
+    run.train(str(folder), num_seeds=2, quiet=True)
+    found.append(fingerprint.fingerprint(folder))
+  assert found[0] == found[1]

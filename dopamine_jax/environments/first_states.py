@@ -1,0 +1,60 @@
+"""First states that take long to make: only where an episode has ended.
+
+Under `vmap` a branch computes both its sides. So first states usually are made
+at every step, in every lane, and mostly dropped. Where one takes as long as
+dozens of steps, a loop with a turn for each episode that ended is faster.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def where_ended(
+  ended: jax.Array, key: jax.Array, now: Any, first: Callable[[jax.Array], Any]
+) -> Any:
+  """Returns a lane as it begins anew if its episode has ended, else as it is.
+
+  However many lanes it is vmapped over, those that ended are made one by one.
+
+  Args:
+    ended: bool scalar.
+    key: a PRNG key.
+    now: a pytree, the lane as it is.
+    first: makes one like it from a key.
+  """
+
+  @jax.custom_batching.custom_vmap
+  def renewed(ended, keys, lanes):
+    return _one_by_one(ended, keys, lanes, first)
+
+  @renewed.def_vmap
+  def renewed_in_one_loop(size, has_axis, *args):
+    def with_axis(x, has):
+      return x if has else jnp.broadcast_to(x[None], (size, *x.shape))
+
+    args = jax.tree.map(with_axis, args, tuple(has_axis))
+    merged = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), args)
+    found = renewed(*merged)
+    found = jax.tree.map(lambda x: x.reshape(size, -1, *x.shape[1:]), found)
+    return found, jax.tree.map(lambda _: True, found)
+
+  one = jax.tree.map(lambda x: x[None], (ended, key, now))
+  return jax.tree.map(lambda x: x[0], renewed(*one))
+
+
+def _one_by_one(ended, keys, lanes, first):
+  """Returns lanes [L, ...], those that `ended` [L] made anew by keys [L]."""
+
+  def renew_next(carry):
+    left, lanes = carry
+    i = jnp.argmax(left)
+    lanes = jax.tree.map(lambda x, y: x.at[i].set(y), lanes, first(keys[i]))
+    return left.at[i].set(False), lanes
+
+  _, lanes = jax.lax.while_loop(
+    lambda carry: jnp.any(carry[0]), renew_next, (ended, lanes)
+  )
+  return lanes
