@@ -5,7 +5,7 @@ Where the extra is missing, only what is said then is tested.
 
 import re
 import sys
-import types
+from typing import NamedTuple
 import warnings
 
 import gymnasium
@@ -107,6 +107,10 @@ def test_stepping_leaves_the_last_state_as_it_was(peer):
   assert metrics and all(state.metrics[k] is metrics[k] for k in metrics)
 
 
+class Seen(NamedTuple):
+  obs: dict
+
+
 class Dicts:
   """Has brax's API, and observations of two parts."""
 
@@ -115,7 +119,7 @@ class Dicts:
   def reset(self, key):
     del key
     obs = {'a': jnp.zeros(2), 'b': jnp.ones(3)}
-    return types.SimpleNamespace(obs=obs)
+    return Seen(obs)
 
 
 def test_observations_of_parts_are_a_dict(monkeypatch):
