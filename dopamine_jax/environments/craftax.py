@@ -81,6 +81,7 @@ class Craftax(native.Native):
     """
     env, params = _make(self.id, self.kwargs)
     limit = self.max_steps_per_episode or params.max_timesteps
+    native.try_out(self, lambda key: env.reset_env(key, params))
     return env, params.replace(max_timesteps=_NEVER), limit
 
   @functools.cached_property

@@ -5,7 +5,7 @@ whoever steps from Python: the other engine, evaluation and films. Both use
 `begin` and `advance`, so that a seed means the same episodes everywhere.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import functools
 from typing import Any, NamedTuple
 
@@ -207,6 +207,26 @@ def advance(
     truncated=truncated,
     next_observation=successor,
   )
+
+
+def try_out(environment: Native, reset: Callable[[jax.Array], Any]) -> None:
+  """Traces an environment's first state, to see whether its `kwargs` fit.
+
+  Args:
+    environment: has a setting `kwargs`.
+    reset: of the package, which those were given to.
+
+  Raises:
+    UserError: names `kwargs`, if there are any, and says what was raised.
+  """
+  try:
+    jax.eval_shape(reset, jax.random.key(0))
+  except Exception as error:  # of the package's code
+    if not environment.kwargs:
+      raise
+    environment.refuse(
+      'kwargs', f'does not fit: the first state fails by {errors.told(error)}'
+    )
 
 
 class NativeVector(base.VectorEnvironment):

@@ -64,7 +64,7 @@ class Playground(bodies.Bodies):
     registry = _registry(self)
     config = _config(self, registry)
     try:
-      return registry.load(self.id, config), config
+      made = registry.load(self.id, config)
     # Git failed, or there is none.
     except (subprocess.CalledProcessError, FileNotFoundError) as error:
       raise errors.UserError(
@@ -76,6 +76,8 @@ class Playground(bodies.Bodies):
         'with a network first, or copy that folder from where there is one. '
         "The control suite needs none, as 'CartpoleSwingup'."
       ) from error
+    native.try_out(self, made.reset)
+    return made, config
 
   @property
   def _made(self) -> Any:
@@ -206,9 +208,26 @@ def _config(settings, registry):
   try:
     config.lock().update_from_flattened_dict(settings.kwargs)
   except (KeyError, TypeError, ValueError) as error:
+    why = errors.first_line(error).partition('. Other fields')[0].strip('\'"')
     raise errors.UserError(
       f'Playground.kwargs = {dict(settings.kwargs)} does not fit '
       f'{settings.id}, whose configuration has {", ".join(sorted(config))}: '
-      f'{errors.first_line(error).partition(". Other fields")[0]}'
+      f'{why}'
     ) from error
+  _check(settings, config)
   return config
+
+
+def _check(settings, config):
+  """Refuses numbers by which no time would pass, or no episode last."""
+  for name in ('action_repeat', 'episode_length'):
+    if config.get(name, 1) < 1:
+      settings.refuse('kwargs', f'has {name} = {config[name]}; at least 1 fits')
+  whole, part = (config.get(name, 1.0) for name in ('ctrl_dt', 'sim_dt'))
+  steps = whole / part if part > 0 else 0
+  if round(steps) < 1 or abs(steps - round(steps)) > 1e-3 * steps:
+    settings.refuse(
+      'kwargs',
+      f'has sim_dt = {part} and ctrl_dt = {whole}: an agent step (ctrl_dt) must '
+      'be one or more steps of the simulation (sim_dt)',
+    )

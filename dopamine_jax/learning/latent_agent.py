@@ -110,6 +110,12 @@ class LatentAgent(off_policy.OffPolicy):
       encoder = encoding.encoded(space, latent.fitting(space))
     else:
       encoder = encoding.network(self, 'encoder')
+      if getattr(encoder, 'num_outputs', 0) is None:
+        self.refuse(
+          'encoder',
+          'has a last layer, whose size nobody gives. Choose latent.Encoder, '
+          'or a torso such as networks.MLPTorso',
+        )
     return {
       'encoder': encoder,
       'model': self.make_part('model', num_bins=self.num_bins),

@@ -68,14 +68,22 @@ class Encoder(modules.Module):
     dense = standard.MLPTorso(
       self.hidden, activation=standardized_elu, kernel_init=XAVIER_RELU
     )
-    return dense(x)
+    z = dense(x)
+    if self.torso is None:  # which shows its own
+      self.sow('intermediates', 'features', z)
+    return z
 
 
 def fitting(space: gymnasium.Space) -> Encoder:
-  """Returns the paper's encoder: with convolutions if frames are of bytes."""
+  """Returns the paper's encoder of observations.
+
+  It has convolutions if these are frames of bytes, [height, width] or with
+  channels, of 31 pixels or more.
+  """
   space = spaces.unmasked(space)
   is_box = isinstance(space, gymnasium.spaces.Box)
-  if is_box and space.dtype == np.uint8 and len(space.shape) in (2, 3, 4):
+  are_bytes = is_box and space.dtype == np.uint8
+  if are_bytes and len(space.shape) in (2, 3, 4) and min(space.shape[:2]) >= 31:
     torso = pixels.PixelTorso(
       strides=(2, 2, 2, 1), activation=nn.elu, kernel_init=XAVIER_RELU
     )

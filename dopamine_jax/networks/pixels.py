@@ -75,7 +75,8 @@ class PixelTorso(modules.Module):
       raise errors.UserError(
         f'networks.PixelTorso with strides = {tuple(self.strides)} needs '
         f'images of {least}x{least} pixels or more, and these have '
-        f'{sides[0]}x{sides[1]}. Give it larger ones (pixels.Pixels.size), or '
+        f'{sides[0]}x{sides[1]}. Give it larger ones (of MuJoCo by '
+        'pixels.Pixels.size), or '
         'fewer or smaller strides.'
       )
 

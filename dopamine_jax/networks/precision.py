@@ -9,6 +9,7 @@ accelerators whose matrix units have such numbers; CPUs are slower by it.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 from flax import linen as nn
@@ -18,7 +19,6 @@ import jax.numpy as jnp
 from dopamine_jax import errors
 from dopamine_jax import values
 from dopamine_jax.networks import modules
-from dopamine_jax.networks import standard
 from dopamine_jax.networks import variables
 
 # float16 would need losses to be scaled: its smallest numbers are too large.
@@ -50,7 +50,7 @@ class MixedPrecision(modules.Module):
 
 
 def mixed_precision(
-  network: modules.Maker = standard.MLP, **given: Any
+  network: modules.Maker | None = None, **given: Any
 ) -> MixedPrecision:
   """Returns a network that computes in bfloat16, for any setting of one.
 
@@ -64,8 +64,21 @@ def mixed_precision(
     **given: what its user doesn't choose, such as `num_outputs`.
 
   Raises:
-    UserError: if the network has other passes beside `__call__`.
+    UserError: if the network has parts that are to be wrapped instead, or other
+      passes beside `__call__`.
   """
+  if network is None:
+    raise errors.UserError(
+      'networks.mixed_precision has no network: set it, as in '
+      'networks.mixed_precision.network = @networks.MLP'
+    )
+  kind = _kind(network)
+  if 'network' in getattr(kind, '__dataclass_fields__', ()):
+    raise errors.UserError(
+      f'networks.mixed_precision.network = {kind.__name__} has a network of '
+      f'its own: wrap that, by {kind.__name__}.network = '
+      '@networks.mixed_precision'
+    )
   if isinstance(network, nn.Module):
     made = values.changed(network, **given)
   else:
@@ -77,6 +90,13 @@ def mixed_precision(
       'bits. Wrap a part of it that has none, such as its torso or encoder.'
     )
   return MixedPrecision(made)
+
+
+def _kind(maker):
+  """Returns the class of a network, or of what makes it, if that is known."""
+  while isinstance(maker, functools.partial):
+    maker = maker.func
+  return type(maker) if isinstance(maker, nn.Module) else maker
 
 
 def _passes(kind):

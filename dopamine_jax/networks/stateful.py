@@ -14,6 +14,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from dopamine_jax import errors
 from dopamine_jax.networks import layers
 from dopamine_jax.networks import modules
 from dopamine_jax.networks import standard
@@ -149,7 +150,17 @@ class RunningNorm(modules.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    """Returns float32 [B, F] for observations [B, ...]."""
+    """Returns float32 [B, F] for observations [B, ...].
+
+    Raises:
+      UserError: if they were rounded to 16 bits, of which no variance is right.
+    """
+    if x.dtype in (jnp.bfloat16, jnp.float16):
+      raise errors.UserError(
+        'networks.RunningNorm is within networks.mixed_precision, and would '
+        'normalize numbers that were rounded. Put it before that, as the torso '
+        'of an actor or critics whose network is @networks.mixed_precision'
+      )
     x = standard.flatten(x)
     empty = statistics.Statistics.empty(x.shape[1:])
     names = ('mean', 'variance', 'count')

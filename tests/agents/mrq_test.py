@@ -15,6 +15,7 @@ import pytest
 
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import errors
+from dopamine_jax import networks
 from dopamine_jax import spaces
 from dopamine_jax.agents import mrq
 from dopamine_jax.engines import seed_axis
@@ -421,6 +422,10 @@ def test_normalizing_learns_nothing_and_is_of_each_row():
       [(3, 3, 4, 32), *[(3, 3, 32, 32)] * 3, (1568, 512)],
     ),
     (
+      gymnasium.spaces.Box(0, 255, (8, 8, 3), np.uint8),
+      [(192, 512), (512, 512), (512, 512)],
+    ),
+    (
       gymnasium.spaces.Box(0, 1, (10, 10, 4), bool),
       [(400, 512), (512, 512), (512, 512)],
     ),
@@ -521,6 +526,8 @@ def test_bins_of_rewards_are_symmetric_and_exponential():
 
 
 def test_what_does_not_fit_is_refused():
+  with pytest.raises(errors.UserError, match='whose size nobody gives'):
+    make(encoder=networks.MLP).init(KEY, np.zeros((1, F), np.float32))
   with pytest.raises(errors.UserError, match=r'takes Boxes, and Discrete\(n\)'):
     make('several')
   with pytest.raises(

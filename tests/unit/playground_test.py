@@ -90,7 +90,8 @@ def walker(monkeypatch):
   def get_default_config(id):
     if id != 'Walker':
       raise ValueError(id)
-    return Config(impl='warp', action_repeat=1, episode_length=6, lasts=100)
+    numbers = {'action_repeat': 1, 'episode_length': 6, 'lasts': 100}
+    return Config(impl='warp', ctrl_dt=0.02, sim_dt=0.01, **numbers)
 
   registry = types.SimpleNamespace(
     get_default_config=get_default_config,
@@ -226,3 +227,19 @@ def test_steps_equal_those_of_playground(peer):
     playground.Playground(id='CartpoleSwing').make(1)
   with pytest.raises(errors.UserError, match=r"kwargs = \{'sz': 1\}.*sim_dt"):
     environment.replace(kwargs={'sz': 1}).make(1)
+
+
+@pytest.mark.parametrize(
+  ('kwargs', 'said'),
+  [
+    ({'action_repeat': 0}, 'has action_repeat = 0; at least 1 fits'),
+    ({'episode_length': -1}, 'has episode_length = -1; at least 1 fits'),
+    # No step of the simulation, by which nothing would ever move.
+    ({'sim_dt': 0.5}, r'has sim_dt = 0.5 and ctrl_dt = 0.02: an agent step'),
+    ({'sim_dt': 0.015}, 'must be one or more steps of the simulation'),
+    ({'lasts': 'long'}, 'does not fit: the first state fails by TypeError'),
+  ],
+)
+def test_numbers_by_which_nothing_moves_are_refused(kwargs, said, walker):
+  with pytest.raises(errors.UserError, match=said):
+    playground.Playground(id='Walker', kwargs=kwargs).make(1)

@@ -1,5 +1,6 @@
 """Mixed precision: what has 16 bits, and what keeps 32."""
 
+import functools
 import re
 
 from flax import linen as nn
@@ -140,7 +141,7 @@ def test_agents_take_it_as_their_network():
   new, *_ = jax.jit(agent.update)(state, sample, KEY)
   assert types_of((new.params, new.target_params)) == {'float32'}
 
-  half = networks.mixed_precision
+  half = functools.partial(networks.mixed_precision, networks.MLP)
   agent = sac.SAC(
     observation_space=space,
     action_space=gymnasium.spaces.Box(-1, 1, (2,)),
@@ -158,3 +159,27 @@ def test_a_network_with_several_passes_is_refused():
   with pytest.raises(errors.UserError, match=r'beside __call__ \(encode, pred'):
     networks.mixed_precision(predictive.SPRNetwork, num_outputs=2)
   networks.mixed_precision(networks.NatureTorso(flat=False))
+  with pytest.raises(errors.UserError, match='has no network: set it'):
+    networks.mixed_precision(num_outputs=2)
+
+
+@pytest.mark.parametrize(
+  'network',
+  [
+    actor_critic.Actor(hidden=(8,)),
+    functools.partial(networks.Encoded, network=networks.MLP),
+    networks.SpectralNorm,
+    networks.mixed_precision(networks.MLP(num_outputs=2)),
+  ],
+  ids=['Actor', 'Encoded', 'SpectralNorm', 'MixedPrecision'],
+)
+def test_what_has_a_network_of_its_own_is_refused(network):
+  with pytest.raises(errors.UserError, match=r'wrap that, by \w+\.network = '):
+    networks.mixed_precision(network, num_outputs=2)
+
+
+def test_statistics_of_rounded_numbers_are_refused():
+  module = networks.mixed_precision(networks.RunningNorm)
+  params = variables.init(module, KEY, SEEN)
+  with pytest.raises(errors.UserError, match='would normalize numbers that'):
+    networks.apply(module, params, SEEN)
