@@ -228,6 +228,6 @@ def _check(settings, config):
   if round(steps) < 1 or abs(steps - round(steps)) > 1e-3 * steps:
     settings.refuse(
       'kwargs',
-      f'has sim_dt = {part} and ctrl_dt = {whole}: an agent step (ctrl_dt) must '
-      'be one or more steps of the simulation (sim_dt)',
+      f'has sim_dt = {part} and ctrl_dt = {whole}: an agent step (ctrl_dt) '
+      'must be one or more steps of the simulation (sim_dt)',
     )

@@ -184,7 +184,7 @@ def test_what_computes_is_a_setting(walker):
 def test_mistakes_are_answered_with_what_fits(walker):
   with pytest.raises(errors.UserError, match='Did you mean Walker'):
     playground.Playground(id='Walkr').make(1)
-  with pytest.raises(errors.UserError, match=r'has action_repeat, epi.*sz'):
+  with pytest.raises(errors.UserError, match=r'has action_repeat, ctr.*sz'):
     playground.Playground(id='Walker', kwargs={'sz': 1}).make(1)
 
 
