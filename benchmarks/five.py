@@ -3,7 +3,7 @@
 That is what a researcher waits for: start-up, compilation (nothing is compiled
 yet), training, and what is saved at the end. Ours trains them side by side, by
 `--num_seeds 5`; of the others each seed is a process, one for each core at a
-time.
+time, with one thread for PyTorch.
 
 A peer's process is `python -m benchmarks.five PEER JOB STEPS SEED FOLDER`, run
 by its own Python: needs nothing but Python itself until then.
@@ -53,6 +53,8 @@ def measure(job: jobs.Job, steps: int) -> tuple[list[float], None]:
 def of_peer(peer: str, name: str, steps: int) -> list[float]:
   """Returns the seconds of a peer's processes; called by its own Python."""
   with tempfile.TemporaryDirectory() as folder:
+    # Or PyTorch's threads of one process wait busily for those of the other.
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
     began = time.perf_counter()
     running, left = [], list(range(SEEDS))
     try:
@@ -61,7 +63,7 @@ def of_peer(peer: str, name: str, steps: int) -> list[float]:
           seed = str(left.pop(0))
           command = [sys.executable, '-m', 'benchmarks.five', peer, name]
           command += [str(steps), seed, folder]
-          running.append(subprocess.Popen(command))
+          running.append(subprocess.Popen(command, env=environment))
         time.sleep(0.05)
         for process in [each for each in running if each.poll() is not None]:
           running.remove(process)
