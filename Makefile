@@ -6,7 +6,7 @@ BIN := .venv/bin
 DEFAULT := .venv/installed-default
 ALL := .venv/installed-all
 
-.PHONY: setup run test bench docs lint
+.PHONY: setup run test bench bench-gpu docs lint
 
 setup: $(ALL)
 
@@ -19,6 +19,11 @@ test: $(ALL)
 # A choice of jobs and peers: make bench ARGS='--jobs A B-valid --peers sb3'.
 bench: $(ALL)
 	$(BIN)/python -m benchmarks $(ARGS)
+
+# On an NVIDIA GPU: what this needs besides is installed into the user's cache.
+# All of it on a CPU, smaller: make bench-gpu ARGS=--tenth.
+bench-gpu: $(DEFAULT)
+	$(BIN)/python -m benchmarks --gpu $(ARGS)
 
 # Into site/; to see it while you write: .venv/bin/python -m mkdocs serve.
 docs: $(ALL)

@@ -172,34 +172,18 @@ class TD3(OffPolicy):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PPO(Hyperparameters):
-  """PPO's; an update is a gradient step.
+class OnPolicy(Hyperparameters):
+  """What all have that learn from rollouts; an update is a gradient step.
 
   Attributes:
     rollout: agent steps of a rollout, of all environments.
     num_epochs: passes over a rollout.
-    gae_lambda: how far advantages look ahead.
-    clip: of the ratio of probabilities.
-    value_clip: how far a value may move, None for anywhere.
-    value_weight: of the squared error.
-    entropy_weight: of the entropy.
     max_norm: what gradients are clipped to.
   """
 
   rollout: int
   num_epochs: int
-  gae_lambda: float
-  clip: float
-  value_clip: float | None = None
-  value_weight: float
-  entropy_weight: float
   max_norm: float
-
-  @property
-  def hidden(self) -> tuple[int, ...]:
-    """See base class; of the policy as of the value."""
-    policy = self.kernels[: len(self.kernels) // 2]
-    return tuple(shape[-1] for shape in policy[:-1])
 
   @property
   def num_minibatches(self) -> int:
@@ -214,3 +198,67 @@ class PPO(Hyperparameters):
   def updates_at_once(self) -> int:
     """See base class."""
     return self.num_epochs * self.num_minibatches
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PPO(OnPolicy):
+  """PPO's.
+
+  Attributes:
+    gae_lambda: how far advantages look ahead.
+    clip: of the ratio of probabilities.
+    value_clip: how far a value may move, None for anywhere.
+    value_weight: of the squared error.
+    entropy_weight: of the entropy.
+  """
+
+  gae_lambda: float
+  clip: float
+  value_clip: float | None = None
+  value_weight: float
+  entropy_weight: float
+
+  @property
+  def hidden(self) -> tuple[int, ...]:
+    """See base class; of the policy as of the value."""
+    policy = self.kernels[: len(self.kernels) // 2]
+    return tuple(shape[-1] for shape in policy[:-1])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NativePPO(PPO):
+  """PPO's, on an environment in JAX.
+
+  Attributes:
+    package: 'gymnax', 'brax' or 'playground'.
+    environment: its name for the environment.
+    backend: by what brax computes; '' elsewhere.
+    normalize_observations: whether by their running mean and deviation.
+  """
+
+  package: str
+  environment: str
+  backend: str = ''
+  normalize_observations: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PQN(OnPolicy):
+  """PQN's; its layers are normalized.
+
+  Attributes:
+    q_lambda: how far returns look ahead.
+    epsilon: of epsilon-greedy acting, constant.
+    package: 'gymnax', or 'atari'.
+    environment: its name for the environment.
+  """
+
+  q_lambda: float
+  epsilon: float
+  package: str
+  environment: str
+
+  @property
+  def hidden(self) -> tuple[int, ...]:
+    """See base class."""
+    return tuple(shape[-1] for shape in self.kernels[:-1])

@@ -66,6 +66,8 @@ class Job:
     warmup: agent steps before the first window, of each seed.
     window: agent steps of one measured window, of each seed.
     warm_cache: whether a first round, uncounted, fills a compilation cache.
+    limit: seconds of a round, all contestants together; 0 for any.
+    yes_or_no: whether a row is 1 for yes or 0 for no.
   """
 
   title: str
@@ -76,6 +78,8 @@ class Job:
   warmup: int = 0
   window: int = 0
   warm_cache: bool = False
+  limit: int = 0
+  yes_or_no: bool = False
 
 
 WINDOWS = 5  # a process
@@ -100,12 +104,13 @@ _CARTPOLE_SMALL = dataclasses.replace(
 _CONVOLUTIONS = ((8, 8, 4, 32), (4, 4, 32, 64), (3, 3, 64, 64))
 
 
-def _nature(flat: int) -> algorithms.Shapes:
+def nature(flat: int) -> algorithms.Shapes:
+  """Returns the kernels of Nature's network, whose maps have `flat` numbers."""
   return (*_CONVOLUTIONS, (flat, 512), (512, 6))
 
 
-_PONG_SAME = algorithms.DQN(
-  kernels=_nature(11 * 11 * 64),
+PONG_SAME = algorithms.DQN(
+  kernels=nature(11 * 11 * 64),
   batch_size=32,
   update_period=4,
   buffer_size=20_000,
@@ -119,8 +124,8 @@ _PONG_SAME = algorithms.DQN(
   stack=4,
   sticky_actions=0.25,
 )
-_RAINBOW = algorithms.Rainbow(
-  **dataclasses.asdict(_PONG_SAME)
+RAINBOW = algorithms.Rainbow(
+  **dataclasses.asdict(PONG_SAME)
   | {
     'kernels': (*_CONVOLUTIONS, (11 * 11 * 64, 512), (512, 6 * 51)),
   }
@@ -128,7 +133,7 @@ _RAINBOW = algorithms.Rainbow(
 # Each kernel of a noisy layer is a mean and a deviation. As Dopamine has it,
 # both streams are of one hidden layer; the paper has one for each.
 _FULL_RAINBOW = dataclasses.replace(
-  _RAINBOW,
+  RAINBOW,
   agent='full_rainbow',
   kernels=(
     *_CONVOLUTIONS,
@@ -141,15 +146,16 @@ _FULL_RAINBOW = dataclasses.replace(
   dueling=True,
   double=True,
 )
-_PONG_VALID = dataclasses.replace(_PONG_SAME, kernels=_nature(7 * 7 * 64))
+_PONG_VALID = dataclasses.replace(PONG_SAME, kernels=nature(7 * 7 * 64))
 
 
-def _mlp(*sizes: int) -> algorithms.Shapes:
+def mlp(*sizes: int) -> algorithms.Shapes:
+  """Returns the kernels of dense layers, from the input to the output."""
   return tuple(itertools.pairwise(sizes))
 
 
-_PPO = algorithms.PPO(
-  kernels=(*_mlp(4, 64, 64, 2), *_mlp(4, 64, 64, 1)),
+PPO = algorithms.PPO(
+  kernels=(*mlp(4, 64, 64, 2), *mlp(4, 64, 64, 1)),
   batch_size=256,
   gamma=0.99,
   learning_rate=3e-4,
@@ -164,9 +170,9 @@ _PPO = algorithms.PPO(
   max_norm=0.5,
 )
 # One network, of which both the policy and the value are linear.
-_PPO_PONG = dataclasses.replace(
-  _PPO,
-  kernels=(*_nature(7 * 7 * 64), (512, 1)),
+PPO_PONG = dataclasses.replace(
+  PPO,
+  kernels=(*nature(7 * 7 * 64), (512, 1)),
   learning_rate=2.5e-4,
   clip=0.1,
   frame_skip=4,
@@ -175,12 +181,12 @@ _PPO_PONG = dataclasses.replace(
 )
 
 
-def _sac(environment: str, observation: int, action: int) -> algorithms.SAC:
+def sac(environment: str, observation: int, action: int) -> algorithms.SAC:
   """Returns SAC's for an environment of so many numbers; 256-256 throughout."""
-  critic = _mlp(observation + action, 256, 256, 1)
+  critic = mlp(observation + action, 256, 256, 1)
   return algorithms.SAC(
     environment=environment,
-    kernels=(*_mlp(observation, 256, 256, 2 * action), *critic, *critic),
+    kernels=(*mlp(observation, 256, 256, 2 * action), *critic, *critic),
     batch_size=256,
     update_period=1,
     buffer_size=100_000,
@@ -195,10 +201,10 @@ def _sac(environment: str, observation: int, action: int) -> algorithms.SAC:
   )
 
 
-_critic = _mlp(3 + 1, 256, 256, 1)
+_critic = mlp(3 + 1, 256, 256, 1)
 _TD3 = algorithms.TD3(
   environment='Pendulum-v1',
-  kernels=(*_mlp(3, 256, 256, 1), *_critic, *_critic),
+  kernels=(*mlp(3, 256, 256, 1), *_critic, *_critic),
   batch_size=256,
   update_period=1,
   buffer_size=100_000,
@@ -279,17 +285,17 @@ FIVE = {
   **_five(
     'five-D',
     'PPO on CartPole-v1, MLP 64-64',
-    *(_PPO, 102_400, 'sbx', 4.0),
+    *(PPO, 102_400, 'sbx', 4.0),
   ),
   **_five(
     'five-D-pixels',
     'PPO on Pong, Nature CNN with VALID padding',
-    *(_PPO_PONG, 8_192, 'sb3', 1.5),
+    *(PPO_PONG, 8_192, 'sb3', 1.5),
   ),
   **_five(
     'five-E',
     'SAC on Pendulum-v1, MLP 256-256, batch 256',
-    *(_sac('Pendulum-v1', 3, 1), 5_000, 'sbx', 1.8),
+    *(sac('Pendulum-v1', 3, 1), 5_000, 'sbx', 1.8),
   ),
   **_five(
     'five-E-td3',
@@ -360,7 +366,7 @@ JOBS = FIVE | {
     'agent steps/s',
     (_OURS, _DOPAMINE),
     (Comparison('ours', 'dopamine-rl', at_least=1.8),),
-    _PONG_SAME,
+    PONG_SAME,
     warmup=500,
     window=100,
   ),
@@ -396,7 +402,7 @@ JOBS = FIVE | {
     'agent steps/s',
     (_OURS, _DOPAMINE),
     (Comparison('ours', 'dopamine-rl'),),
-    dataclasses.replace(_PONG_SAME, min_history=20_000),
+    dataclasses.replace(PONG_SAME, min_history=20_000),
     warmup=500,
     window=500,
   ),
@@ -406,7 +412,7 @@ JOBS = FIVE | {
     'agent steps/s',
     (_OURS, _DOPAMINE),
     (Comparison('ours', 'dopamine-rl', at_least=1.8),),
-    _RAINBOW,
+    RAINBOW,
     warmup=500,
     window=100,
   ),
@@ -428,7 +434,7 @@ JOBS = FIVE | {
       Comparison('ours', 'sb3', at_least=3.0),
       Comparison('ours', 'sbx', at_least=3.0),
     ),
-    _PPO,
+    PPO,
     warmup=2_048,
     window=10_240,
   ),
@@ -450,7 +456,7 @@ JOBS = FIVE | {
       ),
     ),
     # rejax has no switch for either.
-    dataclasses.replace(_PPO, value_clip=0.2, adam_epsilon=1e-8),
+    dataclasses.replace(PPO, value_clip=0.2, adam_epsilon=1e-8),
     warmup=20_480,
     window=20_480,
   ),
@@ -462,7 +468,7 @@ JOBS = FIVE | {
       Comparison('ours', 'sb3', at_least=1.1),
       Comparison('ours', 'sbx', at_least=6.0),
     ),
-    _PPO_PONG,
+    PPO_PONG,
     warmup=1_024,
     window=1_024,
   ),
@@ -471,7 +477,7 @@ JOBS = FIVE | {
     'agent steps/s',
     (_OURS, _DOPAMINE, _SB3, _SBX),
     _SAC_COMPARISONS,
-    _sac('Pendulum-v1', 3, 1),
+    sac('Pendulum-v1', 3, 1),
     warmup=1_000,
     window=500,
   ),
@@ -480,7 +486,7 @@ JOBS = FIVE | {
     'agent steps/s',
     (_OURS, _DOPAMINE, _SB3, _SBX),
     _SAC_COMPARISONS,
-    _sac('HalfCheetah-v5', 17, 6),
+    sac('HalfCheetah-v5', 17, 6),
     warmup=1_000,
     window=500,
   ),

@@ -1,5 +1,6 @@
 """Our own side: whole trainings, built as the command line builds them."""
 
+from collections.abc import Iterator, Sequence
 import contextlib
 import pathlib
 import tempfile
@@ -30,6 +31,39 @@ def measure(
     devices: how many devices the processor is to JAX; each trains its share of
       the seeds.
   """
+  expected = job.hyperparameters
+  files, bindings = configuration(expected, engine)
+  if devices > 1:
+    bindings += [
+      'from dopamine_jax.engines import devices',
+      'runner.Runner.devices = @devices.Devices()',
+      "devices.Devices.split = 'seeds'",
+    ]
+  rates = []
+  with trained(files, bindings, num_seeds, devices) as (one, run):
+    run(job.warmup)
+    for _ in range(jobs.WINDOWS):
+      with clock.timed(num_seeds * job.window, rates):
+        run(job.window)
+    found = hyperparameters(one, expected)
+  return rates, found
+
+
+@contextlib.contextmanager
+def trained(
+  files: Sequence[str],
+  bindings: Sequence[str],
+  num_seeds: int = 1,
+  devices: int = 1,
+) -> Iterator[tuple[Any, Any]]:
+  """Yields a training, and what takes so many agent steps of it and waits.
+
+  Args:
+    files: gin files.
+    bindings: gin bindings.
+    num_seeds: how many train side by side.
+    devices: how many the processor is to JAX.
+  """
   allocator.keep_freed_memory()
   # Only now, for the settings must precede jax.
   import jax
@@ -42,15 +76,8 @@ def measure(
 
   dispatch.stay_in_this_thread()
   threefry.write_out()
-  expected = job.hyperparameters
-  files, bindings = configuration(expected, engine)
   if devices > 1:
     jax.config.update('jax_num_cpu_devices', devices)
-    bindings += [
-      'from dopamine_jax.engines import devices',
-      'runner.Runner.devices = @devices.Devices()',
-      "devices.Devices.split = 'seeds'",
-    ]
   with (
     tempfile.TemporaryDirectory() as folder,
     contextlib.ExitStack() as closers,
@@ -68,13 +95,7 @@ def measure(
       one.engine.run(steps, cut_with=None, on_step=lambda: None)
       jax.block_until_ready(one.engine.state)
 
-    run(job.warmup)
-    rates = []
-    for _ in range(jobs.WINDOWS):
-      with clock.timed(num_seeds * job.window, rates):
-        run(job.window)
-    found = hyperparameters(one, expected)
-  return rates, found
+    yield one, run
 
 
 def configuration(
@@ -83,6 +104,8 @@ def configuration(
   """Returns gin files and bindings."""
   own = {
     algorithms.PPO: _ppo,
+    algorithms.NativePPO: _native_ppo,
+    algorithms.PQN: _pqn,
     algorithms.SAC: _sac,
     algorithms.TD3: _td3,
   }.get(type(expected), _dqn)
@@ -102,12 +125,31 @@ def configuration(
   if engine == 'CompiledEngine':
     bindings = [
       'from dopamine_jax.engines import compiled',
-      'from dopamine_jax.environments import classic',
       'runner.Runner.engine = @compiled.CompiledEngine',
-      'runner.Runner.environment = @classic.CartPole()',
+      *_native(expected),
       *bindings,
     ]
   return [f'dopamine_jax/configs/{name}.gin'], bindings
+
+
+def _native(expected):
+  """Returns the bindings of an environment in JAX."""
+  package = getattr(expected, 'package', 'classic')
+  name = {
+    'classic': 'CartPole',
+    'gymnax': 'Gymnax',
+    'brax': 'Brax',
+    'playground': 'Playground',
+  }[package]
+  bindings = [
+    f'from dopamine_jax.environments import {package}',
+    f'runner.Runner.environment = @{package}.{name}()',
+  ]
+  if package != 'classic':
+    bindings += [f'{package}.{name}.id = {expected.environment!r}']
+  if backend := getattr(expected, 'backend', ''):
+    bindings += [f'{package}.{name}.kwargs = {{"backend": {backend!r}}}']
+  return bindings
 
 
 def _dqn(expected):
@@ -179,6 +221,48 @@ def _ppo(expected):
   return 'ppo_atari' if expected.stack > 1 else 'ppo_cartpole', bindings
 
 
+def _native_ppo(expected):
+  """Returns the config's name and bindings, whatever the environment."""
+  name, bindings = _ppo(expected)
+  return name, [
+    'from flax import linen',
+    'from dopamine_jax import networks',
+    f'ppo.PPO.normalize_observations = {expected.normalize_observations}',
+    'ppo.PPO.network = @networks.ActorCritic',
+    'networks.ActorCritic.torso = @networks.MLPTorso',
+    f'networks.MLPTorso.hidden = {expected.hidden}',
+    'networks.MLPTorso.activation = @linen.tanh',
+    *bindings,
+  ]
+
+
+def _pqn(expected):
+  """Returns the config's name and bindings."""
+  is_atari = expected.stack > 1
+  bindings = [
+    f'pqn.PQN.gamma = {expected.gamma}',
+    f'pqn.PQN.update_period = {expected.rollout}',
+    f'pqn.PQN.num_epochs = {expected.num_epochs}',
+    f'pqn.PQN.num_minibatches = {expected.num_minibatches}',
+    f'pqn.PQN.q_lambda = {expected.q_lambda}',
+    f'pqn.PQN.epsilon = {expected.epsilon}',
+    f'optimization.clipped.max_norm = {expected.max_norm}',
+    'optimization.clipped.optimizer = @optax.adam()',
+  ]
+  if is_atari:
+    return 'pqn_atari', [
+      f'atari.Atari.game = {expected.environment!r}',
+      f"networks.NatureCNN.padding = '{expected.padding}'",
+      *bindings,
+    ]
+  return 'pqn_cartpole', [
+    f'networks.MLP.hidden = {expected.hidden}',
+    'networks.MLP.low = None',
+    'networks.MLP.high = None',
+    *bindings,
+  ]
+
+
 def _sac(expected):
   """Returns the config's name and bindings, whatever the environment."""
   action = expected.kernels[2][-1] // 2  # numbers of one
@@ -234,8 +318,10 @@ def hyperparameters(
     found |= {'environment': environment.id}
     return found | _found_of_sac(loop.agent, loop.replay, state, expected)
   found |= clock.adam_of(loop.agent.optimizer, expected)
-  if isinstance(expected, algorithms.PPO):
-    return found | _found_of_ppo(loop.agent, state)
+  if isinstance(expected, algorithms.OnPolicy):
+    of_environment = _found_of_environment(environment, loop.agent, expected)
+    own = _found_of_pqn if hasattr(loop.agent, 'q_lambda') else _found_of_ppo
+    return found | own(loop.agent, state) | of_environment
   found |= _found_of_dqn(loop.agent, loop.replay, state)
   if isinstance(expected, algorithms.Rainbow):
     found |= _found_of_rainbow(loop.agent, loop.replay, state)
@@ -295,7 +381,20 @@ def _found_of_rainbow(agent, replay, state):
   }
 
 
-def _found_of_ppo(agent, state):
+def _found_of_environment(environment, agent, expected):
+  """Returns what only some jobs of PPO and PQN have."""
+  package = type(environment).__module__.rpartition('.')[2]
+  found = {
+    'package': package,
+    'environment': getattr(environment, 'id', None)
+    or getattr(environment, 'game', None),
+    'backend': getattr(environment, 'kwargs', {}).get('backend', ''),
+    'normalize_observations': agent.normalize_observations,
+  }
+  return {name: found[name] for name in found if hasattr(expected, name)}
+
+
+def _found_on_policy(agent, state):
   import optax
 
   steps = optax.tree.get(state.agent.optimizer_state, 'count')
@@ -303,11 +402,23 @@ def _found_of_ppo(agent, state):
     'batch_size': agent.update_period // agent.num_minibatches,
     'rollout': agent.update_period,
     'num_epochs': agent.num_epochs,
+    'max_norm': clock.max_norm_of(agent.optimizer),
+    'updates': int(np.max(steps)),
+  }
+
+
+def _found_of_pqn(agent, state):
+  return _found_on_policy(agent, state) | {
+    'q_lambda': agent.q_lambda,
+    'epsilon': float(agent.epsilon),
+  }
+
+
+def _found_of_ppo(agent, state):
+  return _found_on_policy(agent, state) | {
     'gae_lambda': agent.gae_lambda,
     'clip': agent.clip,
     'value_clip': agent.value_clip,
     'value_weight': agent.value_weight / 2,
     'entropy_weight': agent.entropy_weight,
-    'max_norm': clock.max_norm_of(agent.optimizer),
-    'updates': int(np.max(steps)),
   }

@@ -10,6 +10,7 @@ import pathlib
 import resource
 import sys
 
+from benchmarks import gpu_jobs
 from benchmarks import jobs
 
 
@@ -22,7 +23,7 @@ def main():
   script, job, arguments, result = sys.argv[1:]
   module = importlib.import_module(f'benchmarks.{script}')
   values, hyperparameters = module.measure(
-    jobs.JOBS[job], **json.loads(arguments)
+    (jobs.JOBS | gpu_jobs.BY_NAME)[job], **json.loads(arguments)
   )
   peak = max(
     resource.getrusage(who).ru_maxrss

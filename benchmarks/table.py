@@ -1,9 +1,10 @@
 """Results as Markdown: a section a job, each with its own date and machine."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 import dataclasses
 import pathlib
 import statistics
+from typing import Any
 
 from benchmarks import jobs
 
@@ -55,11 +56,26 @@ class Row:
   others: float = 0.0
 
 
+def add(
+  rows: dict[str, Row], label: str, report: Mapping[str, Any], rounds: int
+):
+  """Adds to the rows what a process reported, in one of so many rounds."""
+  values = report['values']
+  if not isinstance(values, dict):
+    values = {label: values}
+  for name, numbers in values.items():
+    row = rows.setdefault(name, Row())
+    row.rounds.append(numbers)
+    row.memory = max(row.memory, report['memory'])
+    row.others += report['others'] / rounds
+
+
 def section(
   job: jobs.Job,
   rows: Mapping[str, Row],
   versions: Mapping[str, str],
   machine: str,
+  missing: Mapping[str, str] | None = None,
 ) -> str:
   """Returns the Markdown of one job.
 
@@ -68,12 +84,16 @@ def section(
     rows: by their labels, those that were run.
     versions: of packages, ours and the peers'.
     machine: date and machine in a line.
+    missing: why a contestant has no row, by its label; comparisons with it are
+      shown by their targets.
   """
-  rounds = max(len(row.rounds) for row in rows.values())
+  missing = missing or {}
+  rounds = max((len(row.rounds) for row in rows.values()), default=0)
+  show = yes_or_no if job.yes_or_no else number
   lines = [
     f'## {job.title}',
     '',
-    f'{machine}; {rounds} round{"s" * (rounds > 1)}.',
+    f'{machine}; {rounds} round{"s" * (rounds > 1)}.' if rounds else machine,
     '',
     f'| | {job.unit} | lowest to highest | peak GB | others |',
     f'|{" --- |" * 5}',
@@ -82,31 +102,40 @@ def section(
     values = [value for each in row.rounds for value in each]
     cells = [
       label,
-      number(statistics.median(values)),
-      f'{number(min(values))} to {number(max(values))}',
+      show(statistics.median(values)),
+      f'{show(min(values))} to {show(max(values))}',
       f'{row.memory / 1e9:.2f}',
       f'{row.others:.0%}',
     ]
     lines.append(f'| {" | ".join(cells)} |')
-  lines += _compared(job, rows)
+  lines += [f'| {label} | {why} | | | |' for label, why in missing.items()]
+  lines += _compared(job, rows, bool(missing), show)
   named = ', '.join(f'{name} {versions[name]}' for name in sorted(versions))
-  return '\n'.join([*lines, '', f'Versions: {named}.', ''])
+  return '\n'.join([*lines, *(['', f'Versions: {named}.'] * bool(named)), ''])
 
 
-def _compared(job: jobs.Job, rows: Mapping[str, Row]) -> list[str]:
-  """Returns the table of comparisons whose rows were run."""
+def _compared(
+  job: jobs.Job,
+  rows: Mapping[str, Row],
+  every: bool,
+  show: Callable[[float], str],
+) -> list[str]:
+  """Returns the table of comparisons whose rows were run, or of every one."""
   lines = []
   for each in job.comparisons:
-    if each.row not in rows or (each.over and each.over not in rows):
+    cells = [f'{each.row} / {each.over}' if each.over else each.row]
+    if each.row in rows and (not each.over or each.over in rows):
+      values = compare(each, rows)
+      median = statistics.median(values)
+      cells += [
+        show(median),
+        f'{show(min(values))} to {show(max(values))}',
+        *_verdict(each, median, show),
+      ]
+    elif every:
+      cells += ['', '', _verdict(each, 0.0, show)[0], '']
+    else:
       continue
-    values = compare(each, rows)
-    median = statistics.median(values)
-    cells = [
-      f'{each.row} / {each.over}' if each.over else each.row,
-      number(median),
-      f'{number(min(values))} to {number(max(values))}',
-      *_verdict(each, median),
-    ]
     lines.append(f'| {" | ".join(cells)} |')
   if not lines:
     return []
@@ -126,15 +155,21 @@ def compare(each: jobs.Comparison, rows: Mapping[str, Row]) -> list[float]:
   return [a / b for a, b in zip(medians, below, strict=True)]
 
 
-def _verdict(each: jobs.Comparison, value: float) -> tuple[str, str]:
+def _verdict(
+  each: jobs.Comparison, value: float, show: Callable[[float], str]
+) -> tuple[str, str]:
   """Returns the target, and whether it was reached."""
   if each.at_least is not None:
-    reached = value >= each.at_least
-    return f'>= {number(each.at_least)}', 'yes' if reached else 'no'
+    bound = '' if show is yes_or_no else '>= '
+    return f'{bound}{show(each.at_least)}', yes_or_no(value >= each.at_least)
   if each.at_most is not None:
-    reached = value <= each.at_most
-    return f'<= {number(each.at_most)}', 'yes' if reached else 'no'
+    return f'<= {show(each.at_most)}', yes_or_no(value <= each.at_most)
   return '', ''
+
+
+def yes_or_no(value: float) -> str:
+  """Returns 'yes' for 1, and else 'no': not each of them was a yes."""
+  return 'yes' if value >= 1 else 'no'
 
 
 def number(value: float) -> str:
@@ -144,21 +179,41 @@ def number(value: float) -> str:
   return f'{value:.1f}' if value >= 10 else f'{value:.2f}'
 
 
+def read(path: pathlib.Path) -> dict[str, str]:
+  """Returns the sections of a file of results by title; none without one."""
+  if not path.exists():
+    return {}
+  texts = path.read_text('utf-8').split('\n## ')[1:]
+  return {text.split('\n', 1)[0]: f'## {text.rstrip()}\n' for text in texts}
+
+
 def write(path: pathlib.Path, sections: Mapping[str, str]):
-  """Puts sections into a file of results, in place of those of the same job.
+  """Puts sections into RESULTS.md, in place of those of the same job.
 
   Args:
     path: the file; made if missing.
     sections: Markdown by the job's name.
   """
-  kept = {}
-  if path.exists():
-    for text in path.read_text('utf-8').split('\n## ')[1:]:
-      title = text.split('\n', 1)[0]
-      kept[title] = f'## {text.rstrip()}\n'
-  texts = [_HEAD.format(windows=jobs.WINDOWS)]
-  for name, job in jobs.JOBS.items():
-    if text := sections.get(name) or kept.get(job.title):
-      texts.append(text)
+  titled = {jobs.JOBS[name].title: text for name, text in sections.items()}
+  titles = [job.title for job in jobs.JOBS.values()]
+  put(path, _HEAD.format(windows=jobs.WINDOWS), titles, titled)
+
+
+def put(
+  path: pathlib.Path,
+  head: str,
+  titles: Iterable[str],
+  sections: Mapping[str, str],
+):
+  """Puts sections into a file of results, in place of those of their titles.
+
+  Args:
+    path: the file; made if missing.
+    head: what stands above the sections.
+    titles: of all sections that the file may have, in order.
+    sections: Markdown by title.
+  """
+  every = read(path) | dict(sections)
+  texts = [head, *(every[title] for title in titles if title in every)]
   path.parent.mkdir(parents=True, exist_ok=True)
   path.write_text('\n'.join(texts), 'utf-8')

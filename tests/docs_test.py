@@ -22,7 +22,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 REPOSITORY = 'https://github.com/dopamine-jax/dopamine-jax/'
 MARKDOWN = [
   *('README.md', 'CONTRIBUTING.md', 'CHANGELOG.md'),
-  *('benchmarks/RESULTS.md', 'benchmarks/WHERE.md'),
+  *('benchmarks/GPU.md', 'benchmarks/RESULTS.md', 'benchmarks/WHERE.md'),
   'dopamine_jax/analysis/data/README.md',
 ]
 

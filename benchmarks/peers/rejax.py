@@ -1,7 +1,7 @@
 """rejax: environment and training in one jitted function.
 
-PPO's policy and value have an optimizer each, which clips each number of a
-gradient by itself.
+PPO's policy and value have an optimizer each. Gradients are clipped each number
+by itself, PQN's too.
 """
 
 from typing import Any
@@ -63,7 +63,8 @@ def _with_five_values(environment: Any) -> Any:
 
 def make(expected: algorithms.Hyperparameters, window: int) -> Any:
   """Returns the algorithm that trains for `window` agent steps."""
-  environment, parameters = gymnax.make('CartPole-v1')
+  name = getattr(expected, 'environment', 'CartPole-v1')
+  environment, parameters = gymnax.make(name)
   shared = {
     'env': _with_five_values(environment),
     'env_params': parameters,
@@ -74,8 +75,10 @@ def make(expected: algorithms.Hyperparameters, window: int) -> Any:
     'gamma': expected.gamma,
     'num_envs': expected.num_envs,
   }
-  is_ppo = isinstance(expected, algorithms.PPO)
-  algorithm = (_ppo if is_ppo else _dqn)(expected, shared)
+  own = _dqn
+  if isinstance(expected, algorithms.OnPolicy):
+    own = _ppo if isinstance(expected, algorithms.PPO) else _pqn
+  algorithm = own(expected, shared)
   return algorithm.replace(eval_callback=lambda algorithm, state, key: ())
 
 
@@ -105,19 +108,38 @@ def _dqn(expected, shared):
   )
 
 
+def _on_policy(expected):
+  return {
+    'num_steps': expected.rollout // expected.num_envs,
+    'num_minibatches': expected.num_minibatches,
+    'num_epochs': expected.num_epochs,
+    'max_grad_norm': expected.max_norm,
+  }
+
+
+def _pqn(expected, shared):
+  algorithm = rejax.PQN.create(
+    **shared,
+    **_on_policy(expected),
+    td_lambda=expected.q_lambda,
+    eps_start=expected.epsilon,
+    eps_end=expected.epsilon,
+  )
+  # There is no setting for layers but 64 and 64.
+  agent = algorithm.agent.clone(hidden_layer_sizes=expected.hidden)
+  return algorithm.replace(agent=agent)
+
+
 def _ppo(expected, shared):
   return rejax.PPO.create(
     **shared,
+    **_on_policy(expected),
     agent_kwargs={'activation': 'tanh', 'hidden_layer_sizes': expected.hidden},
-    num_steps=expected.rollout // expected.num_envs,
-    num_minibatches=expected.num_minibatches,
-    num_epochs=expected.num_epochs,
     gae_lambda=expected.gae_lambda,
     clip_eps=expected.clip,
     # Of half the squared error.
     vf_coef=2 * expected.value_weight,
     ent_coef=expected.entropy_weight,
-    max_grad_norm=expected.max_norm,
   )
 
 
@@ -130,18 +152,49 @@ def _found(algorithm, state, num_seeds, expected):
     'sticky_actions': 0.0,
   }
   is_ppo = isinstance(expected, algorithms.PPO)
-  own = (_found_of_ppo if is_ppo else _found_of_dqn)(algorithm, state)
   learner = state.actor_ts if is_ppo else state.q_ts
   params = (
     (learner.params, state.critic_ts.params) if is_ppo else learner.params
   )
+  own = _found_of_dqn
+  if isinstance(expected, algorithms.OnPolicy):
+    own = _found_of_ppo if is_ppo else _found_of_pqn
+    found |= _found_on_policy(algorithm, learner, expected)
   updates = learner.step if num_seeds == 1 else learner.step[0]
   return {
     **found,
-    **own,
+    **own(algorithm, state),
     'kernels': clock.kernels_of(params, num_seeds),
     'updates': int(updates),
     **clock.adam_of(learner.tx, expected),
+  }
+
+
+def _found_on_policy(algorithm, learner, expected):
+  found = {
+    'batch_size': algorithm.minibatch_size,
+    'rollout': algorithm.iteration_size,
+    'num_epochs': algorithm.num_epochs,
+    'max_norm': clock.max_norm_of(learner.tx),
+  }
+  of_environment = {
+    'package': 'gymnax',
+    'environment': algorithm.env.name,
+    'backend': '',
+    'normalize_observations': algorithm.normalize_observations,
+  }
+  return found | {
+    name: value
+    for name, value in of_environment.items()
+    if hasattr(expected, name)
+  }
+
+
+def _found_of_pqn(algorithm, state):
+  del state
+  return {
+    'q_lambda': float(algorithm.td_lambda),
+    'epsilon': float(algorithm.epsilon_schedule(0)),
   }
 
 
@@ -157,14 +210,11 @@ def _found_of_dqn(algorithm, state):
 
 
 def _found_of_ppo(algorithm, state):
+  del state
   return {
-    'batch_size': algorithm.minibatch_size,
-    'rollout': algorithm.iteration_size,
-    'num_epochs': algorithm.num_epochs,
     'gae_lambda': float(algorithm.gae_lambda),
     'clip': float(algorithm.clip_eps),
     'value_clip': float(algorithm.clip_eps),
     'value_weight': float(algorithm.vf_coef) / 2,
     'entropy_weight': float(algorithm.ent_coef),
-    'max_norm': clock.max_norm_of(state.actor_ts.tx),
   }

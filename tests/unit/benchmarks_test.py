@@ -6,11 +6,11 @@ import gymnasium
 import optax
 import pytest
 
-from benchmarks import __main__ as main
 from benchmarks import clock
 from benchmarks import environments
 from benchmarks import jobs
 from benchmarks import ours
+from benchmarks import rounds
 from benchmarks import table
 from dopamine_jax import errors
 from dopamine_jax.learning import optimization
@@ -27,10 +27,10 @@ def reported(job=A, **changes):
 
 
 def test_equal_hyperparameters_are_accepted():
-  main.refuse_differences('A', 'sb3', reported())
+  rounds.refuse_differences(A, 'sb3', reported())
   # Read from an optimizer's step, in float32; in a framework's own order.
-  main.refuse_differences(
-    'A',
+  rounds.refuse_differences(
+    A,
     'sbx',
     reported(
       learning_rate=0.00099999, kernels=[[512, 2], [4, 512], [512, 512]]
@@ -60,7 +60,7 @@ def test_equal_hyperparameters_are_accepted():
 )
 def test_a_hyperparameter_that_differs_is_refused(name, value):
   with pytest.raises(errors.UserError, match=rf'sb3 .*{name}'):
-    main.refuse_differences('A', 'sb3', reported(**{name: value}))
+    rounds.refuse_differences(A, 'sb3', reported(**{name: value}))
 
 
 def test_a_hyperparameter_that_is_not_reported_is_refused():
@@ -68,7 +68,7 @@ def test_a_hyperparameter_that_is_not_reported_is_refused():
     found = reported()
     del found[name]
     with pytest.raises(errors.UserError, match=name):
-      main.refuse_differences('A', 'sb3', found)
+      rounds.refuse_differences(A, 'sb3', found)
 
 
 def test_each_hyperparameter_has_a_case_above():
