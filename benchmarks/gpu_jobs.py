@@ -219,11 +219,11 @@ def _gymnasium(scale: int) -> dict[str, jobs.Job]:
     ),
     'pong-ppo': _job(
       f'PPO {pong.format(128)}',
-      *((_OURS,), (), _PPO_PONG, 32_768, 60, scale),
+      *((_OURS,), (), _PPO_PONG, 16_384, 60, scale),
     ),
     'pong-pqn': _job(
       f'PQN {pong.format(128)}; the target is for 16 cores',
-      *((_OURS,), pqn, _PQN_PONG, 32_768, 60, scale),
+      *((_OURS,), pqn, _PQN_PONG, 16_384, 60, scale),
     ),
     'sac': _job(
       'SAC on HalfCheetah-v5, MLP 256-256, batch 256, an update each step',
