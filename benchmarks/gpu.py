@@ -235,11 +235,12 @@ def _tried(name, found, sections) -> str:
   cells = [name, '; '.join(ran), f'{found.seconds:.0f}']
   kept[name] = f'| {" | ".join([*cells, str(datetime.date.today())])} |'
   lines = [kept[each] for each in gpu_jobs.JOBS if each in kept]
+  rest = ', '.join(each for each in gpu_jobs.JOBS if each not in kept)
   text = (
     f'`python -m benchmarks --gpu --tenth`, {platform.machine()}, '
     f'{psutil.cpu_count()} cores, Python {platform.python_version()}. It shows '
-    'that all of it runs, with equal hyper-parameters; rates of a CPU at such '
-    'sizes would say nothing.'
+    'that a job runs, with equal hyper-parameters; rates of a CPU at such '
+    'sizes would say nothing.' + f' Not tried yet: {rest}.' * bool(rest)
   )
   return '\n'.join([f'## {_TRIED}', '', text, '', _COLUMNS, *lines, ''])
 

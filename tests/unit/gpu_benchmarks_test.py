@@ -269,6 +269,7 @@ def test_a_file_says_what_was_not_run_and_keeps_what_was(tmp_path):
   ]
   assert 'measured' in sections[first.title]
   assert 'Not run on a GPU yet' in sections[second.title]
+  assert 'Not tried yet: minatar-ppo, ' in sections[gpu._TRIED]
   lines = sections[gpu._TRIED].splitlines()
   assert lines[-2].startswith(
     '| seeds | ours; not rejax: no figure: why | 5 | '
