@@ -19,6 +19,36 @@ _FOLDER = pathlib.Path(__file__).resolve().parent
 
 def main() -> int:
   """Reads the command line; returns 0, or 1 after an error."""
+  parser = _parser()
+  arguments = parser.parse_args()
+  known = gpu_jobs.JOBS if arguments.gpu else jobs.JOBS
+  names = arguments.jobs or list(known)
+  if wrong := [name for name in names if name not in known]:
+    parser.error(f'no job is called {wrong[0]}: there are {", ".join(known)}')
+  if arguments.rounds is not None and arguments.rounds < 1:
+    parser.error('--rounds must be at least 1')
+  if arguments.tenth and not arguments.gpu:
+    parser.error('--tenth is of the jobs of --gpu: give both')
+  try:
+    if arguments.gpu:
+      output = arguments.output or _FOLDER / 'GPU.md'
+      settings = gpu.Settings(
+        arguments.peers, arguments.rounds or 1, arguments.tenth
+      )
+      return gpu.run(names, settings, output)
+    output = arguments.output or _FOLDER / 'RESULTS.md'
+    for name in names:
+      text = run(name, arguments.peers, arguments.rounds or 3)
+      print(text)
+      # At once, so that an error in a later job loses nothing.
+      table.write(output, {name: text})
+  except errors.UserError as error:
+    print(f'Error: {error}', file=sys.stderr)
+    return 1
+  return 0
+
+
+def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
     prog='python -m benchmarks', description=__doc__
   )
@@ -46,32 +76,7 @@ def main() -> int:
     '--rounds', type=int, help='without it 3, and 1 with --gpu'
   )
   parser.add_argument('--output', type=pathlib.Path)
-  arguments = parser.parse_args()
-  known = gpu_jobs.JOBS if arguments.gpu else jobs.JOBS
-  names = arguments.jobs or list(known)
-  if wrong := [name for name in names if name not in known]:
-    parser.error(f'no job is called {wrong[0]}: there are {", ".join(known)}')
-  if arguments.rounds is not None and arguments.rounds < 1:
-    parser.error('--rounds must be at least 1')
-  if arguments.tenth and not arguments.gpu:
-    parser.error('--tenth is of the jobs of --gpu: give both')
-  try:
-    if arguments.gpu:
-      output = arguments.output or _FOLDER / 'GPU.md'
-      settings = gpu.Settings(
-        arguments.peers, arguments.rounds or 1, arguments.tenth
-      )
-      return gpu.run(names, settings, output)
-    output = arguments.output or _FOLDER / 'RESULTS.md'
-    for name in names:
-      text = run(name, arguments.peers, arguments.rounds or 3)
-      print(text)
-      # At once, so that an error in a later job loses nothing.
-      table.write(output, {name: text})
-  except errors.UserError as error:
-    print(f'Error: {error}', file=sys.stderr)
-    return 1
-  return 0
+  return parser
 
 
 def run(name: str, peers: Sequence[str], rounds: int) -> str:
