@@ -58,6 +58,7 @@ _LAYOUT = {
   'Values and policy': {
     'Values': ('Train/(Q|Value)(Mean|Max)',),
     'Exploration': ('Train/(Epsilon|Entropy|Temperature)',),
+    'Scale of rewards': ('Train/RewardScale',),
     'Gap of CQL': ('Train/Gap',),
     'Change of the policy': ('Train/(KL|ClipFraction)',),
     'Health': ('Health/.*',),

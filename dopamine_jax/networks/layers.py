@@ -54,7 +54,7 @@ def multiply(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
   A pass of fewer bits has kernels of fewer: see `precision`.
   """
-  rows = x.reshape(-1, x.shape[-1]).astype(kernel.dtype)
+  rows = x.reshape(-1, x.shape[-1]).astype(jnp.result_type(kernel))
   y = _multiply(rows, kernel) if _pays_off(rows, kernel) else rows @ kernel
   return y.reshape(*x.shape[:-1], -1)
 

@@ -10,13 +10,12 @@ MIXED = """
 dqn.DQN.network = @networks.mixed_precision
 networks.mixed_precision.network = @networks.MLP
 """
-# One that learns from a replay and one that does from rollouts; `python -m
-# tests.lowering` has all agents.
+# The first is quick; `python -m tests.lowering` has all agents.
 JOBS = [
   ('dqn.DQN', 'python', ''),
   pytest.param('dqn.DQN', 'compiled', MIXED, marks=pytest.mark.slow),
   pytest.param('ppo.PPO', 'python', '', marks=pytest.mark.slow),
-  ('ppo.PPO', 'compiled', ''),
+  pytest.param('ppo.PPO', 'compiled', '', marks=pytest.mark.slow),
   pytest.param('r2d2.R2D2', 'python', '', marks=pytest.mark.slow),
   pytest.param('rainbow.Rainbow', 'python', '', marks=pytest.mark.slow),
   pytest.param('sac.SAC', 'compiled', '', marks=pytest.mark.slow),

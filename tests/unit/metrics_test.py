@@ -89,7 +89,7 @@ class TestBase:
       if line.startswith('| ') and '/' in line.split('|')[1]
     ]
     names = [name for name, meaning, unit in cells if meaning and unit]
-    assert len(names) == len(cells) == len(set(names)) == 41
+    assert len(names) == len(cells) == len(set(names)) == 43
     assert [name for name in names if base.is_timing(name)] == [
       'Train/AverageStepsPerSecond',
       'Eval/AverageStepsPerSecond',

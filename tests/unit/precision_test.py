@@ -68,15 +68,19 @@ def types_of(tree):
   return {str(x.dtype) for x in jax.tree.leaves(tree)}
 
 
+# The slow ones are made of the same layers as the others.
 @pytest.mark.parametrize(
   ('network', 'seen'),
   [
     (networks.MLP(hidden=(16,)), SEEN),
-    (networks.MLP, SEEN),
-    (networks.MinAtarCNN, np.ones((2, 10, 10, 4), bool)),
+    pytest.param(*(networks.MLP, SEEN), marks=pytest.mark.slow),
+    pytest.param(
+      *(networks.MinAtarCNN, np.ones((2, 10, 10, 4), bool)),
+      marks=pytest.mark.slow,
+    ),
     (networks.NatureCNN, np.full((2, 36, 36, 1), 200, np.uint8)),
     (networks.ActorCritic, SEEN),
-    (networks.SimBa, SEEN),
+    pytest.param(*(networks.SimBa, SEEN), marks=pytest.mark.slow),
     (Noisy, SEEN),
     (Plain, SEEN),
     (Normalized, SEEN),
