@@ -68,13 +68,15 @@ RESUMED = {
 }
 # Agents whose states are made of the same parts: they have other losses, which
 # tests of their own work out. `offline_test` resumes a run from another's
-# replay; memory is resumed by R2D2, and a rollout by PPO in `resume_test`.
+# replay; memory is resumed by R2D2, a rollout by PPO in `resume_test`, and
+# statistics of batches, which CrossQ has, in `variables_test`.
 ALIKE = {
   *('c51.C51', 'iqn.IQN', 'quantile.QuantileDQN', 'rainbow.Rainbow'),
   *('munchausen.MunchausenDQN', 'full_rainbow.FullRainbow'),
   *('pqn.PQN', 'ppo_rnn.PPORNN', 'pqn_rnn.PQNRNN'),
   *('cql.CQL', 'files.OwnReplay', 'spr.SPR', 'bbf.BBF'),
   *('tqc.TQC', 'redq.REDQ', 'fast_td3.FastTD3', 'drq_v2.DrQV2'),
+  'crossq.CrossQ',
 }
 
 
