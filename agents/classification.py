@@ -23,6 +23,7 @@ import rlax
 from dopamine_jax.agents import c51
 from dopamine_jax.agents import cql
 from dopamine_jax.learning import action_values
+from dopamine_jax.learning import bins
 
 
 class ClassificationDQN(c51.C51):
@@ -69,14 +70,12 @@ class ClassificationDQN(c51.C51):
 
   def classes(self, target: jax.Array) -> jax.Array:
     """Returns the probabilities [B, M] that stand for numbers [B]."""
-    target = jnp.clip(target, self.v_min, self.v_max)[:, None]
+    target = jnp.clip(target, self.v_min, self.v_max)
     if self.spread == 'two_hot':
-      return jax.vmap(rlax.categorical_l2_project, (0, 0, None))(
-        target, jnp.ones_like(target), self.atoms
-      )
+      return bins.two_hot(target, self.atoms)
     edges = jnp.linspace(self.v_min, self.v_max, self.num_atoms + 1)
     scale = self.sigma_ratio * self._width * jnp.sqrt(2.0)
-    below = jax.scipy.special.erf((edges[None] - target) / scale)
+    below = jax.scipy.special.erf((edges[None] - target[:, None]) / scale)
     part = below[:, -1] - below[:, 0]
     return jnp.diff(below, axis=1) / part[:, None]
 

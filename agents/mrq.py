@@ -29,6 +29,7 @@ import rlax
 
 from dopamine_jax import lanes
 from dopamine_jax.learning import action_values
+from dopamine_jax.learning import bins
 from dopamine_jax.learning import latent_agent
 from dopamine_jax.replay import base
 from dopamine_jax.replay import prioritized
@@ -176,5 +177,4 @@ class MRQ(latent_agent.LatentAgent):
 
   def reward_loss(self, logits, reward) -> jax.Array:
     """Returns the cross-entropy [B] to the two bins beside each reward."""
-    told = latent_agent.two_hot(reward, self.bins)
-    return optax.softmax_cross_entropy(logits, told)
+    return optax.softmax_cross_entropy(logits, bins.two_hot(reward, self.bins))

@@ -8,7 +8,6 @@ first state for each episode, where they repeat the lane's first one.
 
 from collections.abc import Mapping
 import dataclasses
-import difflib
 import functools
 from typing import Any
 
@@ -73,11 +72,6 @@ class Bodies(native.Native):
     """Returns the state after an action."""
     # A copy of its containers: some write into the dictionaries of a state.
     return self._made.step(jax.tree.map(lambda leaf: leaf, state), action)
-
-
-def meant(id: str, known: list[str]) -> str:
-  """Returns the ids that an unknown one may mean, in words."""
-  return ' or '.join(difflib.get_close_matches(id, known, n=3) or known)
 
 
 def _space(shape):

@@ -12,6 +12,7 @@ from typing import Any
 
 from dopamine_jax import errors
 from dopamine_jax.environments import bodies
+from dopamine_jax.environments import native
 
 
 class Brax(bodies.Bodies):
@@ -52,5 +53,5 @@ def _make(id: str, kwargs: Mapping[str, Any]) -> Any:
     known = sorted(envs._envs)  # brax has no public list
     raise errors.UserError(
       f'Brax.id = {id!r}: no such environment. Did you mean '
-      f'{bodies.meant(id, known)}?'
+      f'{native.meant(id, known)}?'
     ) from error

@@ -10,7 +10,6 @@ its deaths are one end there; here the first truncates.
 
 from collections.abc import Mapping, Sequence
 import dataclasses
-import difflib
 import functools
 import importlib
 from typing import Any
@@ -62,10 +61,8 @@ class Craftax(native.Native):
     """Raises UserError for settings that can't work."""
     super().__post_init__()
     if self.id not in IDS:
-      near = difflib.get_close_matches(self.id, IDS, n=3) or IDS
-      self.refuse(
-        'id', f'is no such environment; it may be {" or ".join(near)}'
-      )
+      known = native.meant(self.id, IDS)
+      self.refuse('id', f'is no such environment; it may be {known}')
     if 'max_timesteps' in self.kwargs:
       self.refuse(
         'kwargs',

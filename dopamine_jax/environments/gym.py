@@ -41,6 +41,12 @@ ROBOTICS = (
   *('PointMaze_', 'gymnasium_robotics:'),
 )
 
+# What a user may choose where MuJoCo can't draw.
+OTHER_GL = (
+  'another MUJOCO_GL: egl, osmesa (which needs the OSMesa library) or glfw (a '
+  'screen)'
+)
+
 # Arguments of `gymnasium.make` that this adapter sets, and what sets them here.
 RESERVED = {
   'max_episode_steps': 'set Gym.max_steps_per_episode instead',

@@ -10,7 +10,6 @@ itself and adds up what an episode was to be without; `step_env` and
 
 from collections.abc import Mapping
 import dataclasses
-import difflib
 import functools
 import importlib.metadata
 import re
@@ -133,11 +132,9 @@ def _make(id: str, kwargs: Mapping[str, Any]) -> tuple[Any, Any]:
       f'Gymnax.id = {id!r} needs gymnax: {errors.install("gymnax")} ({error})'
     ) from error
   if id not in gymnax.registered_envs:
-    near = difflib.get_close_matches(id, gymnax.registered_envs, n=3)
-    known = near or gymnax.registered_envs
     raise errors.UserError(
       f'Gymnax.id = {id!r}: no such environment. Did you mean '
-      f'{" or ".join(known)}?'
+      f'{native.meant(id, gymnax.registered_envs)}?'
     )
   try:
     return gymnax.make(id, **kwargs)

@@ -6,6 +6,7 @@ whoever steps from Python: the other engine, evaluation and films. Both use
 """
 
 from collections.abc import Callable, Sequence
+import difflib
 import functools
 from typing import Any, NamedTuple
 
@@ -209,6 +210,11 @@ def advance(
   )
 
 
+def meant(id: str, known: Sequence[str]) -> str:
+  """Returns the ids that an unknown one may mean, in words."""
+  return ' or '.join(difflib.get_close_matches(id, known, n=3) or known)
+
+
 def try_out(environment: Native, reset: Callable[[jax.Array], Any]) -> None:
   """Traces an environment's first state, to see whether its `kwargs` fit.
 
@@ -217,13 +223,13 @@ def try_out(environment: Native, reset: Callable[[jax.Array], Any]) -> None:
     reset: of the package, which those were given to.
 
   Raises:
-    UserError: names `kwargs`, if there are any, and says what was raised.
+    UserError: names `kwargs`, and says what was raised.
   """
+  if not environment.kwargs:
+    return
   try:
     jax.eval_shape(reset, jax.random.key(0))
   except Exception as error:  # of the package's code
-    if not environment.kwargs:
-      raise
     environment.refuse(
       'kwargs', f'does not fit: the first state fails by {errors.told(error)}'
     )

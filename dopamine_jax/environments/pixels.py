@@ -135,8 +135,7 @@ def _make_one(settings: Pixels) -> gymnasium.Env:
   except Exception as error:  # MuJoCo's own, OpenGL's, ...
     raise errors.UserError(
       f'{settings.id} can not be drawn at Pixels.size = {size}: '
-      f'{errors.told(error)}. Choose a smaller size, or another MUJOCO_GL: '
-      'egl, osmesa (which needs the OSMesa library) or glfw (a screen).'
+      f'{errors.told(error)}. Choose a smaller size, or {gym.OTHER_GL}.'
     ) from error
   env = gymnasium.wrappers.AddRenderObservation(
     _Repeated(env, settings.action_repeat)

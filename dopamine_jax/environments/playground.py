@@ -171,9 +171,8 @@ class Playground(bodies.Bodies):
       return renderer
     except Exception as error:  # MuJoCo's own, OpenGL's, ...
       raise errors.UserError(
-        f'{self.id} can not be drawn: {errors.told(error)}. Choose another '
-        'MUJOCO_GL: egl, osmesa (which needs the OSMesa library) or glfw (a '
-        'screen).'
+        f'{self.id} can not be drawn: {errors.told(error)}. Choose '
+        f'{gym.OTHER_GL}.'
       ) from error
 
 
@@ -201,7 +200,7 @@ def _config(settings, registry):
   except ValueError as error:
     raise errors.UserError(
       f'Playground.id = {settings.id!r}: no such environment. Did you mean '
-      f'{bodies.meant(settings.id, list(registry.ALL_ENVS))}?'
+      f'{native.meant(settings.id, list(registry.ALL_ENVS))}?'
     ) from error
   if 'impl' in config:  # one of its robots has none
     config.impl = settings.impl

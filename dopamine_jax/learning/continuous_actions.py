@@ -188,9 +188,7 @@ class ContinuousActions(off_policy.OffPolicy):
         self.encoded(params, sample.transition),
         key,
       )
-      for name, loss in losses.items():
-        outputs.require_floats(self, name, loss, sample.weight.shape)
-      means = {k: jnp.mean(sample.weight * loss) for k, loss in losses.items()}
+      means = self.weighted(losses, sample.weight)
       total = sum(means.values())
       if policy is not True:
         total = jnp.where(policy, total, means['CriticLoss'])

@@ -12,7 +12,6 @@ from flax import struct
 import jax
 import jax.numpy as jnp
 import optax
-import rlax
 
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import networks
@@ -249,9 +248,7 @@ class LatentAgent(off_policy.OffPolicy):
       losses, td_error, metrics = self.losses(
         params, state, sample.transition, key
       )
-      for name, loss in losses.items():
-        outputs.require_floats(self, name, loss, sample.weight.shape)
-      means = {k: jnp.mean(sample.weight * loss) for k, loss in losses.items()}
+      means = self.weighted(losses, sample.weight)
       return sum(means.values()), (td_error, metrics | means)
 
     params, optimizer_state, (td_error, seen), metrics = optimization.learn(
@@ -296,13 +293,3 @@ class LatentAgent(off_policy.OffPolicy):
         of['critic'], *(each[0] for each in critics), inputs=embedded
       ),
     }
-
-
-def two_hot(x: jax.Array, bins: jax.Array) -> jax.Array:
-  """Returns probabilities [B, M] of the two bins beside each of x [B].
-
-  Their mean is x, which is clipped to the bins [M], in rising order.
-  """
-  return jax.vmap(rlax.categorical_l2_project, (0, 0, None))(
-    x[:, None], jnp.ones_like(x)[:, None], bins
-  )

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -10,6 +11,7 @@ from dopamine_jax import agent as agent_lib
 from dopamine_jax.learning import (
   augmentation as augmentation_lib,  # also a field
 )
+from dopamine_jax.learning import outputs
 from dopamine_jax.replay import base
 from dopamine_jax.replay import following
 from dopamine_jax.replay import uniform
@@ -75,6 +77,12 @@ class OffPolicy(agent_lib.Agent):
       flat = self.augmented(seen.reshape(-1, *seen.shape[2:]), ahead)
       transition = transition.replace(observations=flat.reshape(seen.shape))
     return sample.replace(transition=transition)
+
+  def weighted(self, losses, weight) -> dict[str, jax.Array]:
+    """Returns the weighted means of losses [B] by name, once these fit."""
+    for name, loss in losses.items():
+      outputs.require_floats(self, name, loss, weight.shape)
+    return {name: jnp.mean(weight * loss) for name, loss in losses.items()}
 
   def augmented(self, images, key) -> jax.Array:
     """Returns images [B, ...], each changed by all of `augmentation`."""

@@ -105,7 +105,7 @@ def convolve(
   if platforms.is_cpu():
     return _convolve_by_matmul(images, kernel, strides, padding)
   return lax.conv_general_dilated(
-    images.astype(kernel.dtype),
+    images.astype(jnp.result_type(kernel)),
     kernel,
     strides,
     padding,

@@ -27,6 +27,9 @@ XAVIER_RELU = values.call(
 )
 
 
+_MLP = functools.partial(standard.MLP, kernel_init=XAVIER_RELU)
+
+
 def standardized(x: jax.Array) -> jax.Array:
   """Returns the layer norm of x [..., D], without parameters."""
   return nn.standardize(x, axis=-1, epsilon=1e-5)
@@ -126,12 +129,8 @@ class LatentModel(modules.Module):
     """
     dense = functools.partial(layers.Dense, kernel_init=XAVIER_RELU)
     act = nn.elu(dense(self.action_units)(action))
-    both = standard.MLP(
-      self.units,
-      self.hidden,
-      activation=standardized_elu,
-      kernel_init=XAVIER_RELU,
-    )(jnp.concatenate([z, act], axis=1))
+    embed = _MLP(self.units, self.hidden, activation=standardized_elu)
+    both = embed(jnp.concatenate([z, act], axis=1))
     num_outputs = 1 + z.shape[1] + self.num_bins
     x = dense(num_outputs)(both)
     end, following, reward = jnp.split(x, (1, 1 + z.shape[1]), axis=1)
@@ -152,12 +151,8 @@ class Actor(modules.Module):
   @nn.compact
   def __call__(self, z: jax.Array) -> jax.Array:
     """Returns outputs [B, num_outputs] of z [B, D]."""
-    return standard.MLP(
-      self.num_outputs,
-      self.hidden,
-      activation=standardized_relu,
-      kernel_init=XAVIER_RELU,
-    )(z)
+    make = _MLP(self.num_outputs, self.hidden, activation=standardized_relu)
+    return make(z)
 
 
 class Critic(modules.Module):
@@ -174,9 +169,5 @@ class Critic(modules.Module):
   @nn.compact
   def __call__(self, embedded: jax.Array) -> jax.Array:
     """Returns outputs [B, num_outputs] of embeddings [B, E]."""
-    return standard.MLP(
-      self.num_outputs,
-      self.hidden,
-      activation=standardized_elu,
-      kernel_init=XAVIER_RELU,
-    )(embedded)
+    make = _MLP(self.num_outputs, self.hidden, activation=standardized_elu)
+    return make(embedded)

@@ -76,8 +76,7 @@ class PixelTorso(modules.Module):
         f'networks.PixelTorso with strides = {tuple(self.strides)} needs '
         f'images of {least}x{least} pixels or more, and these have '
         f'{sides[0]}x{sides[1]}. Give it larger ones (of MuJoCo by '
-        'pixels.Pixels.size), or '
-        'fewer or smaller strides.'
+        'pixels.Pixels.size), or fewer or smaller strides.'
       )
 
 
