@@ -143,6 +143,7 @@ def as_if_alone():
   from tests import programs
 
   programs.keep_compiled()
+  programs.share_context()
   # What was imported, and is here to stay, is looked through no more.
   gc.freeze()
   yield

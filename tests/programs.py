@@ -9,6 +9,7 @@ import re
 import sys
 
 from jax._src import compilation_cache
+from jax._src.interpreters import mlir
 
 from dopamine_jax import config
 from dopamine_jax import values
@@ -65,6 +66,20 @@ def _get_compiled(key, *_):
 
 def _put_compiled(key, name, executable, backend, compile_time):
   _compiled[key] = executable, compile_time
+
+
+# As JAX has it: one for each program.
+MAKE_CONTEXT = mlir.make_ir_context
+
+
+def share_context():
+  """Has JAX lower the programs that come next in one MLIR context.
+
+  To make one of its own for each, and to let go of it, took as long as all else
+  that is done for a small program before it is compiled.
+  """
+  context = MAKE_CONTEXT()
+  mlir.make_ir_context = lambda: context
 
 
 def try_once(patch):
