@@ -40,6 +40,13 @@ SMALL_SEQUENCES = (
   'prioritized_sequences.PrioritizedSequenceReplay.length = 3',
   'prioritized_sequences.PrioritizedSequenceReplay.burn_in = 1',
 )
+# Each step that a model is unrolled for, and each layer, is long in compiling.
+SMALL_MODEL = (
+  'latent.Encoder.hidden = (8,)',
+  'latent.LatentModel.hidden = (8,)',
+  'latent.Actor.hidden = (8,)',
+  'latent.Critic.hidden = (8,)',
+)
 
 
 def shrunk(path):
@@ -49,7 +56,9 @@ def shrunk(path):
     replay = re.search(r'replay = @(\w+\.\w+)', path.read_text())[1]
     small = [f'{replay}.{binding}' for binding in SMALL_REPLAY]
     sequences = SMALL_SEQUENCES if settings.startswith('r2d2') else ()
-    return *RUN, *small, *sequences
+    small += ['mrq.MRQ.prediction_steps = 2'] * settings.startswith('mrq')
+    model = SMALL_MODEL if 'latent.Encoder' in path.read_text() else ()
+    return *RUN, *small, *sequences, *model
   return (
     *RUN,
     'runner.Runner.num_envs = 2',
@@ -72,6 +81,7 @@ RESUMED = {
 # statistics of batches, which CrossQ has, in `variables_test`.
 ALIKE = {
   *('c51.C51', 'iqn.IQN', 'quantile.QuantileDQN', 'rainbow.Rainbow'),
+  'classification.ClassificationDQN',
   *('munchausen.MunchausenDQN', 'full_rainbow.FullRainbow'),
   *('pqn.PQN', 'ppo_rnn.PPORNN', 'pqn_rnn.PQNRNN'),
   *('cql.CQL', 'files.OwnReplay', 'spr.SPR', 'bbf.BBF'),
