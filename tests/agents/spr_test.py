@@ -12,6 +12,7 @@ import pytest
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import config
 from dopamine_jax import errors
+from dopamine_jax import lanes
 from dopamine_jax import networks
 from dopamine_jax import runner
 from dopamine_jax.agents import bbf
@@ -74,8 +75,19 @@ def batch_of(shape=(3,), seed=0):
 
 
 def init(agent, sample, seed=0):
-  key = jax.random.key(seed)
+  key, kind = jax.random.key(seed), type(agent)
+  if agent.network is NETWORK:  # compiled once for all whose parts are the same
+    agent = make(kind, noisy=True) if agent.noisy else make(kind, noisy=False)
   return linear.jitted(agent.init)(key, sample.transition.observation)
+
+
+def learning(agent, name):
+  """Returns an update whose first argument is a number of the agent's."""
+
+  def update(number, *given):
+    return lanes.put(agent, {(name,): number}).update(*given)
+
+  return jax.jit(update)
 
 
 # What is predicted.
@@ -197,13 +209,10 @@ def test_without_prediction_it_is_full_rainbow():
 @pytest.mark.parametrize('noisy', [True, False])
 def test_predictions_teach_all_that_they_pass_and_no_priorities(noisy):
   sample = batch_of()
-  answers = []
-  for weight in (0.0, 5.0):
-    agent = make(noisy=noisy, prediction_weight=weight, target_tau=0.5)
-    state = init(agent, sample)
-    answers.append(
-      linear.jitted(agent.update)(state, sample, jax.random.key(1))
-    )
+  agent = make(noisy=noisy, target_tau=0.5)
+  given = init(agent, sample), sample, jax.random.key(1)
+  update = learning(agent, 'prediction_weight')
+  answers = [update(weight, *given) for weight in (0.0, 5.0)]
   (plain, _, of_plain), (state, _, priorities) = answers
   np.testing.assert_allclose(priorities, of_plain, rtol=1e-5)
   for part in ('encoder', 'transition', 'predictor', 'projection'):
@@ -265,19 +274,34 @@ def test_bbf_acts_by_the_network_that_follows():
   np.testing.assert_array_equal(acts, target)
 
 
-@pytest.mark.parametrize('tau', [0.005, 0.25, 1.0])
-def test_the_target_network_follows_after_each_update(tau):
-  agent = make(bbf.BBF, target_tau=tau)
+def test_the_target_network_follows_after_each_update():
+  agent = make(bbf.BBF)
+  sample = batch_of()
+  state = init(agent, sample)
+  state = state.replace(target_params=init(agent, sample, seed=5).params)
+  update = learning(agent, 'target_tau')
+  for tau in (0.005, 0.25, 1.0):
+    new, _, _ = update(tau, state, sample, jax.random.key(0))
+    follows = functools.partial(assert_follows, tau)
+    jax.tree.map(follows, state.target_params, new.target_params, new.params)
+
+
+def assert_follows(tau, old, target, online):
+  np.testing.assert_allclose(
+    target, (1 - tau) * np.asarray(old) + tau * online, rtol=1e-4, atol=1e-6
+  )
+
+
+# The online network itself, which nothing is computed of.
+@pytest.mark.slow  # as DQN has it by default, in `dqn_test`
+def test_a_target_network_may_be_the_online_one_after_each_update():
+  agent = make(bbf.BBF, target_tau=1.0)
   sample = batch_of()
   state = init(agent, sample)
   state = state.replace(target_params=init(agent, sample, seed=5).params)
   new, _, _ = linear.jitted(agent.update)(state, sample, jax.random.key(0))
-  jax.tree.map(
-    lambda old, target, online: np.testing.assert_allclose(
-      target, (1 - tau) * np.asarray(old) + tau * online, rtol=1e-4, atol=1e-6
-    ),
-    *(state.target_params, new.target_params, new.params),
-  )
+  follows = functools.partial(assert_follows, 1.0)
+  jax.tree.map(follows, state.target_params, new.target_params, new.params)
 
 
 def test_priorities_as_published_are_one_for_a_batch():
@@ -296,7 +320,9 @@ def test_the_shipped_resets_halve_the_encoder_and_renew_the_head():
   run = config.load(['bbf_atari100k'], []).build(runner.Runner)
   agent = make(bbf.BBF)
   sample = batch_of()
-  state = jax.tree.map(lambda x: x * 0 + 7, init(agent, sample))
+  state = jax.tree.map(
+    lambda x: np.full(x.shape, 7, x.dtype), init(agent, sample)
+  )
   view = types.SimpleNamespace(
     loop=types.SimpleNamespace(agent=agent),
     state=types.SimpleNamespace(
