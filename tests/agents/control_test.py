@@ -100,9 +100,8 @@ def problem(agent, seed=0):
     discount=np.float32([0.9, 0.0, 0.81, 0.9, 0.0, 0.9]),
     next_observation=normal(B, F),
   )
-  state, other = (
-    agent.init(jax.random.key(i), batch.observation) for i in range(2)
-  )
+  init = jax.jit(agent.init)
+  state, other = (init(jax.random.key(i), batch.observation) for i in range(2))
   state = state.replace(target_params=other.target_params)
   weight = np.asarray(rng.uniform(0.1, 1, B), np.float32)
   return state, agent_lib.Sample(batch, np.arange(B), weight)

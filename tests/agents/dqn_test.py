@@ -239,7 +239,7 @@ def test_the_target_never_shares_memory_with_the_parameters():
   # Or an engine, which donates both, would donate one buffer twice.
   agent = make(target_update_period=4)
   _, _, batch = random_problem(4)
-  state = agent.init(jax.random.key(0), batch.observation)
+  state = jax.jit(agent.init)(jax.random.key(0), batch.observation)
   step = jax.jit(agent.update, donate_argnums=0)
   np.testing.assert_array_equal(
     state.params['kernel'], state.target_params['kernel']

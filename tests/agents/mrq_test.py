@@ -295,7 +295,7 @@ def test_targets_become_what_was_in_use_and_the_newest_encoder_is_used():
   agent = make(target_update_period=3)
   update = linear.jitted(agent.update)
   _, sample = problem()
-  state = agent.init(jax.random.key(0), sample.transition.observation)
+  state = jax.jit(agent.init)(jax.random.key(0), sample.transition.observation)
   scale = target_scale = 1.0
   sizes = []
   for i in range(8):

@@ -201,7 +201,7 @@ def test_dr3_says_that_a_network_shows_no_features():
 
   agent = make(dr3.DR3, network=Silent())
   sample = sample_of()
-  state = agent.init(jax.random.key(0), sample.transition.observation)
+  state = jax.jit(agent.init)(jax.random.key(0), sample.transition.observation)
   with pytest.raises(errors.UserError, match=r'network Silent shows 0.*sow'):
     losses_of(agent, state, sample)
 
@@ -266,7 +266,7 @@ def test_it_asks_for_more_than_was_seen(ambition):
     ambition=ambition,
   )
   seen = sample_of().transition.observation
-  state = agent.init(jax.random.key(0), seen)
+  state = jax.jit(agent.init)(jax.random.key(0), seen)
   key = jax.random.key(0)
   for updates, asked in ((0, 0.0), (1, 5.0 + ambition * 6.0)):
     state = state.replace(
@@ -332,7 +332,7 @@ def test_each_of_a_tandem_learns_as_double_dqn():
 def test_only_the_active_one_acts_in_training(evaluated):
   agent = make(tandem.TandemDQN, evaluated=evaluated, epsilon=0.0)
   seen = np.float32(np.random.default_rng(0).normal(size=(64, 2)))
-  state = agent.init(jax.random.key(0), seen)
+  state = jax.jit(agent.init)(jax.random.key(0), seen)
   key, step = jax.random.key(0), jnp.zeros((), int)
   of_active, of_passive = (
     np.argmax(q_of(agent, params, seen), axis=1)

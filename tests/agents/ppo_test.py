@@ -222,7 +222,7 @@ def make_sample(space=DISCRETE, seed=0):
 
 
 def start(agent, seed=0):
-  return agent.init(jax.random.key(seed), np.zeros((N, 3), np.float32))
+  return jax.jit(agent.init)(jax.random.key(seed), np.zeros((N, 3), np.float32))
 
 
 @pytest.mark.parametrize('space', [DISCRETE, BOX], ids=['discrete', 'box'])

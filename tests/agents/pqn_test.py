@@ -84,7 +84,7 @@ def targets_by_hand(kernel, t):
 def test_an_update_of_one_minibatch_is_one_step_to_the_lambda_returns(seed):
   agent, sample = make(), make_sample(seed)
   t = jax.tree.map(np.asarray, sample.transition)
-  state = agent.init(jax.random.key(seed), jnp.zeros((N, K)))
+  state = jax.jit(agent.init)(jax.random.key(seed), jnp.zeros((N, K)))
   kernel = np.asarray(state.params['kernel'], np.float64)
   gradient, loss = np.zeros_like(kernel), 0.0
   errors_ = targets_by_hand(kernel, t)
@@ -108,7 +108,7 @@ UPDATE = jax.jit(make().update)
 def test_targets_stay_while_the_epochs_pass():
   agent = make(num_epochs=3_000, optimizer=optax.sgd(0.5))
   sample = make_sample()
-  state = agent.init(jax.random.key(0), jnp.zeros((N, K)))
+  state = jax.jit(agent.init)(jax.random.key(0), jnp.zeros((N, K)))
   batch = jax.tree.map(np.asarray, agent.batch(state.params, sample.transition))
   new, *_ = jax.jit(agent.update)(state, sample, jax.random.key(0))
   # Each action's weights end at a least-squares fit of the first targets.
@@ -122,7 +122,7 @@ def test_targets_stay_while_the_epochs_pass():
 
 def test_actions_are_greedy_but_for_epsilon():
   agent = make(epsilon=optax.linear_schedule(1.0, 0.0, 100))
-  state = agent.init(jax.random.key(0), jnp.zeros((N, K)))
+  state = jax.jit(agent.init)(jax.random.key(0), jnp.zeros((N, K)))
   observation = jnp.ones((2_000, K))
   best = int(jnp.argmax(agent.q_values(state.params, observation[:1])))
 
@@ -144,7 +144,7 @@ def test_actions_are_greedy_but_for_epsilon():
 
 def test_a_network_that_normalizes_its_layers_stays_bounded():
   network = networks.MLP(num_outputs=A, activation=networks.normalized_relu)
-  params = network.init(jax.random.key(0), jnp.ones((1, K)))
+  params = jax.jit(network.init)(jax.random.key(0), jnp.ones((1, K)))
   q = [
     network.apply(params, scale * jnp.array([[1.0, -2.0, 3.0, 0.5]]))
     for scale in (1, 1e4)

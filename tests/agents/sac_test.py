@@ -392,7 +392,7 @@ def test_the_targets_move_towards_the_critics(tau):
 def test_the_targets_begin_as_the_critics_in_memory_of_their_own():
   agent = make()
   _, _, sample = random_problem()
-  state = agent.init(jax.random.key(0), sample.transition.observation)
+  state = jax.jit(agent.init)(jax.random.key(0), sample.transition.observation)
   both = state.params['critics']['kernel'], state.target_params['kernel']
   np.testing.assert_array_equal(*both)
   assert both[0].unsafe_buffer_pointer() != both[1].unsafe_buffer_pointer()

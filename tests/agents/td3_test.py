@@ -168,7 +168,7 @@ def test_the_policy_and_all_targets_wait():
   agent = make(policy_delay=3, tau=0.25)
   update = linear.jitted(agent.update)
   params, _, sample = random_problem()
-  state = agent.init(jax.random.key(0), sample.transition.observation)
+  state = jax.jit(agent.init)(jax.random.key(0), sample.transition.observation)
   state = state.replace(params=params)
   for i in range(7):
     before = jax.device_get(state)
@@ -230,7 +230,7 @@ def test_seeds_in_lockstep_branch_together(cls):
   sample = random_problem()[2]
   keys = jax.random.split(KEY, 3)
   over = seed_axis.SeedAxis(3).over
-  begin = lambda key: agent.init(key, sample.transition.observation)  # noqa: E731
+  begin = jax.jit(lambda key: agent.init(key, sample.transition.observation))
   update = lambda state, key: agent.update(state, sample, key)  # noqa: E731
   states, alone = over(begin)(keys), [begin(key) for key in keys]
   together = jax.jit(over(update))
@@ -249,7 +249,7 @@ def test_seeds_in_lockstep_branch_together(cls):
 def test_lanes_whose_policies_are_due_apart_learn_as_by_themselves():
   agent = build()
   sample = random_problem()[2]
-  begin = lambda key: agent.init(key, sample.transition.observation)  # noqa: E731
+  begin = jax.jit(lambda key: agent.init(key, sample.transition.observation))
   update = lambda state, key: agent.update(state, sample, key)  # noqa: E731
   keys = jax.random.split(KEY, 3)
   alone = [
@@ -377,7 +377,7 @@ def test_drq_v2s_noise_follows_the_schedule_of_agent_steps():
 def test_drq_v2s_policy_may_wait():
   agent = make_drq(policy_delay=3)
   sample = random_problem()[2]
-  state = agent.init(jax.random.key(0), sample.transition.observation)
+  state = jax.jit(agent.init)(jax.random.key(0), sample.transition.observation)
   update = linear.jitted(agent.update)
   for i in range(4):
     before, (state, _, _) = state, update(state, sample, KEY)
@@ -397,7 +397,7 @@ def test_an_encoder_is_saved_from_the_policys_loss_in_sac_too():
     temperature_optimizer=None,
   )
   sample = random_problem()[2]
-  state = agent.init(jax.random.key(0), sample.transition.observation)
+  state = jax.jit(agent.init)(jax.random.key(0), sample.transition.observation)
   batch = sample.transition
 
   def loss(params, name):

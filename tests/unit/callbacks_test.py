@@ -303,7 +303,10 @@ def test_each_network_of_a_tandem_has_its_own_moments(network):
     observation_space=AGENT.observation_space,
     action_space=AGENT.action_space,
   )
-  old = jax.tree.map(lambda x: x * 0 + 7, agent.init(KEY, OBSERVATION))
+  old = jax.tree.map(
+    lambda x: jnp.asarray(np.full(x.shape, 7, x.dtype)),
+    jax.jit(agent.init)(KEY, OBSERVATION),
+  )
   bias = ('MLPTorso_0', 'Dense_0', 'bias')
   owner = old.passive if network == 'Passive' else old
   leaf = owner.params[bias[0]][bias[1]][bias[2]]

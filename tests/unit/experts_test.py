@@ -19,7 +19,7 @@ TOKENS = np.random.default_rng(0).normal(size=(B, T, D)).astype(np.float32)
 
 def applied(module, tokens=TOKENS):
   """Returns what a module gives, and its parameters as NumPy arrays."""
-  params = module.init(jax.random.key(1), tokens)['params']
+  params = jax.jit(module.init)(jax.random.key(1), tokens)['params']
   # Biases other than zero, so that they matter.
   params = jax.tree.map(lambda x: x + 0.1, params)
   out = jax.jit(module.apply)({'params': params}, tokens)
@@ -138,7 +138,7 @@ def test_any_agent_of_values_learns_through_it(mixture):
     action_space=gymnasium.spaces.Discrete(3),
   )
   seen = np.random.default_rng(0).random((8, 4, 4, 2), np.float32)
-  params = agent.init(jax.random.key(0), seen).params
+  params = jax.jit(agent.init)(jax.random.key(0), seen).params
 
   def loss(params):
     q = agent.q_values(params, seen, jax.random.key(0))

@@ -90,7 +90,7 @@ def types_of(tree):
 def test_products_have_16_bits_and_the_rest_has_32(network, seen):
   module = networks.mixed_precision(network, num_outputs=2)
   rngs = {'params': KEY, 'noise': KEY}
-  params = variables.init(module, rngs, seen)
+  params = jax.jit(functools.partial(variables.init, module))(rngs, seen)
   assert types_of(params) == {'float32'}
 
   def total(learnt):
@@ -107,8 +107,9 @@ def test_products_have_16_bits_and_the_rest_has_32(network, seen):
   assert products(jax.grad(total, has_aux=True), learnt) == {'bf16'}
   if not variables.has_any(params):
     means = heads.without_noise(params)  # drawn by the way to a layer
-    found = networks.apply(module, means, seen)
-    expected = networks.apply(module.network, means['network'], seen)
+    apply = jax.jit(networks.apply, static_argnums=0)
+    found = apply(module, means, seen)
+    expected = apply(module.network, means['network'], seen)
     jax.tree.map(
       lambda x, y: np.testing.assert_allclose(x, y, rtol=0.05, atol=0.03),
       *(found, expected),
@@ -139,7 +140,7 @@ def test_agents_take_it_as_their_network():
   agent = run.agent(
     observation_space=space, action_space=gymnasium.spaces.Discrete(2)
   )
-  state = agent.init(KEY, SEEN[:1])
+  state = jax.jit(agent.init)(KEY, SEEN[:1])
   sample = sample_of(np.arange(7) % 2)
   assert products(agent.update, state, sample, KEY) == {'bf16'}
   new, *_ = jax.jit(agent.update)(state, sample, KEY)
@@ -154,7 +155,7 @@ def test_agents_take_it_as_their_network():
     actor_optimizer=optax.sgd(0.1),
     critic_optimizer=optax.sgd(0.1),
   )
-  state = agent.init(KEY, SEEN[:1])
+  state = jax.jit(agent.init)(KEY, SEEN[:1])
   sample = sample_of(np.tanh(SEEN[:, :2]))
   assert products(agent.update, state, sample, KEY) == {'bf16'}
 
@@ -184,6 +185,6 @@ def test_what_has_a_network_of_its_own_is_refused(network):
 
 def test_statistics_of_rounded_numbers_are_refused():
   module = networks.mixed_precision(networks.RunningNorm)
-  params = variables.init(module, KEY, SEEN)
+  params = jax.jit(functools.partial(variables.init, module))(KEY, SEEN)
   with pytest.raises(errors.UserError, match='would normalize numbers that'):
     networks.apply(module, params, SEEN)

@@ -28,7 +28,7 @@ def test_batch_renormalization_is_the_papers():
   )
   rng = np.random.default_rng(0)
   batches = rng.normal(2.0, 3.0, size=(5, 4, 2, 3)).astype(np.float32)
-  kept = variables.init(layer, KEY, batches[0])
+  kept = jax.jit(functools.partial(variables.init, layer))(KEY, batches[0])
   kept = kept.replace(params={'scale': jnp.arange(1.0, 4), 'bias': jnp.ones(3)})
   step = jax.jit(functools.partial(train, layer))
   mean, var = np.zeros(3), np.ones(3)
@@ -59,7 +59,7 @@ def test_its_corrections_have_no_gradient():
   # times r: d y / d x = r (1 - 1/B - z z' / B) / std for one feature.
   layer = networks.BatchRenorm(r_max=50.0, d_max=50.0, warm_up=1, full_after=2)
   x = np.array([[0.0], [1.0], [3.0]], np.float32)
-  kept = variables.init(layer, KEY, x)
+  kept = jax.jit(functools.partial(variables.init, layer))(KEY, x)
   kept.collections['batch_stats']['count'] = jnp.int32(2)
   y = lambda x: train(layer, kept, x)[0][:, 0]  # noqa: E731
   jacobian = jax.jit(jax.jacobian(y))(x)[..., 0]
@@ -81,7 +81,9 @@ def test_limits_that_can_not_be_are_refused(wrong):
 def test_batch_normalization_is_by_the_batch_in_training_alone():
   layer = networks.BatchNorm(momentum=0.5)
   x = np.array([[1.0], [3.0]], np.float32)
-  y, kept = train(layer, variables.init(layer, KEY, x), x)
+  y, kept = train(
+    layer, jax.jit(functools.partial(variables.init, layer))(KEY, x), x
+  )
   np.testing.assert_allclose(y, [[-1], [1]], atol=1e-4)
   found = kept.collections['batch_stats']
   np.testing.assert_allclose([found['mean'], found['var']], [[1], [1]])
@@ -91,7 +93,7 @@ def test_batch_normalization_is_by_the_batch_in_training_alone():
 def test_dropout_leaves_out_its_part_in_training_alone():
   layer = networks.Dropout(rate=0.25)
   x = jnp.ones((100, 100))
-  kept = variables.init(layer, KEY, x)
+  kept = jax.jit(functools.partial(variables.init, layer))(KEY, x)
   given = variables.training(kept, KEY)
   first, second = (networks.apply(layer, given, x) for _ in range(2))
   np.testing.assert_allclose(np.unique(first), [0, 1 / 0.75])
@@ -110,7 +112,9 @@ def test_dropout_as_an_activation_is_that_of_droq():
     hidden=(8,),
     activation=functools.partial(networks.dropout_relu, layer_norm=True),
   )
-  params = variables.init(network, KEY, x).params['MLPTorso_0']
+  params = jax.jit(functools.partial(variables.init, network))(KEY, x).params[
+    'MLPTorso_0'
+  ]
   assert sorted(params) == ['Dense_0', 'LayerNorm_0']
 
 
@@ -121,7 +125,7 @@ def test_spectral_norms_become_one_where_they_are_asked_for():
     layers=('*MLPTorso_0*',),
   )
   x = jnp.eye(4)
-  kept = variables.init(network, KEY, x)
+  kept = jax.jit(functools.partial(variables.init, network))(KEY, x)
   step = jax.jit(lambda kept: train(network, kept, x)[1])
   for _ in range(60):
     kept = step(kept)
