@@ -343,9 +343,8 @@ def test_fast_td3s_environments_explore_from_little_to_much():
   )
   state, _ = problem(agent)
   seen = np.zeros((4, F), np.float32)  # where the action is 0
-  found = jax.vmap(lambda key: agent.act(state, seen, 0, key, explore=True))(
-    jax.random.split(KEY, 2_000)
-  )
+  act = lambda key: agent.act(state, seen, 0, key, explore=True)  # noqa: E731
+  found = jax.jit(jax.vmap(act))(jax.random.split(KEY, 2_000))
   inner = np.where(np.abs(found) < 0.99, found, np.nan)
   std = np.nanstd(inner, axis=(0, 2))
   np.testing.assert_allclose(std, [0.1, 0.23, 0.36, 0.46], atol=0.03)

@@ -410,7 +410,7 @@ def test_an_encoder_is_saved_from_the_policys_loss_in_sac_too():
     ('CriticLoss', {'critics', 'encoder'}),
     ('PolicyLoss', {'actor'}),
   ):
-    gradient = jax.grad(loss)(state.params, name)
+    gradient = jax.jit(jax.grad(loss), static_argnums=1)(state.params, name)
     learnt = {
       part
       for part, tree in gradient.items()

@@ -36,9 +36,11 @@ def test_a_categorical_has_the_probabilities_of_its_logits():
     found = policy.log_prob(jnp.full(2, action))
     np.testing.assert_allclose(np.exp(found), probabilities[:, action], 1e-5)
   entropy = scipy.stats.entropy(probabilities, axis=1)
-  np.testing.assert_allclose(policy.entropy(), entropy, rtol=1e-5)
+  np.testing.assert_allclose(jax.jit(policy.entropy)(), entropy, rtol=1e-5)
   np.testing.assert_array_equal(policy.mode(), [1, 0])
-  draws = jax.vmap(policy.sample)(jax.random.split(jax.random.key(0), 4_000))
+  draws = jax.jit(jax.vmap(policy.sample))(
+    jax.random.split(jax.random.key(0), 4_000)
+  )
   assert draws.shape == (4_000, 2)
   counts = np.stack([np.bincount(row, minlength=3) for row in draws.T])
   np.testing.assert_allclose(counts / 4_000, probabilities, atol=0.03)
@@ -46,7 +48,7 @@ def test_a_categorical_has_the_probabilities_of_its_logits():
 
 def test_a_certain_categorical_has_no_entropy_and_is_finite():
   policy = distributions.Categorical(jnp.array([[0.0, 1e4, -1e4]]))
-  assert policy.entropy() == 0
+  assert jax.jit(policy.entropy)() == 0
   assert np.isfinite(policy.log_prob(jnp.array([2]))).all()
 
 
@@ -60,10 +62,12 @@ def test_a_gaussian_has_the_density_of_independent_normals():
     rtol=1e-5,
   )
   np.testing.assert_allclose(
-    policy.entropy(), normal.entropy().sum((1, 2)), rtol=1e-5
+    jax.jit(policy.entropy)(), normal.entropy().sum((1, 2)), rtol=1e-5
   )
   np.testing.assert_array_equal(policy.mode(), MEAN)
-  draws = jax.vmap(policy.sample)(jax.random.split(jax.random.key(0), 4_000))
+  draws = jax.jit(jax.vmap(policy.sample))(
+    jax.random.split(jax.random.key(0), 4_000)
+  )
   assert draws.shape == (4_000, 2, 1, 2)
   np.testing.assert_allclose(draws.mean(0), MEAN, atol=0.1)
   expected = np.broadcast_to(np.exp(LOG_STD), (2, 1, 2))
@@ -110,7 +114,7 @@ def test_a_squashed_gaussian_is_exact_where_tanh_rounds_to_one(x):
     one = jnp.ones((1, 1))
     return distributions.TanhGaussian(0 * one, 2 * one).log_prob_at(x * one)[0]
 
-  value, slope = jax.value_and_grad(log_prob)(x)
+  value, slope = jax.jit(jax.value_and_grad(log_prob))(x)
   np.testing.assert_allclose(value, expected, rtol=1e-5)
   np.testing.assert_allclose(slope, 2 * np.sign(x) - x / np.exp(4), rtol=1e-5)
 
@@ -164,29 +168,35 @@ def test_a_squashed_gaussians_density_and_entropy_are_of_its_actions():
     -2 * np.logaddexp(x, -x) + np.log(4), -1, 0
   ).reshape(len(z), -1)
   expected = scipy.stats.norm(0, std).entropy() + slope.reshape(std.shape)
-  np.testing.assert_allclose(policy.entropy(), expected.sum((1, 2)), atol=0.01)
+  np.testing.assert_allclose(
+    jax.jit(policy.entropy)(), expected.sum((1, 2)), atol=0.01
+  )
 
 
 def test_a_beta_distribution_is_scipys_between_minus_one_and_one():
   policy = of_kind('beta', OUTPUTS)
+  log_prob = jax.jit(policy.log_prob)
   a, b = (1 + np.log1p(np.exp(x)) for x in np.split(OUTPUTS, 2, axis=1))
   expected = scipy.stats.beta(a, b, loc=-1, scale=2)
   action = np.array([[0.3, -0.9], [0.95, 0.0]], np.float32)
   np.testing.assert_allclose(
-    policy.log_prob(action[:, None]), expected.logpdf(action).sum(1), rtol=1e-4
+    log_prob(action[:, None]), expected.logpdf(action).sum(1), rtol=1e-4
   )
   np.testing.assert_allclose(
-    policy.entropy(), expected.entropy().sum(1), rtol=1e-4, atol=1e-5
+    jax.jit(policy.entropy)(), expected.entropy().sum(1), rtol=1e-4, atol=1e-5
   )
-  np.testing.assert_allclose(policy.mode()[:, 0], expected.mean(), rtol=1e-5)
-  low, high = policy.interval()
+  np.testing.assert_allclose(
+    jax.jit(policy.mode)()[:, 0], expected.mean(), rtol=1e-5
+  )
+  low, high = jax.jit(policy.interval)()
   np.testing.assert_allclose((high - low)[:, 0] / 2, expected.std(), rtol=1e-4)
-  draws = jax.vmap(policy.sample)(jax.random.split(jax.random.key(0), 4_000))
+  draws = jax.jit(jax.vmap(policy.sample))(
+    jax.random.split(jax.random.key(0), 4_000)
+  )
   assert np.abs(draws).max() <= 1
   np.testing.assert_allclose(draws.mean(0)[:, 0], expected.mean(), atol=0.03)
   np.testing.assert_allclose(draws.std(0)[:, 0], expected.std(), atol=0.03)
-  assert np.isfinite(policy.log_prob(jnp.ones((2, 1, 2)))).all()
-  slope = jax.grad(lambda x: jnp.sum(of_kind('beta', x).entropy() ** 2))(
-    jnp.asarray(OUTPUTS)
-  )
+  assert np.isfinite(log_prob(jnp.ones((2, 1, 2)))).all()
+  squares = lambda x: jnp.sum(of_kind('beta', x).entropy() ** 2)  # noqa: E731
+  slope = jax.jit(jax.grad(squares))(jnp.asarray(OUTPUTS))
   assert np.isfinite(slope).all()
