@@ -85,6 +85,7 @@ ALIKE = {
   *('munchausen.MunchausenDQN', 'full_rainbow.FullRainbow'),
   *('pqn.PQN', 'ppo_rnn.PPORNN', 'pqn_rnn.PQNRNN'),
   *('cql.CQL', 'files.OwnReplay', 'spr.SPR', 'bbf.BBF'),
+  'behaviour_cloning.BehaviourCloning',
   *('tqc.TQC', 'redq.REDQ', 'fast_td3.FastTD3', 'drq_v2.DrQV2'),
   'crossq.CrossQ',
 }

@@ -20,6 +20,7 @@ from dopamine_jax.training import training
 # What no program of a training depends on.
 _OTHER = re.compile(
   r'\b(num_iterations|training_steps|collectors|checkpoint_\w+|max_to_keep'
+  r'|evaluation_period'
   r'|record_replay|start_from|histograms|videos) = |\b(starts|health)\b|^#|^$'
 )
 
