@@ -87,7 +87,8 @@ def test_losses_agree_with_rlax():
   atoms = jnp.linspace(-2.0, 3.0, NUM_ATOMS)
   with warnings.catch_warnings():
     warnings.simplefilter('ignore', PendingDeprecationWarning)
-    oracle = jax.vmap(rlax.categorical_q_learning, (None, 0, 0, 0, 0, None, 0))(
+    each = None, 0, 0, 0, 0, None, 0
+    oracle = jax.jit(jax.vmap(rlax.categorical_q_learning, each))(
       atoms,
       logits(kernel, batch.observation),
       batch.action,

@@ -332,9 +332,14 @@ def test_the_shipped_resets_halve_the_encoder_and_renew_the_head():
       ),
     ),
   )
-  for callback in run.callbacks:
-    view.state.agent = callback.change(view, (), jax.random.key(1))
-  found = state_arrays.named(view.state.agent)
+
+  def changed(state):
+    view.state.agent = state
+    for callback in run.callbacks:
+      view.state.agent = callback.change(view, (), jax.random.key(1))
+    return view.state.agent
+
+  found = state_arrays.named(jax.jit(changed)(state))
   kept = ('.encoder.', '.transition.')
   for name, array in found.items():
     is_kept = any(part in name for part in kept)
