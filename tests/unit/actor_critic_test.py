@@ -86,15 +86,13 @@ def test_images_go_through_a_torso_that_all_critics_share():
     (actor_critic.Critics, {'num_critics': 2}, (action,)),
   ):
     params = initialized(cls(torso=torso, hidden=(5,), **given), images, *more)
-    found = cls(torso=torso, hidden=(5,), **given).apply(
-      {'params': params}, images, *more
-    )
+    apply = jax.jit(cls(torso=torso, hidden=(5,), **given).apply)
+    found = apply({'params': params}, images, *more)
     own = params.pop('torso')
-    features = torso.apply({'params': own}, images)
+    features = jax.jit(torso.apply)({'params': own}, images)
     assert features.shape == (3, 2 * 2 * 16)
-    expected = cls(hidden=(5,), **given).apply(
-      {'params': params}, features, *more
-    )
+    apply = jax.jit(cls(hidden=(5,), **given).apply)
+    expected = apply({'params': params}, features, *more)
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 

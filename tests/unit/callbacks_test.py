@@ -121,8 +121,8 @@ KEY = jax.random.key(3)
 
 @pytest.fixture(scope='module')
 def states():
-  new = AGENT.init(KEY, OBSERVATION)
-  old = jax.tree.map(lambda x: x * 0 + 7, new)
+  new = jax.jit(AGENT.init)(KEY, OBSERVATION)
+  old = jax.tree.map(lambda x: jnp.asarray(np.full(x.shape, 7, x.dtype)), new)
   return (
     {k: np.asarray(v) for k, v in state_arrays.named(new).items()},
     old,
@@ -139,10 +139,16 @@ def view_of(state, **more):
   )
 
 
+def changed_by(callback, state):
+  """Returns what a callback makes of a state, compiled whole."""
+  change = jax.jit(lambda state: callback.change(view_of(state), (), KEY))
+  return jax.device_get(change(state))
+
+
 def test_a_reset_makes_the_named_layer_new_and_nothing_else(states):
   new, old = states
   callback = resets.Reset(period=1, names=['MLPTorso_0.Dense_1.*'])
-  changed = state_arrays.named(callback.change(view_of(old), (), KEY))
+  changed = state_arrays.named(changed_by(callback, old))
   touched = {name for name in changed if (changed[name] != 7).any()}
   assert touched == {
     f'{place}.MLPTorso_0.Dense_1.{part}'
@@ -159,7 +165,7 @@ def test_a_reset_makes_the_named_layer_new_and_nothing_else(states):
 def test_shrink_and_perturb_mixes_parameters_and_forgets_moments(states):
   new, old = states
   callback = resets.ShrinkAndPerturb(period=1, shrink=0.25, perturb=0.5)
-  changed = state_arrays.named(callback.change(view_of(old), (), KEY))
+  changed = state_arrays.named(changed_by(callback, old))
   for name, array in changed.items():
     if name.startswith('optimizer_state.'):
       expected = np.zeros_like(array)
@@ -177,9 +183,9 @@ def test_a_target_network_is_drawn_by_itself_only_if_asked(states, separate):
     (resets.Reset(period=1, separate_targets=separate), 0, 1),
     (resets.ShrinkAndPerturb(period=1, separate_targets=separate), 3.5, 0.5),
   ):
-    changed = callback.change(view_of(old), (), KEY)
+    changed = changed_by(callback, old)
     drawn, of_target = (
-      AGENT.init(key, OBSERVATION).params
+      jax.jit(AGENT.init)(key, OBSERVATION).params
       for key in (KEY, jax.random.fold_in(KEY, 1))
     )
     of_target = of_target if separate else drawn

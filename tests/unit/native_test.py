@@ -526,8 +526,9 @@ def test_first_states_made_alone_are_the_same_in_a_training(tmp_path):
       agent=functools.partial(
         dqn.DQN,
         network=functools.partial(networks.MLP, hidden=(4,)),
+        # It never learns, so that learning is not compiled.
         replay=functools.partial(
-          uniform.UniformReplay, capacity=200, batch_size=4, min_history=16
+          uniform.UniformReplay, capacity=200, batch_size=4, min_history=200
         ),
       ),
       environment=cls(length=5),
