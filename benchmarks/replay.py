@@ -1,6 +1,10 @@
 """How fast the replay is and what a transition takes: Atari frames, n = 3.
 
     python -m benchmarks.replay [--slots 200_000] [--calls 2_000]
+    python -m benchmarks.replay --disk . --slots 10_000_000 [--side 42]
+
+The second has the frames in a file in a folder, see `replay/mapped_rows.py`,
+and prints only what that changes.
 
 Every call is waited for, as training waits for it. Beside the rate of the
 median call stands that of the fastest tenth; if they are far apart, something
@@ -10,6 +14,7 @@ else was running. `python -m benchmarks --jobs replay` puts it into the results.
 import argparse
 from collections.abc import Callable
 import functools
+import math
 import time
 from typing import Any
 
@@ -21,6 +26,7 @@ from benchmarks import jobs
 from dopamine_jax.engines import allocator
 from dopamine_jax.engines import dispatch
 from dopamine_jax.engines import threefry
+from dopamine_jax.replay import mapped_rows
 from dopamine_jax.replay import prioritized
 from dopamine_jax.replay import ring as ring_lib
 from dopamine_jax.replay import uniform
@@ -39,26 +45,39 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
   parser.add_argument('--slots', type=int, default=200_000)
   parser.add_argument('--calls', type=int, default=2_000)
+  parser.add_argument('--side', type=int, default=84, help='of a frame')
+  parser.add_argument('--disk', metavar='FOLDER', help='for the frames')
   arguments = parser.parse_args()
-  print(f'{arguments.slots:,} slots of 84x84 bytes, n = 3, stack 4')
-  for name, values in figures(arguments.slots, arguments.calls).items():
+  slots, calls, side = arguments.slots, arguments.calls, arguments.side
+  print(f'{slots:,} slots of {side}x{side} bytes, n = 3, stack 4')
+  _prepare()
+  if arguments.disk:
+    found = _of_disk(_steps(_POOL, side), slots, calls, arguments.disk)
+  else:
+    found = figures(slots, calls, side)
+  for name, values in found.items():
     print(f'{values[0]:12,.0f} {name} ({values[1]:,.0f} the fastest tenth)')
 
 
 def measure(job: jobs.Job) -> tuple[dict[str, list[float]], None]:
   """Returns each row's values, for the table of results."""
   del job
+  _prepare()
   return {
     name: values[:1] for name, values in figures(200_000, 2_000).items()
   }, None
 
 
-def figures(slots: int, calls: int) -> dict[str, list[float]]:
-  """Returns by name the figure of the median call, and of the fastest tenth."""
-  allocator.keep_freed_memory()  # as training does
+def _prepare():
+  """Does what a training does first."""
+  allocator.keep_freed_memory()
   dispatch.stay_in_this_thread()
   threefry.write_out()
-  steps = _steps(_POOL)
+
+
+def figures(slots: int, calls: int, side: int = 84) -> dict[str, list[float]]:
+  """Returns by name the figure of the median call, and of the fastest tenth."""
+  steps = _steps(_POOL, side)
   found = _of_ring(uniform.UniformReplay, steps, slots, calls)
   del found[f'reprioritize({_BATCH})/s']  # which does nothing
   by_priority = _of_ring(prioritized.PrioritizedReplay, steps, slots, calls)
@@ -98,6 +117,42 @@ def _of_ring(replay, steps, slots, calls):
   }
 
 
+def _of_disk(steps, slots, calls, folder):
+  """Of uniform replay with frames in a file."""
+  replay = uniform.UniformReplay(
+    capacity=slots, batch_size=_BATCH, min_history=_BATCH, n_step=3, stack=4
+  )
+  frames = np.stack([step.observation for step in steps])[:, 0]
+  # Of all but the frames, as above: to write these one by one takes too long.
+  ring = _filled(
+    replay,
+    [
+      step.replace(
+        observation=step.observation[:, 0, 0],
+        next_observation=step.next_observation[:, 0, 0],
+      )
+      for step in steps
+    ],
+  )
+  shape = jax.ShapeDtypeStruct((1, slots, *frames.shape[1:]), jnp.uint8)
+  mapped = mapped_rows.mapped(shape, folder, 1).begun()
+  places = np.arange(_POOL)
+  for start in range(0, slots - _POOL + 1, _POOL):
+    mapped.file.write(np.zeros_like(places), start + places, frames)
+  ring = ring.replace(slots=ring.slots.replace(frame=mapped))
+  key = jax.random.key(0)
+  sample = jax.jit(
+    lambda ring, i: replay.sample(ring, jax.random.fold_in(key, i))
+  )
+  state = _Donated(ring)
+  add = state.program(replay.add)
+  return {
+    'GB in the file': [mapped.file.nbytes / 1e9] * 2,
+    f'sample({_BATCH})/s': _rates(calls, lambda i: sample(ring, np.int32(i))),
+    'add/s': _rates(calls, lambda i: add(steps[i % _POOL])),
+  }
+
+
 def _of_floor(steps, slots, calls):
   """Frames put where the caller says, and fetched from there; no more.
 
@@ -105,7 +160,8 @@ def _of_floor(steps, slots, calls):
   each transition, as they lie and as networks take them, without a draw or a
   look at where episodes end.
   """
-  frames = _Donated(jnp.zeros((slots, 84, 84), jnp.uint8))
+  side = steps[0].observation.shape[-1]
+  frames = _Donated(jnp.zeros((slots, side, side), jnp.uint8))
   write = frames.program(lambda frames, frame, i: frames.at[i].set(frame[0]))
   rates = _rates(
     calls,
@@ -127,7 +183,8 @@ def _stacks(frames, rows):
   """Returns both stacks of each row of numbers, frames last for networks."""
   frames = frames.reshape(len(frames), -1)
   stacks = [jnp.moveaxis(frames[part], 1, -1) for part in jnp.split(rows, 2, 1)]
-  return [stack.reshape(_BATCH, 84, 84, 4) for stack in stacks]
+  side = math.isqrt(frames.shape[-1])
+  return [stack.reshape(_BATCH, side, side, 4) for stack in stacks]
 
 
 class _Donated:
@@ -152,10 +209,11 @@ class _Donated:
     return lambda *arguments: program(self._state, *arguments)
 
 
-def _steps(count: int) -> list[ring_lib.Step]:
+def _steps(count: int, side: int) -> list[ring_lib.Step]:
   """Returns steps of one environment, none of which ends an episode."""
   rng = np.random.default_rng(0)
-  frames = rng.integers(0, 256, (count + 1, 1, 84, 84)).astype(np.uint8)
+  shape = count + 1, 1, side, side
+  frames = rng.integers(0, 256, shape).astype(np.uint8)
   return [
     ring_lib.Step(
       observation=frames[i],

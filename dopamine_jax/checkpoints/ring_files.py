@@ -30,6 +30,7 @@ import numpy as np
 
 from dopamine_jax import errors
 from dopamine_jax.replay import host_rows
+from dopamine_jax.replay import mapped_rows
 from dopamine_jax.replay import ring as ring_lib
 from dopamine_jax.system import plain_files
 from dopamine_jax.system import processes
@@ -95,7 +96,7 @@ def write(
 def fetch(ring: ring_lib.Ring, segments: list[dict[str, Any]]):
   """Takes part in `write`, which another process does: see there."""
   lanes, _ = _new_lanes(ring, segments)
-  for leaf in jax.tree.leaves(ring.slots):
+  for _, leaf in _leaves(ring.slots):
     for _ in _chunks(leaf, ring.head.ndim, lanes):
       pass
 
@@ -179,7 +180,10 @@ def restore(
 
   def fill(path, leaf):
     name = leaf_name(path)
-    slots = processes.zeros(leaf)
+    if mapped_rows.is_mapped(leaf):
+      slots = leaf.begun()
+    else:
+      slots = processes.zeros(leaf)
     row = leaf.shape[ring.head.ndim + 1 :]
     for lane, start, new in rows(saved, ring_name, name, find):
       if new.shape[1:] != row or new.dtype != leaf.dtype:
@@ -190,7 +194,9 @@ def restore(
       slots = put(slots, ring.head.ndim, lane, start, new)
     return slots
 
-  return jax.tree_util.tree_map_with_path(fill, ring.slots)
+  return jax.tree_util.tree_map_with_path(
+    fill, ring.slots, is_leaf=mapped_rows.is_mapped
+  )
 
 
 def file_names(segment: dict[str, Any], ring_name: str, leaf: str) -> list[str]:
@@ -261,7 +267,9 @@ def _oldest(heads, capacity):
 
 
 def _leaves(slots):
-  return jax.tree_util.tree_flatten_with_path(slots)[0]
+  return jax.tree_util.tree_flatten_with_path(
+    slots, is_leaf=mapped_rows.is_mapped
+  )[0]
 
 
 def _write_rows(files, slots, lane_axes, lanes):
@@ -339,7 +347,7 @@ def _chunks(slots, lane_axes, lanes):
 def _take(slots, lane, start):
   """Returns _CHUNK rows of a lane from slot number `start` on, around."""
   place = (start + jnp.arange(_CHUNK)) % slots.shape[len(lane)]
-  if host_rows.on_host(slots):
+  if host_rows.are_elsewhere(slots):
     return host_rows.take(slots, _index(lane, place))
   return slots[(*lane, place)]
 
@@ -349,7 +357,7 @@ def _put(slots, lane, start, chunk, count):
   """Writes the first `count` rows of a chunk; the others fall outside."""
   capacity, index = slots.shape[len(lane)], jnp.arange(_CHUNK)
   place = jnp.where(index < count, (start + index) % capacity, capacity + index)
-  if host_rows.on_host(slots):
+  if host_rows.are_elsewhere(slots):
     # The rows that would fall outside are the last one, again.
     index = jnp.minimum(index, count - 1)
     place = (start + index) % capacity

@@ -6,6 +6,7 @@ is written.
 """
 
 from collections.abc import Callable
+import contextlib
 import math
 import sys
 import time
@@ -16,6 +17,7 @@ import numpy as np
 import psutil
 
 from dopamine_jax import runner as runner_lib
+from dopamine_jax.engines import disk
 from dopamine_jax.engines import plain_engine
 from dopamine_jax.engines import streams
 from dopamine_jax.replay import ring
@@ -39,6 +41,8 @@ class Findings(NamedTuple):
     total_steps: of the whole training, of each seed.
     min_history: of them come before the first update.
     updates_per_period: updates that come at once.
+    disk_bytes: of frames that lie in files.
+    disk_free_bytes: where they are to lie.
   """
 
   replay_bytes: int
@@ -51,11 +55,19 @@ class Findings(NamedTuple):
   total_steps: int
   min_history: int
   updates_per_period: int = 1
+  disk_bytes: int = 0
+  disk_free_bytes: int = 0
 
   @property
   def fits(self) -> bool:
-    """Whether memory is enough."""
-    return self.replay_bytes + self.other_bytes <= self.available_bytes
+    """Whether memory is enough, and the disk."""
+    needed = self.replay_bytes + self.other_bytes
+    return needed <= self.available_bytes and self.fits_on_disk
+
+  @property
+  def fits_on_disk(self) -> bool:
+    """Whether the disk has room for the frames that lie in files."""
+    return self.disk_bytes <= self.disk_free_bytes
 
   @property
   def seconds(self) -> float:
@@ -100,10 +112,12 @@ def examine(
   """
   seeds = tuple(range(num_seeds))
   environments = runner.environment.make(num_seeds * runner.num_envs)
-  try:
+  with contextlib.ExitStack() as closers:
+    closers.callback(environments.close)
     runner.make_collectors()  # as a training does: they may refuse settings
     # What is learnt here means nothing, finite or not.
     engine = runner.make_engine(environments, seeds, check_finite=False)
+    closers.callback(engine.close)
     env_seeds = streams.env_seeds(
       seeds, streams.Stream.TRAIN, 0, runner.num_envs
     )
@@ -126,8 +140,6 @@ def examine(
     return findings._replace(
       environment=environment, before=before, learning=learning
     )
-  finally:
-    environments.close()
 
 
 def memory(runner: runner_lib.Runner, num_seeds: int = 1) -> Findings:
@@ -154,6 +166,7 @@ def _memory(runner, engine):
       replay += size
     else:
       other += size
+  files = disk.files(state)
   stats = jax.local_devices()[0].memory_stats() or {}
   available = stats.get('bytes_limit', psutil.virtual_memory().available)
   return Findings(
@@ -162,6 +175,8 @@ def _memory(runner, engine):
     available_bytes=available,
     update_period=engine.loop.agent.update_period,
     updates_per_period=engine.loop.agent.updates_per_period,
+    disk_bytes=sum(file.nbytes for file in files),
+    disk_free_bytes=disk.free(files),
     environment=None,
     before=None,
     learning=None,
@@ -250,6 +265,18 @@ def report(
     f'Memory: {replay} for replay, {other} for networks, optimizer and the '
     f'rest; {there} are available.'
   )
+  if findings.disk_bytes:
+    say(
+      f'Disk: {_size(findings.disk_bytes)} for frames of the replay; '
+      f'{_size(findings.disk_free_bytes)} are free.'
+    )
+  if not findings.fits_on_disk:
+    say(
+      'Bound by the disk: it would not start. Name a folder on a larger one '
+      "(devices.Devices.replay_folder), or lower the replay's capacity "
+      '(uniform.UniformReplay.capacity), or num_seeds.'
+    )
+    return
   if not findings.fits:
     say(
       "Bound by memory: it would not start. Lower the replay's capacity "

@@ -26,7 +26,9 @@ import psutil
 
 from dopamine_jax import errors
 from dopamine_jax import settings
+from dopamine_jax.engines import disk
 from dopamine_jax.engines import dispatch
+from dopamine_jax.replay import mapped_rows
 from dopamine_jax.replay import ring as ring_lib
 from dopamine_jax.system import processes
 
@@ -50,7 +52,11 @@ class Devices(settings.Settings):
     replay_memory: 'device', or 'pinned_host' for GPUs that are too small for
       the replay: its frames then lie in the machine's memory, each row copied
       to the device when it is sampled. Tested for its numbers on CPUs; not yet
-      measured on a GPU or TPU.
+      measured on a GPU or TPU. 'disk': they lie in a file, where the machine's
+      memory is too small for them, and change no number. Checkpoints hold them
+      besides, each twice; see `mapped_rows`.
+    replay_folder: a folder on a disk with room for that file, which is gone
+      when the training ends; None: that of temporary files (TMPDIR).
     matmul_precision: how products of matrices and convolutions may round what
       they multiply, while it trains: 'bfloat16', 'tensorfloat32' or 'float32';
       None: as JAX chooses, which on GPUs and TPUs is less than 32 bits. CPUs
@@ -62,6 +68,7 @@ class Devices(settings.Settings):
   split: str = 'none'
   num_devices: int | None = None
   replay_memory: str = 'device'
+  replay_folder: str | None = None
   matmul_precision: str | None = None
   deterministic: bool = False
 
@@ -70,7 +77,7 @@ class Devices(settings.Settings):
     self.require_at_least(1, 'num_devices')
     for name, choices in (
       ('split', ('none', 'seeds', 'batch')),
-      ('replay_memory', ('device', 'pinned_host')),
+      ('replay_memory', ('device', 'pinned_host', 'disk')),
       ('matmul_precision', (None, *_PRECISIONS)),
     ):
       if getattr(self, name) not in choices:
@@ -78,6 +85,8 @@ class Devices(settings.Settings):
         self.refuse(name, f'is unknown; choose one of {known}')
     if self.split == 'none' and (self.num_devices or 1) > 1:
       self.refuse('num_devices', "needs split = 'seeds' or 'batch'")
+    if self.replay_folder is not None and self.replay_memory != 'disk':
+      self.refuse('replay_folder', "needs replay_memory = 'disk'")
     if self.split != 'none' and self.replay_memory != 'device':
       self.refuse(
         'replay_memory',
@@ -168,6 +177,8 @@ class Layout:
         f'it is {num_seeds}, and there are {self.count} devices (fewer by '
         'devices.Devices.num_devices)',
       )
+    self._files = {}  # of frames that lie on a disk
+    self._on_disk = devices.replay_memory == 'disk'
     self._on_host = devices.replay_memory == 'pinned_host'
     if self._on_host:
       memories = [m.kind for m in jax.local_devices()[0].addressable_memories()]
@@ -220,6 +231,8 @@ class Layout:
     Raises:
       UserError: if a ring's slots can't be split evenly.
     """
+    if self._on_disk:
+      return disk.laid_out(template, self.settings, self._files)
     return self._map(
       lambda leaf, sharding: jax.ShapeDtypeStruct(
         leaf.shape, leaf.dtype, sharding=sharding
@@ -229,12 +242,12 @@ class Layout:
 
   def init(self, function: Callable[..., Any], *args: Any) -> Any:
     """Returns the state that a function makes, each array in its place."""
-    if not self._on_host:
+    if not (self._on_host or self._on_disk):
       # One operation after the other: where several wait for threads of their
       # own, as orthogonal kernels of some seeds do, two cores may never end.
       options = dispatch.one_by_one()
       return jax.jit(function, compiler_options=options)(*args)
-    # Frames in the host's memory may be too many for the device to make.
+    # Frames that lie elsewhere may be too many for the device to make.
     template = self.place(jax.eval_shape(function, *args))
 
     def without_frames(*args):
@@ -244,15 +257,24 @@ class Layout:
         is_leaf=ring_lib.is_ring,
       )
 
+    def settle(leaf, made):
+      if mapped_rows.is_mapped(leaf):
+        return leaf.begun()
+      if made is None:
+        return processes.zeros(leaf)
+      return jax.device_put(made, leaf.sharding) if leaf.sharding else made
+
     return jax.tree.map(
-      lambda leaf, made: (
-        processes.zeros(leaf)
-        if made is None
-        else jax.device_put(made, leaf.sharding)
-      ),
+      settle,
       template,
       jax.jit(without_frames)(*args),
+      is_leaf=mapped_rows.is_mapped,
     )
+
+  def close(self):
+    """Lets go of the frames that lie on a disk, and of their room there."""
+    for each in self._files.values():
+      each.file.close()
 
   def check(self, replay: Any, template: Any):
     """Refuses batches that can't be split evenly, and what can't fit.
@@ -269,7 +291,7 @@ class Layout:
     on_device, on_host = 0, 0
     for leaf in jax.tree.leaves(template):
       kind, shape = None, leaf.shape
-      if leaf.sharding is not None:
+      if getattr(leaf, 'sharding', None) is not None:
         kind = leaf.sharding.memory_kind
         shape = leaf.sharding.shard_shape(leaf.shape)
       size = math.prod(shape) * leaf.dtype.itemsize
@@ -277,6 +299,7 @@ class Layout:
         on_host += size
       else:
         on_device += size
+    disk.require_room(self.settings, template)
     available = psutil.virtual_memory().available
     stats = jax.local_devices()[0].memory_stats() or {}
     if 'bytes_limit' in stats:

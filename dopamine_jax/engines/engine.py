@@ -211,6 +211,10 @@ class Engine:
     self.first_frames = self._border.reset(env_seeds)
     return self.first_frames
 
+  def close(self):
+    """Lets go of files that hold a part of the state."""
+    self.layout.close()
+
   def run(
     self,
     num_steps: int,

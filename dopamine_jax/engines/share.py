@@ -14,6 +14,7 @@ import numpy as np
 from dopamine_jax.engines import engine as engine_lib
 from dopamine_jax.engines import loop as loop_lib
 from dopamine_jax.engines import seed_axis
+from dopamine_jax.replay import mapped_rows
 
 
 class Share:
@@ -96,7 +97,18 @@ class Share:
 
   def abstract_state(self) -> loop_lib.TrainingState:
     """See `Engine.abstract_state`."""
-    return jax.eval_shape(self._take, self.whole.abstract_state())
+    whole = self.whole.abstract_state()
+    # Where rows lie in a file is no matter of shapes alone.
+    return jax.tree.map(
+      lambda leaf, shape: (
+        leaf.replace(lane=self._part(leaf.lane))
+        if mapped_rows.is_mapped(leaf)
+        else shape
+      ),
+      whole,
+      jax.eval_shape(self._take, whole),
+      is_leaf=mapped_rows.is_mapped,
+    )
 
   def vectorize(self, function: Callable[..., Any]) -> Callable[..., Any]:
     """See `Engine.vectorize`."""

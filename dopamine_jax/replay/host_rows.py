@@ -1,29 +1,58 @@
-"""Rows of an array that lies in the host's memory, not the device's.
+"""Rows of an array that lies in the host's memory, or in a file.
 
-Such an array is touched only by slices of one row, each moved from or to the
-device by a copy: that is what XLA does in place there. Its gathers and scatters
-would compute on the host, on a copy of the whole.
+An array in the host's memory is touched only by slices of one row, each moved
+from or to the device by a copy: that is what XLA does in place there. Its
+gathers and scatters would compute on the host, on a copy of the whole. Rows in
+a file are read and written by `mapped_rows`.
 """
 
 import jax
 from jax import lax
 import jax.numpy as jnp
 
+from dopamine_jax.replay import mapped_rows
 
-def on_host(array: jax.Array) -> bool:
-  """Whether an array, or what stands for it in a trace, lies in the host's."""
+
+def are_elsewhere(slots: jax.Array | mapped_rows.MappedRows) -> bool:
+  """Whether an array, or what stands for it in a trace, is not the device's."""
+  return mapped_rows.is_mapped(slots) or _on_host(slots)
+
+
+def take(
+  slots: jax.Array | mapped_rows.MappedRows, index: jax.Array
+) -> jax.Array:
+  """Returns rows [K, ...], on the device.
+
+  Args:
+    slots: [*axes, ...], elsewhere.
+    index: [K, number of axes] int32, a place in `axes` each.
+  """
+  if mapped_rows.is_mapped(slots):
+    return slots.take(index)
+  return _take(slots, index)
+
+
+def put(
+  slots: jax.Array | mapped_rows.MappedRows, index: jax.Array, rows: jax.Array
+) -> jax.Array | mapped_rows.MappedRows:
+  """Returns `slots` with `rows` written, one after the other.
+
+  Args:
+    slots: [*axes, ...], elsewhere.
+    index: [K, number of axes] int32.
+    rows: [K, ...], on the device.
+  """
+  if mapped_rows.is_mapped(slots):
+    return slots.put(index, rows)
+  return _put(slots, index, rows)
+
+
+def _on_host(array):
   return jax.typeof(array).memory_space == jax.memory.Space.Host
 
 
 @jax.custom_batching.custom_vmap
-def take(slots: jax.Array, index: jax.Array) -> jax.Array:
-  """Returns rows [K, ...], on the device.
-
-  Args:
-    slots: [*axes, ...], on the host.
-    index: [K, number of axes] int32, a place in `axes` each.
-  """
-
+def _take(slots, index):
   def one(place):
     row = lax.dynamic_slice(slots, *_place(slots, place))
     return jax.device_put(row, jax.memory.Space.Device).reshape(
@@ -33,23 +62,15 @@ def take(slots: jax.Array, index: jax.Array) -> jax.Array:
   return lax.map(one, index)
 
 
-@take.def_vmap
+@_take.def_vmap
 def _take_each(num_seeds, batched, slots, index):
   del batched
-  rows = take(slots, _with_seeds(num_seeds, index))
+  rows = _take(slots, _with_seeds(num_seeds, index))
   return rows.reshape(num_seeds, -1, *rows.shape[1:]), True
 
 
 @jax.custom_batching.custom_vmap
-def put(slots: jax.Array, index: jax.Array, rows: jax.Array) -> jax.Array:
-  """Returns `slots` with `rows` written, one after the other.
-
-  Args:
-    slots: [*axes, ...], on the host.
-    index: [K, number of axes] int32.
-    rows: [K, ...], on the device.
-  """
-
+def _put(slots, index, rows):
   def one(i, slots):
     start, shape = _place(slots, index[i])
     row = jax.device_put(rows[i].reshape(shape), jax.memory.Space.Host)
@@ -58,11 +79,11 @@ def put(slots: jax.Array, index: jax.Array, rows: jax.Array) -> jax.Array:
   return lax.fori_loop(0, len(index), one, slots)
 
 
-@put.def_vmap
+@_put.def_vmap
 def _put_each(num_seeds, batched, slots, index, rows):
   del batched
   rows = rows.reshape(-1, *rows.shape[2:])
-  return put(slots, _with_seeds(num_seeds, index), rows), True
+  return _put(slots, _with_seeds(num_seeds, index), rows), True
 
 
 def _with_seeds(num_seeds, index):

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from dopamine_jax.replay import host_rows
+from dopamine_jax.replay import mapped_rows
 
 # How the step that was taken in a slot ended.
 RUNNING, TERMINATED, TRUNCATED = 0, 1, 2
@@ -53,7 +54,7 @@ class Slots(struct.PyTreeNode):
   """What a slot holds; leading axes [N, C].
 
   Attributes:
-    frame: [N, C, *frame_shape], or a tree of such.
+    frame: [N, C, *frame_shape], or a tree of such; each may be a `MappedRows`.
     action: [N, C, *action_shape].
     reward: [N, C] float32.
     status: [N, C] uint8, RUNNING, TERMINATED, TRUNCATED or LAST.
@@ -146,10 +147,11 @@ def add(ring: Ring, step: Step) -> Ring:
   # on, the next step writes there again; if it ended, `head` moves past it.
   slots = Slots(
     frame=jax.tree.map(
-      lambda leaf, now, then: _put(_put(leaf, here, now), after, then),
+      lambda leaf, now, then: _put_both(leaf, here, now, after, then),
       slots.frame,
       step.observation,
       step.next_observation,
+      is_leaf=mapped_rows.is_mapped,
     ),
     action=_put(slots.action, here, step.action),
     reward=_put(slots.reward, here, step.reward),
@@ -166,11 +168,19 @@ def add(ring: Ring, step: Step) -> Ring:
   )
 
 
+def _put_both(leaf, here, now, after, then):
+  """Returns `leaf` [N, C, ...] with values [N, ...] at two slots of a lane."""
+  if not host_rows.are_elsewhere(leaf):
+    return _put(_put(leaf, here, now), after, then)
+  lane = jnp.arange(len(here))
+  where = [jnp.stack([lane, slot], axis=-1) for slot in (here, after)]
+  return host_rows.put(
+    leaf, jnp.concatenate(where), jnp.concatenate([now, then])
+  )
+
+
 def _put(leaf: jax.Array, slot: jax.Array, value: jax.Array) -> jax.Array:
   """Returns `leaf` [N, C, ...] with `value` [N, ...] at each lane's slot."""
-  if host_rows.on_host(leaf):
-    where = jnp.stack([jnp.arange(len(slot)), slot], axis=-1)
-    return host_rows.put(leaf, where, value)
   if len(slot) == 1:  # XLA writes a slice faster than the points of a scatter.
     start = (0, slot[0], *(0 for _ in leaf.shape[2:]))
     value = value[:, None].astype(leaf.dtype)
@@ -191,9 +201,13 @@ def stacks(frame: Any, stack: int, axes: int) -> Any:
     stack: the environment's setting.
     axes: the number of leading batch axes.
   """
-  if jax.tree.structure(frame) == _PLAIN:
+  if mapped_rows.is_mapped(frame) or jax.tree.structure(frame) == _PLAIN:
     return stack
-  return jax.tree.map(lambda x: stack if x.ndim - axes >= 2 else 1, frame)
+  return jax.tree.map(
+    lambda x: stack if x.ndim - axes >= 2 else 1,
+    frame,
+    is_leaf=mapped_rows.is_mapped,
+  )
 
 
 _PLAIN = jax.tree.structure(0)
@@ -211,7 +225,9 @@ def observation_at(
   def one(frames, stack):
     return _stacked(frames, ring.slots.age, lane, slot, stack)
 
-  return jax.tree.map(one, frame, stacks(frame, stack, axes=2))
+  return jax.tree.map(
+    one, frame, stacks(frame, stack, axes=2), is_leaf=mapped_rows.is_mapped
+  )
 
 
 def _stacked(frames, age, lane, slot, stack):
@@ -230,7 +246,7 @@ def _stacked(frames, age, lane, slot, stack):
 
 def _rows(frames, lane, where):
   """Returns frames as flat rows [B, stack, pixels]."""
-  if host_rows.on_host(frames):
+  if host_rows.are_elsewhere(frames):
     index = jnp.stack([lane, where], axis=-1)
     rows = host_rows.take(frames, index.reshape(-1, 2))
     return rows.reshape(*where.shape, -1)

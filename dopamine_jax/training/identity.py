@@ -19,7 +19,8 @@ from dopamine_jax.trust import strangers
 
 # A run may be made longer. It then equals one that was as long from its start,
 # but for a checkpoint and an evaluation at its old end. Histograms and videos
-# only look. What older versions had no setting for changes nothing by default.
+# only look, and where the replay lies changes no number. What older versions
+# had no setting for changes nothing by default.
 _MAY_CHANGE = re.compile(
   r'^\S*(Runner\.(num_iterations|histograms|videos) = .*'
   r'|Runner\.(callbacks = \(\)|(start_from|evaluation_environment) = None)'
@@ -31,7 +32,8 @@ _MAY_CHANGE = re.compile(
   r'|\.separate_targets = False|(Actor|Critics)\.(torso|network) = None'
   r'|PPO(RNN)?\.continuous = .gaussian.|Reach\.pays = .penalty.'
   r'|PixelTorso\.(activation = @nn\.relu|kernel_init = None)'
-  r'|Devices\.(matmul_precision = None|deterministic = False)'
+  r'|Devices\.(replay_(memory|folder) = .*'
+  r'|matmul_precision = None|deterministic = False)'
   r'|SAC\.encoder = None|SAC\.policy_delay = 1'
   r'|SAC\.reward_scale = 1\.0|SAC\.log_temperature_loss = False)$',
   re.MULTILINE,

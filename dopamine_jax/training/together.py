@@ -76,6 +76,7 @@ def train(
       numbers=_by_lane(_differing(loops, names), len(seeds)),
       names=names,
     )
+    stack.callback(engine.close)
     shares = [
       share.Share(engine, loop, seeds, i) for i, loop in enumerate(loops)
     ]

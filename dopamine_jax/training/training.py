@@ -118,6 +118,7 @@ class Training:
     engine = runner.make_engine(
       environments, seeds, check_finite=runner.check_finite
     )
+    self.closers.callback(engine.close)
     evaluates = evaluations.Evaluations(runner, engine, self.closers, self.say)
     return Shared(self.folder, engine, evaluates)
 

@@ -309,7 +309,8 @@ def test_seeds_over_two_processes_are_exactly_those_of_one(config, tmp_path):
   ('settings', 'message'),
   [
     ({'split': 'lanes'}, "'lanes' .* choose one of none, seeds, batch"),
-    ({'replay_memory': 'disk'}, "'disk' .* choose one of device, pinned_host"),
+    ({'replay_memory': 'tape'}, "'tape' .* choose one of device, .*, disk"),
+    ({'replay_folder': '.'}, "'.' needs replay_memory = 'disk'"),
     (
       {'matmul_precision': 'half'},
       "'half' .* choose one of None, bfloat16, tensorfloat32, float32",
