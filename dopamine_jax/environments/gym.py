@@ -5,12 +5,15 @@ after another, and `gym_async` each in a process of its own.
 """
 
 from collections.abc import Mapping, Sequence
+import contextlib
 import dataclasses
 import difflib
 import functools
+import importlib
 import importlib.metadata
 import os
 import sys
+import types
 from typing import Any
 
 import gymnasium
@@ -231,11 +234,32 @@ def draw_without_display() -> None:
     os.environ.setdefault('MUJOCO_GL', 'egl')
 
 
+class _Later(types.ModuleType):
+  """Stands for a module, and imports it when something of it is used."""
+
+  def __getattr__(self, name):
+    return getattr(importlib.import_module(self.__name__), name)
+
+
+@contextlib.contextmanager
+def _put_off(*names):
+  """Has what is imported within find stand-ins of these modules."""
+  stand_ins = {name: _Later(name) for name in names if name not in sys.modules}
+  sys.modules.update(stand_ins)
+  try:
+    yield
+  finally:
+    for name in stand_ins:
+      del sys.modules[name]
+
+
 def _register_minatar() -> None:
   if 'MinAtar/Breakout-v1' in gymnasium.registry:
     return
   try:
-    from minatar import gym as minatar_gym  # GPL-3.0: an extra
+    # It draws with these, and to import them takes two seconds.
+    with _put_off('matplotlib.pyplot', 'seaborn'):
+      from minatar import gym as minatar_gym  # GPL-3.0: an extra
   except ImportError as error:
     raise errors.UserError(
       f'MinAtar is not installed: {errors.install("minatar")}'

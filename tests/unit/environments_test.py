@@ -682,6 +682,17 @@ def test_dm_control_missing_is_said(monkeypatch):
     gym.Gym(id='dm_control/cheetah-run-v0').make(1)
 
 
+def test_what_is_put_off_is_imported_when_it_is_used(monkeypatch):
+  monkeypatch.delitem(sys.modules, 'colorsys', raising=False)
+  with gym._put_off('colorsys', 'json'):
+    import colorsys
+    import json
+  assert 'colorsys' not in sys.modules
+  assert json is sys.modules['json']  # It was there already.
+  assert colorsys.rgb_to_hls(1, 1, 1) == (0, 1, 0)
+  assert sys.modules['colorsys'].rgb_to_hls is colorsys.rgb_to_hls
+
+
 def test_minatar_missing_is_said(monkeypatch):
   ids = [id for id in gymnasium.registry if not id.startswith('MinAtar/')]
   registry = {id: gymnasium.registry[id] for id in ids}
