@@ -252,13 +252,18 @@ def _five(
 ) -> dict[str, Job]:
   """Returns the job called `name`: five seeds, with start-up and all."""
   ours, theirs = 'ours', f'{peer}, five processes'
+  contestants = [
+    Contestant(ours, 'five', {'steps': steps}),
+    Contestant(theirs, f'peers.{peer}', {'name': name, 'steps': steps}),
+  ]
+  is_mlp = all(len(shape) == 2 for shape in expected.kernels)
+  if is_mlp and isinstance(expected, algorithms.OffPolicy):
+    floor = 'matrix products alone'
+    contestants.append(Contestant(floor, 'products', {'steps': steps}))
   job = Job(
     f'Five seeds of {title}, {steps:,} agent steps each',
     'seconds, from the command to the last result',
-    (
-      Contestant(ours, 'five', {'steps': steps}),
-      Contestant(theirs, f'peers.{peer}', {'name': name, 'steps': steps}),
-    ),
+    tuple(contestants),
     (Comparison(theirs, ours, at_least=at_least),),
     expected,
   )

@@ -22,6 +22,7 @@ from dopamine_jax.callbacks import (
   base as callbacks_lib,  # a field is called `callbacks`
 )
 from dopamine_jax.callbacks import stages
+from dopamine_jax.engines import counting
 from dopamine_jax.engines import (
   devices as devices_lib,  # a field is called `devices`
 )
@@ -153,12 +154,6 @@ class Runner(settings.Settings):
         'have several stages.Stages of one setting; give all its steps and '
         'values to one of them',
       )
-    if self.num_iterations * self.training_steps >= 2**31:
-      self.refuse(
-        'num_iterations',
-        f'with training_steps = {self.training_steps} is more than 2**31 agent '
-        'steps, which is as far as they are counted',
-      )
     if self.training_steps % self.num_envs:
       self.refuse(
         'training_steps',
@@ -196,6 +191,8 @@ class Runner(settings.Settings):
   def make_loop(self, environments: base.VectorEnvironment) -> loop.Loop:
     """Returns the functions of a step, for these environments."""
     agent = self.make_agent(environments)
+    late = [step for each in self._stages for step in each.at_steps]
+    counting.check(self, agent, late)
     return dataclasses.replace(
       self._loop_of(agent),
       stages=tuple(self._staged(agent, each) for each in self._stages),

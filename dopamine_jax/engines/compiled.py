@@ -196,14 +196,14 @@ class CompiledEngine(engine.Engine):
     first = self._first if cut_with is None else self._lanes_of(cut_with)
     num_envs = self.loop.num_envs
     left = num_steps // num_envs
-    ahead = np.arange(1, LONGEST + 1, dtype=np.int32) * num_envs
+    ahead = np.arange(1, LONGEST + 1) * num_envs
     while left:
       on_step()
       behaviour = self._behaviour_at(self.steps + num_envs)
       length = min(left, self._longest(behaviour))
       plan = Plan(
         num_steps=np.int32(length),
-        updates_due=self._updates_due_at(self.steps + ahead),
+        updates_due=np.int32(self._updates_due_at(self.steps + ahead)),
         cut_at=np.int32(-1 if cut_with is None else left - 1),
         first=first,
       )

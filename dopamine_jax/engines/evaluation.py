@@ -12,6 +12,7 @@ import numpy as np
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import annotations
 from dopamine_jax import errors
+from dopamine_jax.engines import counting
 from dopamine_jax.engines import engine
 from dopamine_jax.engines import loop
 from dopamine_jax.engines import memory as memory_lib
@@ -246,7 +247,7 @@ class Evaluator:
     watched = border.Border(self.environments)
     frames = watched.reset(env_seeds)
     observation, memory = self._first(self._axis.split(frames))
-    steps = self._axis.number(step)
+    steps = self._axis.number(counting.in_32_bits(step))
     count, answer = 0, None
     while (played < share).any():
       taken, acted = self._act(

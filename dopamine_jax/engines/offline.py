@@ -16,6 +16,7 @@ import numpy as np
 from dopamine_jax import errors
 from dopamine_jax.datasets import base as datasets_base
 from dopamine_jax.engines import compiled
+from dopamine_jax.engines import counting
 from dopamine_jax.engines import engine
 from dopamine_jax.engines import loop as loop_lib
 from dopamine_jax.replay import uniform
@@ -134,10 +135,9 @@ class OfflineEngine(engine.Engine):
       self._require_finite(metrics.total, finite)
     self.steps = end
     experience = self.state.experience
+    count = self.axis.number(counting.in_32_bits(self.steps))
     self.state = self.state.replace(
-      experience=experience.replace(
-        agent_steps=jnp.asarray(self.axis.number(self.steps))
-      )
+      experience=experience.replace(agent_steps=jnp.asarray(count))
     )
     return self._reduced(metrics)
 

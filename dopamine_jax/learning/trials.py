@@ -58,6 +58,7 @@ def check(owner: settings.Settings, last_count: Callable[[str], int]):
         f'{type(owner).__name__}.last_count must return a count, and it gave '
         f'{last!r} for {field.name}. Mend the agent.'
       )
+    last = min(last, 2**31 - 1)  # as far as programs count
     counts = np.array([0, last // 2, last], np.int32)
     if isinstance(value, (optax.GradientTransformation, optax.MultiSteps)):
       _check_optimizer(owner, field.name, value, counts)

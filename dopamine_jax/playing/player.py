@@ -13,6 +13,7 @@ import numpy as np
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import errors
 from dopamine_jax import spaces
+from dopamine_jax.engines import counting
 from dopamine_jax.engines import evaluation
 from dopamine_jax.engines import loop
 from dopamine_jax.engines import memory as memory_lib
@@ -320,7 +321,8 @@ class Player:
     )
 
   def _choose(self, state, memory, observation, count):
-    step, key = np.int32(self.agent_steps), self._step_key(count)
+    step = np.int32(counting.in_32_bits(self.agent_steps))
+    key = self._step_key(count)
     return memory_lib.act(
       self.agent, state, memory, observation, step, key, explore=False
     )

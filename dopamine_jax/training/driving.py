@@ -7,6 +7,8 @@ import time
 import jax
 import numpy as np
 
+from dopamine_jax.engines import counting
+
 
 def alone(training, stop) -> dict[str, np.ndarray]:
   """Runs a training's iterations; returns the last one's statistics.
@@ -34,8 +36,10 @@ def timed_run(engine, training, cut_with):
     cut_with: see `Engine.run`.
   """
   started = time.perf_counter()
+  num_steps = training.runner.training_steps
+  counting.go_back(engine, num_steps)
   metrics = engine.run(
-    training.runner.training_steps,
+    num_steps,
     cut_with=cut_with,
     on_step=training.on_training_step,
   )

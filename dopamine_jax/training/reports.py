@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dopamine_jax import errors
+from dopamine_jax.engines import counting
 from dopamine_jax.engines import engine as engine_lib
 from dopamine_jax.learning import outputs
 from dopamine_jax.metrics import base
@@ -219,7 +220,7 @@ def add_told(
 
 def _schedules(agent, steps):
   """Returns what an agent's schedules say, once each is a number."""
-  found = agent.schedules(steps)
+  found = agent.schedules(counting.in_32_bits(steps))
   outputs.require_scalars(f'{type(agent).__name__}.schedules', found)
   for name, value in found.items():
     if not abs(value) <= _LARGEST:  # NaN isn't, either

@@ -188,7 +188,9 @@ def _take_all(start, checkpoints, found, seeds, engine, template, runner):
       'take what fits alone: starts.StartFrom.names, or '
       'starts.StartFrom.replay = False.'
     ) from error
-  steps = int(processes.fetch(state.experience.agent_steps).ravel()[0])
+  counted = int(processes.fetch(state.experience.agent_steps).ravel()[0])
+  saved = checkpoints.manifest(found).get('run') or {}
+  steps = saved.get('agent_steps', counted)  # which older ones don't have
   iteration, rest = divmod(steps, runner.training_steps)
   if rest or iteration >= runner.num_iterations:
     raise errors.UserError(
@@ -197,9 +199,8 @@ def _take_all(start, checkpoints, found, seeds, engine, template, runner):
       f'training_steps = {runner.training_steps}. Make it longer than that, in '
       f'iterations that add up to {steps} on the way.'
     )
-  manifest = checkpoints.manifest(found)
-  began = (manifest.get('run') or {}).get('replay_began', 0)
-  has_replay = start.replay and manifest['rings']
+  began = saved.get('replay_began', 0)
+  has_replay = start.replay and checkpoints.manifest(found)['rings']
   engine.restore(state, steps, began if has_replay else steps)
   return iteration
 

@@ -371,6 +371,7 @@ class Training:
             for name, values in statistics.items()
           },
           'written': self.reports.written(),
+          'agent_steps': self.engine.steps,
           'replay_began': self.engine.replay_began,
           **run,
         },

@@ -1,0 +1,65 @@
+"""The matrix products of five seeds' updates, and nothing else.
+
+No program that learns by such updates on these cores is faster. What is missing
+is all else that training takes: start-up, compilation, environments, acting,
+what is computed number by number, optimizers.
+"""
+
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import algorithms
+from benchmarks import five
+from benchmarks import jobs
+
+PACKAGES = ('jax', 'jaxlib')
+_SECONDS = 0.3  # of each measurement
+
+# As X and W stand for a layer's inputs and kernel, G for gradients of outputs:
+# X W, G W' and X' G, of all seeds at once.
+_PRODUCTS = ('sbi,sio->sbo', 'sbo,sio->sbi', 'sbi,sbo->sio')
+# How often an update has each, by network. Only policies' losses need
+# gradients of a first layer's inputs, which are left out.
+_DQN = ((2, 1, 1),)  # and the target network
+# Critics value next actions, what was done, and what the policy would do.
+_SAC = ((2, 1, 1), (3, 2, 1), (3, 2, 1))
+# The policy moves at every other update, by the first critic.
+_TD3 = ((1.5, 0.5, 0.5), (2.5, 1.5, 1), (2, 1, 1))
+
+
+def measure(job: jobs.Job, steps: int) -> tuple[list[float], None]:
+  """Returns their seconds, for so many agent steps of each seed."""
+  expected = job.hyperparameters
+  passes = _passes(expected)
+  size = len(expected.kernels) // len(passes)
+  seconds = 0.0
+  for i, counts in enumerate(passes):
+    for k, shape in enumerate(expected.kernels[i * size : (i + 1) * size]):
+      for product, count in zip(_PRODUCTS, counts, strict=True):
+        if k or product != _PRODUCTS[1]:
+          seconds += count * _seconds(product, expected.batch_size, shape)
+  return [seconds * expected.updates(steps)], None
+
+
+def _passes(expected):
+  if isinstance(expected, algorithms.TD3):
+    return _TD3
+  return _SAC if isinstance(expected, algorithms.SAC) else _DQN
+
+
+def _seconds(product, rows, shape):
+  """Returns what one product of all seeds takes."""
+  sizes = {'s': five.SEEDS, 'b': rows, 'i': shape[0], 'o': shape[1]}
+  terms = product.split('->')[0].split(',')
+  arrays = [jnp.ones([sizes[axis] for axis in term]) for term in terms]
+  multiply = jax.jit(lambda *given: jnp.einsum(product, *given))
+  jax.block_until_ready(multiply(*arrays))
+  taken, end = [], time.perf_counter() + _SECONDS
+  while time.perf_counter() < end:
+    began = time.perf_counter()
+    jax.block_until_ready(multiply(*arrays))
+    taken.append(time.perf_counter() - began)
+  return float(np.median(taken))
