@@ -135,7 +135,7 @@ def _of_disk(steps, slots, calls, folder):
     ],
   )
   shape = jax.ShapeDtypeStruct((1, slots, *frames.shape[1:]), jnp.uint8)
-  mapped = mapped_rows.mapped(shape, folder, 1).begun()
+  mapped = mapped_rows.mapped(shape, folder, 1).opened()
   places = np.arange(_POOL)
   for start in range(0, slots - _POOL + 1, _POOL):
     mapped.file.write(np.zeros_like(places), start + places, frames)

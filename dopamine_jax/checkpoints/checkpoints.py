@@ -34,6 +34,7 @@ from dopamine_jax.checkpoints import ring_files
 from dopamine_jax.checkpoints import segments
 from dopamine_jax.checkpoints import state_arrays
 from dopamine_jax.checkpoints import state_files
+from dopamine_jax.replay import mapped_rows
 from dopamine_jax.replay import ring as ring_lib
 from dopamine_jax.system import plain_files
 from dopamine_jax.system import processes
@@ -182,7 +183,7 @@ class Checkpoints:
       if not ring_lib.is_ring(leaf):
         return state_arrays.put(arrays, name, leaf)
       if not rings:
-        return processes.zeros(leaf)
+        return mapped_rows.empty(leaf)
       if name not in rings:
         raise ReplayDamaged(f'it has no {name}')
       return self._restore_ring(leaf, name, rings[name], arrays)

@@ -180,10 +180,7 @@ def restore(
 
   def fill(path, leaf):
     name = leaf_name(path)
-    if mapped_rows.is_mapped(leaf):
-      slots = leaf.begun()
-    else:
-      slots = processes.zeros(leaf)
+    slots = mapped_rows.empty(leaf)
     row = leaf.shape[ring.head.ndim + 1 :]
     for lane, start, new in rows(saved, ring_name, name, find):
       if new.shape[1:] != row or new.dtype != leaf.dtype:
@@ -347,7 +344,7 @@ def _chunks(slots, lane_axes, lanes):
 def _take(slots, lane, start):
   """Returns _CHUNK rows of a lane from slot number `start` on, around."""
   place = (start + jnp.arange(_CHUNK)) % slots.shape[len(lane)]
-  if host_rows.are_elsewhere(slots):
+  if host_rows.are_off_device(slots):
     return host_rows.take(slots, _index(lane, place))
   return slots[(*lane, place)]
 
@@ -357,7 +354,7 @@ def _put(slots, lane, start, chunk, count):
   """Writes the first `count` rows of a chunk; the others fall outside."""
   capacity, index = slots.shape[len(lane)], jnp.arange(_CHUNK)
   place = jnp.where(index < count, (start + index) % capacity, capacity + index)
-  if host_rows.are_elsewhere(slots):
+  if host_rows.are_off_device(slots):
     # The rows that would fall outside are the last one, again.
     index = jnp.minimum(index, count - 1)
     place = (start + index) % capacity

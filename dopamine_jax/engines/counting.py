@@ -1,9 +1,10 @@
 """How programs, whose numbers have 32 bits, count a long training's steps.
 
 Engines count agent steps as Python does, without an end. Programs count them
-up to 2**31; before they would get there they go back by half of that, once or
-more often, and draw by new keys. Agents of such a training see a count of 2**30
-or more from there on, so none of their settings may change that late.
+below 2**31. An iteration that would take them there begins at 2**30 again, and
+draws by new keys. What agents see is 2**30 or more from then on, and so none of
+their settings may change later than that. (Those that learn from a dataset draw
+by updates, and see at most 2**31 - 1.)
 """
 
 from collections.abc import Sequence
@@ -11,17 +12,19 @@ import typing
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dopamine_jax.system import processes
 
 if typing.TYPE_CHECKING:
   from dopamine_jax import agent as agent_lib
-  from dopamine_jax import runner as runner_lib
   from dopamine_jax.engines import engine as engine_lib
 
 LARGEST = 2**31 - 1
 HALF = 2**30
+# Where schedules are asked whether they still change.
+_ASKED = 1_000
 
 
 def in_32_bits(steps: int) -> int:
@@ -31,6 +34,8 @@ def in_32_bits(steps: int) -> int:
 
 def go_back(engine: 'engine_lib.Engine', num_steps: int):
   """Sees to it that an engine's programs can count `num_steps` more."""
+  if engine.fills_replay:
+    return
   counts = processes.fetch(engine.state.experience.agent_steps)
   if int(counts.max()) + num_steps > LARGEST:
     experience = jax.jit(engine.vectorize(_gone_back), donate_argnums=0)(
@@ -41,7 +46,7 @@ def go_back(engine: 'engine_lib.Engine', num_steps: int):
 
 def _gone_back(experience):
   return experience.replace(
-    agent_steps=experience.agent_steps - HALF,
+    agent_steps=jnp.full_like(experience.agent_steps, HALF),
     keys=jax.tree.map(
       lambda key: jax.random.fold_in(key, HALF), experience.keys
     ),
@@ -49,14 +54,14 @@ def _gone_back(experience):
 
 
 def check(
-  runner: 'runner_lib.Runner',
+  runner: Any,
   agent: 'agent_lib.Agent',
   late: Sequence[int],
 ):
   """Refuses a run in which something would be counted beyond 32 bits.
 
   Args:
-    runner: the run's settings.
+    runner: the run's settings, a `Runner`.
     agent: its agent, which has its spaces.
     late: agent steps at which a setting changes.
 
@@ -66,39 +71,40 @@ def check(
   steps = runner.num_iterations * runner.training_steps
   if steps <= LARGEST:
     return
-  if runner.training_steps > HALF:
+  if runner.training_steps >= HALF:
     runner.refuse(
       'training_steps',
-      f'is more than 2**30 = {HALF}, the most that an iteration of so long a '
-      'run may have; lower it, and raise num_iterations',
+      f'is not below 2**30 = {HALF}, as it is to be in a run of 2**31 agent '
+      'steps or more; lower it, and raise num_iterations',
     )
   # A step that ends an episode takes two slots.
   if 2 * steps // runner.num_envs > LARGEST:
     runner.refuse(
       'num_envs',
       f'is too small for {steps} agent steps: each environment may take 2**30 '
-      f'= {HALF}. Have {2 * steps // LARGEST + 1} environments or more',
+      f'= {HALF}. Have {2 * steps // LARGEST + 1} environments or more, a '
+      f'divisor of training_steps = {runner.training_steps}',
     )
   if agent.last_count('', steps) > LARGEST:
     runner.refuse(
       'num_iterations',
-      f'with training_steps = {runner.training_steps} is more than 2**31 '
-      'updates, which is as far as they are counted',
+      f'with training_steps = {runner.training_steps} is 2**31 updates or '
+      "more, which can't be counted; raise the agent's update_period, or lower "
+      'num_iterations',
     )
   if max(late, default=0) > HALF:
     runner.refuse(
       'callbacks',
-      f'change a setting at agent step {max(late)}, and in a run of more than '
-      f'2**31 agent steps none may change after 2**30 = {HALF}',
+      f'change a setting at agent step {max(late)}, and in a run of 2**31 '
+      f'agent steps or more none may change after 2**30 = {HALF}; let it '
+      'change sooner',
     )
   for name in agent.over_agent_steps:
-    value: Any = getattr(agent, name)
-    if callable(value) and len({float(value(np.int32(x))) for x in _LATE}) > 1:
+    schedule: Any = getattr(agent, name)
+    asked = np.linspace(HALF, LARGEST, _ASKED).astype(np.int32)
+    if callable(schedule) and np.ptp([float(schedule(x)) for x in asked]):
       agent.refuse(
         name,
         f'still changes after 2**30 = {HALF} agent steps, which in a run of '
-        'more than 2**31 it may not; end it sooner',
+        '2**31 or more it may not; end it sooner',
       )
-
-
-_LATE = (HALF, HALF + HALF // 2, LARGEST)

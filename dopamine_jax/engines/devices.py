@@ -30,7 +30,6 @@ from dopamine_jax.engines import disk
 from dopamine_jax.engines import dispatch
 from dopamine_jax.replay import mapped_rows
 from dopamine_jax.replay import ring as ring_lib
-from dopamine_jax.system import processes
 
 # The flag by which a GPU's programs add in one order.
 DETERMINISTIC = '--xla_gpu_deterministic_ops=true'
@@ -53,8 +52,8 @@ class Devices(settings.Settings):
       the replay: its frames then lie in the machine's memory, each row copied
       to the device when it is sampled. Tested for its numbers on CPUs; not yet
       measured on a GPU or TPU. 'disk': they lie in a file, where the machine's
-      memory is too small for them, and change no number. Checkpoints hold them
-      besides, each twice; see `mapped_rows`.
+      memory is too small for them; see `mapped_rows`. Training gives the same
+      numbers. Checkpoints hold the replay besides, each row twice.
     replay_folder: a folder on a disk with room for that file, which is gone
       when the training ends; None: that of temporary files (TMPDIR).
     matmul_precision: how products of matrices and convolutions may round what
@@ -191,7 +190,10 @@ class Layout:
 
   @property
   def is_simple(self) -> bool:
-    """Whether all arrays lie on one device, in its own memory."""
+    """Whether all arrays lie on one device, in its own memory.
+
+    Frames in files are no arrays: programs ask for them.
+    """
     return self.settings.split == 'none' and not self._on_host
 
   def spread(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -257,17 +259,15 @@ class Layout:
         is_leaf=ring_lib.is_ring,
       )
 
-    def settle(leaf, made):
-      if mapped_rows.is_mapped(leaf):
-        return leaf.begun()
+    def put(leaf, made):
       if made is None:
-        return processes.zeros(leaf)
+        return mapped_rows.empty(leaf)
       return jax.device_put(made, leaf.sharding) if leaf.sharding else made
 
     return jax.tree.map(
-      settle,
+      put,
       template,
-      jax.jit(without_frames)(*args),
+      jax.jit(without_frames, compiler_options=dispatch.one_by_one())(*args),
       is_leaf=mapped_rows.is_mapped,
     )
 

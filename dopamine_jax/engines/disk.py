@@ -6,9 +6,12 @@ import tempfile
 from typing import Any
 
 import jax
+import psutil
 
 from dopamine_jax.replay import mapped_rows
 from dopamine_jax.replay import ring as ring_lib
+
+_IN_MEMORY = 'tmpfs', 'ramfs', 'devtmpfs'
 
 
 def laid_out(
@@ -23,11 +26,17 @@ def laid_out(
       are added.
 
   Raises:
-    SettingError: if there is no such folder.
+    SettingError: if there is no such folder, or it lies in memory.
   """
   folder = devices.replay_folder or tempfile.gettempdir()
   if not os.path.isdir(folder):
     devices.refuse('replay_folder', 'is no folder; make it first')
+  if _kind_of(folder) in _IN_MEMORY:
+    devices.refuse(
+      'replay_folder',
+      f'is to be on a disk, and {folder} lies in memory '
+      f'({_kind_of(folder)}). Name a folder elsewhere',
+    )
 
   def each(path, leaf):
     if not ring_lib.is_ring(leaf):
@@ -53,6 +62,17 @@ def files(template: Any) -> list[mapped_rows.MappedFile]:
   return [leaf.file for leaf in leaves if mapped_rows.is_mapped(leaf)]
 
 
+def _kind_of(folder):
+  """Returns the type of the file system that a folder lies on, if known."""
+  folder = os.path.realpath(folder)
+  found = [
+    each
+    for each in psutil.disk_partitions(all=True)
+    if os.path.commonpath([folder, each.mountpoint]) == each.mountpoint
+  ]
+  return max(found, key=lambda x: len(x.mountpoint)).fstype if found else ''
+
+
 def free(given: list[mapped_rows.MappedFile]) -> int:
   """Returns the bytes that are free where files are to lie; 0 without any."""
   return shutil.disk_usage(given[0].folder).free if given else 0
@@ -66,7 +86,8 @@ def require_room(devices: Any, template: Any):
     template: of a state.
 
   Raises:
-    SettingError: if the disk is too full, or there is no such folder.
+    SettingError: if the disk is too full. Room for checkpoints is not asked
+      for.
   """
   found = files(template)
   if not found:

@@ -45,8 +45,9 @@ class Experience(struct.PyTreeNode):
     observation: [N, *observation_shape], stacked, what the agent acts on; a
       tree of arrays where its space is a Dict or Tuple.
     action: [N, *action_shape], what it answered, not yet taken.
-    agent_steps: int32 scalar, steps taken over all N environments.
-    keys: Keys, constant through a run.
+    agent_steps: int32 scalar, steps taken over all N environments; beyond
+      2**31 see `counting`.
+    keys: Keys, constant through a run of fewer steps than that.
     memory: of an agent that has one, see `memory.Carried`; otherwise ().
   """
 

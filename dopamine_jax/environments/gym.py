@@ -238,6 +238,8 @@ class _Later(types.ModuleType):
   """Stands for a module, and imports it when something of it is used."""
 
   def __getattr__(self, name):
+    if sys.modules.get(self.__name__) is self:
+      del sys.modules[self.__name__]
     return getattr(importlib.import_module(self.__name__), name)
 
 
@@ -249,8 +251,9 @@ def _put_off(*names):
   try:
     yield
   finally:
-    for name in stand_ins:
-      del sys.modules[name]
+    for name, stand_in in stand_ins.items():
+      if sys.modules.get(name) is stand_in:
+        del sys.modules[name]
 
 
 def _register_minatar() -> None:

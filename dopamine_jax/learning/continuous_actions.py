@@ -189,9 +189,13 @@ class ContinuousActions(off_policy.OffPolicy):
         key,
       )
       means = self.weighted(losses, sample.weight)
-      total = sum(means.values())
-      if policy is not True:
-        total = jnp.where(policy, total, means['CriticLoss'])
+      total, critics = sum(means.values()), means['CriticLoss']
+      # Chosen here: of a loss that is left out later, XLA computes a gradient
+      # of zeros as it would any other.
+      if policy is False:
+        total = critics
+      elif policy is not True:
+        total = jnp.where(policy, total, critics)
       return total, (td_error, metrics | means)
 
     before = self.optimizer, state.params, state.optimizer_state

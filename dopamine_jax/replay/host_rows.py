@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from dopamine_jax.replay import mapped_rows
 
 
-def are_elsewhere(slots: jax.Array | mapped_rows.MappedRows) -> bool:
+def are_off_device(slots: jax.Array | mapped_rows.MappedRows) -> bool:
   """Whether an array, or what stands for it in a trace, is not the device's."""
   return mapped_rows.is_mapped(slots) or _on_host(slots)
 

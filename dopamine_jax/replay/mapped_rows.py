@@ -6,7 +6,13 @@ Programs ask Python for rows. What that costs:
 `python -m benchmarks.replay --disk FOLDER`.
 
 What a run can go on from is in its checkpoints, as with any replay. The file is
-no part of that: it has no name, and is gone with the process.
+no part of that: it has no name, and is gone when the training ends.
+
+XLA may call Python once the arguments are there. A read takes what the last
+write returned, and so comes after it. A write waits for no read: a program
+must first write, then read, as engines do; those of the next program wait for
+all of this one. To write the same rows once more would do no harm. JAX keeps no
+program that calls Python, so that these are compiled at each start.
 """
 
 from collections.abc import Sequence
@@ -22,6 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dopamine_jax import errors
+from dopamine_jax.system import processes
 
 # If so many rows are asked for, the disk is told of all before the first is
 # read: it brings many at once.
@@ -48,7 +55,7 @@ class MappedFile:
     return math.prod(self.shape) * self.dtype.itemsize
 
   def open(self):
-    """Makes the file, all zeros, if that was not done yet.
+    """Makes the file, all zeros; one that is there stays as it is.
 
     Raises:
       UserError: if the disk has no room for it, or the folder can't be used.
@@ -65,19 +72,21 @@ class MappedFile:
       raise errors.UserError(
         f'devices.Devices.replay_folder = {self.folder!r}: a file of '
         f"{self.nbytes / 1e9:.1f} GB for the replay's frames can not be made "
-        f'there: {error.strerror or error}. Name a folder on a disk with room '
-        "for it, or lower the replay's capacity."
+        f'there: {error.strerror or error}. Name a folder on another disk that '
+        "has room for it, or lower the replay's capacity."
       ) from error
     self._rows, self._map = np.asarray(rows), rows._mmap
     if hasattr(mmap, 'MADV_RANDOM'):  # Nothing beside a row is needed with it.
       self._map.madvise(mmap.MADV_RANDOM)
 
   def close(self):
-    """Lets go of the file, which is gone then; programs may outlive it."""
+    """Lets go of the file, which is gone then."""
     self._rows = self._map = None
 
   def read(self, lane: Any, slot: Any) -> np.ndarray:
     """Returns rows [..., *row] of lanes and slots [...]; for programs."""
+    if self._rows is None:
+      raise ValueError('the file was closed: its training has ended')
     lane, slot = np.asarray(lane), np.asarray(slot)
     if lane.size >= _MANY and hasattr(mmap, 'MADV_WILLNEED'):
       self._ask_for(lane, slot)
@@ -95,7 +104,7 @@ class MappedFile:
     lane, slot = lane.astype(np.int64).ravel(), slot.astype(np.int64).ravel()
     begin = lane * of_lane + slot * size
     # Frames of a stack lie side by side, and are asked for at once.
-    first = np.flatnonzero(np.diff(begin, prepend=-1) != size)
+    first = np.flatnonzero(np.diff(begin, prepend=-size - 1) != size)
     count = np.diff(first, append=len(begin))
     start = begin[first] // mmap.PAGESIZE * mmap.PAGESIZE
     length = begin[first] + count * size - start
@@ -107,8 +116,8 @@ class MappedRows(struct.PyTreeNode):
   """What stands for an array [*lanes, C, *row] of rows that lie in a file.
 
   Attributes:
-    lane: int32 [*lanes], where each lies in the file. Programs return it from
-      each write and pass it to each read, by which XLA knows what comes first.
+    lane: int32 [*lanes], where each lies in the file. Each write returns it,
+      and each read takes it, which is how XLA knows that it comes later.
     file: MappedFile.
   """
 
@@ -130,7 +139,7 @@ class MappedRows(struct.PyTreeNode):
     """Of the rows."""
     return self.file.dtype
 
-  def begun(self) -> 'MappedRows':
+  def opened(self) -> 'MappedRows':
     """Returns this, once it is no template: the file is there.
 
     Raises:
@@ -169,6 +178,22 @@ class MappedRows(struct.PyTreeNode):
 def is_mapped(leaf: Any) -> bool:
   """Whether rows lie in a file; to stop at when a tree is walked."""
   return isinstance(leaf, MappedRows)
+
+
+def empty(template: Any) -> Any:
+  """Returns zeros for each leaf of a template, in its place.
+
+  Args:
+    template: of ShapeDtypeStructs, and of what stands for arrays in files.
+
+  Raises:
+    UserError: see `MappedFile.open`.
+  """
+  return jax.tree.map(
+    lambda leaf: leaf.opened() if is_mapped(leaf) else processes.zeros(leaf),
+    template,
+    is_leaf=is_mapped,
+  )
 
 
 def mapped(array: jax.ShapeDtypeStruct, folder: str, axes: int) -> MappedRows:

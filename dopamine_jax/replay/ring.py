@@ -170,7 +170,7 @@ def add(ring: Ring, step: Step) -> Ring:
 
 def _put_both(leaf, here, now, after, then):
   """Returns `leaf` [N, C, ...] with values [N, ...] at two slots of a lane."""
-  if not host_rows.are_elsewhere(leaf):
+  if not host_rows.are_off_device(leaf):
     return _put(_put(leaf, here, now), after, then)
   lane = jnp.arange(len(here))
   where = [jnp.stack([lane, slot], axis=-1) for slot in (here, after)]
@@ -246,7 +246,7 @@ def _stacked(frames, age, lane, slot, stack):
 
 def _rows(frames, lane, where):
   """Returns frames as flat rows [B, stack, pixels]."""
-  if host_rows.are_elsewhere(frames):
+  if host_rows.are_off_device(frames):
     index = jnp.stack([lane, where], axis=-1)
     rows = host_rows.take(frames, index.reshape(-1, 2))
     return rows.reshape(*where.shape, -1)

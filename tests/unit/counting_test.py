@@ -8,6 +8,7 @@ import pytest
 import dopamine_jax as dj
 from dopamine_jax import errors
 from dopamine_jax import values
+from dopamine_jax.agents import ppo
 from dopamine_jax.callbacks import stages
 from dopamine_jax.checkpoints import checkpoints
 from dopamine_jax.engines import compiled
@@ -22,37 +23,72 @@ AGENT = lanes_test.make_ppo(1e-3, 0.5)
 
 @pytest.fixture
 def few_bits(monkeypatch):
-  """Has programs count to 79, and go back by 32."""
-  monkeypatch.setattr(counting, 'LARGEST', 79)
+  """Has programs count to 63, and go back to 32."""
+  monkeypatch.setattr(counting, 'LARGEST', 63)
   monkeypatch.setattr(counting, 'HALF', 32)
 
 
 def make_runner(agent=AGENT, **changes):
-  settings = {'training_steps': 32, 'num_iterations': 5}
+  settings = {'training_steps': 16, 'num_iterations': 6}
   return lanes_test.make_runner(agent, **settings | changes)
+
+
+class Watching(ppo.PPO):
+  """PPO that tells what it sees at its updates: steps, and a setting's value.
+
+  Attributes:
+    epsilon: a schedule over agent steps.
+  """
+
+  over_agent_steps = (*ppo.PPO.over_agent_steps, 'epsilon')
+  epsilon: float | optax.Schedule = 0.0
+
+  def act(self, state, observation, step, key, *, explore):
+    actions = super().act(state, observation, step, key, explore=explore)
+    value = values.at(self.epsilon, step)
+    jax.debug.callback(lambda *x: SEEN.append(x), step, value, self.gamma)
+    return actions
+
+
+SEEN = []
 
 
 @pytest.mark.usefixtures('few_bits')
 @pytest.mark.parametrize('engine', ENGINES)
 def test_programs_count_from_half_on_again_and_draw_by_new_keys(
-  engine, tmp_path, monkeypatch
+  engine, tmp_path
 ):
-  monkeypatch.setattr(counting, 'check', lambda *args: None)
+  fields = {x: getattr(AGENT, x) for x in AGENT.__dataclass_fields__}
+  schedule = values.call(optax.linear_schedule, 1.0, 0.0, 32)
+  agent = Watching(**fields | {'epsilon': schedule})
+  stage = stages.Stages(setting='gamma', at_steps=[32], values=[0.5])
 
   def train(folder, **changes):
-    runner = make_runner(engine=engine, evaluation_episodes=0, **changes)
-    runner.train(tmp_path / folder, num_seeds=2, quiet=True)
-    return runner
+    make_runner(
+      agent,
+      engine=engine,
+      num_envs=8,
+      evaluation_episodes=0,
+      callbacks=(stage,),
+      **changes,
+    ).train(tmp_path / folder, num_seeds=2, quiet=True)
 
-  for folder, lengths in {'whole': [5], 'parts': [1, 3, 5]}.items():
-    for count in lengths:
-      train(folder, num_iterations=count)
+  SEEN.clear()
+  train('whole')
+  seen = np.array(SEEN)
+  # From 32 on, where it begins again, nothing changes.
+  assert set(seen[:, 0]) == set(range(0, 56, 8))
+  late = seen[seen[:, 0] >= 32]
+  assert (late[:, 1:] == (0.0, 0.5)).all()
+  assert len(late) >= 16
+  for count in (1, 3, 6):
+    train('parts', num_iterations=count)
   prints = [fingerprint.fingerprint(tmp_path / x) for x in ('whole', 'parts')]
   assert prints[0] == prints[1]
-  # 32, 64, back to 32 and on to 64, and so on.
-  assert dj.load(tmp_path / 'whole', seed=1).agent_steps == 160
-  arrays = checkpoints.Checkpoints(tmp_path / 'whole').arrays(5)
-  assert arrays['experience.agent_steps'].tolist() == [64, 64]
+  assert dj.load(tmp_path / 'whole', seed=1).agent_steps == 96
+  arrays = checkpoints.Checkpoints(tmp_path / 'whole').arrays(6)
+  # 16, 32, 48, and again.
+  assert arrays['experience.agent_steps'].tolist() == [48, 48]
 
 
 def key_words(keys):
@@ -69,7 +105,7 @@ def test_real_counts_go_on_past_32_bits():
     trained = runner.make_engine(environments, (0,))
     trained.reset([0, 1])
     trained.init()
-    steps = 2**31 - 32
+    steps = 2**31 - 16
     experience = trained.state.experience
     before = key_words(experience.keys)
     state = trained.state.replace(
@@ -77,16 +113,15 @@ def test_real_counts_go_on_past_32_bits():
         agent_steps=jax.numpy.int32(steps) + 0 * experience.agent_steps
       )
     )
-    trained.restore(state, 2**40 - 32, 0)
-    counting.go_back(trained, 32)
-    metrics = trained.run(32, cut_with=None, on_step=lambda: None)
+    trained.restore(state, 2**40 - 16, 0)
+    counting.go_back(trained, 16)
+    metrics = trained.run(16, cut_with=None, on_step=lambda: None)
     assert trained.steps == 2**40
-    assert int(trained.state.experience.agent_steps) == 2**30
+    assert int(trained.state.experience.agent_steps) == 2**30 + 16
     after = key_words(trained.state.experience.keys)
     assert (before != after).any(axis=-1).all()
-    # An update every 16 steps.
     assert all(np.isfinite(each).all() for each in metrics.values())
-    assert int(trained.state.updates) == 2
+    assert int(trained.state.updates) == 1
     environments.close()
 
 
@@ -98,11 +133,15 @@ SLOW = values.call(optax.linear_schedule, 1.0, 0.1, 2**31 - 2)
   ('changes', 'message', 'remedy'),
   [
     (
-      {'num_iterations': 2, 'training_steps': 2**31 - 2},
-      r'training_steps = 2147483646 is more than 2\*\*30',
+      {'num_iterations': 2, 'training_steps': 2**30},
+      r'training_steps = 1073741824 is not below 2\*\*30',
       LONG,
     ),
-    ({}, r'num_envs = 2 is too small .* Have 5 environments', {'num_envs': 8}),
+    (
+      {},
+      r'num_envs = 2 is too small .* Have 5 environments or more, a divisor',
+      {'num_envs': 8},
+    ),
     (
       {'num_envs': 8, 'callbacks': [2**30 + 1]},
       r'callbacks .* at agent step 1073741825, .* after 2\*\*30',
@@ -141,5 +180,5 @@ def test_schedules_that_end_late_are_refused():
 def test_updates_that_can_not_be_counted_are_refused():
   agent = lanes_test.make_dqn(1e-3, 0.9, update_period=8, updates_per_period=8)
   runner = make_runner(agent, **LONG, num_envs=8)
-  with pytest.raises(errors.UserError, match=r'more than 2\*\*31 updates'):
+  with pytest.raises(errors.UserError, match=r'2.*31 updates .*update_period'):
     runner.make_loop(runner.environment.make(8))

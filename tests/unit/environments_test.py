@@ -690,6 +690,10 @@ def test_what_is_put_off_is_imported_when_it_is_used(monkeypatch):
   assert 'colorsys' not in sys.modules
   assert json is sys.modules['json']  # It was there already.
   assert colorsys.rgb_to_hls(1, 1, 1) == (0, 1, 0)
+  with gym._put_off('this'):
+    import this  # what is used at once is imported at once
+
+    assert this.c == 97
   assert sys.modules['colorsys'].rgb_to_hls is colorsys.rgb_to_hls
 
 

@@ -25,6 +25,7 @@ from dopamine_jax.replay import mapped_rows
 from dopamine_jax.replay import ring as ring_lib
 from dopamine_jax.replay import uniform
 from dopamine_jax.training import fingerprint
+from dopamine_jax.training import starts
 from tests import rings
 from tests.unit import lanes_test
 
@@ -50,7 +51,7 @@ def make_step(rng, lanes):
 def on_disk(ring, axes=1):
   """Returns a ring's twin whose frames lie in files; it is empty."""
   frame = jax.tree.map(
-    lambda x: mapped_rows.mapped(x, '.', axes).begun(), ring.slots.frame
+    lambda x: mapped_rows.mapped(x, '.', axes).opened(), ring.slots.frame
   )
   return ring.replace(slots=ring.slots.replace(frame=frame))
 
@@ -148,6 +149,27 @@ def test_a_run_may_go_on_in_another_memory(tmp_path):
   assert train('moved', devices.ONE_DEVICE) == expected
 
 
+@pytest.mark.parametrize('how', ['checkpoint_replay', 'start_from'])
+def test_a_run_may_go_on_without_its_replay(how, tmp_path):
+  def train(name, devices_, **changes):
+    agent = lanes_test.make_dqn(1e-3, 0.9)
+    changes |= {'devices': devices_, 'evaluation_episodes': 0}
+    runner = lanes_test.make_runner(agent, **changes)
+    runner.train(tmp_path / name, quiet=True)
+    return fingerprint.fingerprint(tmp_path / name)
+
+  found = []
+  for name, where in {'memory': devices.ONE_DEVICE, 'disk': DISK}.items():
+    if how == 'checkpoint_replay':
+      train(name, where, num_iterations=2, checkpoint_replay=False)
+      found.append(train(name, where, checkpoint_replay=False))
+    else:
+      train(name, where, num_iterations=2)
+      start = starts.StartFrom(run=str(tmp_path / name), replay=False)
+      found.append(train(f'{name} on', where, start_from=start))
+  assert found[0] == found[1]
+
+
 class Look(base.Collector):
   """Counts the files that this process has mapped, as trainings go on."""
 
@@ -216,10 +238,26 @@ def test_a_disk_that_is_full_after_all_is_told(tmp_path, monkeypatch):
 
   monkeypatch.setattr(os, 'posix_fallocate', full)
   runner = lanes_test.make_runner(lanes_test.make_dqn(1e-3, 0.9), devices=DISK)
-  with pytest.raises(
-    errors.UserError, match=r'No space left .* a disk with room'
-  ):
+  with pytest.raises(errors.UserError, match=r'No space left .* another disk'):
     runner.train(tmp_path, quiet=True)
+
+
+@pytest.mark.skipif(not os.path.isdir('/dev/shm'), reason='of Linux')
+def test_a_folder_in_memory_is_refused(tmp_path):
+  where = devices.Devices(replay_memory='disk', replay_folder='/dev/shm')
+  runner = lanes_test.make_runner(
+    lanes_test.make_dqn(1e-3, 0.9), devices=where, num_iterations=1
+  )
+  with pytest.raises(errors.UserError, match=r'/dev/shm lies in memory'):
+    runner.train(tmp_path, quiet=True)
+
+
+def test_a_closed_file_says_so(tmp_path):
+  file = mapped_rows.MappedFile(str(tmp_path), (1, 4), np.uint8)
+  file.open()
+  file.close()
+  with pytest.raises(ValueError, match='its training has ended'):
+    file.read(np.zeros(1, int), np.zeros(1, int))
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):

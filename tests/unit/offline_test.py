@@ -25,6 +25,7 @@ from dopamine_jax.agents import ppo
 from dopamine_jax.checkpoints import checkpoints
 from dopamine_jax.datasets import base
 from dopamine_jax.datasets import files
+from dopamine_jax.engines import devices
 from dopamine_jax.engines import offline
 from dopamine_jax.environments import catch
 from dopamine_jax.environments import classic
@@ -450,6 +451,16 @@ def learnt(folder, data, iterations=2, replay=None, **changes):
     quiet=True,
     **changes,
   )
+
+
+def test_a_replay_on_a_disk_is_filled_alike(gathered, tmp_path):
+  data = files.OwnReplay(run=str(gathered), seed=1)
+  prints = []
+  for memory in ('device', 'disk'):
+    where = devices.Devices(replay_memory=memory)
+    learnt(tmp_path / memory, data, 1, devices=where)
+    prints.append(fingerprint.fingerprint(tmp_path / memory))
+  assert prints[0] == prints[1]
 
 
 @pytest.mark.usefixtures('same_programs')
