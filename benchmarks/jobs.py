@@ -257,7 +257,8 @@ def _five(
     Contestant(theirs, f'peers.{peer}', {'name': name, 'steps': steps}),
   ]
   is_mlp = all(len(shape) == 2 for shape in expected.kernels)
-  if is_mlp and isinstance(expected, algorithms.OffPolicy):
+  known = algorithms.DQN, algorithms.SAC, algorithms.TD3
+  if is_mlp and type(expected) in known:
     floor = 'matrix products alone'
     contestants.append(Contestant(floor, 'products', {'steps': steps}))
   job = Job(

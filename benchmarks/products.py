@@ -1,8 +1,8 @@
-"""The matrix products of five seeds' updates, and nothing else.
+"""The matrix products of five seeds' updates, one after another, by XLA.
 
-No program that learns by such updates on these cores is faster. What is missing
-is all else that training takes: start-up, compilation, environments, acting,
-what is computed number by number, optimizers.
+What is missing is all else that training takes: start-up, compilation,
+environments, acting, what is computed number by number, optimizers. So this is
+what no faster code of ours around the products can go below.
 """
 
 import time
@@ -46,9 +46,8 @@ def measure(job: jobs.Job, steps: int) -> tuple[list[float], None]:
 
 
 def _passes(expected):
-  if isinstance(expected, algorithms.TD3):
-    return _TD3
-  return _SAC if isinstance(expected, algorithms.SAC) else _DQN
+  found = {algorithms.TD3: _TD3, algorithms.SAC: _SAC, algorithms.DQN: _DQN}
+  return found[type(expected)]
 
 
 def _seconds(product, rows, shape):

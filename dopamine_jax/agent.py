@@ -270,7 +270,8 @@ class Agent(settings.Settings):
     Args:
       state: the agent's state.
       observation: [N, *observation_shape].
-      step: int32 scalar, agent steps so far; what exploration decays by.
+      step: int32 scalar, agent steps so far (in runs of 2**31 or more as
+        `engines.counting` says); what exploration decays by.
       key: a PRNG key for this step alone.
       explore: whether these actions are for training; otherwise the agent
         explores no more than its evaluation settings say.

@@ -61,8 +61,12 @@ class Findings(NamedTuple):
   @property
   def fits(self) -> bool:
     """Whether memory is enough, and the disk."""
-    needed = self.replay_bytes + self.other_bytes
-    return needed <= self.available_bytes and self.fits_on_disk
+    return self.fits_in_memory and self.fits_on_disk
+
+  @property
+  def fits_in_memory(self) -> bool:
+    """Whether memory has room for all but the frames that lie in files."""
+    return self.replay_bytes + self.other_bytes <= self.available_bytes
 
   @property
   def fits_on_disk(self) -> bool:
@@ -276,12 +280,12 @@ def report(
       "(devices.Devices.replay_folder), or lower the replay's capacity "
       '(uniform.UniformReplay.capacity), or num_seeds.'
     )
-    return
-  if not findings.fits:
+  if not findings.fits_in_memory:
     say(
       "Bound by memory: it would not start. Lower the replay's capacity "
       '(uniform.UniformReplay.capacity), or num_seeds.'
     )
+  if not findings.fits:
     return
   if findings.environment is not None:
     say(f'Environment alone: {findings.environment:,.0f} agent steps/s.')

@@ -10,6 +10,7 @@ from benchmarks import clock
 from benchmarks import environments
 from benchmarks import jobs
 from benchmarks import ours
+from benchmarks import products
 from benchmarks import rounds
 from benchmarks import table
 from dopamine_jax import errors
@@ -375,3 +376,21 @@ def test_our_ppo_runs_with_the_hyperparameters_of_the_table(arguments):
     window=32,
   )
   assert runs_as_the_table_says(job, **arguments)
+
+
+def test_products_are_counted_as_updates_have_them(monkeypatch):
+  """By hand: of each kind, layer and network, at a second each."""
+  monkeypatch.setattr(products, '_seconds', lambda *given: 1.0)
+
+  def seconds(name):
+    job = jobs.JOBS[name]
+    return products.measure(job, job.hyperparameters.min_history + 8)[0]
+
+  # Three layers; the first passes no gradient on.
+  dqn = 3 * 2 + 2 * 1 + 3 * 1
+  assert seconds('five-A-small') == [8 / 4 * dqn]
+  sac = (3 * 2 + 2 * 1 + 3 * 1) + 2 * (3 * 3 + 2 * 2 + 3 * 1)
+  assert seconds('five-E') == [8 * sac]
+  actor = 3 * 1.5 + 2 * 0.5 + 3 * 0.5
+  first, second = 3 * 2.5 + 2 * 1.5 + 3, 3 * 2 + 2 * 1 + 3
+  assert seconds('five-E-td3') == [8 * (actor + first + second)]

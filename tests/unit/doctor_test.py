@@ -46,6 +46,19 @@ def test_the_time_of_the_whole_is_that_of_its_two_parts():
   assert findings(total_steps=500).seconds == 0.5
 
 
+def test_what_lies_on_a_disk_is_told():
+  on_disk = {'disk_bytes': 30 * 10**9, 'disk_free_bytes': 40 * 10**9}
+  assert 'Disk: 30' in said(findings(**on_disk))
+  assert 'Bound by updates' in said(findings(**on_disk))
+  assert 'Disk' not in said(findings())
+  full = {'disk_bytes': 3 * 10**9, 'disk_free_bytes': 2 * 10**9}
+  assert 'Bound by the disk' in said(findings(**full))
+  both = said(findings(**full, available_bytes=10**9))
+  assert 'Bound by the disk' in both
+  assert 'Bound by memory' in both
+  assert 'Bound by updates' not in both
+
+
 def test_an_update_takes_what_a_learning_step_takes_more():
   # 5 ms a step against 1 ms, an update every 4 steps.
   assert findings().update_seconds == pytest.approx(0.016)

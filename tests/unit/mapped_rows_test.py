@@ -110,7 +110,12 @@ def test_goals_are_exchanged_in_files_too(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-  'engine', [python_engine.PythonEngine, compiled.CompiledEngine]
+  'engine',
+  # Both trace the same; the offline engine's loop of updates is quick, too.
+  [
+    python_engine.PythonEngine,
+    pytest.param(compiled.CompiledEngine, marks=pytest.mark.slow),
+  ],
 )
 def test_trainings_are_the_same(engine, tmp_path):
   """Two trials of two seeds in one program, stopped and gone on."""
@@ -149,7 +154,11 @@ def test_a_run_may_go_on_in_another_memory(tmp_path):
   assert train('moved', devices.ONE_DEVICE) == expected
 
 
-@pytest.mark.parametrize('how', ['checkpoint_replay', 'start_from'])
+# Both restore a checkpoint without its replay.
+@pytest.mark.parametrize(
+  'how',
+  ['checkpoint_replay', pytest.param('start_from', marks=pytest.mark.slow)],
+)
 def test_a_run_may_go_on_without_its_replay(how, tmp_path):
   def train(name, devices_, **changes):
     agent = lanes_test.make_dqn(1e-3, 0.9)
