@@ -86,9 +86,14 @@ class DrQV2(td3.TD3):
     return now.update(state, sample, key)
 
   def _agent_steps(self, updates):
-    """Returns how many agent steps there were at the n-th update."""
-    since = updates // self.updates_per_period * self.update_period
-    return self.make_replay(stack=1).min_history + since
+    """Returns how many agent steps there were at the n-th update.
+
+    At most what 32 bits hold, of so many updates that there were more.
+    """
+    history, period = self.make_replay(stack=1).min_history, self.update_period
+    most = (2**31 - 1 - history) // period
+    periods = jnp.minimum(updates // self.updates_per_period, most)
+    return history + periods * period
 
   def policy_loss(self, params, critics, observation, key):
     """Returns the loss [B] of the actor's parameters (eq. 4)."""

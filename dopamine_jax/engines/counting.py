@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dopamine_jax import annotations
+from dopamine_jax import settings
 from dopamine_jax.system import processes
 
 if typing.TYPE_CHECKING:
@@ -69,6 +71,7 @@ def check(
     SettingError: says what to change.
   """
   steps = runner.num_iterations * runner.training_steps
+  _check_environments(runner, agent, steps)
   if steps <= LARGEST:
     return
   if runner.training_steps >= HALF:
@@ -76,14 +79,6 @@ def check(
       'training_steps',
       f'is not below 2**30 = {HALF}, as it is to be in a run of 2**31 agent '
       'steps or more; lower it, and raise num_iterations',
-    )
-  # A step that ends an episode takes two slots.
-  if 2 * steps // runner.num_envs > LARGEST:
-    runner.refuse(
-      'num_envs',
-      f'is too small for {steps} agent steps: each environment may take 2**30 '
-      f'= {HALF}. Have {2 * steps // LARGEST + 1} environments or more, a '
-      f'divisor of training_steps = {runner.training_steps}',
     )
   if agent.last_count('', steps) > LARGEST:
     runner.refuse(
@@ -103,8 +98,29 @@ def check(
     schedule: Any = getattr(agent, name)
     asked = np.linspace(HALF, LARGEST, _ASKED).astype(np.int32)
     if callable(schedule) and np.ptp([float(schedule(x)) for x in asked]):
-      agent.refuse(
+      raise settings.SettingError(
+        type(agent),
         name,
-        f'still changes after 2**30 = {HALF} agent steps, which in a run of '
-        '2**31 or more it may not; end it sooner',
+        f'{annotations.full_name(type(agent))}.{name}, a schedule, still '
+        f'changes after 2**30 = {HALF} agent steps, which in a run of 2**31 or '
+        'more it may not. Have it end sooner.',
       )
+
+
+def _check_environments(runner, agent, steps):
+  """Refuses more steps of an environment than its slots are counted."""
+  # A step that ends an episode takes two.
+  if 2 * steps // runner.num_envs <= LARGEST:
+    return
+  needed = 2 * steps // LARGEST + 1
+  fits = [
+    count
+    for count in range(needed, min(runner.training_steps, 2**20) + 1)
+    if not runner.training_steps % count and not agent.update_period % count
+  ]
+  remedy = f'Have {min(fits)} environments' if fits else 'Have fewer steps'
+  runner.refuse(
+    'num_envs',
+    f'is too small for {steps} agent steps: each environment may take fewer '
+    f'than 2**30 = {HALF}. {remedy}',
+  )

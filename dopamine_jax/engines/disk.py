@@ -28,7 +28,10 @@ def laid_out(
   Raises:
     SettingError: if there is no such folder, or it lies in memory.
   """
-  folder = devices.replay_folder or tempfile.gettempdir()
+  folder = devices.replay_folder
+  if folder is None:  # Python goes elsewhere where TMPDIR can't be used.
+    folder = os.environ.get('TMPDIR') or tempfile.gettempdir()
+  folder = os.path.expanduser(folder)
   if not os.path.isdir(folder):
     devices.refuse('replay_folder', 'is no folder; make it first')
   if _kind_of(folder) in _IN_MEMORY:
@@ -97,7 +100,7 @@ def require_room(devices: Any, template: Any):
   if needed > there:
     devices.refuse(
       'replay_folder',
-      f'has no room: frames of {needed / 1e9:.1f} GB are to lie in {folder}, '
-      f'where {there / 1e9:.1f} GB are free. Name a folder on a larger disk, '
+      f'has no room: frames of {needed / 1e6:,.1f} MB are to lie in {folder}, '
+      f'where {there / 1e6:,.1f} MB are free. Name a folder on a larger disk, '
       "or lower the replay's capacity or num_seeds",
     )

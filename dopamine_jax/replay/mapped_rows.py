@@ -16,6 +16,7 @@ program that calls Python, so that these are compiled at each start.
 """
 
 from collections.abc import Sequence
+import errno
 import math
 import mmap
 import os
@@ -69,11 +70,12 @@ class MappedFile:
           os.posix_fallocate(file.fileno(), 0, self.nbytes)
         rows = np.memmap(file, self.dtype, 'r+', shape=self.shape)
     except OSError as error:
+      full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
       raise errors.UserError(
         f'devices.Devices.replay_folder = {self.folder!r}: a file of '
-        f"{self.nbytes / 1e9:.1f} GB for the replay's frames can not be made "
-        f'there: {error.strerror or error}. Name a folder on another disk that '
-        "has room for it, or lower the replay's capacity."
+        f"{self.nbytes / 1e6:,.1f} MB for the replay's frames can not be made "
+        f'there: {error.strerror or error}. Name another folder'
+        + (", or lower the replay's capacity." if full else '.')
       ) from error
     self._rows, self._map = np.asarray(rows), rows._mmap
     if hasattr(mmap, 'MADV_RANDOM'):  # Nothing beside a row is needed with it.

@@ -374,6 +374,14 @@ def test_drq_v2s_noise_follows_the_schedule_of_agent_steps():
   np.testing.assert_allclose(found, fixed, rtol=1e-5)
 
 
+def test_drq_v2_counts_agent_steps_as_far_as_32_bits_go():
+  agent = make_drq(update_period=2)
+  history = agent.make_replay(stack=1).min_history
+  found = jax.jit(jax.vmap(agent._agent_steps))(jnp.int32([0, 7, 2**31 - 1]))
+  assert found[:2].tolist() == [history, history + 14]
+  assert 2**31 - 3 < found[2] <= 2**31 - 1
+
+
 def test_drq_v2s_policy_may_wait():
   agent = make_drq(policy_delay=3)
   sample = random_problem()[2]

@@ -137,13 +137,13 @@ SLOW = values.call(optax.linear_schedule, 1.0, 0.1, 2**31 - 2)
   ('changes', 'message', 'remedy'),
   [
     (
-      {'num_iterations': 2, 'training_steps': 2**30},
+      {'num_iterations': 2, 'training_steps': 2**30, 'num_envs': 8},
       r'training_steps = 1073741824 is not below 2\*\*30',
       LONG,
     ),
     (
       {},
-      r'num_envs = 2 is too small .* Have 5 environments or more, a divisor',
+      r'num_envs = 2 is too small .* Have 8 environments',
       {'num_envs': 8},
     ),
     (
@@ -175,7 +175,9 @@ def test_schedules_that_end_late_are_refused():
     runner = make_runner(agent, **LONG | {'num_envs': 8} | settings)
     runner.make_loop(runner.environment.make(8))
 
-  with pytest.raises(errors.UserError, match=r'epsilon .* end it sooner'):
+  with pytest.raises(
+    errors.UserError, match=r'epsilon, a schedule, .* end sooner'
+  ):
     check(SLOW)
   check(values.call(optax.linear_schedule, 1.0, 0.1, 2**30))
   check(SLOW, num_iterations=1_023)
@@ -186,3 +188,16 @@ def test_updates_that_can_not_be_counted_are_refused():
   runner = make_runner(agent, **LONG, num_envs=8)
   with pytest.raises(errors.UserError, match=r'2.*31 updates .*update_period'):
     runner.make_loop(runner.environment.make(8))
+
+
+def test_slots_of_an_environment_that_can_not_be_counted_are_refused():
+  agent = lanes_test.make_dqn(1e-3, 0.9)
+  counts = {'num_iterations': 1_025, 'training_steps': 2**20}
+
+  def check(num_envs):
+    runner = make_runner(agent, **counts, num_envs=num_envs)
+    runner.make_loop(runner.environment.make(num_envs))
+
+  with pytest.raises(errors.UserError, match=r'num_envs = 1 .* Have 2 env'):
+    check(1)
+  check(2)

@@ -5,6 +5,7 @@ import os
 import pathlib
 import shutil
 import sys
+import tempfile
 import types
 from typing import ClassVar
 
@@ -18,6 +19,7 @@ from dopamine_jax import errors
 from dopamine_jax.commands import doctor
 from dopamine_jax.engines import compiled
 from dopamine_jax.engines import devices
+from dopamine_jax.engines import disk
 from dopamine_jax.engines import python_engine
 from dopamine_jax.metrics import base
 from dopamine_jax.replay import hindsight
@@ -247,7 +249,9 @@ def test_a_disk_that_is_full_after_all_is_told(tmp_path, monkeypatch):
 
   monkeypatch.setattr(os, 'posix_fallocate', full)
   runner = lanes_test.make_runner(lanes_test.make_dqn(1e-3, 0.9), devices=DISK)
-  with pytest.raises(errors.UserError, match=r'No space left .* another disk'):
+  with pytest.raises(
+    errors.UserError, match=r'No space left .* lower the .* capacity'
+  ):
     runner.train(tmp_path, quiet=True)
 
 
@@ -259,6 +263,28 @@ def test_a_folder_in_memory_is_refused(tmp_path):
   )
   with pytest.raises(errors.UserError, match=r'/dev/shm lies in memory'):
     runner.train(tmp_path, quiet=True)
+
+
+def test_a_folder_that_can_not_be_written_to_is_told(tmp_path, monkeypatch):
+  def refuse(**kwargs):
+    raise OSError(errno.EROFS, 'Read-only file system')
+
+  monkeypatch.setattr(tempfile, 'TemporaryFile', refuse)
+  file = mapped_rows.MappedFile('~', (1, 4), np.uint8)
+  with pytest.raises(errors.UserError, match=r'Read-only.*another folder\.$'):
+    file.open()
+
+
+@pytest.mark.parametrize('name', ['', 'gone'])
+def test_a_folder_for_temporary_files_is_none_other(name, monkeypatch):
+  step = rings.make_step(np.random.default_rng(0), 1)
+  template = jax.eval_shape(lambda: ring_lib.init(step, 8))
+  settings = devices.Devices(
+    replay_memory='disk', replay_folder=None if name else ''
+  )
+  monkeypatch.setenv('TMPDIR', name)
+  with pytest.raises(errors.UserError, match='is no folder; make it first'):
+    disk.laid_out(template, settings, {})
 
 
 def test_a_closed_file_says_so(tmp_path):
