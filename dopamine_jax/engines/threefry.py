@@ -25,7 +25,7 @@ _ROTATIONS = tuple(np.uint32([[13, 15, 26, 6], [17, 29, 16, 24]]))
 _PARITY = np.uint32(0x1BD11BDA)
 # Pairs of words up to which a draw may be one of keys, of all lanes. A loop of
 # more would be run operation by operation; one of fewer takes 2 to 5 us longer.
-_SMALL = 1024
+_SMALL = 256
 
 
 def write_out():

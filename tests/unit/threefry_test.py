@@ -64,7 +64,7 @@ PROGRAM = textwrap.dedent("""
         key = jax.random.fold_in(key, i)
       return jax.random.key_data(key)
 
-    keys = jax.random.split(jax.random.key(0), 300)
+    keys = jax.random.split(jax.random.key(0), 200)
     program = jax.jit(jax.vmap(last)).lower(keys).compile()
     return program.as_text().count(' while(')
 
