@@ -53,7 +53,7 @@ class Watching(ppo.PPO):
 SEEN = []
 
 
-@pytest.mark.usefixtures('few_bits')
+@pytest.mark.usefixtures('few_bits', 'same_programs')
 @pytest.mark.parametrize(
   'engine',
   # That the Python engine goes on past 32 bits is seen below.
