@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 
 from dopamine_jax.commands import cli
+from dopamine_jax.engines import disk
 from dopamine_jax.engines import engine
 from dopamine_jax.engines import loop
 from dopamine_jax.training import driving
@@ -260,6 +261,8 @@ class Reader:
       if words[1] == 'train' and not (self.long or is_read):
         words = [*words, '--quiet']  # there is nothing to sum up
         end_with(patch, trace)
+      # Where tests have their folders is no matter of the pages.
+      patch.setattr(disk, '_IN_MEMORY', ())
       patch.setattr(sys, 'argv', words)
       patch.setattr(sys, 'path', list(sys.path))
       status = cli.main()

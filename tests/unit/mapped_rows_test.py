@@ -34,6 +34,12 @@ from tests.unit import lanes_test
 DISK = devices.Devices(replay_memory='disk')
 
 
+@pytest.fixture(autouse=True)
+def any_folder_will_do(monkeypatch):
+  """Tests may run where temporary files lie in memory."""
+  monkeypatch.setattr(disk, '_IN_MEMORY', ())
+
+
 def frames(rng, leading):
   """Returns leaves of several types and shapes, of a page and less."""
   return {
@@ -255,14 +261,28 @@ def test_a_disk_that_is_full_after_all_is_told(tmp_path, monkeypatch):
     runner.train(tmp_path, quiet=True)
 
 
-@pytest.mark.skipif(not os.path.isdir('/dev/shm'), reason='of Linux')
-def test_a_folder_in_memory_is_refused(tmp_path):
-  where = devices.Devices(replay_memory='disk', replay_folder='/dev/shm')
-  runner = lanes_test.make_runner(
-    lanes_test.make_dqn(1e-3, 0.9), devices=where, num_iterations=1
+def test_a_folder_in_memory_is_refused(tmp_path, monkeypatch):
+  folder = os.path.realpath(tmp_path / 'memory')
+  os.mkdir(folder)
+  monkeypatch.setattr(disk, '_IN_MEMORY', ('tmpfs',))
+  monkeypatch.setattr(
+    disk.psutil,
+    'disk_partitions',
+    lambda all: [
+      types.SimpleNamespace(mountpoint='/', fstype='ext4'),
+      types.SimpleNamespace(mountpoint=folder, fstype='tmpfs'),
+    ],
   )
-  with pytest.raises(errors.UserError, match=r'/dev/shm lies in memory'):
-    runner.train(tmp_path, quiet=True)
+
+  def train(folder):
+    where = devices.Devices(replay_memory='disk', replay_folder=folder)
+    lanes_test.make_runner(
+      lanes_test.make_dqn(1e-3, 0.9), devices=where, num_iterations=1
+    ).train(tmp_path / 'run', quiet=True)
+
+  with pytest.raises(errors.UserError, match=r'memory lies in memory \(tmpfs'):
+    train(folder)
+  train(str(tmp_path))
 
 
 def test_a_folder_that_can_not_be_written_to_is_told(tmp_path, monkeypatch):

@@ -26,6 +26,7 @@ from dopamine_jax.checkpoints import checkpoints
 from dopamine_jax.datasets import base
 from dopamine_jax.datasets import files
 from dopamine_jax.engines import devices
+from dopamine_jax.engines import disk
 from dopamine_jax.engines import offline
 from dopamine_jax.environments import catch
 from dopamine_jax.environments import classic
@@ -453,7 +454,8 @@ def learnt(folder, data, iterations=2, replay=None, **changes):
   )
 
 
-def test_a_replay_on_a_disk_is_filled_alike(gathered, tmp_path):
+def test_a_replay_on_a_disk_is_filled_alike(gathered, tmp_path, monkeypatch):
+  monkeypatch.setattr(disk, '_IN_MEMORY', ())  # temporary files may lie there
   data = files.OwnReplay(run=str(gathered), seed=1)
   prints = []
   for memory in ('device', 'disk'):
