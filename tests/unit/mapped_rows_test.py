@@ -119,7 +119,7 @@ def test_goals_are_exchanged_in_files_too(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
   'engine',
-  # Both trace the same; the offline engine's loop of updates is quick, too.
+  # Both trace the same.
   [
     python_engine.PythonEngine,
     pytest.param(compiled.CompiledEngine, marks=pytest.mark.slow),
@@ -147,6 +147,8 @@ def test_trainings_are_the_same(engine, tmp_path):
   assert train('disk', (1e-3, 1e-2), DISK) == expected
 
 
+# That checkpoints are the same is seen above.
+@pytest.mark.slow
 def test_a_run_may_go_on_in_another_memory(tmp_path):
   def train(folder, devices_, **changes):
     agent = lanes_test.make_dqn(1e-3, 0.9)

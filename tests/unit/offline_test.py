@@ -454,6 +454,8 @@ def learnt(folder, data, iterations=2, replay=None, **changes):
   )
 
 
+# By what fills the ring in memory; `mapped_rows_test` trains on a disk.
+@pytest.mark.slow
 def test_a_replay_on_a_disk_is_filled_alike(gathered, tmp_path, monkeypatch):
   monkeypatch.setattr(disk, '_IN_MEMORY', ())  # temporary files may lie there
   data = files.OwnReplay(run=str(gathered), seed=1)
