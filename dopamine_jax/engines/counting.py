@@ -36,8 +36,8 @@ def in_32_bits(steps: int) -> int:
 
 def go_back(engine: 'engine_lib.Engine', num_steps: int):
   """Sees to it that an engine's programs can count `num_steps` more."""
-  if engine.fills_replay:
-    return
+  if engine.fills_replay or engine.steps + num_steps <= LARGEST:
+    return  # Most runs end before, and need ask no device.
   counts = processes.fetch(engine.state.experience.agent_steps)
   if int(counts.max()) + num_steps > LARGEST:
     experience = jax.jit(engine.vectorize(_gone_back), donate_argnums=0)(
@@ -94,9 +94,9 @@ def check(
       f'agent steps or more none may change after 2**30 = {HALF}; let it '
       'change sooner',
     )
+  asked = np.linspace(HALF, LARGEST, _ASKED).astype(np.int32)
   for name in agent.over_agent_steps:
     schedule: Any = getattr(agent, name)
-    asked = np.linspace(HALF, LARGEST, _ASKED).astype(np.int32)
     if callable(schedule) and np.ptp([float(schedule(x)) for x in asked]):
       raise settings.SettingError(
         type(agent),

@@ -34,11 +34,12 @@ def laid_out(
   folder = os.path.expanduser(folder)
   if not os.path.isdir(folder):
     devices.refuse('replay_folder', 'is no folder; make it first')
-  if _kind_of(folder) in _IN_MEMORY:
+  kind = _kind_of(folder)
+  if kind in _IN_MEMORY:
     devices.refuse(
       'replay_folder',
-      f'is to be on a disk, and {folder} lies in memory '
-      f'({_kind_of(folder)}). Name a folder elsewhere',
+      f'is to be on a disk, and {folder} lies in memory ({kind}). Name a '
+      'folder elsewhere',
     )
 
   def each(path, leaf):

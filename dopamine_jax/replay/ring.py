@@ -201,7 +201,7 @@ def stacks(frame: Any, stack: int, axes: int) -> Any:
     stack: the environment's setting.
     axes: the number of leading batch axes.
   """
-  if mapped_rows.is_mapped(frame) or jax.tree.structure(frame) == _PLAIN:
+  if jax.tree.structure(frame, is_leaf=mapped_rows.is_mapped) == _PLAIN:
     return stack
   return jax.tree.map(
     lambda x: stack if x.ndim - axes >= 2 else 1,
