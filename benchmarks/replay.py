@@ -93,11 +93,7 @@ def _of_ring(replay, steps, slots, calls):
   ring = _filled(replay, steps)
   size = sum(leaf.nbytes for leaf in jax.tree.leaves(ring))
   taken = size / (slots * _EPISODE / (_EPISODE + 1))
-  key = jax.random.key(0)
-  sample = jax.jit(
-    lambda ring, i: replay.sample(ring, jax.random.fold_in(key, i))
-  )
-  sampling = _rates(calls, lambda i: sample(ring, np.int32(i)))
+  sampling = _sampling(replay, ring, calls)
   state = _Donated(ring)
 
   renew, add = state.program(replay.reprioritize), state.program(replay.add)
@@ -115,6 +111,15 @@ def _of_ring(replay, steps, slots, calls):
     'add/s': _rates(calls, lambda i: add(steps[i % _POOL])),
     'bare call of add/s': _rates(calls, lambda i: call(steps[i % _POOL])),
   }
+
+
+def _sampling(replay, ring, calls):
+  """Returns the rates of samples."""
+  key = jax.random.key(0)
+  sample = jax.jit(
+    lambda ring, i: replay.sample(ring, jax.random.fold_in(key, i))
+  )
+  return _rates(calls, lambda i: sample(ring, np.int32(i)))
 
 
 def _of_disk(steps, slots, calls, folder):
@@ -140,15 +145,11 @@ def _of_disk(steps, slots, calls, folder):
   for start in range(0, slots - _POOL + 1, _POOL):
     mapped.file.write(np.zeros_like(places), start + places, frames)
   ring = ring.replace(slots=ring.slots.replace(frame=mapped))
-  key = jax.random.key(0)
-  sample = jax.jit(
-    lambda ring, i: replay.sample(ring, jax.random.fold_in(key, i))
-  )
-  state = _Donated(ring)
-  add = state.program(replay.add)
+  sampling = _sampling(replay, ring, calls)
+  add = _Donated(ring).program(replay.add)
   return {
     'GB in the file': [mapped.file.nbytes / 1e9] * 2,
-    f'sample({_BATCH})/s': _rates(calls, lambda i: sample(ring, np.int32(i))),
+    f'sample({_BATCH})/s': sampling,
     'add/s': _rates(calls, lambda i: add(steps[i % _POOL])),
   }
 
