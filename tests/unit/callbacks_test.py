@@ -193,7 +193,8 @@ def test_a_target_network_is_drawn_by_itself_only_if_asked(states, separate):
       (changed.params, drawn),
       (changed.target_params, of_target),
     ):
-      pairs = zip(*map(jax.tree.leaves, (found, fresh)), strict=True)
+      both = jax.device_get((found, fresh))
+      pairs = zip(*map(jax.tree.leaves, both), strict=True)
       for a, b in pairs:
         np.testing.assert_allclose(a, old_part + new_part * b, rtol=1e-6)
 

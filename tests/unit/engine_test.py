@@ -315,7 +315,7 @@ def test_an_action_comes_from_the_parameters_after_the_update():
   ]
   np.testing.assert_array_equal(actions[10:], expected[10:])
   # What the replay holds is what the environment was given.
-  slots = engine.state.experience.replay.slots
+  slots = jax.device_get(engine.state.experience.replay.slots)
   acted = slots.status[0] != ring.LAST
   np.testing.assert_array_equal(slots.action[0][acted][:30], actions)
 
@@ -402,9 +402,11 @@ def test_several_seeds_train_as_each_would_alone():
     return engine, metrics, np.stack(environment.made[0].actions)
 
   together, metrics, actions = trained(seeds)
-  leaves = [
-    jax.tree.map(lambda leaf, i=i: leaf[i], together.state) for i in range(2)
-  ]
+  leaves = jax.jit(
+    lambda state: [
+      jax.tree.map(lambda leaf, i=i: leaf[i], state) for i in (0, 1)
+    ]
+  )(together.state)
   # The second: if it had what is the first's, it would show.
   for i, seed in list(enumerate(seeds))[1:]:
     alone, solo_metrics, solo_actions = trained((seed,))
@@ -565,7 +567,7 @@ def test_a_cut_is_a_truncation_unless_the_episode_terminates(
   run(engine, 10, cut_with=[77])
 
   (vector,) = environment.made
-  replay = engine.state.experience.replay
+  replay = jax.device_get(engine.state.experience.replay)
   last = replay.head[0] - 2  # the last step; its successor has a slot too
   assert replay.slots.status[0, last] == status
   assert replay.slots.status[0, last + 1] == ring.LAST
@@ -591,7 +593,7 @@ def test_rewards_are_raw_in_metrics_and_clipped_in_replay():
   run(engine, 9)
 
   assert engine.episodes.finished == [(0, 2.5, 3)] * 3
-  slots = engine.state.experience.replay.slots
+  slots = jax.device_get(engine.state.experience.replay.slots)
   np.testing.assert_array_equal(
     slots.reward[0][slots.status[0] != ring.LAST][:9], [2.0, -2.0, 0.5] * 3
   )

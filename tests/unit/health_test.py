@@ -446,7 +446,7 @@ def test_whole_samples_are_drawn_from_the_replay_and_more_extend_them():
   assert few.shape == (8, 2)
   assert many.shape == (100, 2)
   np.testing.assert_array_equal(many[:8], few)
-  ring = engine.state.experience.replay
+  ring = jax.device_get(engine.state.experience.replay)
   held = {tuple(x) for x in ring.slots.frame[0, : ring.head[0]].tolist()}
   assert {tuple(x) for x in many.tolist()} <= held
   # Drawn anew for each sample, and after each iteration.
@@ -482,7 +482,7 @@ def ppo_engine():
 def test_steps_of_the_newest_rollout_are_drawn_each_once_as_the_agent_sees(
   ppo_engine,
 ):
-  ring = ppo_engine.state.experience.replay
+  ring = jax.device_get(ppo_engine.state.experience.replay)
   lanes = []
   for lane, head in enumerate(ring.head):
     taken = ring.slots.status[lane, :head] != ring_lib.LAST
@@ -540,7 +540,7 @@ def test_critics_see_observations_with_the_actions_taken_there(sac_engine):
   state = sac_engine.state
   params = state.agent.params | {'critics': {'one': jnp.ones(())}}
   state = state.replace(agent=state.agent.replace(params=params))
-  slots = state.experience.replay.slots
+  slots = jax.device_get(state.experience.replay.slots)
   taken = np.stack([slots.frame[0, :24, 0], slots.action[0, :24, 0]], axis=1)
 
   def look(state):

@@ -28,10 +28,14 @@ from dopamine_jax.replay import ring as ring_lib
 from dopamine_jax.replay import uniform
 from dopamine_jax.training import fingerprint
 from dopamine_jax.training import starts
+from tests import programs
 from tests import rings
 from tests.unit import lanes_test
 
 DISK = devices.Devices(replay_memory='disk')
+# With this a training fills its replay and learns nothing, so that there is
+# little to compile.
+IDLE = uniform.UniformReplay(capacity=200, batch_size=4, min_history=100)
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +51,15 @@ def frames(rng, leading):
     'numbers': rng.normal(size=(*leading, 3)).astype(np.float32),
     'flag': rng.random(leading) < 0.5,
   }
+
+
+def idle_runner(where):
+  return lanes_test.make_runner(
+    lanes_test.make_dqn(1e-3, 0.9, replay=IDLE),
+    devices=where,
+    num_iterations=1,
+    evaluation_episodes=0,
+  )
 
 
 def make_step(rng, lanes):
@@ -169,7 +182,7 @@ def test_a_run_may_go_on_in_another_memory(tmp_path):
   'how',
   ['checkpoint_replay', pytest.param('start_from', marks=pytest.mark.slow)],
 )
-def test_a_run_may_go_on_without_its_replay(how, tmp_path):
+def test_a_run_may_go_on_without_its_replay(how, tmp_path, monkeypatch):
   def train(name, devices_, **changes):
     agent = lanes_test.make_dqn(1e-3, 0.9)
     changes |= {'devices': devices_, 'evaluation_episodes': 0}
@@ -178,7 +191,9 @@ def test_a_run_may_go_on_without_its_replay(how, tmp_path):
     return fingerprint.fingerprint(tmp_path / name)
 
   found = []
-  for name, where in {'memory': devices.ONE_DEVICE, 'disk': DISK}.items():
+  for name, where in {'disk': DISK, 'memory': devices.ONE_DEVICE}.items():
+    if where is not DISK:  # whose programs are of one training's files
+      programs.share(monkeypatch)
     if how == 'checkpoint_replay':
       train(name, where, num_iterations=2, checkpoint_replay=False)
       found.append(train(name, where, checkpoint_replay=False))
@@ -207,13 +222,8 @@ def mapped_files():
 def test_the_file_is_let_go_with_its_training(tmp_path):
   folder = tmp_path / 'frames'
   folder.mkdir()
-  runner = lanes_test.make_runner(
-    lanes_test.make_dqn(1e-3, 0.9),
-    devices=devices.Devices(replay_memory='disk', replay_folder=str(folder)),
-    num_iterations=1,
-    evaluation_episodes=0,
-    collectors=(Look,),
-  )
+  where = devices.Devices(replay_memory='disk', replay_folder=str(folder))
+  runner = idle_runner(where).replace(collectors=(Look,))
   Look.seen.clear()
   runner.train(tmp_path / 'run', quiet=True)
   assert Look.seen == [1]
@@ -242,7 +252,7 @@ def disk_of(monkeypatch, free):
 
 
 def test_a_disk_without_room_is_refused_before_the_start(tmp_path, monkeypatch):
-  runner = lanes_test.make_runner(lanes_test.make_dqn(1e-3, 0.9), devices=DISK)
+  runner = idle_runner(DISK)
   disk_of(monkeypatch, 10)
   with pytest.raises(errors.UserError, match=r'has no room: frames of .* free'):
     runner.train(tmp_path, quiet=True)
@@ -256,11 +266,10 @@ def test_a_disk_that_is_full_after_all_is_told(tmp_path, monkeypatch):
     raise OSError(errno.ENOSPC, 'No space left on device')
 
   monkeypatch.setattr(os, 'posix_fallocate', full)
-  runner = lanes_test.make_runner(lanes_test.make_dqn(1e-3, 0.9), devices=DISK)
   with pytest.raises(
     errors.UserError, match=r'No space left .* lower the .* capacity'
   ):
-    runner.train(tmp_path, quiet=True)
+    idle_runner(DISK).train(tmp_path, quiet=True)
 
 
 def test_a_folder_in_memory_is_refused(tmp_path, monkeypatch):
@@ -278,9 +287,7 @@ def test_a_folder_in_memory_is_refused(tmp_path, monkeypatch):
 
   def train(folder):
     where = devices.Devices(replay_memory='disk', replay_folder=folder)
-    lanes_test.make_runner(
-      lanes_test.make_dqn(1e-3, 0.9), devices=where, num_iterations=1
-    ).train(tmp_path / 'run', quiet=True)
+    idle_runner(where).train(tmp_path / 'run', quiet=True)
 
   with pytest.raises(errors.UserError, match=r'memory lies in memory \(tmpfs'):
     train(folder)
@@ -320,6 +327,5 @@ def test_a_closed_file_says_so(tmp_path):
 def test_a_folder_that_is_not_there_is_named(tmp_path):
   gone = str(tmp_path / 'gone')
   where = devices.Devices(replay_memory='disk', replay_folder=gone)
-  agent = lanes_test.make_dqn(1e-3, 0.9)
   with pytest.raises(errors.UserError, match=r'gone.* is no folder; make it'):
-    lanes_test.make_runner(agent, devices=where).train(tmp_path, quiet=True)
+    idle_runner(where).train(tmp_path, quiet=True)
