@@ -19,8 +19,8 @@ from dopamine_jax.trust import strangers
 
 # A run may be made longer. It then equals one that was as long from its start,
 # but for a checkpoint and an evaluation at its old end. Histograms and videos
-# only look, and where the replay lies changes no number. What older versions
-# had no setting for changes nothing by default.
+# only look, and where the replay's file lies changes no number. What older
+# versions had no setting for changes nothing by default.
 _MAY_CHANGE = re.compile(
   r'^\S*(Runner\.(num_iterations|histograms|videos) = .*'
   r'|Runner\.(callbacks = \(\)|(start_from|evaluation_environment) = None)'
@@ -32,12 +32,15 @@ _MAY_CHANGE = re.compile(
   r'|\.separate_targets = False|(Actor|Critics)\.(torso|network) = None'
   r'|PPO(RNN)?\.continuous = .gaussian.|Reach\.pays = .penalty.'
   r'|PixelTorso\.(activation = @nn\.relu|kernel_init = None)'
-  r'|Devices\.(replay_(memory|folder) = .*'
-  r'|matmul_precision = None|deterministic = False)'
+  r'|Devices\.(replay_folder = .*|matmul_precision = None'
+  r'|deterministic = False)'
   r'|SAC\.encoder = None|SAC\.policy_delay = 1'
   r'|SAC\.reward_scale = 1\.0|SAC\.log_temperature_loss = False)$',
   re.MULTILINE,
 )
+# Which memory holds the replay changes no number either. Digests of older
+# versions' runs have this line, so that it is not left out.
+_MEMORY = re.compile(r'^(\S*Devices\.replay_memory = ).*$', re.MULTILINE)
 _MEGABYTES = 10  # at most in run.json
 _IMPORT = re.compile(r'(from \S+ )?import ')
 
@@ -148,5 +151,6 @@ def digest(config: str) -> str:
 def _comparable(config):
   """Returns the lines of a configuration that decide a run's results."""
   text = '\n'.join(config.splitlines())  # whatever ends them
+  text = _MEMORY.sub(r"\1'device'", text)
   lines = _MAY_CHANGE.sub('', text).splitlines()
   return [line for line in lines if line and not line.startswith('#')]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import shutil
 
 import numpy as np
@@ -12,6 +13,7 @@ from dopamine_jax.checkpoints import checkpoints as checkpoints_lib
 from dopamine_jax.training import identity
 from dopamine_jax.training import run_folder
 
+DATA = pathlib.Path(__file__).parents[1] / 'data'
 CONFIG = 'dqn.DQN.gamma = 0.99\nrunner.Runner.num_iterations = 3\n'
 FACTS = {'seeds': [0], 'versions': {'jax': '1'}, 'title': ''}
 
@@ -320,3 +322,17 @@ def test_a_manifest_whose_facts_are_odd_is_damaged(tmp_path, facts):
   save(tmp_path, 1, facts=facts)
   with pytest.raises(checkpoints_lib.Damaged):
     checkpoints_lib.Checkpoints(tmp_path).manifest(1)
+
+
+def test_a_run_of_an_earlier_version_is_still_known_by_its_settings():
+  # As the version wrote both, in config.gin and in run.json.
+  text = (DATA / 'earlier_run.gin').read_text()
+  recorded = '6347f04eaaefda442dceb48828d8dada334288775cf4af591acd6be3a2fa88fa'
+  assert identity.digest(text) == recorded
+  # It may go on in another memory, and with nothing else changed.
+  elsewhere = text.replace("replay_memory = 'device'", "replay_memory = 'disk'")
+  assert elsewhere != text
+  assert identity.digest(elsewhere) == recorded
+  other = text.replace('gamma = 0.98', 'gamma = 0.97')
+  assert other != text
+  assert identity.digest(other) != recorded
