@@ -126,7 +126,7 @@ def configuration(
     bindings = [
       'from dopamine_jax.engines import compiled',
       'runner.Runner.engine = @compiled.CompiledEngine',
-      *_native(expected),
+      *(_native(expected) if expected.stack == 1 else ()),
       *bindings,
     ]
   return [f'dopamine_jax/configs/{name}.gin'], bindings
@@ -135,8 +135,9 @@ def configuration(
 def _native(expected):
   """Returns the bindings of an environment in JAX."""
   package = getattr(expected, 'package', 'classic')
+  is_pendulum = getattr(expected, 'environment', None) == 'Pendulum-v1'
   name = {
-    'classic': 'CartPole',
+    'classic': 'Pendulum' if is_pendulum else 'CartPole',
     'gymnax': 'Gymnax',
     'brax': 'Brax',
     'playground': 'Playground',

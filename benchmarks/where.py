@@ -48,6 +48,7 @@ ROWS = {
   'C-full-rainbow': ('C-full-rainbow', 'PythonEngine', 1),
   'D-compiled': ('D-compiled', 'CompiledEngine', 32),
   'D-pixels': ('D-pixels', 'PythonEngine', 1),
+  'D-pixels-compiled': ('D-pixels', 'CompiledEngine', 1),
   'E': ('E', 'PythonEngine', 1),
 }
 COLUMNS = (
@@ -206,6 +207,8 @@ def _parts(engine: Any, warmup: int, window: int) -> list[float | None]:
   """Returns a window's seconds, in all and by who takes them."""
   import jax
 
+  from dopamine_jax.engines import compiled
+
   def run():
     started = time.perf_counter()
     engine.run(window, cut_with=None, on_step=lambda: None)
@@ -215,7 +218,7 @@ def _parts(engine: Any, warmup: int, window: int) -> list[float | None]:
   engine.run(warmup, cut_with=None, on_step=lambda: None)
   run()
   whole = float(np.median([run() for _ in range(3)]))
-  if not hasattr(engine, 'environments'):  # all in one program
+  if isinstance(engine, compiled.CompiledEngine):  # all in one program
     return [whole, *[None] * 4]
   waited = _wait_for_each_call(engine)
   with_waits = run()

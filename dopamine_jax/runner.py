@@ -54,7 +54,7 @@ class Runner(settings.Settings):
       `action_space`.
     environment: settings of the environment to train on, and to evaluate on.
     engine: what takes the steps: `python_engine.PythonEngine` for any
-      environment, `compiled.CompiledEngine` for those written in JAX;
+      environment, `compiled.CompiledEngine` for those in JAX and Atari games;
       `plain_engine.PlainEngine` to read and to debug in.
     devices: which ones train, what is split over them, where the replay lies.
     num_iterations: iterations of the whole training.

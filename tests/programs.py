@@ -13,6 +13,7 @@ from jax._src.interpreters import mlir
 
 from dopamine_jax import config
 from dopamine_jax import values
+from dopamine_jax.environments import steppers
 from dopamine_jax.learning import trials
 from dopamine_jax.training import evaluations
 from dopamine_jax.training import training
@@ -29,7 +30,7 @@ _OF_ENGINES = (
   *('_init', '_metric_shapes', '_programs'),
   *('_bundles', '_several', '_draw', '_remember'),
   *('_act_programs', '_learn_programs'),
-  *('_begin', '_chunk', '_learn', '_ready'),
+  *('_chunk', '_learn', '_ready'),
 )
 _OF_EVALUATORS = ('_first', '_next', '_act')
 _OF_ENVIRONMENTS = ('_begin', '_advance')  # of those in JAX
@@ -144,6 +145,8 @@ def _reuse(key, engine, evaluator):
       _take(*pairs[-1], _OF_EVALUATORS)
     for one, other in pairs:
       _take(one.environments, other.environments, _OF_ENVIRONMENTS)
+    if isinstance(vars(engine).get('_stepper'), steppers.JaxStepper):
+      _take(engine, before[0], ['_stepper'])
   _kept[key] = engine, evaluator, shapes
   abstract_state = engine.abstract_state
 

@@ -323,7 +323,7 @@ def _bound(findings):
     'environment': (
       'the environment',
       'runner.Runner.num_envs = 8 steps eight side by side (another '
-      'experiment); one that is written in JAX can run on '
+      'experiment); one that is written in JAX, or an Atari game, can run on '
       'compiled.CompiledEngine.',
     ),
     'calls': (
@@ -333,7 +333,7 @@ def _bound(findings):
     ),
   }[name]
   if name == 'calls' and findings.environment is None:
-    what = 'acting and the environment, which XLA steps'
+    what = 'acting and the environment, which one program does'
     help_ = 'More seeds side by side (--num_seeds) use the machine better.'
   return f'Bound by {what} ({shares[name]:.0%} of the time). {help_}'
 

@@ -1,4 +1,4 @@
-"""The compiled engine: environments in JAX, stepped inside an XLA program.
+"""The compiled engine: environments are stepped inside an XLA program.
 
 One call takes a chunk of steps, each in the papers' order, while Python only
 says how many. The program knows that number as an argument, so that it is
@@ -16,14 +16,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dopamine_jax import errors
 from dopamine_jax import spaces
 from dopamine_jax.engines import engine
 from dopamine_jax.engines import loop as loop_lib
 from dopamine_jax.environments import base
 from dopamine_jax.environments import border
 from dopamine_jax.environments import counts
-from dopamine_jax.environments import native
+from dopamine_jax.environments import steppers
 from dopamine_jax.system import processes
 
 # Steps of the longest chunk; what each of them answered is kept until its end.
@@ -70,8 +69,7 @@ class Log(struct.PyTreeNode):
       the episode. Cuts at checkpoints don't count.
     flaw: uint8, the same shape; the code of an invalid step as in `_flaws`, 0
       if it is valid.
-    told: the numbers of `native.Native.info` by name, float32 of the same
-      shape.
+    told: numbers of the environments' own by name, float32 of the same shape.
   """
 
   reward: jax.Array
@@ -80,7 +78,7 @@ class Log(struct.PyTreeNode):
   told: dict[str, jax.Array]
 
   @classmethod
-  def empty(cls, lanes: native.Lane) -> 'Log':
+  def empty(cls, lanes: Any) -> 'Log':
     """Returns a log for these lanes."""
     shape = lanes.age.shape
     return cls(
@@ -127,12 +125,12 @@ class Carry(struct.PyTreeNode):
   Attributes:
     state: the training state.
     metrics: sums of the updates' metrics.
-    lanes: states of the N environments.
+    lanes: where the environments stand, see `steppers.Stepper`.
   """
 
   state: loop_lib.TrainingState
   metrics: loop_lib.Metrics
-  lanes: native.Lane
+  lanes: Any
 
 
 class Plan(struct.PyTreeNode):
@@ -143,33 +141,29 @@ class Plan(struct.PyTreeNode):
     updates_due: int32 [LONGEST], updates that belong after each step.
     cut_at: int32 scalar, the step after which episodes are cut; none has the
       number -1.
-    first: lanes and first frames that follow a cut, [S, N, ...].
+    prepared: what the reset after a cut needs, see `Stepper.prepare`.
   """
 
   num_steps: jax.Array
   updates_due: jax.Array
   cut_at: jax.Array
-  first: tuple[native.Lane, Any]
+  prepared: Any
 
 
 class CompiledEngine(engine.Engine):
-  """XLA steps the environments: those that are written in JAX."""
+  """XLA steps the environments: those in JAX, and Atari games."""
 
   def __init__(self, *args: Any, **kwargs: Any):
     super().__init__(*args, **kwargs)
-    if not isinstance(self.environments, native.NativeVector):
-      raise errors.UserError(
-        'compiled.CompiledEngine steps environments that are written in JAX '
-        f'(subclasses of native.Native), and was given a '
-        f'{type(self.environments).__name__}. Bind one, as in '
-        'runner.Runner.environment = @classic.CartPole(), or leave '
-        'runner.Runner.engine at python_engine.PythonEngine, which takes any.'
+    stepper = steppers.of(self.environments, self.vectorize)
+    if self.layout.settings.split != 'none' and not stepper.splits:
+      self.layout.settings.refuse(
+        'split',
+        f'does not go with {self.environments.name} on compiled.CompiledEngine,'
+        " which steps it from one device: choose 'none' and leave num_devices "
+        'out, or leave runner.Runner.engine at python_engine.PythonEngine',
       )
-    environment = self.environments.settings
-    self._begin = jax.jit(
-      self.vectorize(jax.vmap(functools.partial(native.begin, environment)))
-    )
-    self._advance = jax.vmap(functools.partial(native.advance, environment))
+    self._stepper = stepper
     self._chunk = {
       behaviour: jax.jit(
         functools.partial(self._take_steps, behaviour), donate_argnums=0
@@ -182,10 +176,8 @@ class CompiledEngine(engine.Engine):
     """Begins all environments anew; see `Engine.reset`."""
     self.episodes.cut()
     self._since_reset = 0
-    self._first = self._lanes_of(env_seeds)
-    lanes, frames = self._first
-    # A copy, since a chunk donates it.
-    self._lanes = jax.tree.map(jnp.copy, lanes)
+    self._prepared = self._prepare(env_seeds)
+    self._lanes, frames = self._stepper.reset(self._prepared)
     frames = jax.tree.map(self.axis.merge, frames)
     self.first_frames = self._border.checked_first(frames)
     return self.first_frames
@@ -193,7 +185,7 @@ class CompiledEngine(engine.Engine):
   def run(self, num_steps, *, cut_with, on_step):
     """Trains as `Engine.run` says; `on_step` is called before each chunk."""
     metrics = self._zero_metrics(self.state)
-    first = self._first if cut_with is None else self._lanes_of(cut_with)
+    prepared = self._prepared if cut_with is None else self._prepare(cut_with)
     num_envs = self.loop.num_envs
     left = num_steps // num_envs
     ahead = np.arange(1, LONGEST + 1) * num_envs
@@ -205,7 +197,7 @@ class CompiledEngine(engine.Engine):
         num_steps=np.int32(length),
         updates_due=np.int32(self._updates_due_at(self.steps + ahead)),
         cut_at=np.int32(-1 if cut_with is None else left - 1),
-        first=first,
+        prepared=prepared,
       )
       metrics, finite = self._run_chunk(behaviour, metrics, plan)
       self._require_finite(metrics.total, finite)
@@ -253,10 +245,10 @@ class CompiledEngine(engine.Engine):
     quantity = 'observation' if flaw[step, lane] == _OBSERVATION else 'reward'
     raise border.not_finite(self.environments, int(lane), count, quantity)
 
-  def _lanes_of(self, env_seeds):
-    """Returns lanes and first frames, [S, N, ...]."""
+  def _prepare(self, env_seeds):
+    """Returns what a reset with these seeds needs."""
     seeds = counts.check_seeds(env_seeds, self.environments.num_envs)
-    return self._begin(self.axis.split(np.asarray(seeds, np.int32)))
+    return self._stepper.prepare(self.axis.split(np.asarray(seeds, np.int32)))
 
   def _longest(self, behaviour):
     """Returns the steps that a chunk may have now, all of one behaviour."""
@@ -285,7 +277,7 @@ class CompiledEngine(engine.Engine):
       i, carry, log, finite = loop_state
       action = carry.state.experience.action
       seen = carry.state.experience.observation
-      carry, step, told = self._remember(carry, plan.first, i == plan.cut_at)
+      carry, step, told = self._remember(carry, plan.prepared, i == plan.cut_at)
       log = log.write(i, step, self._flaws(seen, action, step), told)
       state, metrics = carry.state, carry.metrics
       if behaviour is loop_lib.Behaviour.AGENT:
@@ -315,33 +307,23 @@ class CompiledEngine(engine.Engine):
     count, carry, log, finite = jax.lax.while_loop(goes_on, body, start)
     return carry, log, count, finite
 
-  def _remember(self, carry, first, cut):
+  def _remember(self, carry, prepared, is_cut):
     """Steps the environments; returns their answer as it was without a cut.
 
     And what they told of the step.
     """
-
-    def remember(loop, experience, lanes, first):
-      lanes, step = self._advance(lanes, experience.action)
-      told = lanes.told
-      lanes, observation = jax.tree.map(
-        lambda new, old: jnp.where(cut, new, old),
-        first,
-        (lanes, step.observation),
-      )
-      experience = loop.remember(
-        experience,
-        step._replace(
-          observation=observation,
-          truncated=step.truncated | (cut & ~step.terminated),
-        ),
-      )
-      return experience, lanes, step, told
-
-    experience, lanes, step, told = self.vectorize_loop(remember)(
-      carry.state.experience, carry.lanes, first
+    experience = carry.state.experience
+    lanes, step = self._stepper.step(carry.lanes, experience.action)
+    told = lanes.told
+    lanes, observation = self._stepper.reset_if(
+      is_cut, prepared, lanes, step.observation
     )
-    state = carry.state.replace(experience=experience)
+    remembered = step._replace(
+      observation=observation,
+      truncated=step.truncated | (is_cut & ~step.terminated),
+    )
+    remember = self.vectorize_loop(loop_lib.Loop.remember)
+    state = carry.state.replace(experience=remember(experience, remembered))
     return carry.replace(state=state, lanes=lanes), step, told
 
   def _flaws(self, seen, action, step):

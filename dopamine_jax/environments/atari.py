@@ -5,7 +5,7 @@ Evaluation Protocols and Open Problems for General Agents.
 https://arxiv.org/abs/1709.06009
 
 ale-py is GPL-2.0 and therefore an extra, imported when a game is made. What it
-does is not always what the protocol means, so the adapter does three things by
+does is not always what the protocol means, so the adapter does four things by
 itself:
 
 1. The time limit. At ALE's own (`max_num_frames_per_episode`) the last
@@ -17,11 +17,14 @@ itself:
    its `life_loss_info` lets the game go on, which is Dopamine's meaning, but
    then `terminated` no longer says whether a new game began. The adapter
    compares the lives that ALE reports.
-3. Actions out of range. ALE's worker thread throws, and the caller waits for
+3. The next game. ALE would begin it at the step that follows, whose action is
+   lost, or at once, when programs (`atari_stepper`) don't get the last frame.
+   The adapter has it begun at once, after it has that frame.
+4. Actions out of range. ALE's worker thread throws, and the caller waits for
    its result forever.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import difflib
 from typing import Any
 
@@ -29,8 +32,10 @@ import gymnasium
 import numpy as np
 
 from dopamine_jax import errors
+from dopamine_jax.environments import atari_stepper
 from dopamine_jax.environments import base
 from dopamine_jax.environments import counts
+from dopamine_jax.environments import steppers
 
 # A frame limit that no episode reaches; ALE adds to it, so not the largest.
 _NEVER = 2**30
@@ -183,6 +188,16 @@ class AtariVector(base.VectorEnvironment):
       self.told_names = ('GameReturn',)
     self._returns = np.zeros(num_envs, np.float32)  # of the running games
 
+  def stepper(self, vectorize: Callable[[Any], Any]) -> steppers.Stepper:
+    """See `VectorEnvironment.stepper`."""
+    del vectorize  # ALE knows of no seeds' axis
+    return atari_stepper.AtariStepper(
+      self._vector,
+      self._max_steps,
+      self._terminate_on_life_loss,
+      self.told_names,
+    )
+
   def reset(self, seeds: Sequence[int]) -> np.ndarray:
     """Restarts and seeds every game; see the base class."""
     seeds = np.asarray(counts.check_seeds(seeds, self.num_envs))
@@ -221,20 +236,16 @@ class AtariVector(base.VectorEnvironment):
       terminated = game_over | (info['lives'] < self._lives)
 
     successors = frames
-    if game_over.any():  # ALE has begun a new game there
-      successors = frames.copy()
-      successors[game_over] = info['final_obs'][game_over]
-    out_of_time = truncated & ~game_over
-    if out_of_time.any():
-      frames, info = self._vector.reset(options={'reset_mask': out_of_time})
-      if self._screen and out_of_time[0]:
+    ended = game_over | truncated
+    if ended.any():
+      frames, info = self._vector.reset(options={'reset_mask': ended})
+      if self._screen and ended[0]:
         self._image = self._screen.reset()[0]
     if self.told_names:
       self._returns += reward
-      is_whole = game_over | truncated
-      self.told = {'GameReturn': np.where(is_whole, self._returns, np.nan)}
-      self._returns[is_whole] = 0
-    self._steps[game_over | truncated] = 0
+      self.told = {'GameReturn': np.where(ended, self._returns, np.nan)}
+      self._returns[ended] = 0
+    self._steps[ended] = 0
     self._lives = info['lives']
     return base.TimeStep(
       observation=frames[:, 0],
@@ -276,7 +287,8 @@ def _make_vector(
     full_action_space=settings.full_action_set,
     continuous=settings.continuous,
     continuous_action_threshold=settings.continuous_threshold,
-    autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP,
+    # Games that ended are reset at once, and none is left for ALE to reset.
+    autoreset_mode=gymnasium.vector.AutoresetMode.NEXT_STEP,
     img_height=height,
     img_width=width,
     grayscale=grayscale,

@@ -142,6 +142,17 @@ class VectorEnvironment:
     """
     raise NotImplementedError
 
+  def stepper(self, vectorize: Callable[[Any], Any]) -> Any:
+    """Returns the `steppers.Stepper` of programs, if they can step these.
+
+    After that, only it may step them. None: only Python can.
+
+    Args:
+      vectorize: turns a function of one seed's arrays into one of all.
+    """
+    del vectorize
+    return None
+
   def close(self) -> None:
     """Frees what the environments hold. Nothing can be called afterwards."""
     raise NotImplementedError

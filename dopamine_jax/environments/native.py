@@ -23,6 +23,7 @@ from dopamine_jax.environments import counts
 from dopamine_jax.environments import first_states
 from dopamine_jax.environments import native_answers
 from dopamine_jax.environments import observed
+from dopamine_jax.environments import steppers
 
 
 class Outcome(NamedTuple):
@@ -270,6 +271,14 @@ class NativeVector(base.VectorEnvironment):
   def as_taken(self, actions: np.ndarray) -> np.ndarray:
     """See `VectorEnvironment.as_taken`."""
     return base.as_environments_action(self.settings.action_space, actions)
+
+  def stepper(self, vectorize: Callable[[Any], Any]) -> steppers.Stepper:
+    """See `VectorEnvironment.stepper`."""
+    return steppers.JaxStepper(
+      functools.partial(begin, self.settings),
+      functools.partial(advance, self.settings),
+      vectorize,
+    )
 
   def reset(self, seeds: Sequence[int]) -> Any:
     """Begins every environment anew; see the base class."""

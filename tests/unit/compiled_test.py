@@ -368,7 +368,7 @@ def test_no_second_ring_is_held():
     num_steps=np.int32(1),
     updates_due=np.zeros(compiled.LONGEST, np.int32),
     cut_at=np.int32(-1),
-    first=engine._first,
+    prepared=engine._prepared,
   )
   memory = chunk.lower(carry, plan).compile().memory_analysis()
   assert memory.alias_size_in_bytes >= 2 * capacity * fields

@@ -83,7 +83,7 @@ def test_the_shares_of_a_step_add_up():
     ({}, 'Bound by updates (80% of the time).'),
     ({'environment': 210.0, 'before': 205.0}, 'Bound by the environment ('),
     ({'before': 210.0}, 'Bound by calls from Python'),
-    ({'environment': None, 'before': 205.0}, 'which XLA steps'),
+    ({'environment': None, 'before': 205.0}, 'which one program does'),
   ],
 )
 def test_what_bounds_it_is_named_with_what_would_help(changes, words):
