@@ -24,11 +24,13 @@ SEEDS = 5
 PACKAGES = ('jax', 'jaxlib')
 
 
-def measure(job: jobs.Job, steps: int) -> tuple[list[float], None]:
+def measure(
+  job: jobs.Job, steps: int, engine: str = 'PythonEngine'
+) -> tuple[list[float], None]:
   """Returns the seconds of ours, for so many agent steps of each seed."""
   from benchmarks import ours
 
-  files, bindings = ours.configuration(job.hyperparameters, 'PythonEngine')
+  files, bindings = ours.configuration(job.hyperparameters, engine)
   bindings += [
     'runner.Runner.num_iterations = 1',
     f'runner.Runner.training_steps = {steps}',

@@ -251,9 +251,10 @@ def _five(
   at_least: float,
 ) -> dict[str, Job]:
   """Returns the job called `name`: five seeds, with start-up and all."""
-  ours, theirs = 'ours', f'{peer}, five processes'
+  ours, theirs = ('ours', 'ours, compiled'), f'{peer}, five processes'
   contestants = [
-    Contestant(ours, 'five', {'steps': steps}),
+    Contestant(ours[0], 'five', {'steps': steps}),
+    Contestant(ours[1], 'five', {'steps': steps, 'engine': 'CompiledEngine'}),
     Contestant(theirs, f'peers.{peer}', {'name': name, 'steps': steps}),
   ]
   is_mlp = all(len(shape) == 2 for shape in expected.kernels)
@@ -265,7 +266,7 @@ def _five(
     f'Five seeds of {title}, {steps:,} agent steps each',
     'seconds, from the command to the last result',
     tuple(contestants),
-    (Comparison(theirs, ours, at_least=at_least),),
+    tuple(Comparison(theirs, each, at_least=at_least) for each in ours),
     expected,
   )
   return {name: job}
