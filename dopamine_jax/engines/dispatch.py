@@ -132,15 +132,40 @@ class Several(NamedTuple):
     return [self.bundle.untie(arrays) for arrays in lists]
 
 
-@jax.jit
 def _join(leaves):
+  """Returns arrays as one vector; on a CPU by NumPy, which compiles nothing."""
+  if _is_numpys(leaves):
+    return jax.device_put(np.concatenate([np.ravel(x) for x in leaves]))
+  return _joined(leaves)
+
+
+def _part(array, shapes):
+  """Returns the arrays of these shapes that one holds; see `_join`."""
+  if not _is_numpys([array]):
+    return _parted(array, shapes)
+  # Its own memory: what is donated later can't be seen from elsewhere.
+  return jax.device_put(_split(np, np.array(array), shapes))
+
+
+def _is_numpys(arrays):
+  """Whether NumPy can work on these arrays, outside of a program on a CPU."""
+  are_traced = any(isinstance(x, jax.core.Tracer) for x in arrays)
+  return platforms.is_cpu() and not are_traced
+
+
+@jax.jit
+def _joined(leaves):
   return jnp.concatenate([leaf.ravel() for leaf in leaves])
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def _part(array, shapes):
+def _parted(array, shapes):
+  return _split(jnp, array, shapes)
+
+
+def _split(library, array, shapes):
   ends = np.cumsum([math.prod(shape) for shape in shapes])
-  parts = jnp.split(array, ends[:-1])
+  parts = library.split(array, ends[:-1])
   return [x.reshape(shape) for x, shape in zip(parts, shapes, strict=True)]
 
 

@@ -307,16 +307,15 @@ class Engine:
 
     Empty if there was no update.
     """
-    if not processes.fetch(metrics.count).any():
+    # By NumPy, which compiles nothing; in float32 as they were added.
+    count = processes.fetch(metrics.count).astype(np.float32)
+    if not count.any():
       return {}
     given = self.loop.agent.reductions
-    reduced = {
-      name: total if name in given else total / metrics.count
-      for name, total in metrics.total.items()
-    }
+    totals = {k: processes.fetch(total) for k, total in metrics.total.items()}
     return {
-      name: processes.fetch(value).reshape(len(self.seeds))
-      for name, value in reduced.items()
+      name: (total if name in given else total / count).reshape(len(self.seeds))
+      for name, total in totals.items()
     }
 
   def _named(self, lane):

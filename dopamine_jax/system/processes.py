@@ -118,14 +118,10 @@ def put(array: np.ndarray, like: Any) -> jax.Array:
 
 def zeros(template: Any) -> Any:
   """Returns zeros for each ShapeDtypeStruct of a template, in its place."""
-
-  def each(leaf):
-    if leaf.sharding is None:
-      return jnp.zeros(leaf.shape, leaf.dtype)
-    # NumPy's zeros take no memory until they are copied.
-    return put(np.zeros(leaf.shape, leaf.dtype), leaf)
-
-  return jax.tree.map(each, template)
+  # NumPy's zeros take no memory until they are copied, and no program.
+  return jax.tree.map(
+    lambda leaf: put(np.zeros(leaf.shape, leaf.dtype), leaf), template
+  )
 
 
 def _is_key(array):

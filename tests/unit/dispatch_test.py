@@ -156,3 +156,30 @@ def test_a_command_runs_programs_in_the_thread_that_calls_them():
     "assert not jax.config.read('jax_cpu_enable_async_dispatch')\n"
   )
   subprocess.run([sys.executable, '-c', script], check=True)
+
+
+@pytest.mark.parametrize('is_cpu', [True, False])
+def test_small_arrays_come_back_whether_numpy_or_xla_joins_them(
+  is_cpu, monkeypatch
+):
+  monkeypatch.setattr(dispatch.platforms, 'is_cpu', lambda: is_cpu)
+  rng = np.random.default_rng(0)
+  tree = {
+    'a': jnp.asarray(rng.normal(size=(2, 3)), jnp.float32),
+    'b': jnp.asarray(rng.normal(), jnp.float32),
+    'c': jnp.asarray(rng.normal(size=4), jnp.bfloat16),
+    'd': jnp.asarray(rng.integers(0, 9, (3, 1)), jnp.int32),
+    'e': jnp.asarray([True, False]),
+    'f': jnp.asarray(rng.normal(size=3), jnp.bfloat16),
+  }
+  bundle = dispatch.Bundle(tree, 1_000)
+  tied = bundle.tie(tree)
+  assert [x.size for x in tied] == [7, 7, 3, 2]
+  found = bundle.untie(tied)
+  for name, expected in tree.items():
+    assert isinstance(found[name], jax.Array)
+    assert found[name].dtype == expected.dtype
+    np.testing.assert_array_equal(found[name], expected)
+  # What comes of it has memory of its own: the joined array may be given away.
+  jax.jit(lambda x: x + 1, donate_argnums=0)(tied[0])
+  np.testing.assert_array_equal(found['a'], tree['a'])
