@@ -340,7 +340,7 @@ def doctor(
   gin_bindings: options.GinBindings = (),
   num_seeds: options.NumSeeds = 1,
 ):
-  """Say what a training will take here, in time and memory, and why."""
+  """Say what a training will take here, and why; exit with 1 if too much."""
   common.prepare()
   from dopamine_jax import runner as runner_lib
   from dopamine_jax.commands import doctor as doctor_lib
@@ -349,6 +349,8 @@ def doctor(
   with runner_lib.configured(files, gin_bindings, common.say) as (runner, _):
     findings = doctor_lib.examine(runner, num_seeds)
   doctor_lib.report(findings, num_seeds, typer.echo)
+  if not findings.fits:
+    raise typer.Exit(1)
 
 
 @app.command()

@@ -12,7 +12,9 @@ import functools
 import importlib
 import importlib.metadata
 import os
+import pathlib
 import sys
+import traceback
 import types
 from typing import Any
 
@@ -178,6 +180,7 @@ def make_one(
       f'the path: {error}'
     ) from error
   except ImportError as error:
+    _require_drawing(id, error)
     raise errors.UserError(f'{owner}.{_not_importable(id, error)}') from error
   except gymnasium.error.Error as error:
     raise errors.UserError(f'{owner}.{_unknown_id(id, error)}') from error
@@ -186,6 +189,7 @@ def make_one(
       raise errors.UserError(
         f'{id} refuses its arguments, kwargs = {dict(kwargs)}: {error}'
       ) from error
+    _require_drawing(id, error)
     _require_older_mujoco(id, error)
     raise answers.failed(
       id, 'while it was made', 'constructor', error
@@ -278,6 +282,9 @@ def _register_dm_control() -> None:
     raise errors.UserError(
       f'dm_control is not installed: {errors.install("dm_control")}'
     ) from error
+  except answers.CODE_ERRORS as error:
+    _require_drawing('dm_control', error)
+    raise
 
 
 def _register_robotics(id: str) -> None:
@@ -287,6 +294,23 @@ def _register_robotics(id: str) -> None:
     raise errors.UserError(
       f'{id} is of Gymnasium-Robotics, by how its id begins, and that is not '
       f'installed: {errors.install("robotics")}'
+    ) from error
+
+
+def _require_drawing(id: str, error: Exception) -> None:
+  """Refuses a MUJOCO_GL by which MuJoCo can't draw on this machine.
+
+  What it raises then is of OpenGL's libraries, and names none that is missing.
+  """
+  frames = traceback.extract_tb(error.__traceback__)
+  files = [pathlib.Path(frame.filename) for frame in frames]
+  # PyOpenGL's, dm_control's and MuJoCo's, in this order.
+  theirs = {'OpenGL', '_render', 'gl_context.py'}
+  if any(theirs.intersection(file.parts) for file in files):
+    chosen = os.environ.get('MUJOCO_GL', '')
+    raise errors.UserError(
+      f'{id} can not be drawn by MUJOCO_GL = {chosen!r}: {errors.told(error)}. '
+      f'Choose {OTHER_GL}.'
     ) from error
 
 

@@ -214,3 +214,12 @@ def test_the_command_prints_it(monkeypatch):
   assert result.exit_code == 0, result.exception
   for line in ('Memory: ', 'Learning: ', 'The whole training', 'Bound by '):
     assert line in result.output
+
+
+def test_the_command_fails_where_the_training_would(monkeypatch):
+  found = findings(disk_bytes=2, disk_free_bytes=1)
+  monkeypatch.setattr(doctor, 'examine', lambda runner, num_seeds: found)
+  words = ['doctor', str(ROOT / 'configs/dqn_cartpole.gin')]
+  result = testing.CliRunner().invoke(cli.app, words)
+  assert result.exit_code == 1
+  assert 'Bound by the disk: it would not start' in result.output

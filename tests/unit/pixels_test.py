@@ -2,6 +2,7 @@
 
 import ctypes.util
 import importlib.util
+import sys
 
 import gymnasium
 import numpy as np
@@ -158,6 +159,39 @@ def test_what_mujoco_cannot_draw_is_said(settings, message):
   settings = {'id': 'HalfCheetah-v5', 'size': 16, **settings}
   with pytest.raises(errors.UserError, match=message):
     pixels.Pixels(**settings).make(1)
+
+
+@pytest.mark.parametrize(
+  'file',
+  ['OpenGL/raw/GL/_errors.py', 'mujoco/gl_context.py'],
+)
+@pytest.mark.parametrize('error', ['AttributeError', 'ImportError'])
+def test_an_opengl_that_does_not_load_is_said(
+  monkeypatch, tmp_path, file, error
+):
+  code = compile(f'raise {error}("no library")', tmp_path / file, 'exec')
+  gymnasium.register('Undrawn-v0', lambda **kwargs: exec(code))
+  monkeypatch.setenv('MUJOCO_GL', 'osmesa')
+  try:
+    with pytest.raises(
+      errors.UserError, match=r'by MUJOCO_GL = .osmesa.: '
+    ) as e:
+      pixels.Pixels(id='Undrawn-v0').make(1)
+  finally:
+    del gymnasium.registry['Undrawn-v0']
+  assert 'Choose another MUJOCO_GL: egl' in str(e.value)
+
+
+def test_dm_control_that_can_not_load_opengl_says_so(monkeypatch, tmp_path):
+  package = tmp_path / 'dm_control'
+  (package / '_render').mkdir(parents=True)
+  (package / '__init__.py').write_text('from dm_control import _render\n')
+  (package / '_render/__init__.py').write_text('raise RuntimeError("foo")\n')
+  for name in [x for x in sys.modules if x.split('.')[0] == 'dm_control']:
+    monkeypatch.delitem(sys.modules, name)
+  monkeypatch.syspath_prepend(tmp_path)
+  with pytest.raises(errors.UserError, match='dm_control can not be drawn by'):
+    pixels.Pixels(id='dm_control/cheetah-run-v0').make(1)
 
 
 @NEEDS_MUJOCO
