@@ -92,6 +92,14 @@ def makes(value: Any, kind: Any) -> bool:
   return issubclass(result, kind) or issubclass(kind, result)
 
 
+def choices(hint: Any) -> tuple[Any, ...]:
+  """Returns the values of an annotation that is `Literal`, or is in part."""
+  parts = typing.get_args(hint)
+  if is_union(hint):
+    return sum(map(choices, parts), ())
+  return parts if typing.get_origin(hint) is Literal else ()
+
+
 def is_for(value: Any, hint: Any) -> bool:
   """Whether an annotation asks for what makes a class of this kind."""
   if is_union(hint):

@@ -149,7 +149,9 @@ class Checked:
         if abs(number) > _LARGEST[kind]:
           self.refuse(name, 'is too large for the 32 bits of a number')
       return
-    reason = f'{_what_it_is(value)}; expected {annotations.describe(hint)}'
+    is_choice = type(value) in map(type, annotations.choices(hint))
+    what = 'is unknown' if is_choice else _what_it_is(value)
+    reason = f'{what}; expected {annotations.describe(hint)}'
     parts = value if isinstance(value, (list, tuple)) else [value]
     if isinstance(value, np.generic):
       reason += f'. Write {value.item()!r}'
