@@ -6,8 +6,9 @@ for Greater Sample Efficiency and Simplicity. https://arxiv.org/abs/1902.05605
 Differs from the paper:
 1. The policy learns with the first of its three updates, not with the last, and
    from the critics as they were before it.
-2. Batch normalization of the policy counts its own updates, a third of all,
-   until it is renormalization.
+2. The temperature's Adam has b1 = 0.5 too; in the authors' code 0.9.
+3. By default the first update comes after 10,000 agent steps; there, as in
+   `crossq_mujoco`, after 5,000.
 """
 
 import functools

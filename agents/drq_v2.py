@@ -37,9 +37,10 @@ class DrQV2(td3.TD3):
   and the encoder that learn.
 
   Attributes:
-    target_noise: standard deviation of the actions in targets and in the
-      policy's loss; None: that of exploration at the agent step that the
-      number of updates tells (a replay that is filled anew has more of them).
+    target_noise: standard deviation of the noise on actions in targets and in
+      the policy's loss; None: `exploration_noise` at the current agent step,
+      which follows from the number of updates (it is too early a step in a run
+      that filled its replay anew, without updates).
   """
 
   actor: modules.Maker = functools.partial(
@@ -74,8 +75,8 @@ class DrQV2(td3.TD3):
   noise_clip: float = 0.3
 
   counts_updates = True
-  slow_policy = False
-  worth = continuous_actions.ContinuousActions.worth
+  has_target_policy = False
+  policy_value = continuous_actions.ContinuousActions.policy_value
 
   def update(self, state, sample, key):
     """Takes a gradient step on each loss; see `Agent.update`."""
@@ -83,7 +84,8 @@ class DrQV2(td3.TD3):
       return super().update(state, sample, key)
     std = values.at(self.exploration_noise, self._agent_steps(state.updates))
     now = lanes.put(self, {('target_noise',): jnp.float32(std)})
-    return now.update(state, sample, key)
+    # Of this class: what a subclass adds around it is already under way.
+    return super(DrQV2, now).update(state, sample, key)
 
   def _agent_steps(self, updates):
     """Returns how many agent steps there were at the n-th update.
@@ -97,5 +99,5 @@ class DrQV2(td3.TD3):
 
   def policy_loss(self, params, critics, observation, key):
     """Returns the loss [B] of the actor's parameters (eq. 4)."""
-    action = self.tried(params, observation, key)
-    return -self.worth(critics, observation, action, key)
+    action = self.noisy_action(params, observation, key)
+    return -self.policy_value(critics, observation, action, key)

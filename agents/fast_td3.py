@@ -8,8 +8,13 @@ Differs from the authors' code:
    each episode.
 2. Statistics of observations are those of the samples that were learnt from, of
    policy and critics each their own.
-3. The policy's last layer begins as the others do.
+3. Kernels begin Xavier-uniform and biases at zero; there as PyTorch has them,
+   and those of the policy's last layer from N(0, 0.01).
 4. Numbers have 32 bits.
+5. Learning begins when the replay has a batch, 256 steps of each of 128
+   environments; there after about a dozen.
+6. The lower critic is that with the lower mean before its distribution is put
+   on the atoms; there after it, which differs where returns are clipped.
 """
 
 import functools
@@ -74,8 +79,8 @@ class FastTD3(td3.TD3):
   v_min: float = -250.0
   v_max: float = 250.0
 
-  slow_policy = False
-  worth = continuous_actions.ContinuousActions.worth
+  has_target_policy = False
+  policy_value = continuous_actions.ContinuousActions.policy_value
 
   def __post_init__(self):
     super().__post_init__()
@@ -86,9 +91,9 @@ class FastTD3(td3.TD3):
     c51.require_atoms(self)
 
   @property
-  def given_to_critics(self):
+  def critic_outputs(self):
     """The number of atoms; see the base class."""
-    return {'num_outputs': self.num_atoms}
+    return self.num_atoms
 
   @property
   def atoms(self) -> jax.Array:
@@ -117,8 +122,8 @@ class FastTD3(td3.TD3):
   def critic_loss(self, params, target_params, batch, key):
     """Returns the cross-entropy, to the lower critic; see the base class."""
     fixed = jax.lax.stop_gradient(params)
-    actor, critics = self.judges(fixed, target_params)
-    action = self.tried(actor, batch.next_observation, key)
+    actor, critics = self.target_actor_and_critics(fixed, target_params)
+    action = self.noisy_action(actor, batch.next_observation, key)
     seen = critics, batch.next_observation, action
     next_logits = jnp.moveaxis(self.logits(*seen), 0, 1)  # [B, K, M]
     next_q = c51.mean(self.atoms, next_logits)

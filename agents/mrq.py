@@ -7,15 +7,15 @@ The defaults are the paper's: one set of numbers for vectors and images, and for
 actions of a Box and Discrete ones.
 
 Differs from the authors' code:
-1. The encoder takes a gradient step with each update; actor and critics use it
-   from the next target update on. There it takes `target_update_period` steps
-   at once when the targets have been copied, and is used right away. So here it
-   is one period older, and over the first period it has not learnt.
+1. The encoder takes a gradient step with each update, and is in use from the
+   next target update on. There it takes `target_update_period` steps when the
+   targets are copied, and is in use at once. So here the one in use is a period
+   older, and in the first period untrained.
 2. All learn from one sample, and the policy from the critics before the update.
 3. The mean of |reward| is over what was sampled since the last target update,
    not over the whole replay. While all rewards are zero it stays as it was.
-4. Where fewer steps follow, the encoder's loss counts those; there such samples
-   are not drawn. Whether an episode terminates is always learnt.
+4. Samples that an episode's end cuts short count by the steps that there are;
+   the authors don't draw them. Terminations are learnt from the start.
 5. Without exploration the likeliest of Discrete actions is taken.
 6. Images are shifted only by `augmentation`, as in `mrq_atari`.
 """

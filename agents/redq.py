@@ -2,6 +2,7 @@
 
 Chen, Wang, Zhou & Ross (2021), Randomized Ensembled Double Q-Learning: Learning
 Fast Without a Model. https://arxiv.org/abs/2101.05982
+
 Hiraoka et al. (2022), Dropout Q-Functions for Doubly Efficient Reinforcement
 Learning. https://arxiv.org/abs/2110.02034
 
@@ -64,7 +65,14 @@ class REDQ(sac.SAC):
     dropped = variables.training(target_params, jax.random.fold_in(key, 2))
     return super().targets(params, dropped, batch, key)
 
-  def worth(self, critics, observation, action, key):
+  def policy_value(self, critics, observation, action, key):
     """Returns the mean of all, with dropout; see the base class."""
     critics = variables.training(critics, jax.random.fold_in(key, 2))
     return jnp.mean(self.q_values(critics, observation, action), axis=0)
+
+  def outlook(self, state, observation, key):
+    """Returns what films show, without dropout; see `Agent.outlook`."""
+    shown = super().outlook(state, observation, key)
+    seen = self.features(state.params, observation)
+    q = self.q_values(state.params['critics'], seen, shown.mean)
+    return shown._replace(value=jnp.mean(q, axis=0))

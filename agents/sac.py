@@ -78,7 +78,7 @@ class SAC(continuous_actions.ContinuousActions):
     """Returns what films show; see `Agent.outlook`."""
     seen = self.features(state.params, observation)
     policy = self.policy(state.params['actor'], seen)
-    value = self.worth(state.params['critics'], seen, policy.mode(), key)
+    value = self.policy_value(state.params['critics'], seen, policy.mode(), key)
     mean, interval = policy.mode(), policy.interval()
     return agent_lib.Outlook(value, mean=mean, interval=interval)
 
@@ -110,9 +110,9 @@ class SAC(continuous_actions.ContinuousActions):
     seen = jax.lax.stop_gradient(batch.observation)
     policy = self.policy(params['actor'], seen)
     action, log_prob = policy.sample_and_log_prob(key)
-    worth = self.worth(fixed['critics'], seen, action, key)
+    value = self.policy_value(fixed['critics'], seen, action, key)
     cost = jnp.exp(fixed['log_temperature']) * log_prob
-    losses = {'CriticLoss': loss, 'PolicyLoss': cost - worth}  # eq. 5 and 9
+    losses = {'CriticLoss': loss, 'PolicyLoss': cost - value}  # eq. 5 and 9
     log_temperature = params['log_temperature']
     temperature = jnp.exp(log_temperature)
     if self.temperature_optimizer is not None:  # eq. 18

@@ -3,9 +3,12 @@
 Fujimoto, van Hoof & Meger (2018), Addressing Function Approximation Error in
 Actor-Critic Methods. https://arxiv.org/abs/1802.09477
 
-The numbers are those of the authors' code. Differs from it:
-1. The policy learns first with the first update, not with the second, and from
-   the critics as they were before it.
+The numbers are those of the authors' code.
+
+Differs from the authors' code:
+1. The policy learns with the first update of each pair, not with the second,
+   and from the critics as they were before it.
+2. Kernels begin Xavier-uniform and biases at zero; there as PyTorch has them.
 """
 
 import functools
@@ -45,9 +48,10 @@ class TD3(continuous_actions.ContinuousActions):
   noise_clip: float = 0.5
 
   over_agent_steps = ('exploration_noise',)
-  # No setting: it has no type. Whether the policy has a target network too, and
-  # all targets wait with it.
-  slow_policy = True
+  # Whether the policy has a target network. If so, all targets move only when
+  # the policy learns; else those of the critics move at each update, as FastTD3
+  # and DrQ-v2 have it. No setting: it has no type.
+  has_target_policy = True
 
   def __post_init__(self):
     super().__post_init__()
@@ -55,24 +59,24 @@ class TD3(continuous_actions.ContinuousActions):
 
   def followed(self, params):
     """Returns what has targets: critics and policy; see the base class."""
-    if not self.slow_policy:
+    if not self.has_target_policy:
       return params['critics']
     return {name: params[name] for name in ('actor', 'critics')}
 
   def target_critics(self, state):
     """Returns the critics' targets; see the base class."""
-    return self.judges(state.params, state.target_params)[1]
+    return self.target_actor_and_critics(state.params, state.target_params)[1]
 
-  def judges(self, params, target_params):
+  def target_actor_and_critics(self, params, target_params):
     """Returns the parameters of the policy and the critics of targets."""
-    if not self.slow_policy:
+    if not self.has_target_policy:
       return params['actor'], target_params
     return target_params['actor'], target_params['critics']
 
   def follow(self, params, target_params, *, policy):
     """Moves the targets when the policy learns; see the base class."""
     moved = super().follow(params, target_params, policy=policy)
-    if not self.slow_policy:
+    if not self.has_target_policy:
       return moved
     return jax.tree.map(
       lambda new, old: jnp.where(policy, new, old), moved, target_params
@@ -94,7 +98,7 @@ class TD3(continuous_actions.ContinuousActions):
     """Returns what films show; see `Agent.outlook`."""
     seen = self.features(state.params, observation)
     action = self.action(state.params['actor'], seen)
-    value = self.worth(state.params['critics'], seen, action, key)
+    value = self.policy_value(state.params['critics'], seen, action, key)
     return agent_lib.Outlook(value, mean=action)
 
   def schedules(self, step: int) -> dict[str, float]:
@@ -103,12 +107,12 @@ class TD3(continuous_actions.ContinuousActions):
 
   def targets(self, params, target_params, batch, key) -> jax.Array:
     """Returns what the critics are to say [B] (eq. 14)."""
-    actor, critics = self.judges(params, target_params)
-    action = self.tried(actor, batch.next_observation, key)
+    actor, critics = self.target_actor_and_critics(params, target_params)
+    action = self.noisy_action(actor, batch.next_observation, key)
     q = self.q_values(critics, batch.next_observation, action)
     return self.backed_up(batch, q)
 
-  def tried(self, params, observation, key) -> jax.Array:
+  def noisy_action(self, params, observation, key) -> jax.Array:
     """Returns the policy's actions [B, ...] with the noise of targets."""
     action = self.action(params, observation)
     return noisy(action, self.target_noise, key, self.noise_clip)
@@ -118,7 +122,7 @@ class TD3(continuous_actions.ContinuousActions):
     value = jnp.min(q, axis=0)
     return self.reward_scale * batch.reward + batch.discount * value
 
-  def worth(self, critics, observation, action, key):
+  def policy_value(self, critics, observation, action, key):
     """Returns the first critic's (alg. 1, line 12); see the base class."""
     del key
     return self.q_values(critics, observation, action)[0]
@@ -126,7 +130,7 @@ class TD3(continuous_actions.ContinuousActions):
   def policy_loss(self, params, critics, observation, key) -> jax.Array:
     """Returns the loss [B] of the actor's parameters."""
     action = self.action(params, observation)
-    return -self.worth(critics, observation, action, key)
+    return -self.policy_value(critics, observation, action, key)
 
   def losses(self, params, target_params, batch, key):
     """Returns losses, temporal differences, and metrics; see the base class."""

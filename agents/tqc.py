@@ -47,9 +47,9 @@ class TQC(sac.SAC):
       )
 
   @property
-  def given_to_critics(self):
+  def critic_outputs(self):
     """The number of quantiles; see the base class."""
-    return {'num_outputs': self.num_quantiles}
+    return self.num_quantiles
 
   def quantiles(self, params, observation, action) -> jax.Array:
     """Returns the critics' quantiles [K, B, M], given their parameters."""
@@ -59,7 +59,7 @@ class TQC(sac.SAC):
     """Returns their means [K, B]; see the base class."""
     return jnp.mean(self.quantiles(params, observation, action), axis=-1)
 
-  def worth(self, critics, observation, action, key):
+  def policy_value(self, critics, observation, action, key):
     """Returns the mean of all; see the base class."""
     del key
     return jnp.mean(self.q_values(critics, observation, action), axis=0)
@@ -73,9 +73,8 @@ class TQC(sac.SAC):
     pool = jnp.moveaxis(found, 0, 1).reshape(size, -1)
     kept = num_critics * (self.num_quantiles - self.num_dropped)
     value = jnp.sort(pool, axis=-1)[:, :kept]
-    cost = jnp.exp(params['log_temperature']) * log_prob
-    value = batch.discount[:, None] * (value - cost[:, None])
-    return self.reward_scale * batch.reward[:, None] + value
+    of_quantiles = jax.vmap(self.backed_up, (None, None, 1, None), 1)
+    return of_quantiles(params, batch, value, log_prob)
 
   def critic_loss(self, params, target_params, batch, key):
     """Returns the quantile Huber loss (eq. 6); see the base class."""

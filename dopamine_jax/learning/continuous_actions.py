@@ -28,11 +28,15 @@ class ContinuousActions(off_policy.OffPolicy):
   """Learns a policy and its critics; subclasses say by which losses.
 
   Attributes:
-    actor: makes the policy's Flax module from `action_shape`.
-    critics: makes that of the values; see `actor_critic`.
+    actor: makes, from `action_shape`, the policy's Flax module, which maps
+      observations [B, ...] to a distribution of actions with `mode()`; SAC's
+      needs `sample(key)`, `sample_and_log_prob(key)` and `interval()` too. See
+      `distributions.TanhGaussian`.
+    critics: makes the module that maps observations and actions to values
+      [K, B], or, from `num_outputs`, to [K, B, M] of agents of distributions.
     encoder: a torso whose features are what actor and critics see, such as
-      `networks.PixelTorso`; the critics' loss alone trains it. None: they see
-      observations.
+      `networks.PixelTorso`; the critics' loss alone trains it, and it has no
+      target network. None: they see observations.
     actor_optimizer: an optax transformation; its schedules count updates of
       the policy.
     critic_optimizer: an optax transformation, the encoder's too; its schedules
@@ -83,7 +87,11 @@ class ContinuousActions(off_policy.OffPolicy):
       )
       observation = self.features(encoder, observation)
     both = actor_critic.first_params(
-      *self.modules, key, observation, action, **self.given_to_critics
+      *self.modules,
+      key,
+      observation,
+      action,
+      num_outputs=self.critic_outputs,
     )
     return both | encoder
 
@@ -113,7 +121,7 @@ class ContinuousActions(off_policy.OffPolicy):
     )
 
   def policy(self, params, observation):
-    """Returns what the actor gives, see `actor_critic`, of its parameters."""
+    """Returns the distribution that the actor gives, of its parameters."""
     return networks.apply(self.modules[0], params, observation)
 
   def q_values(self, params, observation, action) -> jax.Array:
@@ -123,8 +131,10 @@ class ContinuousActions(off_policy.OffPolicy):
   def losses(self, params, target_params, batch, key):
     """Returns losses [B] by name, temporal differences [K, B], and metrics.
 
-    Of `CriticLoss` the parameters of critics and encoder have a gradient, of
-    the others those of the policy.
+    `CriticLoss` must be there. It trains critics and encoder at each update;
+    what else is to train these belongs into it. All other losses train the
+    other parts (policy, temperature), and only at every `policy_delay`-th
+    update. No part may get a gradient of another part's loss: stop it.
 
     Args:
       params: all parameters that learn, by name.
@@ -155,8 +165,8 @@ class ContinuousActions(off_policy.OffPolicy):
     """Returns what the critics are to say [B]; arguments as of `losses`."""
     raise NotImplementedError
 
-  def worth(self, critics, observation, action, key) -> jax.Array:
-    """Returns what the policy is to make larger [B]: the lowest value."""
+  def policy_value(self, critics, observation, action, key) -> jax.Array:
+    """Returns the value that the policy is to raise [B]: the lowest."""
     del key
     return jnp.min(self.q_values(critics, observation, action), axis=0)
 
@@ -260,13 +270,15 @@ class ContinuousActions(off_policy.OffPolicy):
     # Features are vectors, whatever is observed.
     make = encoding.network if self.encoder is None else type(self).make_part
     shape = self.action_space.shape
-    critics = make(self, 'critics', **self.given_to_critics)
+    several = self.critic_outputs > 1
+    given = {'num_outputs': self.critic_outputs} if several else {}
+    critics = make(self, 'critics', **given)
     return make(self, 'actor', action_shape=shape), critics
 
   @property
-  def given_to_critics(self) -> dict[str, int]:
-    """What the user of `critics` doesn't choose."""
-    return {}
+  def critic_outputs(self) -> int:
+    """How many numbers each critic gives, M; 1: a value."""
+    return 1
 
   def anatomy(self, state) -> dict[str, agent_lib.Anatomy]:
     """Returns the networks, for `health`; see `Agent.anatomy`."""
@@ -302,7 +314,10 @@ class ContinuousActions(off_policy.OffPolicy):
 
 
 def _where_due(policy, new, old):
-  """Returns dicts as they are now, or but for critics and encoder were."""
+  """Returns the new dicts; where the policy was not due, with old entries.
+
+  Those of critics and encoder are always the new ones.
+  """
 
   def chosen(new, old):
     if policy is False:

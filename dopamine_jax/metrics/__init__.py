@@ -33,7 +33,7 @@ Each number comes once an iteration and once a seed. The x-axis is agent steps
 | Train/EncoderLoss           | of what MR.Q's encoder predicts     | -       |
 | Train/RewardScale           | mean size of rewards, of MR.Q       | reward  |
 | Train/PolicyLoss            | the policy's objective, negated     | -       |
-| Train/TemperatureLoss       | what the temperature goes down by   | -       |
+| Train/TemperatureLoss       | above 0 the temperature falls       | -       |
 | Train/Temperature           | weight of the entropy               | -       |
 | Train/ValueLoss             | half the value's squared error      | -       |
 | Train/ValueMean             | mean value of the states seen       | reward  |

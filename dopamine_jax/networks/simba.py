@@ -10,6 +10,10 @@ The defaults are the paper's actor; its critics have 512 units and 2 blocks.
 Differs from the paper:
 1. Statistics of observations are those of the samples that were learnt from,
    and normalized numbers are clipped to [-10, 10].
+2. The logarithms of standard deviations are clipped, as `actor_critic.Actor`
+   has it; the authors' code maps them by tanh, into [-10, 2].
+3. The number of critics is a setting. The authors' code has one where nothing
+   terminates, as HalfCheetah, else two.
 """
 
 from flax import linen as nn

@@ -10,7 +10,7 @@ In a loss the `Variables` are `Training`, and a pass of those is for training:
 it has a key for 'dropout', modules whose `__call__` takes `train` get True, and
 the collections that it changes stay in them. Every other pass changes nothing:
 acting, targets, evaluations, films, and those of `jax.lax.stop_gradient` of the
-parameters.
+parameters. (REDQ has its targets' passes be for training, as DroQ asks.)
 """
 
 import contextlib

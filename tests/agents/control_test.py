@@ -219,7 +219,9 @@ def test_droqs_targets_and_policy_have_dropout():
   batch = sample.transition
   seen = batch.observation, batch.action
   found = [
-    np.asarray(agent.worth(state.params['critics'], *seen, jax.random.key(i)))
+    np.asarray(
+      agent.policy_value(state.params['critics'], *seen, jax.random.key(i))
+    )
     for i in range(20)
   ]
   assert np.all(np.std(found, axis=0) > 0.01)
@@ -231,6 +233,33 @@ def test_droqs_targets_and_policy_have_dropout():
   )
   np.testing.assert_array_equal(*twice)
   assert np.all((other[0] != other[1]) == (np.asarray(batch.discount) > 0))
+  # What films show is what one acts by, which has none.
+  outlook = linear.jitted(agent.outlook)
+  shown, again = (
+    outlook(state, batch.observation, jax.random.key(i)) for i in range(2)
+  )
+  np.testing.assert_array_equal(shown.value, again.value)
+  critics = state.params['critics'], batch.observation, shown.mean
+  assert_near(shown.value, np.mean(agent.q_values(*critics), axis=0))
+
+
+class Doubling(tqc.TQC):
+  """Targets are twice as large."""
+
+  def backed_up(self, params, batch, value, log_prob):
+    return 2 * super().backed_up(params, batch, value, log_prob)
+
+
+def test_tqcs_targets_are_backed_up_as_sacs():
+  agent, own = (build(cls, num_quantiles=5) for cls in (tqc.TQC, Doubling))
+  state, sample = problem(agent)
+  target, twice = (
+    linear.jitted(each.target_quantiles)(
+      state.params, state.target_params, sample.transition, KEY
+    )
+    for each in (agent, own)
+  )
+  assert_near(twice, 2 * np.asarray(target))
 
 
 def batch_normalized(x):

@@ -377,6 +377,30 @@ def test_drq_v2s_noise_follows_the_schedule_of_agent_steps():
   np.testing.assert_allclose(found, fixed, rtol=1e-5)
 
 
+class Counted(drq_v2.DrQV2):
+  """Notes when its update is traced."""
+
+  traced = []  # noqa: RUF012
+
+  def update(self, state, sample, key):
+    self.traced.append(self.target_noise)
+    return super().update(state, sample, key)
+
+
+def test_what_a_subclass_adds_to_an_update_of_drq_v2_runs_once():
+  agent = make(Counted, encoder=Encoder, augmentation=(), policy_delay=1)
+  params, target_params, sample = random_problem()
+  params['encoder'] = {'kernel': np.eye(F, dtype=np.float32)}
+  state = actor_critic.State(
+    params,
+    target_params['critics'],
+    agent.optimizer.init(params),
+    np.int32(0),
+  )
+  jax.eval_shape(agent.update, state, sample, KEY)
+  assert Counted.traced == [None]
+
+
 def test_drq_v2_counts_agent_steps_as_far_as_32_bits_go():
   agent = make_drq(update_period=2)
   history = agent.make_replay(stack=1).min_history
