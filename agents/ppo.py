@@ -76,15 +76,15 @@ class PPO(on_policy.OnPolicy):
   log_std: float = 0.0
   continuous: distributions.Kind = 'gaussian'
 
+  of_first_state = (('log_std', 'params.log_std'),)
+
   def __post_init__(self):
     super().__post_init__()
     self.require_actions_to_draw()
     self.require_fraction('gae_lambda')
     self.require_at_least(0, 'clip', 'value_clip', 'target_kl')
     self.require_at_least(0, 'value_weight', 'entropy_weight')
-    self.require_at_least(-20, 'log_std')
-    self.require_at_most(20, 'log_std')  # exp of more is no std
-    distributions.require_used(self)
+    distributions.require_log_std(self)
 
   def init_params(self, key, observation):
     """Returns the first parameters; see `OnPolicy.init_params`."""

@@ -56,7 +56,7 @@ class SAC(continuous_actions.ContinuousActions):
 
   def first_params(self, key, observation):
     """Returns the first parameters, the temperature's logarithm too."""
-    log_temperature = jnp.full((), np.log(self.temperature))
+    log_temperature = jnp.log(jnp.float32(self.temperature))
     params = super().first_params(key, observation)
     given = params['actor'], self.features(params, observation)
     policy = jax.eval_shape(self.policy, *given)
@@ -89,9 +89,15 @@ class SAC(continuous_actions.ContinuousActions):
     q = self.q_values(target_params, batch.next_observation, action)
     return self.backed_up(params, batch, self.pooled(q, key), log_prob)
 
+  def alpha(self, params) -> jax.Array:
+    """Returns what entropy is worth: what was learnt, or the setting."""
+    if self.temperature_optimizer is None:
+      return jnp.float32(self.temperature)
+    return jnp.exp(params['log_temperature'])
+
   def backed_up(self, params, batch, value, log_prob) -> jax.Array:
     """Returns targets [B] of next actions' values and log-probabilities [B]."""
-    value -= jnp.exp(params['log_temperature']) * log_prob
+    value -= self.alpha(params) * log_prob
     return self.reward_scale * batch.reward + batch.discount * value
 
   def pooled(self, q, key) -> jax.Array:
@@ -111,16 +117,22 @@ class SAC(continuous_actions.ContinuousActions):
     policy = self.policy(params['actor'], seen)
     action, log_prob = policy.sample_and_log_prob(key)
     value = self.policy_value(fixed['critics'], seen, action, key)
-    cost = jnp.exp(fixed['log_temperature']) * log_prob
+    cost = self.alpha(fixed) * log_prob
     losses = {'CriticLoss': loss, 'PolicyLoss': cost - value}  # eq. 5 and 9
-    log_temperature = params['log_temperature']
-    temperature = jnp.exp(log_temperature)
+    temperature = self.alpha(params)
     if self.temperature_optimizer is not None:  # eq. 18
       surplus = -log_prob - self.target_entropy * np.prod(action.shape[1:])
-      factor = log_temperature if self.log_temperature_loss else temperature
+      is_log = self.log_temperature_loss
+      factor = params['log_temperature'] if is_log else temperature
       losses['TemperatureLoss'] = factor * jax.lax.stop_gradient(surplus)
     metrics |= {'Entropy': -jnp.mean(log_prob), 'Temperature': temperature}
     return losses, td_error, metrics
+
+  @property
+  def of_first_state(self):
+    """The temperature, if it is learnt from there on; see `Agent`."""
+    is_learnt = self.temperature_optimizer is not None
+    return (('temperature', 'params.log_temperature'),) if is_learnt else ()
 
   @property
   def optimizers(self):

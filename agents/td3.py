@@ -57,6 +57,19 @@ class TD3(continuous_actions.ContinuousActions):
     super().__post_init__()
     self.require_at_least(0, 'exploration_noise', 'target_noise', 'noise_clip')
 
+  def first_params(self, key, observation):
+    """Returns the first parameters, of a policy without deviations."""
+    params = super().first_params(key, observation)
+    given = params['actor'], self.features(params, observation)
+    policy = jax.eval_shape(self.policy, *given)
+    if hasattr(policy, 'sample_and_log_prob'):
+      self.refuse(
+        'actor',
+        f'gives {type(policy).__name__}s, whose deviations learn nothing here; '
+        'expected actions alone, as those of actor_critic.DeterministicActor',
+      )
+    return params
+
   def followed(self, params):
     """Returns what has targets: critics and policy; see the base class."""
     if not self.has_target_policy:

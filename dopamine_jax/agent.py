@@ -191,8 +191,9 @@ class Agent(settings.Settings):
   updates_per_period = 1
   # Those whose schedules count agent steps.
   over_agent_steps = ()
-  # How the metrics of an iteration's updates become one number, by name: 'sum'
-  # or 'last'; their mean where nothing is said. It has no type, either.
+  # Those of the first state alone, and the array from which learning goes on.
+  of_first_state = ()
+  # How metrics of updates become one number, by name: 'sum', 'last'; else mean.
   reductions = types.MappingProxyType({})
 
   def __post_init__(self):

@@ -159,9 +159,11 @@ def _leaves(value, path) -> Iterator[tuple[Path, Any]]:
   if not parts:
     yield path, value
     return
-  # A Flax module may hold what is made of its numbers already.
-  is_network = hasattr(value, 'clone')
-  yield (*path, ''), _kind(value)
+  kind = _kind(value)
+  # A Flax module may hold what is made of its numbers already, and refuses
+  # numbers that aren't known yet when it is made.
+  is_network = hasattr(kind, 'clone')
+  yield (*path, ''), kind
   for name, part in parts:
     for inner, leaf in _leaves(part, (*path, name)):
       yield inner, _Constant(leaf) if is_network else leaf

@@ -57,6 +57,13 @@ class Stages(base.Callback):
     Raises:
       UserError: if the agent has no such setting, or it is no real number.
     """
+    if self.setting in dict(agent.of_first_state):
+      self.refuse(
+        'setting',
+        "is of the agent's first state alone, from which learning goes on: "
+        'another value later has no effect. Leave this callback out, or change '
+        'what was learnt by a callback of your own',
+      )
     stage = sum(agent_steps >= step for step in self.at_steps)
     number = float(self.values[stage - 1])
     try:

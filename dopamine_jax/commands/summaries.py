@@ -16,10 +16,7 @@ def print_run(base_dir: pathlib.Path, statistics: Mapping[str, np.ndarray]):
   for phase, words in (('Eval', 'evaluation'), ('Train', 'training')):
     returns = statistics.get(f'{phase}/AverageReturns')
     if returns is not None:
-      values = ', '.join(
-        'none (no episode ended)' if math.isnan(value) else f'{value:.1f}'
-        for value in returns
-      )
+      values = _listed(returns)
       typer.echo(f'Mean {words} return in the last iteration: {values}')
   typer.echo(f'The run lies in {base_dir}. To look at it:')
   tensorboard, ours = map(errors.program, ('tensorboard', 'dopamine-jax'))
@@ -34,9 +31,16 @@ def print_reached(runs: Mapping[str, Mapping[str, np.ndarray]]):
     for phase, words in (('Train', 'training'), ('Eval', 'evaluation')):
       returns = statistics.get(f'{phase}/AverageReturns')
       if returns is not None:
-        values = ', '.join(f'{value:.1f}' for value in returns)
-        reached = f'mean {words} return {values}'
+        reached = f'mean {words} return {_listed(returns)}'
     typer.echo(f'{name}  {reached}')
+
+
+def _listed(returns):
+  """Returns the seeds' mean returns in words."""
+  return ', '.join(
+    'none (no episode ended)' if math.isnan(value) else f'{value:.1f}'
+    for value in returns
+  )
 
 
 def print_runs(base_dir: pathlib.Path, names: Iterable[str]):

@@ -23,6 +23,7 @@ from dopamine_jax import spaces
 from dopamine_jax.engines import memory as memory_lib
 from dopamine_jax.engines import stacking
 from dopamine_jax.environments import base
+from dopamine_jax.learning import encoding
 from dopamine_jax.learning import exploration
 from dopamine_jax.learning import outputs
 from dopamine_jax.replay import ring
@@ -139,7 +140,8 @@ class Loop:
       keys=keys,
       memory=memory,
     )
-    with outputs.telling(self.agent, 'init'):
+    checked = encoding.checked(self.agent.observation_space)
+    with outputs.telling(self.agent, 'init'), checked:
       agent = self.agent.init(init_key, observation)
     # What the environments are first stepped with is part of the warm-up.
     if not self.replay.warm_up:

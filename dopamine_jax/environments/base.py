@@ -221,7 +221,8 @@ def space_of_agents(space: gymnasium.Space[Any]) -> gymnasium.Space[Any]:
   if not space.is_bounded():
     raise errors.UserError(
       f'actions in {space} have no bounds, and agents here act in [-1, 1]. '
-      'Give the environment bounds, as gymnasium.wrappers.RescaleAction does.'
+      'Wrap the environment: gymnasium.wrappers.TransformAction(env, '
+      f'lambda a: a, gymnasium.spaces.Box(LOW, HIGH, {space.shape})).'
     )
   return gymnasium.spaces.Box(-1.0, 1.0, space.shape)
 

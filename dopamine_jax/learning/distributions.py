@@ -254,8 +254,14 @@ Distribution = Categorical | Product | Gaussian | TanhGaussian | Beta
 Kind = Literal['gaussian', 'wide_gaussian', 'tanh_gaussian', 'beta']
 
 
-def require_used(agent: agent_lib.Agent) -> None:
-  """Refuses an agent's `continuous` and `log_std` where they have no effect."""
+def require_log_std(agent: agent_lib.Agent) -> None:
+  """Refuses an agent's `log_std` and `continuous` where they don't fit."""
+  # Where a network adds to it, the sum is clipped, and learns nothing beyond.
+  least, most = _LOG_STD
+  is_fixed = agent.continuous in ('gaussian', 'beta')
+  agent.require_at_least(least, 'log_std')
+  # exp of more is no std.
+  agent.require_at_most(-least if is_fixed else most, 'log_std')
   space = agent.action_space
   if space is not None and not isinstance(space, gymnasium.spaces.Box):
     for name in ('continuous', 'log_std'):

@@ -1,13 +1,17 @@
 """How an agent's network gets to see observations that are no plain Box."""
 
+from collections.abc import Iterator
+import contextlib
 import functools
 import inspect
 from typing import Any
 
 from flax import linen as nn
 import gymnasium
+import jax.numpy as jnp
 
 from dopamine_jax import agent as agent_lib
+from dopamine_jax import errors
 from dopamine_jax import networks
 from dopamine_jax import spaces
 from dopamine_jax.networks import recurrent
@@ -40,6 +44,45 @@ def encoded(space: gymnasium.Space | None, module: nn.Module) -> nn.Module:
   if isinstance(space, spaces.Masked):
     return networks.Unmasked(encoded(space['observation'], apart))
   return networks.Encoded(space=space, network=apart)
+
+
+@contextlib.contextmanager
+def checked(space: gymnasium.Space | None) -> Iterator[None]:
+  """Refuses networks that divide by 255 for images whose numbers are small.
+
+  Of networks that are applied meanwhile: of such images they would see next to
+  nothing.
+
+  Args:
+    space: of observations.
+
+  Raises:
+    UserError: names the network.
+  """
+  images = [] if space is None else spaces.leaves(space).values()
+  small = [each for each in images if _is_small(each)]
+
+  def apply(method, args, kwargs, context):
+    is_bytes = getattr(context.module, 'takes_bytes', False)
+    if small and is_bytes and jnp.issubdtype(args[0].dtype, jnp.floating):
+      name = type(context.module).__name__
+      raise errors.UserError(
+        f'{name} takes bytes, which it divides by 255, and '
+        f'observations are {small[0]}. Have the environment give bytes, from 0 '
+        'to 255, or choose networks that take numbers as they are: '
+        'networks.MinAtarCNN, as a torso networks.MinAtarTorso'
+      )
+    return method(*args, **kwargs)
+
+  with nn.intercept_methods(apply):
+    yield
+
+
+def _is_small(space):
+  """Whether a space is of images of real numbers, of at most 1."""
+  is_image = isinstance(space, gymnasium.spaces.Box) and len(space.shape) > 1
+  is_real = is_image and jnp.issubdtype(space.dtype, jnp.floating)
+  return is_real and bool((space.high <= 1).all())
 
 
 def _made(owner, name, space, given):

@@ -143,7 +143,8 @@ class EffectiveRank(Sampled):
   Learning. https://arxiv.org/abs/2010.14498
 
   It is the least number of singular values of the features [B, F] that have
-  1 - delta of the sum of all, and so at most the smaller of B and F.
+  1 - delta of the sum of all, and so at most the smaller of B and F. Those of
+  several critics lie side by side, and count together.
 
   Attributes:
     delta: the part of the sum that is left out.

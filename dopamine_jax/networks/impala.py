@@ -33,6 +33,8 @@ class ImpalaTorso(modules.Module):
   kernel_init: networks.Initializer = initializers.XAVIER_UNIFORM
   flat: bool = True
 
+  takes_bytes = True
+
   @nn.compact
   def __call__(self, observation: jax.Array) -> jax.Array:
     """Returns the features of `observation`."""

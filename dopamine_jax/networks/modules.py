@@ -21,6 +21,7 @@ class Module(settings.Checked, nn.Module):
   """
 
   given_later = ('num_outputs',)  # by the agent, where a module has it
+  takes_bytes = False  # whether it divides images by 255
 
   def __post_init__(self):
     self.check_types(ignored=values.FLAX_FIELDS)

@@ -38,6 +38,8 @@ class PixelTorso(modules.Module):
   activation: standard.Activation = nn.relu
   kernel_init: standard.Initializer | None = None
 
+  takes_bytes = True
+
   def __post_init__(self):
     super().__post_init__()
     if not self.strides:
@@ -50,8 +52,9 @@ class PixelTorso(modules.Module):
     Raises:
       UserError: if images are too small.
     """
-    self._require_large(observation.shape[1:3])
-    x = standard.as_images(observation).astype(jnp.float32) / 255 - 0.5
+    images = standard.as_images(observation)
+    self._require_large(images.shape[1:3])
+    x = images.astype(jnp.float32) / 255 - 0.5
     for stride in self.strides:
       x = convolution.Conv(
         self.features,

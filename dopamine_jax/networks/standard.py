@@ -87,6 +87,8 @@ class NatureTorso(modules.Module):
   activation: Activation = nn.relu
   flat: bool = True
 
+  takes_bytes = True
+
   @nn.compact
   def __call__(self, observation: jax.Array) -> jax.Array:
     """Returns the features of `observation`."""

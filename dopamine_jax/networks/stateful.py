@@ -29,6 +29,14 @@ class BatchNorm(nn.BatchNorm):
   Covariate Shift. https://arxiv.org/abs/1502.03167
   """
 
+  def __post_init__(self):
+    if not 0 <= self.momentum <= 1:
+      raise errors.UserError(
+        f'networks.BatchNorm.momentum = {self.momentum!r} is outside [0, 1]: '
+        'it is what part of the running statistics stays at each update.'
+      )
+    super().__post_init__()
+
   def __call__(self, x: jax.Array) -> jax.Array:
     """Returns [..., C] for [..., C]."""
     is_training = variables.is_training(self)
@@ -116,6 +124,9 @@ class BatchRenormMLP(modules.Module):
   """Dense layers, whose inputs are all renormalized: CrossQ's networks.
 
   Bhatt et al. (2024), https://arxiv.org/abs/1902.05605
+
+  Within `mixed_precision` it normalizes what was rounded already: where numbers
+  are far from 0, put `RunningNorm` before it, as the `torso`.
 
   Attributes:
     num_outputs: size of the last, linear layer.

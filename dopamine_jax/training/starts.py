@@ -10,6 +10,7 @@ import csv
 import functools
 import io
 import pathlib
+import re
 from typing import Any, NamedTuple
 
 import jax
@@ -98,6 +99,7 @@ def begin(
   )
   found = _iteration(checkpoints, start.checkpoint)
   try:
+    _require_same_first(engine.loop.agent, start.names, source)
     if start.names:
       iteration = 0
       _take_names(start.names, checkpoints, found, facts['seeds'], engine)
@@ -125,6 +127,23 @@ def begin(
     'started_from': facts.get('started_from'),
   }
   return Began(iteration, source, lineage)
+
+
+def _require_same_first(agent, names, source):
+  """Refuses a setting that only a first state depends on, if it differs."""
+  config = run_folder.read_config(source) or ''
+  for name, array in agent.of_first_state:
+    if names and not state_arrays.fits(array, names):
+      continue
+    pattern = rf'^[\w./]*\b{type(agent).__name__}\.{name} = ([-+.\deE]+)$'
+    found = re.search(pattern, config, re.MULTILINE)
+    if found and float(found[1]) != getattr(agent, name):
+      agent.refuse(
+        name,
+        f'has no effect: this run begins with what {source} has learnt, where '
+        f'it was {found[1]} at first. Give it that value, or take parts of the '
+        f'agent without {array}: starts.StartFrom.names',
+      )
 
 
 def copy_metrics(began: Began, folder: pathlib.Path):

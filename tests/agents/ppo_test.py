@@ -422,6 +422,7 @@ def test_the_standard_deviation_is_learned_and_the_same_everywhere():
     ({'gae_lambda': 1.1}, r'gae_lambda = 1.1 is out of range'),
     ({'target_kl': -1.0}, 'target_kl = -1.0 is too small'),
     ({'num_epochs': 0}, 'num_epochs = 0 is too small'),
+    ({'log_std': 5.0, 'continuous': 'tanh_gaussian'}, 'must be at most 2.0'),
     (
       {'action_space': gymnasium.spaces.MultiBinary(2)},
       'action_space.*does not fit',

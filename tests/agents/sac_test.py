@@ -17,6 +17,7 @@ import scipy.stats
 
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import errors
+from dopamine_jax import lanes
 from dopamine_jax.agents import sac
 from dopamine_jax.learning import actor_critic
 from dopamine_jax.learning import distributions
@@ -369,11 +370,31 @@ def test_a_temperature_without_optimizer_stays():
   new, metrics, _ = jax.jit(agent.update)(state, sample, KEY)
   state, new = jax.device_get((state, new))
   np.testing.assert_allclose(metrics['Temperature'], 0.3, rtol=1e-6)
+  # It is the setting's, also in a run that began with another one's state.
+  other = make(temperature_optimizer=None, temperature=0.1)
+  assert jax.jit(other.update)(state, sample, KEY)[1]['Temperature'] == (
+    np.float32(0.1)
+  )
   assert new.params['log_temperature'] == state.params['log_temperature']
   assert np.any(
     new.params['actor']['kernel'] != state.params['actor']['kernel']
   )
   assert 'TemperatureLoss' not in metrics
+
+
+def test_temperatures_may_differ_between_trainings_of_one_program():
+  agent = make()
+  observation = random_problem()[2].transition.observation
+
+  def first(temperature):
+    now = lanes.put(agent, {('temperature',): temperature})
+    return now.first_params(KEY, observation)['log_temperature']
+
+  found = jax.jit(jax.vmap(first))(jnp.array([0.1, 1.0]))
+  np.testing.assert_allclose(found, np.log([0.1, 1.0]), rtol=1e-6)
+  for value, each in zip((0.1, 1.0), found, strict=True):
+    alone = build(temperature=value).first_params(KEY, observation)
+    assert alone['log_temperature'] == each
 
 
 @pytest.mark.parametrize('tau', [0.25, 0.5, 1.0])

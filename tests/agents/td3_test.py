@@ -468,3 +468,9 @@ def test_an_encoder_is_saved_from_the_policys_loss_in_sac_too():
 def test_settings_that_cannot_work_are_refused(settings, named):
   with pytest.raises(errors.UserError, match=named):
     build(**settings)
+
+
+def test_a_policy_whose_deviations_would_learn_nothing_is_refused():
+  agent = build(actor=actor_critic.Actor)
+  with pytest.raises(errors.UserError, match='gives TanhGaussians, whose'):
+    agent.init(KEY, random_problem()[2].transition.observation)

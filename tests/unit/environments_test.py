@@ -364,8 +364,14 @@ def test_other_actions_stay_as_they_are():
 
 
 def test_actions_without_bounds_are_refused():
-  with pytest.raises(errors.UserError, match=r'no bounds.*RescaleAction'):
+  with pytest.raises(errors.UserError, match=r'no bounds.*TransformAction'):
     base.space_of_agents(gymnasium.spaces.Box(-np.inf, 1, (2,)))
+  # What it names works.
+  env = gymnasium.make('Pendulum-v1')
+  env.unwrapped.action_space = gymnasium.spaces.Box(-np.inf, 1, (1,))
+  bounded = gymnasium.spaces.Box(-2, 2, (1,))
+  env = gymnasium.wrappers.TransformAction(env, lambda a: a, bounded)
+  assert base.space_of_agents(env.action_space).is_bounded()
 
 
 def test_a_wrong_number_of_actions_or_seeds_raises():

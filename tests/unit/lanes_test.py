@@ -135,6 +135,23 @@ def test_what_shapes_a_program_can_not_differ(changes, said):
     lanes.differing(pair, ['a', 'b'])
 
 
+def test_numbers_of_what_makes_a_network_can_not_differ_either():
+  pair = [
+    make_dqn(
+      1e-3,
+      0.9,
+      network=functools.partial(
+        networks.MLP,
+        activation=functools.partial(networks.dropout_relu, rate=x),
+      ),
+    )
+    for x in (0.1, 0.5)
+  ]
+  said = r'network\.activation\.rate can not differ .* 0.1 in a and 0.5 in b'
+  with pytest.raises(errors.UserError, match=said):
+    lanes.differing(pair, ['a', 'b'])
+
+
 def make_random(rate, gamma):
   """Returns a DQN whose evaluations act at random, one more than another."""
   return make_prioritized(rate, gamma, evaluation_epsilon=1.8 * gamma - 0.8)

@@ -3,6 +3,7 @@
 import functools
 
 from flax import linen as nn
+import gymnasium
 import hypothesis
 from hypothesis import strategies as st
 import jax
@@ -15,6 +16,7 @@ import pytest
 from dopamine_jax import errors
 from dopamine_jax import networks
 from dopamine_jax import settings
+from dopamine_jax.learning import encoding
 from dopamine_jax.networks import convolution
 from dopamine_jax.networks import heads
 from dopamine_jax.networks import impala
@@ -623,3 +625,28 @@ def test_images_of_which_convolutions_leave_nothing_are_refused():
     init(6)
   with pytest.raises(errors.UserError, match='names no convolution'):
     networks.PixelTorso(strides=())
+  with pytest.raises(errors.UserError, match=r'use networks\.MLP for vectors'):
+    torso.init(jax.random.key(0), np.zeros((1, 3)))
+
+
+@pytest.mark.parametrize(
+  'network',
+  [
+    networks.PixelTorso(strides=(2, 1)),
+    networks.NatureCNN(2),
+    impala.ImpalaTorso(),
+  ],
+)
+def test_networks_of_bytes_are_refused_for_numbers_up_to_1(network):
+  def init(space, network=network):
+    example = np.zeros((1, *space.shape), space.dtype)
+    with encoding.checked(gymnasium.spaces.Dict({'image': space})):
+      jax.eval_shape(network.init, jax.random.key(0), example)
+
+  shape = (16, 16, 3)
+  init(gymnasium.spaces.Box(0, 255, shape, np.uint8))
+  init(gymnasium.spaces.Box(0, 255, shape, np.float32))
+  small = gymnasium.spaces.Box(0, 1, shape, np.float32)
+  with pytest.raises(errors.UserError, match=r'takes bytes.*MinAtarCNN'):
+    init(small)
+  init(small, networks.MinAtarCNN(2))  # as the message says

@@ -13,6 +13,8 @@ from dopamine_jax import runner as runner_lib
 from dopamine_jax import values
 from dopamine_jax import variations
 from dopamine_jax.agents import dqn
+from dopamine_jax.agents import ppo
+from dopamine_jax.agents import sac
 from dopamine_jax.callbacks import stages
 from dopamine_jax.checkpoints import checkpoints as checkpoints_lib
 from dopamine_jax.engines import compiled
@@ -158,6 +160,11 @@ def test_what_shapes_the_program_is_refused():
     loop_of(staged('epsilon', (9, 0.1)), agent=AGENT.replace(epsilon=schedule))
   with pytest.raises(errors.UserError, match='have several'):
     make(GAMMA, GAMMA)
+  for agent, name in ((sac.SAC(), 'temperature'), (ppo.PPO(), 'log_std')):
+    with pytest.raises(errors.UserError, match="agent's first state alone"):
+      staged(name, (9, 0.1)).applied(agent, 0)
+  fixed = sac.SAC(temperature_optimizer=None)
+  assert staged('temperature', (9, 0.1)).applied(fixed, 9).temperature == 0.1
   for bad in (
     {'at_steps': (9, 9), 'values': (1.0, 2.0)},
     {'at_steps': (9,), 'values': ()},

@@ -9,6 +9,8 @@ import pytest
 from dopamine_jax import errors
 from dopamine_jax import networks
 from dopamine_jax import runner as runner_lib
+from dopamine_jax.agents import ppo
+from dopamine_jax.agents import sac
 from dopamine_jax.analysis import run_report
 from dopamine_jax.checkpoints import checkpoints as checkpoints_lib
 from dopamine_jax.engines import compiled
@@ -139,6 +141,24 @@ def test_what_does_not_fit_is_refused(
   with pytest.raises(errors.UserError, match=message):
     train(tmp_path / 'run', start_from=start, **settings)
   assert not (tmp_path / 'run' / 'checkpoints').exists()
+
+
+def test_a_first_value_that_was_learnt_from_already_is_refused(tmp_path):
+  config = tmp_path / 'config.gin'
+  config.write_text(
+    'a = 1\nsac.SAC.temperature = 0.5\nppo.PPO.log_std = -1.0\n'
+  )
+  for agent in (sac.SAC(temperature=0.1), ppo.PPO(log_std=0.0)):
+    for names in ([], ['params.*'], ['log_*']):
+      with pytest.raises(
+        errors.UserError, match='has no effect: this run begi'
+      ):
+        starts._require_same_first(agent, names, tmp_path)
+    starts._require_same_first(agent, ['params.actor.*'], tmp_path)
+  starts._require_same_first(sac.SAC(temperature=0.5), [], tmp_path)
+  # Of one that isn't learnt the setting counts.
+  fixed = sac.SAC(temperature=0.1, temperature_optimizer=None)
+  starts._require_same_first(fixed, [], tmp_path)
 
 
 @pytest.mark.parametrize(

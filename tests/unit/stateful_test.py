@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dopamine_jax import errors
 from dopamine_jax import networks
 from dopamine_jax import settings
 from dopamine_jax.networks import variables
@@ -19,6 +20,13 @@ def train(module, kept, *inputs, key=KEY):
   given = variables.training(kept, key)
   y = networks.apply(module, given, *inputs)
   return y, networks.Variables(given.params, given.collections)
+
+
+@pytest.mark.parametrize('momentum', [1.5, -3.0])
+def test_momentum_is_a_part(momentum):
+  for layer in (networks.BatchNorm, networks.BatchRenorm):
+    with pytest.raises(errors.UserError, match='momentum = '):
+      layer(momentum=momentum)
 
 
 def test_batch_renormalization_is_the_papers():
