@@ -62,7 +62,7 @@ class TD3(continuous_actions.ContinuousActions):
     params = super().first_params(key, observation)
     given = params['actor'], self.features(params, observation)
     policy = jax.eval_shape(self.policy, *given)
-    if hasattr(policy, 'sample_and_log_prob'):
+    if hasattr(policy, 'interval'):
       self.refuse(
         'actor',
         f'gives {type(policy).__name__}s, whose deviations learn nothing here; '

@@ -22,7 +22,8 @@ class Stages(base.Callback):
 
   Any real number can change that doesn't shape the program: `gamma`,
   `replay.alpha`, `optimizer.learning_rate`. A setting that is an optax schedule
-  changes by itself, at each update or agent step, and is refused here.
+  changes by itself, at each update or agent step, and is refused here; so is
+  the first value of what is learnt, as a learnt temperature's.
 
   Runs that `--vary` a setting can't have stages of the same one.
 
@@ -61,8 +62,8 @@ class Stages(base.Callback):
       self.refuse(
         'setting',
         "is of the agent's first state alone, from which learning goes on: "
-        'another value later has no effect. Leave this callback out, or change '
-        'what was learnt by a callback of your own',
+        'another value later has no effect. Leave this callback out (or, of '
+        "SAC's temperature, have it not learnt: temperature_optimizer = None)",
       )
     stage = sum(agent_steps >= step for step in self.at_steps)
     number = float(self.values[stage - 1])

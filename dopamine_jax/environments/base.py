@@ -221,7 +221,8 @@ def space_of_agents(space: gymnasium.Space[Any]) -> gymnasium.Space[Any]:
   if not space.is_bounded():
     raise errors.UserError(
       f'actions in {space} have no bounds, and agents here act in [-1, 1]. '
-      'Wrap the environment: gymnasium.wrappers.TransformAction(env, '
+      'Register an environment of your own with bounds (gym.Gym.id = '
+      "'your_module:YourEnv-v0'): gymnasium.wrappers.TransformAction(env, "
       f'lambda a: a, gymnasium.spaces.Box(LOW, HIGH, {space.shape})).'
     )
   return gymnasium.spaces.Box(-1.0, 1.0, space.shape)

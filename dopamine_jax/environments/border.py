@@ -14,6 +14,7 @@ from dopamine_jax import errors
 from dopamine_jax import spaces
 from dopamine_jax.environments import answers
 from dopamine_jax.environments import base
+from dopamine_jax.environments import drawing
 from dopamine_jax.environments import leaves
 
 
@@ -201,6 +202,7 @@ def picture(environments: base.VectorEnvironment) -> np.ndarray:
   except errors.UserError:
     raise
   except answers.CODE_ERRORS as error:
+    drawing.require(name, error)
     raise errors.UserError(
       f'{name} cannot draw: {errors.described(error)}, raised by '
       f'{answers.raised_by(error)}. Mend its render, or do without films.'

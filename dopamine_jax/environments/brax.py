@@ -12,6 +12,7 @@ from typing import Any
 
 from dopamine_jax import errors
 from dopamine_jax.environments import bodies
+from dopamine_jax.environments import drawing
 from dopamine_jax.environments import native
 
 
@@ -44,9 +45,13 @@ def _make(id: str, kwargs: Mapping[str, Any]) -> Any:
   try:
     from brax import envs
   except ImportError as error:
+    drawing.require(id, error)
     raise errors.UserError(
       f'Brax.id = {id!r} needs brax: {errors.install("brax")} ({error})'
     ) from error
+  except Exception as error:  # OpenGL's are of any kind
+    drawing.require(id, error)
+    raise
   try:
     return envs.get_environment(id, **kwargs)
   except KeyError as error:

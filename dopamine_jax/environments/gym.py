@@ -11,10 +11,7 @@ import difflib
 import functools
 import importlib
 import importlib.metadata
-import os
-import pathlib
 import sys
-import traceback
 import types
 from typing import Any
 
@@ -24,6 +21,7 @@ from dopamine_jax import errors
 from dopamine_jax.environments import answers
 from dopamine_jax.environments import base
 from dopamine_jax.environments import counts
+from dopamine_jax.environments import drawing
 from dopamine_jax.environments import gym_async
 from dopamine_jax.environments import gym_vector
 from dopamine_jax.environments import masks
@@ -44,12 +42,6 @@ ROBOTICS = (
   *('AdroitHand', 'AntMaze_', 'FetchPickAndPlace', 'FetchPush', 'FetchReach'),
   *('FetchSlide', 'FrankaKitchen', 'HandManipulate', 'HandReach'),
   *('PointMaze_', 'gymnasium_robotics:'),
-)
-
-# What a user may choose where MuJoCo can't draw.
-OTHER_GL = (
-  'another MUJOCO_GL: egl, osmesa (which needs the OSMesa library) or glfw (a '
-  'screen)'
 )
 
 # Arguments of `gymnasium.make` that this adapter sets, and what sets them here.
@@ -158,7 +150,7 @@ def make_one(
   """
   if id.startswith('MinAtar/'):
     _register_minatar()
-  draw_without_display()
+  drawing.without_display()
   if id.startswith(DM_CONTROL):
     _register_dm_control()
   if id.startswith(ROBOTICS) and id not in gymnasium.registry:
@@ -173,6 +165,7 @@ def make_one(
       **kwargs,
     )
   except gymnasium.error.DependencyNotInstalled as error:
+    drawing.require(id, error.__cause__ or error)
     raise errors.UserError(_missing_dependency(id, error)) from error
   except ModuleNotFoundError as error:
     raise errors.UserError(
@@ -180,7 +173,7 @@ def make_one(
       f'the path: {error}'
     ) from error
   except ImportError as error:
-    _require_drawing(id, error)
+    drawing.require(id, error)
     raise errors.UserError(f'{owner}.{_not_importable(id, error)}') from error
   except gymnasium.error.Error as error:
     raise errors.UserError(f'{owner}.{_unknown_id(id, error)}') from error
@@ -189,7 +182,7 @@ def make_one(
       raise errors.UserError(
         f'{id} refuses its arguments, kwargs = {dict(kwargs)}: {error}'
       ) from error
-    _require_drawing(id, error)
+    drawing.require(id, error)
     _require_older_mujoco(id, error)
     raise answers.failed(
       id, 'while it was made', 'constructor', error
@@ -226,16 +219,6 @@ class _Without(gymnasium.ObservationWrapper):
   def observation(self, observation):
     """Returns the keys that are left."""
     return {key: observation[key] for key in self._keys}
-
-
-def draw_without_display() -> None:
-  """Has MuJoCo draw by EGL where there is no screen and nothing else is said.
-
-  By itself it takes GLFW, which then fails.
-  """
-  has_screen = {'DISPLAY', 'WAYLAND_DISPLAY'} & os.environ.keys()
-  if sys.platform == 'linux' and not has_screen:
-    os.environ.setdefault('MUJOCO_GL', 'egl')
 
 
 class _Later(types.ModuleType):
@@ -279,11 +262,12 @@ def _register_dm_control() -> None:
     import dm_control  # noqa: F401
     import shimmy  # noqa: F401, which registers its environments
   except ImportError as error:
+    drawing.require('dm_control', error)
     raise errors.UserError(
       f'dm_control is not installed: {errors.install("dm_control")}'
     ) from error
   except answers.CODE_ERRORS as error:
-    _require_drawing('dm_control', error)
+    drawing.require('dm_control', error)
     raise
 
 
@@ -294,23 +278,6 @@ def _register_robotics(id: str) -> None:
     raise errors.UserError(
       f'{id} is of Gymnasium-Robotics, by how its id begins, and that is not '
       f'installed: {errors.install("robotics")}'
-    ) from error
-
-
-def _require_drawing(id: str, error: Exception) -> None:
-  """Refuses a MUJOCO_GL by which MuJoCo can't draw on this machine.
-
-  What it raises then is of OpenGL's libraries, and names none that is missing.
-  """
-  frames = traceback.extract_tb(error.__traceback__)
-  files = [pathlib.Path(frame.filename) for frame in frames]
-  # PyOpenGL's, dm_control's and MuJoCo's, in this order.
-  theirs = {'OpenGL', '_render', 'gl_context.py'}
-  if any(theirs.intersection(file.parts) for file in files):
-    chosen = os.environ.get('MUJOCO_GL', '')
-    raise errors.UserError(
-      f'{id} can not be drawn by MUJOCO_GL = {chosen!r}: {errors.told(error)}. '
-      f'Choose {OTHER_GL}.'
     ) from error
 
 

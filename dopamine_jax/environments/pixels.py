@@ -10,6 +10,7 @@ import gymnasium
 from dopamine_jax import errors
 from dopamine_jax.environments import base
 from dopamine_jax.environments import counts
+from dopamine_jax.environments import drawing
 from dopamine_jax.environments import gym
 from dopamine_jax.environments import gym_async
 from dopamine_jax.environments import gym_vector
@@ -135,7 +136,7 @@ def _make_one(settings: Pixels) -> gymnasium.Env:
   except Exception as error:  # MuJoCo's own, OpenGL's, ...
     raise errors.UserError(
       f'{settings.id} can not be drawn at Pixels.size = {size}: '
-      f'{errors.told(error)}. Choose a smaller size, or {gym.OTHER_GL}.'
+      f'{errors.told(error)}. Choose a smaller size, or {drawing.OTHER_GL}.'
     ) from error
   env = gymnasium.wrappers.AddRenderObservation(
     _Repeated(env, settings.action_repeat)

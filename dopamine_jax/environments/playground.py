@@ -18,7 +18,7 @@ import numpy as np
 
 from dopamine_jax import errors
 from dopamine_jax.environments import bodies
-from dopamine_jax.environments import gym
+from dopamine_jax.environments import drawing
 from dopamine_jax.environments import native
 
 
@@ -172,20 +172,24 @@ class Playground(bodies.Bodies):
     except Exception as error:  # MuJoCo's own, OpenGL's, ...
       raise errors.UserError(
         f'{self.id} can not be drawn: {errors.told(error)}. Choose '
-        f'{gym.OTHER_GL}.'
+        f'{drawing.OTHER_GL}.'
       ) from error
 
 
 def _registry(settings):
   """Returns playground's registry."""
-  gym.draw_without_display()  # MuJoCo asks as it is imported
+  drawing.without_display()  # MuJoCo asks as it is imported
   try:
     from mujoco_playground import registry
   except ImportError as error:
+    drawing.require(settings.id, error)
     raise errors.UserError(
       f'Playground.id = {settings.id!r} needs playground: '
       f'{errors.install("playground")} ({error})'
     ) from error
+  except Exception as error:  # OpenGL's are of any kind
+    drawing.require(settings.id, error)
+    raise
   return registry
 
 

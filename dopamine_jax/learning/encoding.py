@@ -4,11 +4,11 @@ from collections.abc import Iterator
 import contextlib
 import functools
 import inspect
+import math
 from typing import Any
 
 from flax import linen as nn
 import gymnasium
-import jax.numpy as jnp
 
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import errors
@@ -60,15 +60,18 @@ def checked(space: gymnasium.Space | None) -> Iterator[None]:
     UserError: names the network.
   """
   images = [] if space is None else spaces.leaves(space).values()
-  small = [each for each in images if _is_small(each)]
+  # By size: on the way to a network an image may get another shape.
+  small = {math.prod(x.shape): x for x in images if _is_small(x)}
 
   def apply(method, args, kwargs, context):
     is_bytes = getattr(context.module, 'takes_bytes', False)
-    if small and is_bytes and jnp.issubdtype(args[0].dtype, jnp.floating):
+    is_first = is_bytes and context.method_name == '__call__'
+    image = small.get(math.prod(args[0].shape[1:])) if is_first else None
+    if image is not None:
       name = type(context.module).__name__
       raise errors.UserError(
         f'{name} takes bytes, which it divides by 255, and '
-        f'observations are {small[0]}. Have the environment give bytes, from 0 '
+        f'observations are {image}. Have the environment give bytes, from 0 '
         'to 255, or choose networks that take numbers as they are: '
         'networks.MinAtarCNN, as a torso networks.MinAtarTorso'
       )
@@ -79,10 +82,9 @@ def checked(space: gymnasium.Space | None) -> Iterator[None]:
 
 
 def _is_small(space):
-  """Whether a space is of images of real numbers, of at most 1."""
+  """Whether a space is of images whose numbers are at most 1."""
   is_image = isinstance(space, gymnasium.spaces.Box) and len(space.shape) > 1
-  is_real = is_image and jnp.issubdtype(space.dtype, jnp.floating)
-  return is_real and bool((space.high <= 1).all())
+  return is_image and bool((space.high <= 1).all())
 
 
 def _made(owner, name, space, given):

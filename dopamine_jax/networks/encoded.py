@@ -118,6 +118,6 @@ def is_image(leaf: gymnasium.Space) -> bool:
 
 
 def _image_torso(leaf):
-  if leaf.dtype == np.uint8 and min(leaf.shape[:2]) >= _PIXELS:
+  if standard.are_bytes(leaf) and min(leaf.shape[:2]) >= _PIXELS:
     return standard.NatureTorso(parent=None)
   return standard.MinAtarTorso(parent=None)

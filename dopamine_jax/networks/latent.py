@@ -11,7 +11,6 @@ from flax import linen as nn
 import gymnasium
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from dopamine_jax import spaces
 from dopamine_jax import values
@@ -85,7 +84,7 @@ def fitting(space: gymnasium.Space) -> Encoder:
   """
   space = spaces.unmasked(space)
   is_box = isinstance(space, gymnasium.spaces.Box)
-  are_bytes = is_box and space.dtype == np.uint8
+  are_bytes = is_box and standard.are_bytes(space)
   if are_bytes and len(space.shape) in (2, 3, 4) and min(space.shape[:2]) >= 31:
     torso = pixels.PixelTorso(
       strides=(2, 2, 2, 1), activation=nn.elu, kernel_init=XAVIER_RELU

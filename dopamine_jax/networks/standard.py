@@ -311,8 +311,9 @@ class ActorCritic(modules.Module):
 def fitting(space: gymnasium.Space) -> type[modules.Module]:
   """Returns the network that is taken where an agent names none.
 
-  `NatureCNN` for frames of bytes, `MinAtarCNN` for other images, `MLP` for
-  anything else. What is no Box is encoded as vectors before, by `Encoded`.
+  `NatureCNN` for frames of bytes, `MinAtarCNN` for other images (of bytes that
+  are at most 1, too), `MLP` for anything else, as images of less than 3x3
+  numbers. What is no Box is encoded as vectors before, by `Encoded`.
 
   Args:
     space: of the agent's observations.
@@ -321,7 +322,17 @@ def fitting(space: gymnasium.Space) -> type[modules.Module]:
   is_box = isinstance(space, gymnasium.spaces.Box)
   if not is_box or len(space.shape) not in (2, 3, 4):
     return MLP
-  return NatureCNN if space.dtype == np.uint8 else MinAtarCNN
+  if are_bytes(space):
+    return NatureCNN
+  return MinAtarCNN if min(space.shape[:2]) >= 3 else MLP
+
+
+def are_bytes(space: gymnasium.spaces.Box) -> bool:
+  """Whether a space is of bytes that are made for networks which divide them.
+
+  Those of which none is above 1 are not.
+  """
+  return space.dtype == np.uint8 and bool(space.high.max() > 1)
 
 
 def flatten(observation):

@@ -1,6 +1,7 @@
 """How a sweep begins: everything is looked at before anything is written."""
 
 from collections.abc import Callable, Sequence
+import contextlib
 import dataclasses
 import math
 import os
@@ -83,7 +84,10 @@ def define(
     ahead=1,
     record=study_lib.digest(runner),
   )
-  return _counted(study), runner
+  study = _counted(study)
+  if scheduler == 'pbt':
+    _check_changes(study, runner)
+  return study, runner
 
 
 def begin(
@@ -156,6 +160,21 @@ def _check_population(study, count):
       '--scheduler pbt changes real numbers while agents learn, and none is '
       'varied. Vary one, such as a learning rate.'
     )
+
+
+def _check_changes(study, runner):
+  """Refuses settings that a trial which goes on from another one can't have."""
+  with contextlib.closing(runner.environment.make(runner.num_envs)) as envs:
+    agent = runner.make_agent(envs)
+  for each in study.dimensions:
+    name = each.setting.rpartition('.')[2]
+    owner = type(agent).__name__
+    if name in dict(agent.of_first_state) and owner in each.setting.split('.'):
+      raise errors.UserError(
+        f"--scheduler pbt: {each.setting} is of the agent's first state alone, "
+        'and a trial that goes on from another one has what that has learnt. '
+        'Vary something else, or give --scheduler asha.'
+      )
 
 
 def _rungs(runner, scheduler, steps, reduction) -> tuple[int, ...]:

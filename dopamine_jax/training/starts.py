@@ -132,11 +132,14 @@ def begin(
 def _require_same_first(agent, names, source):
   """Refuses a setting that only a first state depends on, if it differs."""
   config = run_folder.read_config(source) or ''
+  its_agent = re.search(r'^[\w./]*Runner\.agent = @([\w./]+)', config, re.M)
+  if not its_agent:  # an older run's
+    return
   for name, array in agent.of_first_state:
     if names and not state_arrays.fits(array, names):
       continue
-    pattern = rf'^[\w./]*\b{type(agent).__name__}\.{name} = ([-+.\deE]+)$'
-    found = re.search(pattern, config, re.MULTILINE)
+    setting = re.escape(f'{its_agent[1]}.{name}')
+    found = re.search(rf'^{setting} = ([-+.\deE]+)$', config, re.M)
     if found and float(found[1]) != getattr(agent, name):
       agent.refuse(
         name,

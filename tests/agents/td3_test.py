@@ -470,7 +470,19 @@ def test_settings_that_cannot_work_are_refused(settings, named):
     build(**settings)
 
 
-def test_a_policy_whose_deviations_would_learn_nothing_is_refused():
-  agent = build(actor=actor_critic.Actor)
-  with pytest.raises(errors.UserError, match='gives TanhGaussians, whose'):
+class Normal(nn.Module):
+  """A policy with deviations that a deterministic one's loss never sees."""
+
+  action_shape: tuple[int, ...]
+
+  @nn.compact
+  def __call__(self, observation):
+    mean = Actor(self.action_shape)(observation).mode()
+    return distributions.Gaussian(mean, jnp.zeros_like(mean))
+
+
+@pytest.mark.parametrize('actor', [actor_critic.Actor, Normal])
+def test_a_policy_whose_deviations_would_learn_nothing_is_refused(actor):
+  agent = build(actor=actor)
+  with pytest.raises(errors.UserError, match=r'gives .*s, whose deviations'):
     agent.init(KEY, random_problem()[2].transition.observation)

@@ -37,23 +37,25 @@ SMALL = [
 GAMMAS = 'dqn.DQN.gamma = [0.5, 0.9, 0.99]'
 
 
+OPTIONS = {
+  'search': None,
+  'trials': None,
+  'scheduler': 'asha',
+  'rung_steps': 64,
+  'reduction': 2,
+  'metric': None,
+  'last': None,
+  'seed': 3,
+  'num_seeds': 2,
+  'search_seed': 0,
+  'say': lambda line: None,
+}
+
+
 def define(space=(GAMMAS,), bindings=(), files=('dqn_cartpole',), **given):
-  options = {
-    'search': None,
-    'trials': None,
-    'scheduler': 'asha',
-    'rung_steps': 64,
-    'reduction': 2,
-    'metric': None,
-    'last': None,
-    'seed': 3,
-    'num_seeds': 2,
-    'search_seed': 0,
-    'say': lambda line: None,
-  }
   files = [pathlib.Path(each) for each in files]
   return start.define(
-    files, [*SMALL, *bindings], space, **{**options, **given}
+    files, [*SMALL, *bindings], space, **{**OPTIONS, **given}
   )[0]
 
 
@@ -305,6 +307,17 @@ def test_what_can_not_be_meant_is_told_and_nothing_is_written(
   with pytest.raises(errors.UserError, match=why):
     begin(tmp_path / 'sweep', **given)
   assert not list(tmp_path.iterdir())
+
+
+def test_pbt_changes_no_first_value_of_what_is_learnt():
+  given = {'scheduler': 'pbt', 'search': 'random', 'trials': 8}
+  with pytest.raises(errors.UserError, match=r'temperature is of the agent'):
+    start.define(
+      [pathlib.Path('sac_pendulum')],
+      [],
+      ['sac.SAC.temperature = uniform(0.1, 1)'],
+      **{**OPTIONS, **given, 'rung_steps': None},
+    )
 
 
 def test_scores_are_of_evaluations_where_each_rung_has_one():

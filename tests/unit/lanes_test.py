@@ -135,21 +135,21 @@ def test_what_shapes_a_program_can_not_differ(changes, said):
     lanes.differing(pair, ['a', 'b'])
 
 
+def made(num_outputs: int | None = None, rate: float = 0.1) -> networks.MLP:
+  activation = functools.partial(networks.dropout_relu, rate=rate)
+  return networks.MLP(num_outputs, activation=activation)
+
+
 def test_numbers_of_what_makes_a_network_can_not_differ_either():
-  pair = [
-    make_dqn(
-      1e-3,
-      0.9,
-      network=functools.partial(
-        networks.MLP,
-        activation=functools.partial(networks.dropout_relu, rate=x),
-      ),
-    )
-    for x in (0.1, 0.5)
-  ]
-  said = r'network\.activation\.rate can not differ .* 0.1 in a and 0.5 in b'
-  with pytest.raises(errors.UserError, match=said):
-    lanes.differing(pair, ['a', 'b'])
+  def of_class(rate):
+    activation = functools.partial(networks.dropout_relu, rate=rate)
+    return functools.partial(networks.MLP, activation=activation)
+
+  for maker in (of_class, lambda rate: functools.partial(made, rate=rate)):
+    pair = [make_dqn(1e-3, 0.9, network=maker(rate)) for rate in (0.1, 0.5)]
+    said = r'rate can not differ .* 0.1 in a and 0.5 in b'
+    with pytest.raises(errors.UserError, match=said):
+      lanes.differing(pair, ['a', 'b'])
 
 
 def make_random(rate, gamma):

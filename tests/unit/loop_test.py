@@ -16,6 +16,9 @@ import numpy as np
 import pytest
 
 from dopamine_jax import agent as agent_lib
+from dopamine_jax import errors
+from dopamine_jax import networks
+from dopamine_jax.agents import dqn
 from dopamine_jax.engines import loop as loop_lib
 from dopamine_jax.engines import stacking
 from dopamine_jax.environments import base
@@ -82,6 +85,19 @@ def make_loop(events=None, **changes):
     'num_envs': N,
   }
   return loop_lib.Loop(**settings | changes)
+
+
+def test_agents_are_told_of_images_that_their_network_can_not_see():
+  image = gymnasium.spaces.Box(0, 1, (16, 16, 3))
+  agent = dqn.DQN(
+    network=networks.NatureCNN,
+    observation_space=stacking.stacked_space(image, 1),
+    action_space=gymnasium.spaces.Discrete(2),
+  )
+  replay = agent.make_replay(stack=1)
+  loop = make_loop(agent=agent, replay=replay, stack=1)
+  with pytest.raises(errors.UserError, match='NatureTorso takes bytes'):
+    jax.eval_shape(loop.init, np.int32(0), np.zeros((N, 16, 16, 3), np.float32))
 
 
 def frames(*values):

@@ -638,15 +638,22 @@ def test_images_of_which_convolutions_leave_nothing_are_refused():
   ],
 )
 def test_networks_of_bytes_are_refused_for_numbers_up_to_1(network):
-  def init(space, network=network):
-    example = np.zeros((1, *space.shape), space.dtype)
-    with encoding.checked(gymnasium.spaces.Dict({'image': space})):
+  def init(image, network=network, **others):
+    example = np.zeros((1, *image.shape), image.dtype)
+    space = gymnasium.spaces.Dict({'image': image, **others})
+    with encoding.checked(space):
       jax.eval_shape(network.init, jax.random.key(0), example)
 
   shape = (16, 16, 3)
-  init(gymnasium.spaces.Box(0, 255, shape, np.uint8))
-  init(gymnasium.spaces.Box(0, 255, shape, np.float32))
   small = gymnasium.spaces.Box(0, 1, shape, np.float32)
-  with pytest.raises(errors.UserError, match=r'takes bytes.*MinAtarCNN'):
-    init(small)
-  init(small, networks.MinAtarCNN(2))  # as the message says
+  # A stack of vectors is none of its images.
+  others = {'vectors': gymnasium.spaces.Box(-1, 1, (4, 7))}
+  init(gymnasium.spaces.Box(0, 255, shape, np.uint8), **others)
+  init(gymnasium.spaces.Box(0, 255, shape, np.float32), **others)
+  for space in (small, gymnasium.spaces.Box(0, 1, shape, np.uint8)):
+    with pytest.raises(errors.UserError, match=r'takes bytes.*MinAtarCNN'):
+      init(space)
+    init(space, networks.MinAtarCNN(2))  # as the message says
+    assert networks.fitting(space) is networks.MinAtarCNN
+  narrow = gymnasium.spaces.Box(0, 1, (10, 1, 1), np.uint8)
+  assert networks.fitting(narrow) is networks.MLP

@@ -11,6 +11,7 @@ import pytest
 from dopamine_jax import errors
 from dopamine_jax import networks
 from dopamine_jax.engines import stacking
+from dopamine_jax.environments import border
 from dopamine_jax.environments import pixels
 
 NEEDS_MUJOCO = pytest.mark.skipif(
@@ -161,32 +162,56 @@ def test_what_mujoco_cannot_draw_is_said(settings, message):
     pixels.Pixels(**settings).make(1)
 
 
-@pytest.mark.parametrize(
-  'file',
-  ['OpenGL/raw/GL/_errors.py', 'mujoco/gl_context.py'],
-)
+def fails(error, module='OpenGL.raw.GL', cause=False):
+  """Raises what a module of OpenGL's does, or Gymnasium by reason of it."""
+  code = compile(f'raise {error}("no library")', 'unknown.py', 'exec')
+  if not cause:
+    exec(code, {'__name__': module})
+  try:
+    exec(code, {'__name__': module})
+  except Exception as e:
+    raise gymnasium.error.DependencyNotInstalled('MuJoCo') from e
+
+
+@pytest.mark.parametrize('module', ['OpenGL.raw.GL', 'mujoco.gl_context'])
 @pytest.mark.parametrize('error', ['AttributeError', 'ImportError'])
+@pytest.mark.parametrize('cause', [False, True])
 def test_an_opengl_that_does_not_load_is_said(
-  monkeypatch, tmp_path, file, error
+  monkeypatch, module, error, cause
 ):
-  code = compile(f'raise {error}("no library")', tmp_path / file, 'exec')
-  gymnasium.register('Undrawn-v0', lambda **kwargs: exec(code))
+  gymnasium.register('Undrawn-v0', lambda **_: fails(error, module, cause))
   monkeypatch.setenv('MUJOCO_GL', 'osmesa')
   try:
-    with pytest.raises(
-      errors.UserError, match=r'by MUJOCO_GL = .osmesa.: '
-    ) as e:
+    with pytest.raises(errors.UserError, match=r'MUJOCO_GL = .osmesa.: .*gl'):
       pixels.Pixels(id='Undrawn-v0').make(1)
   finally:
     del gymnasium.registry['Undrawn-v0']
-  assert 'Choose another MUJOCO_GL: egl' in str(e.value)
 
 
-def test_dm_control_that_can_not_load_opengl_says_so(monkeypatch, tmp_path):
+def test_what_is_below_a_folder_of_that_name_is_not_opengls():
+  gymnasium.register('Undrawn-v0', lambda **_: fails('TypeError', 'my.OpenGL'))
+  try:
+    with pytest.raises(errors.UserError, match=r'failed .while it was made'):
+      pixels.Pixels(id='Undrawn-v0').make(1)
+  finally:
+    del gymnasium.registry['Undrawn-v0']
+
+
+def test_a_film_that_opengl_can_not_draw_is_said(monkeypatch):
+  environments = pixels.Pixels(id='Drawn-v0', size=8).make(1)
+  monkeypatch.setattr(environments, 'render', lambda: fails('RuntimeError'))
+  with pytest.raises(errors.UserError, match='can not be drawn by MUJOCO_GL'):
+    border.picture(environments)
+
+
+@pytest.mark.parametrize('error', ['RuntimeError', 'ImportError'])
+def test_dm_control_that_can_not_load_opengl_says_so(
+  monkeypatch, tmp_path, error
+):
   package = tmp_path / 'dm_control'
   (package / '_render').mkdir(parents=True)
   (package / '__init__.py').write_text('from dm_control import _render\n')
-  (package / '_render/__init__.py').write_text('raise RuntimeError("foo")\n')
+  (package / '_render/__init__.py').write_text(f'raise {error}("foo")\n')
   for name in [x for x in sys.modules if x.split('.')[0] == 'dm_control']:
     monkeypatch.delitem(sys.modules, name)
   monkeypatch.syspath_prepend(tmp_path)

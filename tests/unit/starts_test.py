@@ -16,6 +16,7 @@ from dopamine_jax.checkpoints import checkpoints as checkpoints_lib
 from dopamine_jax.engines import compiled
 from dopamine_jax.engines import python_engine
 from dopamine_jax.environments import catch
+from dopamine_jax.environments import classic
 from dopamine_jax.metrics import csv_file
 from dopamine_jax.training import fingerprint
 from dopamine_jax.training import starts
@@ -143,22 +144,38 @@ def test_what_does_not_fit_is_refused(
   assert not (tmp_path / 'run' / 'checkpoints').exists()
 
 
+class Own(sac.SAC):
+  """A variant."""
+
+
 def test_a_first_value_that_was_learnt_from_already_is_refused(tmp_path):
-  config = tmp_path / 'config.gin'
-  config.write_text(
-    'a = 1\nsac.SAC.temperature = 0.5\nppo.PPO.log_std = -1.0\n'
+  (tmp_path / 'config.gin').write_text(
+    'runner.Runner.agent = @sac.SAC\nsac.SAC.temperature = 0.5\n'
   )
-  for agent in (sac.SAC(temperature=0.1), ppo.PPO(log_std=0.0)):
+  for agent in (sac.SAC(temperature=0.1), Own(temperature=0.1)):
     for names in ([], ['params.*'], ['log_*']):
-      with pytest.raises(
-        errors.UserError, match='has no effect: this run begi'
-      ):
+      with pytest.raises(errors.UserError, match='has no effect: this run'):
         starts._require_same_first(agent, names, tmp_path)
     starts._require_same_first(agent, ['params.actor.*'], tmp_path)
   starts._require_same_first(sac.SAC(temperature=0.5), [], tmp_path)
   # Of one that isn't learnt the setting counts.
   fixed = sac.SAC(temperature=0.1, temperature_optimizer=None)
   starts._require_same_first(fixed, [], tmp_path)
+
+
+def test_a_fork_with_another_first_value_is_refused(tmp_path):
+  def make(log_std):
+    network = networks.ActorCritic(torso=networks.MLPTorso(hidden=(4,)))
+    sizes = {'update_period': 8, 'num_epochs': 1, 'num_minibatches': 1}
+    return ppo.PPO(network=network, log_std=log_std, **sizes)
+
+  given = {'num_seeds': 1, 'environment': classic.Pendulum()}
+  given['training_steps'] = 8
+  train(tmp_path / 'one', 1, agent=make(0.0), **given)
+  given['start_from'] = str(tmp_path / 'one')
+  with pytest.raises(errors.UserError, match=r'log_std = -1.0 has no effect'):
+    train(tmp_path / 'two', 2, agent=make(-1.0), **given)
+  train(tmp_path / 'three', 2, agent=make(0.0), **given)
 
 
 @pytest.mark.parametrize(
