@@ -11,6 +11,10 @@ callbacks, and schedules that begin anew with each.
 Differs from the published code:
 1. Each transition gets the priority of its own loss; see
    `published_priorities`.
+2. A target is n rewards and the value n steps on. There the value is of the
+   observation one step earlier, and an end at the n-th step is none.
+3. A reset leaves the optimizer's counts, and its moments of what is shrunk and
+   not drawn anew. There, where copying passes over them, all begin anew.
 """
 
 import jax.numpy as jnp

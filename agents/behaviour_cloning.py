@@ -16,7 +16,6 @@ from flax import struct
 import gymnasium
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 import rlax
 
@@ -28,6 +27,7 @@ from dopamine_jax.learning import action_values
 from dopamine_jax.learning import exploration
 from dopamine_jax.learning import optimization
 from dopamine_jax.learning import outputs
+from dopamine_jax.networks import standard
 
 
 class CloningState(struct.PyTreeNode):
@@ -92,7 +92,7 @@ class BehaviourCloning(action_values.ActionValues):
     # Within 1 for any return of a game: log(1e8) is 18.
     coded = jnp.sign(returns) * jnp.log1p(jnp.abs(returns)) / 20
     x = observation.astype(jnp.float32)
-    if self.observation_space.dtype == np.uint8:
+    if standard.are_bytes(self.observation_space):
       coded = 255 * coded  # which such networks divide by
     if x.ndim == 3:  # images without channels
       x = x[..., None]

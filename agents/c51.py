@@ -39,6 +39,8 @@ class C51(dqn.DQN):
   def __post_init__(self):
     super().__post_init__()
     require_atoms(self)
+    if getattr(self, 'distributional', True):
+      self.require_no_huber('a cross-entropy is learnt')
 
   def logits(self, params, observation, key) -> jax.Array:
     """Returns unnormalized log-probabilities of the atoms [B, A, M]."""

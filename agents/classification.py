@@ -48,6 +48,9 @@ class ClassificationDQN(c51.C51):
     super().__post_init__()
     self.require_above(0, 'sigma_ratio')
     self.require_at_least(0, 'conservatism')
+    is_default = self.sigma_ratio == type(self).sigma_ratio
+    if self.spread == 'two_hot' and not is_default:
+      self.refuse('sigma_ratio', "has no effect with spread = 'two_hot'")
 
   def losses(self, params, target_params, batch, key):
     """Returns losses [B] and metrics; see `DQN.losses`."""

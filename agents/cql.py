@@ -10,6 +10,8 @@ Differs from the paper:
 1. On DQN and on Rainbow; the paper's agent of discrete actions is QR-DQN.
 2. Values, optimizer and target network are those of `dqn.DQN` or of
    `full_rainbow.FullRainbow`.
+3. The squared error has no factor 1/2, so that a `conservatism` of 2 is the
+   paper's alpha of 1. With `huber_delta`, small errors have it.
 """
 
 import jax
@@ -19,13 +21,15 @@ import rlax
 from dopamine_jax.agents import c51
 from dopamine_jax.agents import dqn
 from dopamine_jax.agents import full_rainbow
+from dopamine_jax.replay import base
+from dopamine_jax.replay import uniform
 
 
 class CQL(dqn.DQN):
   """Conservative Q-learning of discrete actions.
 
   Attributes:
-    conservatism: the paper's alpha, of the added term; with 0 it is DQN.
+    conservatism: factor of the added term; with 0 it is DQN.
   """
 
   conservatism: float = 1.0
@@ -45,10 +49,14 @@ class CQL(dqn.DQN):
 class CategoricalCQL(full_rainbow.FullRainbow):
   """The same of Full Rainbow, without noise: C51, double, dueling, n = 3.
 
+  Samples are uniform, as in Dopamine's lab: priorities would be of losses in
+  which the added term counts.
+
   Attributes:
-    conservatism: the paper's alpha, of the added term.
+    conservatism: factor of the added term.
   """
 
+  replay: base.Maker = uniform.UniformReplay
   noisy: bool = False
   conservatism: float = 0.1
 

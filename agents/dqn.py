@@ -64,6 +64,11 @@ class DQN(action_values.ActionValues):
     self.require_above(0, 'huber_delta', 'target_tau')
     self.require_fraction('target_tau')
 
+  def require_no_huber(self, instead: str):
+    """Refuses `huber_delta` where errors of values are not learnt from."""
+    if self.huber_delta is not None:
+      self.refuse('huber_delta', f'has no effect: {instead}')
+
   def init(self, key, observation) -> DQNState:
     """Returns a network and its copy; see `Agent.init`."""
     params = self.init_params(key, observation)

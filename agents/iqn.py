@@ -97,6 +97,7 @@ class IQN(dqn.DQN):
 
   def __post_init__(self):
     super().__post_init__()
+    self.require_no_huber('the loss of quantiles has kappa instead')
     self.require_at_least(
       1, 'num_tau_samples', 'num_tau_prime_samples', 'num_quantile_samples'
     )

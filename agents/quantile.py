@@ -42,6 +42,7 @@ class QuantileDQN(dqn.DQN):
     super().__post_init__()
     self.require_at_least(1, 'num_quantiles')
     self.require_at_least(0, 'kappa')
+    self.require_no_huber('the loss of quantiles has kappa instead')
 
   def quantiles(self, params, observation, key) -> jax.Array:
     """Returns the quantiles' values [B, M, A]."""

@@ -9,17 +9,25 @@ Differs from the paper, as Dopamine's does:
 3. There is no dropout.
 4. Squared distances of the K predictions are averaged, where the paper sums
    negative cosines: a weight of 5 is its lambda of 2, with K = 5.
+
 Differs from Dopamine's code:
 5. A prediction counts as long as the episode went on before what it predicts.
    There it takes one step more, and the first of a batch is never masked.
+6. A target is n rewards and the value n steps on. There the value is of the
+   observation one step earlier, and an end at the n-th step is none.
+7. Predictions go through the noisy projection; there through its means. The
+   predictor begins Xavier-uniform; there as Flax's layers do.
+8. Images shift by each offset alike; there never by the last one.
 """
 
 import jax
 import jax.numpy as jnp
 
+from dopamine_jax import errors
 from dopamine_jax import networks
 from dopamine_jax import spaces
 from dopamine_jax.agents import full_rainbow
+from dopamine_jax.learning import outputs as outputs_lib  # also a name here
 from dopamine_jax.networks import heads
 from dopamine_jax.networks import modules
 from dopamine_jax.networks import predictive
@@ -43,6 +51,11 @@ class SPR(full_rainbow.FullRainbow):
     super().__post_init__()
     self.require_at_least(1, 'prediction_steps')
     self.require_at_least(0, 'prediction_weight')
+    if type(self).losses is not full_rainbow.FullRainbow.losses:
+      raise errors.UserError(
+        f'{type(self).__name__}.losses is never called: SPR learns by '
+        '`losses_of`, which gets the outputs. Override that.'
+      )
     if spaces.is_tree(self.observation_space):
       self.refuse(
         'observation_space',
@@ -71,7 +84,9 @@ class SPR(full_rainbow.FullRainbow):
         method='predict',
       )
       given = outputs, params, state.target_params, batch, key
-      losses, metrics = self.losses_of(*given)
+      losses, metrics = outputs_lib.require_losses(
+        self, self.losses_of(*given), batch.reward
+      )
       distances = prediction_losses(predicted, targets, batch.same_episode.T)
       total = losses + self.prediction_weight * distances
       metrics['PredictionLoss'] = jnp.mean(distances)

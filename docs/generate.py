@@ -89,14 +89,15 @@ def _departures(module):
   """Returns how an agent differs from its paper, as its file says it."""
   path = ROOT / 'agents' / f'{module}.py'
   parts = _docstring(path).split('\n\n') if path.exists() else []
+  found = []
   for part in parts:
     if part.startswith('Differs'):
       lead, *items = re.split(r'\n(?=\d+\. )', part)
       items = '\n'.join(' '.join(item.split()) for item in items)
-      title = '## Departures from the paper'
-      lead = [] if lead == 'Differs from the paper:' else [_linked(lead)]
-      return '\n\n'.join([title, *lead, items])
-  return ''
+      if lead != 'Differs from the paper:':
+        found.append(_linked(lead))
+      found.append(items)
+  return '\n\n'.join(['## Departures from the paper', *found] if found else [])
 
 
 def _linked(text):

@@ -5,8 +5,9 @@ https://arxiv.org/abs/2302.12902
 
 Differs from the paper:
 1. Neurons are recycled between iterations, not each so many gradient steps.
-2. Adam's count goes on, so that a recycled weight's first steps are up to three
-   times as long as those of a new network.
+2. Adam's count goes on, as in the authors' code, so that a recycled weight's
+   first hundred steps are three to six and a half times as long as those of a
+   new network.
 """
 
 from collections.abc import Sequence

@@ -55,7 +55,8 @@ class Reset(Periodic):
 
   The optimizer's moments of what is reset are reset too, if the names fit them.
   Its counts are not, unless they are named (`optimizer_state.*`): schedules go
-  on, and Adam's first steps of new moments are up to three times as long.
+  on, and Adam's first hundred steps of new moments are three to six and a half
+  times as long.
 
   Attributes:
     names: patterns of names, see `resets`; none: all parameters, those of

@@ -186,6 +186,8 @@ def _known(part):
     truncated[-1] |= not last[-1]  # the rest is of another part
     return part._replace(truncated=truncated & ~part.terminated)
   after = np.concatenate([part.observation[1:], part.observation[-1:]])
+  # And not the first of the next episode.
+  after[part.terminated] = part.observation[part.terminated]
   unknown = (part.truncated & ~part.terminated).copy()
   unknown[-1] |= not last[-1]
   # The step before one that is left out is where its episode is cut.

@@ -35,8 +35,9 @@ _LEAVES = ('frame', 'action', 'reward', 'status', 'age')
 class OwnReplay(base.Dataset):
   """What the replay of a run holds, in its newest checkpoint.
 
-  Rewards are as that run learned from them, clipped if it clipped them. An
-  episode whose beginning was overwritten is left out.
+  Rewards are as that run learned from them, clipped if it clipped them, and
+  then by the `reward_clip` of this run. An episode whose beginning was
+  overwritten is left out.
 
   Attributes:
     run: the run's folder.

@@ -87,8 +87,7 @@ class OfflineEngine(engine.Engine):
       self.environments.action_space,
       self._as_given,
     )
-    if not self._dataset.agent_units:
-      parts = (self._clipped(part) for part in parts)
+    parts = (self._clipped(part) for part in parts)
     experience = self.state.experience
     ring = datasets_base.fill(experience.replay, datasets_base.laid_out(parts))
     ring, is_enough = self._ready(ring)

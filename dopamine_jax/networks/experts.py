@@ -8,7 +8,9 @@ share among themselves. `Mixture` is a torso again, for networks that take one.
 
 Differs from the published code: there are no tokens of patches, no experts that
 hold a whole encoder, and no losses that spread tokens over experts (whose
-weights are 0 there).
+weights are 0 there). Soft experts' tokens are normalized by default, there not;
+experts begin LeCun-normal, there Xavier-uniform; none is noisy; the `capacity`
+of top-k experts counts each token k times.
 """
 
 from collections.abc import Sequence

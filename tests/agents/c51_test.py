@@ -10,6 +10,10 @@ import rlax
 
 from dopamine_jax import errors
 from dopamine_jax.agents import c51
+from dopamine_jax.agents import classification
+from dopamine_jax.agents import full_rainbow
+from dopamine_jax.agents import iqn
+from dopamine_jax.agents import quantile
 from tests import linear
 
 NUM_ACTIONS, NUM_ATOMS = 3, 5
@@ -174,6 +178,7 @@ def test_a_sure_prediction_has_a_priority():
   ('settings', 'message'),
   [
     ({'num_atoms': 1}, 'num_atoms = 1.*at least 2'),
+    ({'huber_delta': 1.0}, 'huber_delta = 1.0 has no effect: a cross-entropy'),
     ({'v_min': 3.0}, r'v_min = 3\.0 does not fit v_max = 3\.0'),
     ({'v_min': 4.0}, r'v_min = 4\.0 does not fit v_max = 3\.0'),
     ({'v_max': float('inf')}, 'v_max = inf is not finite'),
@@ -183,3 +188,14 @@ def test_a_sure_prediction_has_a_priority():
 def test_settings_that_cannot_work_are_refused(settings, message):
   with pytest.raises(errors.UserError, match=f'C51.{message}'):
     make(**settings)
+
+
+def test_huber_delta_is_of_errors_of_values():
+  for cls in (quantile.QuantileDQN, iqn.IQN):
+    with pytest.raises(errors.UserError, match='has kappa instead'):
+      cls(huber_delta=1.0)
+  with pytest.raises(errors.UserError, match='has no effect'):
+    full_rainbow.FullRainbow(huber_delta=1.0)
+  full_rainbow.FullRainbow(huber_delta=1.0, distributional=False)
+  with pytest.raises(errors.UserError, match=r'sigma_ratio = .* has no effect'):
+    classification.ClassificationDQN(spread='two_hot', sigma_ratio=0.5)

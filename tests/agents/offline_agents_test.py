@@ -346,3 +346,18 @@ def test_only_the_active_one_acts_in_training(evaluated):
   ):
     acts = agent.act(state, seen, step, key, explore=explore)
     np.testing.assert_array_equal(acts, expected)
+
+
+@pytest.mark.parametrize(('high', 'factor'), [(1, 1), (255, 255)])
+def test_a_return_beside_an_image_is_on_the_images_scale(high, factor):
+  agent = behaviour_cloning.BehaviourCloning(
+    observation_space=gymnasium.spaces.Box(0, high, (5, 4), np.uint8),
+    action_space=gymnasium.spaces.Discrete(2),
+    conditioned=True,
+    n_step=3,
+  )
+  seen = agent.seen_with(np.ones((2, 5, 4), np.uint8), jnp.array([0.0, 1.0]))
+  assert seen.shape == (2, 5, 4, 2)
+  np.testing.assert_allclose(
+    seen[:, 0, 0, 1], [0, factor * np.log(2) / 20], rtol=1e-5
+  )

@@ -405,3 +405,15 @@ def test_a_cyclic_schedule_goes_by_equal_factors(count, n_step, gamma):
 def test_schedules_refuse_what_cant_be(function, given, message):
   with pytest.raises(errors.UserError, match=message):
     function(*given)
+
+
+class Plain(spr.SPR):
+  """Overrides what SPR never calls."""
+
+  def losses(self, params, target_params, batch, key):
+    raise AssertionError
+
+
+def test_losses_that_are_never_called_are_refused():
+  with pytest.raises(errors.UserError, match=r'Plain\.losses is never called'):
+    Plain()

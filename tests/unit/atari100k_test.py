@@ -300,7 +300,7 @@ def test_a_config_has_the_published_protocol_and_numbers(name):
   replay = agent.make_replay(4)
   assert type(replay) is kind
   assert (replay.batch_size, replay.min_history) == (32, history)
-  assert replay.capacity >= 100_000
+  assert replay.capacity > 100_000  # each episode takes a slot more
   assert values.origin(agent.optimizer).keywords == {
     'learning_rate': rate,
     'eps': 1.5e-4,

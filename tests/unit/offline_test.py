@@ -28,6 +28,7 @@ from dopamine_jax.datasets import files
 from dopamine_jax.engines import devices
 from dopamine_jax.engines import disk
 from dopamine_jax.engines import offline
+from dopamine_jax.engines import streams
 from dopamine_jax.environments import catch
 from dopamine_jax.environments import classic
 from dopamine_jax.metrics import health
@@ -152,6 +153,34 @@ def test_without_what_followed_a_cut_step_is_left_out(ends):
   # What a step is worth depends on no end behind it, with single steps.
   expected = [row for row in whole if row[:1] not in lost]
   assert transitions(replay, ring) == expected
+
+
+def test_a_terminated_step_is_not_followed_by_the_next_episode():
+  part = steps_of([RUNNING, TERMINATED, RUNNING, TERMINATED])
+  known = base._known(part._replace(next_observation=None))
+  last = known.terminated
+  np.testing.assert_array_equal(
+    known.next_observation[last], known.observation[last]
+  )
+
+
+def test_rewards_of_a_replay_are_clipped_as_this_run_asks(gathered, tmp_path):
+  data = files.OwnReplay(run=str(gathered))
+  made = functools.partial(offline.OfflineEngine, dataset=data)
+  runner = dj.Runner(
+    agent=agent(cql.CQL),
+    environment=catch.Catch(rows=4, reward_clip=0.25),
+    engine=made,
+    num_iterations=1,
+    training_steps=40,
+  )
+  environments = runner.environment.make(1)
+  engine = runner.make_engine(environments, (0,))
+  engine.reset(streams.env_seeds((0,), streams.Stream.TRAIN, 0, 1))
+  engine.init()
+  rewards = np.unique(engine.state.experience.replay.slots.reward)
+  assert set(rewards.tolist()) <= {-0.25, 0.0, 0.25}
+  assert 0.25 in np.abs(rewards)
 
 
 def test_priorities_are_of_what_is_valid():
