@@ -83,13 +83,18 @@ def makes(value: Any, kind: Any) -> bool:
     value = value.func
   if inspect.isclass(value):
     return issubclass(value, kind)
-  try:
-    result = typing.get_type_hints(value).get('return')
-  except (TypeError, NameError, AttributeError):
-    return True
+  result = returned(value)
   if result in (type(None), Any) or not isinstance(result, type):
     return True
   return issubclass(result, kind) or issubclass(kind, result)
+
+
+def returned(function: Any) -> Any:
+  """Returns what a function says that it returns; None if it doesn't say."""
+  try:
+    return typing.get_type_hints(function).get('return')
+  except (TypeError, NameError, AttributeError):
+    return None
 
 
 def choices(hint: Any) -> tuple[Any, ...]:

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 import copy
 import dataclasses
 import functools
-import typing
 from typing import Any
 
 import jax
@@ -163,7 +162,8 @@ def _leaves(value, path) -> Iterator[tuple[Path, Any]]:
   kind = _kind(value)
   # A Flax module may hold what is made of its numbers already, and refuses
   # numbers that aren't known yet when it is made.
-  is_network = hasattr(kind, 'clone') or hasattr(_returned(kind), 'clone')
+  makes = annotations.returned(kind)
+  is_network = hasattr(kind, 'clone') or hasattr(makes, 'clone')
   yield (*path, ''), kind
   for name, part in parts:
     for inner, leaf in _leaves(part, (*path, name)):
@@ -191,14 +191,6 @@ def _kind(value):
     return made.function
   is_partial = isinstance(value, functools.partial)
   return value.func if is_partial else type(value)
-
-
-def _returned(kind):
-  """Returns what a function says that it returns; None if it doesn't."""
-  try:
-    return typing.get_type_hints(kind).get('return')
-  except (TypeError, NameError, AttributeError):
-    return None
 
 
 def _equal(one, other):

@@ -94,12 +94,11 @@ def begin(
   source = pathlib.Path(start.run).expanduser()
   facts = run_folder.read_facts(source, say)
   checkpoints = checkpoints_lib.Checkpoints(source, say=say)
-  run_folder.require_own(
-    checkpoints, facts['seeds'], run_folder.read_config(source)
-  )
+  config = run_folder.read_config(source)
+  run_folder.require_own(checkpoints, facts['seeds'], config)
   found = _iteration(checkpoints, start.checkpoint)
   try:
-    _require_same_first(engine.loop.agent, start.names, source)
+    _require_same_first(engine.loop.agent, start.names, source, config or '')
     if start.names:
       iteration = 0
       _take_names(start.names, checkpoints, found, facts['seeds'], engine)
@@ -129,9 +128,8 @@ def begin(
   return Began(iteration, source, lineage)
 
 
-def _require_same_first(agent, names, source):
+def _require_same_first(agent, names, source, config):
   """Refuses a setting that only a first state depends on, if it differs."""
-  config = run_folder.read_config(source) or ''
   its_agent = re.search(r'^[\w./]*Runner\.agent = @([\w./]+)', config, re.M)
   if not its_agent:  # an older run's
     return

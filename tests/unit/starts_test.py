@@ -149,18 +149,16 @@ class Own(sac.SAC):
 
 
 def test_a_first_value_that_was_learnt_from_already_is_refused(tmp_path):
-  (tmp_path / 'config.gin').write_text(
-    'runner.Runner.agent = @sac.SAC\nsac.SAC.temperature = 0.5\n'
-  )
+  config = 'runner.Runner.agent = @sac.SAC\nsac.SAC.temperature = 0.5\n'
   for agent in (sac.SAC(temperature=0.1), Own(temperature=0.1)):
     for names in ([], ['params.*'], ['log_*']):
       with pytest.raises(errors.UserError, match='has no effect: this run'):
-        starts._require_same_first(agent, names, tmp_path)
-    starts._require_same_first(agent, ['params.actor.*'], tmp_path)
-  starts._require_same_first(sac.SAC(temperature=0.5), [], tmp_path)
+        starts._require_same_first(agent, names, tmp_path, config)
+    starts._require_same_first(agent, ['params.actor.*'], tmp_path, config)
+  starts._require_same_first(sac.SAC(temperature=0.5), [], tmp_path, config)
   # Of one that isn't learnt the setting counts.
   fixed = sac.SAC(temperature=0.1, temperature_optimizer=None)
-  starts._require_same_first(fixed, [], tmp_path)
+  starts._require_same_first(fixed, [], tmp_path, config)
 
 
 def test_a_fork_with_another_first_value_is_refused(tmp_path):
