@@ -58,8 +58,7 @@ class SAC(continuous_actions.ContinuousActions):
     """Returns the first parameters, the temperature's logarithm too."""
     log_temperature = jnp.log(jnp.float32(self.temperature))
     params = super().first_params(key, observation)
-    given = params['actor'], self.features(params, observation)
-    policy = jax.eval_shape(self.policy, *given)
+    policy = self.abstract_policy(params, observation)
     if not hasattr(policy, 'sample_and_log_prob'):
       self.refuse(
         'actor',

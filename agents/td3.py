@@ -60,8 +60,7 @@ class TD3(continuous_actions.ContinuousActions):
   def first_params(self, key, observation):
     """Returns the first parameters, of a policy without deviations."""
     params = super().first_params(key, observation)
-    given = params['actor'], self.features(params, observation)
-    policy = jax.eval_shape(self.policy, *given)
+    policy = self.abstract_policy(params, observation)
     if hasattr(policy, 'interval'):
       self.refuse(
         'actor',

@@ -124,6 +124,11 @@ class ContinuousActions(off_policy.OffPolicy):
     """Returns the distribution that the actor gives, of its parameters."""
     return networks.apply(self.modules[0], params, observation)
 
+  def abstract_policy(self, params, observation):
+    """Returns what `policy` gives, as shapes, of all parameters."""
+    seen = self.features(params, observation)
+    return jax.eval_shape(self.policy, params['actor'], seen)
+
   def q_values(self, params, observation, action) -> jax.Array:
     """Returns the critics' values [K, B], given their parameters."""
     return networks.apply(self.modules[1], params, observation, action)
