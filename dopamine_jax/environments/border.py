@@ -198,11 +198,11 @@ def picture(environments: base.VectorEnvironment) -> np.ndarray:
   """
   name = answers.named(environments)
   try:
-    image = np.asarray(environments.render())
+    with drawing.told(name):
+      image = np.asarray(environments.render())
   except errors.UserError:
     raise
   except answers.CODE_ERRORS as error:
-    drawing.require(name, error)
     raise errors.UserError(
       f'{name} cannot draw: {errors.described(error)}, raised by '
       f'{answers.raised_by(error)}. Mend its render, or do without films.'

@@ -43,15 +43,12 @@ class Brax(bodies.Bodies):
 
 def _make(id: str, kwargs: Mapping[str, Any]) -> Any:
   try:
-    from brax import envs
+    with drawing.told(id):
+      from brax import envs
   except ImportError as error:
-    drawing.require(id, error)
     raise errors.UserError(
       f'Brax.id = {id!r} needs brax: {errors.install("brax")} ({error})'
     ) from error
-  except Exception as error:  # OpenGL's are of any kind
-    drawing.require(id, error)
-    raise
   try:
     return envs.get_environment(id, **kwargs)
   except KeyError as error:

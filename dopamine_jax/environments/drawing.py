@@ -1,5 +1,7 @@
 """By what MuJoCo draws, and what to say where that fails on this machine."""
 
+from collections.abc import Iterator
+import contextlib
 import os
 import sys
 import traceback
@@ -28,21 +30,35 @@ def without_display() -> None:
     os.environ.setdefault('MUJOCO_GL', 'egl')
 
 
-def require(name: str, error: BaseException) -> None:
-  """Refuses a MUJOCO_GL by which MuJoCo can't draw, if an error is of that.
+@contextlib.contextmanager
+def told(name: str) -> Iterator[None]:
+  """Tells of a MUJOCO_GL by which MuJoCo can't draw, if something fails by it.
+
+  What OpenGL's libraries raise then names none that is missing.
 
   Args:
-    name: of what was to be drawn.
-    error: what was raised. Of OpenGL's it names no library that is missing.
+    name: of what is to be drawn.
 
   Raises:
     UserError: says what to choose.
   """
+  try:
+    yield
+  except errors.UserError:
+    raise
+  except Exception as error:
+    # Gymnasium raises its own by reason of it.
+    for each in (error, error.__cause__):
+      if each is not None and _is_opengls(each):
+        chosen = os.environ.get('MUJOCO_GL', '')
+        raise errors.UserError(
+          f'{name} can not be drawn by MUJOCO_GL = {chosen!r}: '
+          f'{errors.told(each)}. Choose {OTHER_GL}.'
+        ) from error
+    raise
+
+
+def _is_opengls(error):
   frames = traceback.walk_tb(error.__traceback__)
   modules = [frame.f_globals.get('__name__', '') for frame, _ in frames]
-  if any(module.startswith(_MODULES) for module in modules):
-    chosen = os.environ.get('MUJOCO_GL', '')
-    raise errors.UserError(
-      f'{name} can not be drawn by MUJOCO_GL = {chosen!r}: '
-      f'{errors.told(error)}. Choose {OTHER_GL}.'
-    ) from error
+  return any(module.startswith(_MODULES) for module in modules)

@@ -156,16 +156,18 @@ def make_one(
   if id.startswith(ROBOTICS) and id not in gymnasium.registry:
     _register_robotics(id)
   try:
-    env = gymnasium.make(
-      id,
-      max_episode_steps=max_steps,
-      disable_env_checker=True,  # slows each step
-      # Environments that draw nothing need not know of the argument.
-      **({'render_mode': 'rgb_array'} if render else {}),
-      **kwargs,
-    )
+    with drawing.told(id):
+      env = gymnasium.make(
+        id,
+        max_episode_steps=max_steps,
+        disable_env_checker=True,  # slows each step
+        # Environments that draw nothing need not know of the argument.
+        **({'render_mode': 'rgb_array'} if render else {}),
+        **kwargs,
+      )
+  except errors.UserError:
+    raise
   except gymnasium.error.DependencyNotInstalled as error:
-    drawing.require(id, error.__cause__ or error)
     raise errors.UserError(_missing_dependency(id, error)) from error
   except ModuleNotFoundError as error:
     raise errors.UserError(
@@ -173,7 +175,6 @@ def make_one(
       f'the path: {error}'
     ) from error
   except ImportError as error:
-    drawing.require(id, error)
     raise errors.UserError(f'{owner}.{_not_importable(id, error)}') from error
   except gymnasium.error.Error as error:
     raise errors.UserError(f'{owner}.{_unknown_id(id, error)}') from error
@@ -182,7 +183,6 @@ def make_one(
       raise errors.UserError(
         f'{id} refuses its arguments, kwargs = {dict(kwargs)}: {error}'
       ) from error
-    drawing.require(id, error)
     _require_older_mujoco(id, error)
     raise answers.failed(
       id, 'while it was made', 'constructor', error
@@ -259,16 +259,13 @@ def _register_minatar() -> None:
 
 def _register_dm_control() -> None:
   try:
-    import dm_control  # noqa: F401
-    import shimmy  # noqa: F401, which registers its environments
+    with drawing.told('dm_control'):
+      import dm_control  # noqa: F401
+      import shimmy  # noqa: F401, which registers its environments
   except ImportError as error:
-    drawing.require('dm_control', error)
     raise errors.UserError(
       f'dm_control is not installed: {errors.install("dm_control")}'
     ) from error
-  except answers.CODE_ERRORS as error:
-    drawing.require('dm_control', error)
-    raise
 
 
 def _register_robotics(id: str) -> None:

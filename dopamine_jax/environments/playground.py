@@ -180,16 +180,13 @@ def _registry(settings):
   """Returns playground's registry."""
   drawing.without_display()  # MuJoCo asks as it is imported
   try:
-    from mujoco_playground import registry
+    with drawing.told(settings.id):
+      from mujoco_playground import registry
   except ImportError as error:
-    drawing.require(settings.id, error)
     raise errors.UserError(
       f'Playground.id = {settings.id!r} needs playground: '
       f'{errors.install("playground")} ({error})'
     ) from error
-  except Exception as error:  # OpenGL's are of any kind
-    drawing.require(settings.id, error)
-    raise
   return registry
 
 
