@@ -104,6 +104,13 @@ def _networks(expected, seen, *arguments, preprocess_observations_fn):
   )
 
 
+def repaired() -> contextlib.AbstractContextManager[Any]:
+  """Returns a context in which brax trains with today's JAX."""
+  return mock.patch.object(
+    jax, 'device_put_replicated', _replicated, create=True
+  )
+
+
 @contextlib.contextmanager
 def _watched(seen):
   """Has training put into `seen` what it really does."""
@@ -132,7 +139,7 @@ def _watched(seen):
     mock.patch.object(optax, 'chain', chained),
     mock.patch.object(losses, 'compute_ppo_loss', lost),
     mock.patch.object(pmap, 'assert_is_replicated', checked),
-    mock.patch.object(jax, 'device_put_replicated', _replicated, create=True),
+    repaired(),
   ):
     yield
 

@@ -1,6 +1,6 @@
 """Published curves and scores, which come with the package."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import difflib
 import functools
 
@@ -15,6 +15,17 @@ from dopamine_jax.analysis import runs
 
 METRIC = 'Train/AverageReturns'
 LOWEST, HIGHEST = 'Train/AverageReturns/Min', 'Train/AverageReturns/Max'
+# Of the environment that returns come from, as a config writes it.
+_ATARI = {
+  'terminate_on_life_loss': 'False',
+  'frame_skip': '4',
+  'full_action_set': 'False',
+  'max_steps_per_episode': '27000',
+}
+_PROTOCOLS = {
+  'dopamine': {'sticky_actions': '0.25', **_ATARI},
+  'atari100k': {'sticky_actions': '0.0', **_ATARI},
+}
 MANY = 40  # runs, from which on their 95% range says more than their extremes
 
 
@@ -171,6 +182,48 @@ def fitting(
     elif is_of_means(table):
       means[name] = dict(zip(table.game, table.value, strict=True))
   return rivals, bands, means
+
+
+def other_protocols(
+  own: Sequence[groups.Group], names: Iterable[str], metric: str
+) -> list[str]:
+  """Says which settings of Atari were others than of the published runs.
+
+  Args:
+    own: groups that were trained.
+    names: of baselines.
+    metric: whose returns are compared: of training, or of evaluations.
+  """
+  lines = []
+  for name in names:
+    protocol = _PROTOCOLS[name.partition(':')[0]]
+    for group in own:
+      others = sorted(
+        {
+          f'{key} = {found} and not {expected}'
+          for key, expected in protocol.items()
+          for run in group.runs
+          if (found := _played_with(run, metric).get(key, expected)) != expected
+        }
+      )
+      if others:
+        lines.append(
+          f'{group.name} played with {", ".join(others)}, which {name} had: '
+          'their returns are not of the same protocol.'
+        )
+  return lines
+
+
+def _played_with(run, metric):
+  """Returns the settings of the environment that a metric is of."""
+  place = 'environment'
+  if metric.startswith('Eval/') and 'evaluation_environment' in run.settings:
+    place = 'evaluation_environment'
+  return {
+    key.removeprefix(f'{place}.'): value
+    for key, value in run.settings.items()
+    if key.startswith(f'{place}.')
+  }
 
 
 def short_runs(table: pd.DataFrame) -> pd.Series:

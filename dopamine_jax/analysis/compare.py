@@ -146,7 +146,8 @@ def compare(
   if rivals:
     curves |= curves_lib.of_groups(rivals, metric, say)
     sweep = None  # published runs have no rungs
-  ends, stops = rungs_lib.where(curves, titles, sweep, say)
+  scored = {name: bands[name] for name in (*(x.name for x in rivals), *means)}
+  ends, stops = rungs_lib.where(curves, titles, sweep, scored, say)
   scores = {
     name: curves_lib.score_matrix(
       {game: c[game].until(end) for game, end in stops[name].items()},
@@ -170,7 +171,10 @@ def compare(
       stops=stops,
       scores=scores,
       pairs=(),
-      sentences=_departures(own, curves, bands, titles),
+      sentences=[
+        *_departures(own, curves, bands, titles),
+        *baselines_lib.other_protocols(own, bands, metric),
+      ],
       means=means,
       places=[
         *(run.path for group in own for run in group.runs),

@@ -11,6 +11,7 @@ import pathlib
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from dopamine_jax import errors
 from dopamine_jax.analysis import curves as curves_lib
@@ -97,6 +98,7 @@ def where(
   curves: curves_lib.Curves,
   titles: Mapping[str, str],
   sweep: Rungs | None,
+  published: Mapping[str, Mapping[str, pd.DataFrame]],
   say: Callable[[str], None],
 ) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
   """Returns the agent steps that scores are taken at.
@@ -105,6 +107,7 @@ def where(
     curves: by group's name and game's key.
     titles: of the games, by key.
     sweep: whose trials the groups are; None: of none.
+    published: the bands of those baselines that scores are compared with.
     say: prints what is not compared, and why.
 
   Returns:
@@ -113,7 +116,7 @@ def where(
   """
   shared = curves_lib.common_games(curves)
   if sweep is None or len(titles) > 1 or not shared:
-    ends = _ends(curves, titles, say)
+    ends = _ends(curves, titles, published, say)
     return ends, {name: ends for name in curves}
   (game,) = shared
   found = stops(curves, game, sweep)
@@ -142,7 +145,15 @@ def in_words(stops: Mapping[str, int]) -> str:
   )
 
 
-def _ends(curves, titles, say):
+def _shared_steps(curves, game, published):
+  """Yields each group, each baseline, and the last step of both, or None."""
+  for baseline, bands in published.items():
+    for name, by_game in curves.items() if game in bands else ():
+      both = np.intersect1d(by_game[game].steps, bands[game].agent_steps)
+      yield name, baseline, int(both[-1]) if len(both) else None
+
+
+def _ends(curves, titles, published, say):
   """Returns where scores are taken, on the games that all groups have."""
   shared = curves_lib.common_games(curves)
   if not shared and len(curves) > 1:
@@ -153,6 +164,18 @@ def _ends(curves, titles, say):
     alone = ', '.join(t for k, t in titles.items() if k not in shared)
     say(f'Not compared, since not all groups have it: {alone}.')
   ends = curves_lib.ends(curves, shared)
+  # An agent is better the later it is asked: only numbers of the same step are
+  # laid beside what was published.
+  for game in [*ends]:
+    for name, baseline, last in _shared_steps(curves, game, published):
+      if last is None:
+        say(
+          f'{titles[game]} is not compared: {name} has no number at an agent '
+          f'step where {baseline} has one.'
+        )
+        del ends[game]
+        break
+      ends[game] = min(ends[game], last)
   short = {}
   for game, end in [*ends.items()]:
     late = [n for n, c in curves.items() if c[game].steps[0] > end]
@@ -162,7 +185,7 @@ def _ends(curves, titles, say):
         f'{titles[game]} is not compared: {late[0]} begins after the last of '
         f'another, at {end:,} agent steps.'
       )
-    elif len({c[game].steps[-1] for c in curves.values()}) > 1:
+    elif {c[game].steps[-1] for c in curves.values()} != {end}:
       short.setdefault(end, []).append(titles[game])
   for end, names in short.items():
     say(

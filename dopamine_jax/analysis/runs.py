@@ -27,13 +27,13 @@ COLUMNS = [
 # A binding, with the lines that it runs on over.
 _BINDING = re.compile(r'^([\w./]+) =[ \\]*\n?(.*(?:\n[ \t].*)*)', re.MULTILINE)
 # These change how long, how watched or how safe a run is, not what it learns.
+_WATCHING = ('collectors', 'health')
 _NO_RESULT = (
-  'num_iterations',
-  'max_to_keep',
-  'collectors',
-  'check_finite',
-  'checkpoint_replay',
+  *_WATCHING,
+  *('num_iterations', 'max_to_keep', 'check_finite'),
+  *('checkpoint_replay', 'record_replay', 'histograms', 'videos'),
 )
+_ENVIRONMENTS = ('environment', 'evaluation_environment')
 # The seed of rows that are about all seeds, where single runs aren't published.
 ALL_SEEDS = -1
 MAX_TEXT, MAX_TABLE = 10, 1_000  # MB of a text, and of a table
@@ -277,26 +277,50 @@ def identify(
   }
   if not bindings:
     return 'unknown', 'unknown', {'run': texts.line(name)}, None
-  agent = _class(bindings, 'Runner.agent')
-  environment = _class(bindings, 'Runner.environment')
-  settings, game, num_iterations = {}, environment.rpartition('.')[2], None
+  named = {name: _named(bindings, name) for name in ('agent', *_ENVIRONMENTS)}
+  # A binding without the scope is of the class in any scope.
+  environments = {
+    place: name
+    for name in reversed(_ENVIRONMENTS)
+    for place in (named[name], named[name].rpartition('/')[2])
+  }
+  watching = {place for name in _WATCHING for place in _places(bindings, name)}
+  settings, played, num_iterations = {}, {}, None
   for key, value in bindings.items():
     place, _, parameter = key.rpartition('.')
-    if place == environment and parameter in ('id', 'game'):
-      game = value.strip('\'"')
-    elif place.endswith('Runner') and parameter == 'num_iterations':
+    if place in environments and parameter in ('id', 'game'):
+      played[environments[place]] = value.strip('\'"'), parameter
+    elif place in environments:
+      settings[f'{environments[place]}.{parameter}'] = value
+    elif not place.endswith('Runner'):
+      settings |= {} if place in watching else {key: value}
+    elif parameter == 'num_iterations':
       whole = value.isdecimal() and len(value) < 10
       num_iterations = int(value) if whole else None
-    elif place == environment:
-      settings[f'environment.{parameter}'] = value
-    elif parameter not in (*_NO_RESULT, 'environment'):
+    elif parameter not in (*_NO_RESULT, *_ENVIRONMENTS):
       settings[key] = value
-  return agent.rpartition('.')[2], game, settings, num_iterations
+  game, _ = played.get('environment', (_class(named['environment']), ''))
+  evaluated, parameter = played.get('evaluation_environment', (game, ''))
+  if evaluated != game:  # that there are two games is a setting
+    settings[f'evaluation_environment.{parameter}'] = evaluated
+  if named['evaluation_environment'] != 'unknown':
+    settings['evaluation_environment'] = _class(named['evaluation_environment'])
+  return _class(named['agent']), game, settings, num_iterations
 
 
-def _class(bindings, suffix):
-  """Returns 'dqn.DQN' of '@dqn.DQN()', or 'unknown'."""
+def _named(bindings, name):
+  """Returns 'scope/dqn.DQN' of '@scope/dqn.DQN()', or 'unknown'."""
+  return next(iter(_places(bindings, name)), 'unknown')
+
+
+def _places(bindings, name):
+  """Returns what bindings of those that the runner is given begin with."""
   for key, value in bindings.items():
-    if key == suffix or key.endswith(f'.{suffix}'):
-      return value.lstrip('@').removesuffix('()').rpartition('/')[2]
-  return 'unknown'
+    if key == f'Runner.{name}' or key.endswith(f'.Runner.{name}'):
+      return re.findall(r'@([\w./]+)', value)
+  return []
+
+
+def _class(place):
+  """Returns 'DQN' of 'scope/dqn.DQN'."""
+  return place.rpartition('/')[2].rpartition('.')[2]

@@ -142,6 +142,50 @@ def test_an_environment_that_is_a_class_is_the_game():
   assert settings['dqn.DQN.network'] == '@networks.MLP'
 
 
+@pytest.mark.parametrize(
+  ('evaluated', 'found'), [('Pong', None), ('Krull',) * 2]
+)
+def test_the_game_of_an_environment_beside_one_for_evaluations(
+  evaluated, found
+):
+  bindings = {
+    'runner.Runner.agent': '@dqn.DQN',
+    'runner.Runner.environment': '@environment/atari.Atari100k()',
+    'runner.Runner.evaluation_environment': '@evaluation/atari.Atari100k()',
+    'environment/atari.Atari100k.game': "'Pong'",
+    'environment/atari.Atari100k.terminate_on_life_loss': 'True',
+    'evaluation/atari.Atari100k.game': f"'{evaluated}'",
+    'evaluation/atari.Atari100k.terminate_on_life_loss': 'False',
+  }
+  config = '\n'.join(f'{key} = {value}' for key, value in bindings.items())
+  agent, game, settings, _ = runs.identify(config, 'name')
+  assert (agent, game) == ('DQN', 'Pong')
+  assert settings.pop('evaluation_environment.game', None) == found
+  assert settings == {
+    'runner.Runner.agent': '@dqn.DQN',
+    'environment.terminate_on_life_loss': 'True',
+    'evaluation_environment': 'Atari100k',
+    'evaluation_environment.terminate_on_life_loss': 'False',
+  }
+
+
+@pytest.mark.parametrize(
+  'bindings',
+  [
+    'runner.Runner.record_replay = True',
+    'runner.Runner.histograms = True',
+    'runner.Runner.videos = True',
+    'runner.Runner.health = (@health.DormantNeurons(),)\n'
+    'health.DormantNeurons.threshold = 0.1',
+    'runner.Runner.collectors = [@tensorboard.TensorBoard]\n'
+    'tensorboard.TensorBoard.folder = 1',
+  ],
+)
+def test_what_only_watches_a_run_makes_no_other_experiment(bindings):
+  watched = runs.identify(f'{CONFIG}\n{bindings}\n', 'name')
+  assert watched == runs.identify(CONFIG, 'name')
+
+
 def test_a_last_line_that_a_kill_cut_short_is_left_out(tmp_path):
   make_run(tmp_path / 'a', text=HEADER + ROWS + '1,2,20,2.5,Tra')
   table, said = read(tmp_path)

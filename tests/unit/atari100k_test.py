@@ -157,11 +157,57 @@ def test_another_game_and_a_longer_run_are_told_and_the_rest_is_compared():
   np.testing.assert_array_equal(comparison.scores['m'], [[1, 1], [2, 2]])
 
 
-def test_a_run_without_a_number_at_the_end_is_drawn_alone():
+@pytest.mark.parametrize('baseline', ['DER', 'BBF'])
+def test_a_run_without_a_number_at_the_end_is_drawn_alone(baseline):
   make_run('mine', [[1.0, 2.0]], game='Pong', metric=EVAL, steps=80_000)
-  comparison, said = compare('mine', baselines=['atari100k:DER'])
+  comparison, said = compare('mine', baselines=[f'atari100k:{baseline}'])
   assert 'which is 100,000 alone' in '\n'.join(comparison.sentences)
+  assert 'Pong is not compared: mine has no number at' in '\n'.join(said)
+  assert not comparison.scores and not comparison.pairs
+
+
+CONFIG = """\
+runner.Runner.agent = @dqn.DQN
+runner.Runner.environment = @environment/atari.Atari100k()
+runner.Runner.evaluation_environment = {}
+environment/atari.Atari100k.game = 'Pong'
+environment/atari.Atari100k.terminate_on_life_loss = True
+evaluation/atari.Atari100k.game = 'Pong'
+evaluation/atari.Atari100k.sticky_actions = {}
+evaluation/atari.Atari100k.terminate_on_life_loss = False
+"""
+
+
+@pytest.mark.parametrize(
+  ('evaluated', 'sticky', 'words'),
+  [
+    ('@evaluation/atari.Atari100k()', 0.0, None),
+    (
+      '@evaluation/atari.Atari100k()',
+      0.25,
+      'sticky_actions = 0.25 and not 0.0',
+    ),
+    (None, 0.0, 'terminate_on_life_loss = True and not False'),
+  ],
+)
+def test_another_protocol_than_the_published_one_is_told(
+  evaluated, sticky, words
+):
+  path = make_run('mine', [[1.0]], game='Pong', metric=EVAL, steps=100_000)
+  (path / 'config.gin').write_text(CONFIG.format(evaluated, sticky))
+  comparison, _ = compare('mine', baselines=['atari100k:DER'])
+  assert comparison.scores['mine'] == 1
+  found = [x for x in comparison.sentences if 'same protocol' in x]
+  assert len(found) == (words is not None)
+  if words:
+    assert words in found[0] and 'mine played with' in found[0]
+
+
+def test_a_longer_run_is_laid_beside_means_where_these_are():
+  make_run('mine', [[1.0, 2.0]], game='Pong', metric=EVAL, steps=100_000)
+  comparison, said = compare('mine', baselines=['atari100k:BBF'])
   assert 'Compared up to 100,000 agent steps' in '\n'.join(said)
+  assert comparison.scores['mine'] == 1
 
 
 def test_five_runs_and_means_are_each_spoken_of():
