@@ -184,6 +184,9 @@ def _known(part):
   if part.next_observation is not None:
     truncated = part.truncated.copy()
     truncated[-1] |= not last[-1]  # the rest is of another part
+    # An episode also ends where the next row is not what followed.
+    differ = part.next_observation[:-1] != part.observation[1:]
+    truncated[:-1] |= differ.reshape(len(differ), -1).any(axis=1)
     return part._replace(truncated=truncated & ~part.terminated)
   after = np.concatenate([part.observation[1:], part.observation[-1:]])
   # And not the first of the next episode.

@@ -13,6 +13,7 @@ import numpy as np
 from dopamine_jax import errors
 from dopamine_jax.checkpoints import checkpoints as checkpoints_lib
 from dopamine_jax.datasets import base
+from dopamine_jax.datasets import rows as rows_lib
 from dopamine_jax.replay import ring as ring_lib
 
 # What others call the columns of `base.Part`.
@@ -27,8 +28,6 @@ _NAMES = {
 
 # What a shard has of each step, beside the observation.
 _COLUMNS = ('action', 'reward', 'terminal')
-# Rows that are read at once, or an episode's if it is longer.
-_ROWS = 4096
 _LEAVES = ('frame', 'action', 'reward', 'status', 'age')
 
 
@@ -115,7 +114,7 @@ def _of_slots(frame, action, reward, status, age):
   The oldest may have been overwritten in part: frames of a stack would lack.
   """
   begin = int(np.argmax(age == 0)) if (age == 0).any() else len(age)
-  for end in _ends_of_parts(begin, status == ring_lib.LAST):
+  for end in rows_lib.ends_of_parts(begin, status == ring_lib.LAST):
     taken = begin + np.flatnonzero(status[begin:end] != ring_lib.LAST)
     yield base.Part(
       observation=frame[taken],
@@ -128,25 +127,13 @@ def _of_slots(frame, action, reward, status, age):
     begin = end
 
 
-def _ends_of_parts(begin, last):
-  """Yields where to end parts; `last` [R] marks where episodes end.
-
-  A part has about `_ROWS` rows from `begin` on, or a whole episode.
-  """
-  ends = np.flatnonzero(last) + 1
-  ends = ends[ends > begin].tolist()
-  for i, end in enumerate(ends):
-    if i + 1 == len(ends) or ends[i + 1] - begin > _ROWS:
-      yield end
-      begin = end
-
-
 class Npz(base.Dataset):
   """Columns in a `.npz` file, one row a step, episodes one after another.
 
   Their names are those of `base.Part`, or D4RL's: `observations`, `actions`,
   `rewards`, `terminals`, and, where there are any, `timeouts` and
-  `next_observations`.
+  `next_observations`. A step whose next observation is not the next row's ends
+  an episode there, which is truncated: of rows in any order each is one step.
 
   Attributes:
     path: of the file.
@@ -202,6 +189,8 @@ class DopamineShards(base.Dataset):
     super().__post_init__()
     self.require_at_least(0, 'shards')
     self.require_at_least(1, 'stack')
+    if self.shards is not None and len(set(self.shards)) < len(self.shards):
+      self.refuse('shards', 'names one twice, whose steps would count twice')
 
   def parts(self) -> Iterator[base.Part]:
     """Yields one shard after another."""
@@ -213,7 +202,19 @@ class DopamineShards(base.Dataset):
         + (f', and not {lacking}' if lacking else '')
       )
     for number in wanted:
-      yield from self._parts_of(number)
+      blanks = []  # that each episode of a part begins with
+      for part in self._parts_of(number):
+        if len(part.reward):
+          blanks.append(_blanks_before(part))
+        yield part
+      if more := min(blanks, default=0):
+        stack = self.stack + more
+        self._fail(
+          f'(stack = {self.stack}) finds {stack - 1} steps of zeros before '
+          f'each episode of shard {number}, which Dopamine writes for a stack '
+          f'of {stack}',
+          f'Set files.DopamineShards.stack = {stack}',
+        )
 
   def _there(self):
     """Returns the numbers of all shards of which there is a file."""
@@ -232,27 +233,25 @@ class DopamineShards(base.Dataset):
       for name in _COLUMNS
     }
     capacity = len(columns['terminal'])
-    added = capacity
-    if self._path('add_count', number).exists():
-      added = int(next(self._rows('add_count', number)))
+    added = self._added(number, capacity)
     # Where the next step was to be written, the oldest lies.
     oldest = added % capacity if added > capacity else 0
     columns = {
       name: np.roll(column, -oldest)[:added] for name, column in columns.items()
     }
     terminal = columns.pop('terminal').astype(bool)
-    age = _ages(terminal)
-    ends = [*_ends_of_parts(0, terminal)]
+    age = rows_lib.ages(terminal)
+    ends = [*rows_lib.ends_of_parts(0, terminal)]
     if not ends or ends[-1] < len(terminal):
       ends.append(len(terminal))  # an episode that was running
-    frames = _regrouped(self._frames(number, oldest, capacity), ends)
+    frames = rows_lib.regrouped(self._frames(number, oldest, capacity), ends)
     for begin, end, frame in zip([0, *ends[:-1]], ends, frames, strict=True):
       here = slice(begin, end)
       is_zero = age[here] < self.stack - 1
       kept = ~is_zero
       if begin == 0 and frame[: self.stack - 1].any():
         # It began elsewhere, and frames of a stack would lack.
-        first = _length_of_first(terminal[here])
+        first = rows_lib.length_of_first(terminal[here])
         is_zero[:first] = kept[:first] = False
       if frame[is_zero].any():
         self._fail(
@@ -269,6 +268,15 @@ class DopamineShards(base.Dataset):
         **{name: column[here][kept] for name, column in columns.items()},
       )
 
+  def _added(self, number, capacity):
+    """Returns how many steps were written, of which some may be gone."""
+    if not self._path('add_count', number).exists():
+      return capacity
+    added = np.asarray(next(self._rows('add_count', number), ()))
+    if added.size != 1 or added.item() < 1:
+      self._fail_at(number, f'finds shard {number} of {added} steps')
+    return int(added.item())
+
   def _frames(self, number, oldest, capacity):
     """Yields all frames of a shard, the oldest first, a few at a time."""
     for start, stop in ((oldest, capacity), (0, oldest)):
@@ -284,7 +292,7 @@ class DopamineShards(base.Dataset):
     sizes = {}
     for name in ('observation', *_COLUMNS):
       with self._opened(f'$store$_{name}', number) as file:
-        sizes[name] = _header(file)[0][:1]
+        sizes[name] = rows_lib.header(file)[0][:1]
     if len({*sizes.values()}) > 1 or () in sizes.values():
       counts = ', '.join(
         f'{size[0] if size else "no"} of {name}' for name, size in sizes.items()
@@ -297,10 +305,10 @@ class DopamineShards(base.Dataset):
   def _rows(self, name, number):
     """Yields the rows of an array, a few at a time, or its one number."""
     with self._opened(name, number) as file:
-      shape, dtype = _header(file)
+      shape, dtype = rows_lib.header(file)
       size = math.prod(shape[1:]) * dtype.itemsize
-      for start in range(0, *shape[:1] or (1,), _ROWS):
-        count = min(_ROWS, shape[0] - start) if shape else 1
+      for start in range(0, *shape[:1] or (1,), rows_lib.AT_ONCE):
+        count = min(rows_lib.AT_ONCE, shape[0] - start) if shape else 1
         rows = np.frombuffer(file.read(count * size), dtype)
         yield rows.reshape(count, *shape[1:]) if shape else rows[0]
 
@@ -323,42 +331,11 @@ class DopamineShards(base.Dataset):
     self._fail(what, remedy)
 
 
-def _header(file):
-  """Returns the shape and type of an npy file's rows, which follow."""
-  version = np.lib.format.read_magic(file)
-  read = np.lib.format.read_array_header_1_0
-  if version == (2, 0):
-    read = np.lib.format.read_array_header_2_0
-  shape, by_columns, dtype = read(file)
-  if by_columns or dtype.hasobject:
-    raise ValueError(f'it is an array of {dtype}, by columns or no numbers')
-  return shape, dtype
-
-
-def _ages(last):
-  """Returns the steps since the episode began; `last` [T] marks its end."""
-  number = np.arange(len(last))
-  begins = np.zeros_like(number)
-  begins[1:] = np.where(last[:-1], number[1:], 0)
-  return number - np.maximum.accumulate(begins)
-
-
-def _length_of_first(last):
-  """Returns how many steps the first episode has."""
-  return int(np.argmax(last)) + 1 if last.any() else len(last)
-
-
-def _regrouped(chunks, ends):
-  """Yields the rows of chunks, cut at `ends` in place of where they end."""
-  held, size, begin = [], 0, 0
-  for end in ends:
-    while size < end - begin:
-      held.append(next(chunks))
-      size += len(held[-1])
-    rows = np.concatenate(held)
-    yield rows[: end - begin]
-    held, size = [rows[end - begin :]], size - (end - begin)
-    begin = end
+def _blanks_before(part):
+  """Returns how many steps of zeros each episode begins with, at least."""
+  seen = part.observation.reshape(len(part.reward), -1).any(axis=1)
+  blank = ~seen & (part.action == 0) & (part.reward == 0)
+  return rows_lib.fewest_first(part.terminated, blank)
 
 
 class Minari(base.Dataset):

@@ -25,6 +25,7 @@ from dopamine_jax.agents import ppo
 from dopamine_jax.checkpoints import checkpoints
 from dopamine_jax.datasets import base
 from dopamine_jax.datasets import files
+from dopamine_jax.datasets import rows as rows_lib
 from dopamine_jax.engines import devices
 from dopamine_jax.engines import disk
 from dopamine_jax.engines import offline
@@ -222,6 +223,27 @@ def test_an_npz_file_of_others_is_read(tmp_path):
   np.testing.assert_array_equal(part.observation, [[1], [2], [4]])
 
 
+@given(ends=ends, shuffled=st.booleans(), seed=st.integers(0, 99))
+@settings(max_examples=20)
+def test_what_followed_a_step_is_what_the_data_say(ends, shuffled, seed):
+  part = steps_of(ends)
+  # Nothing says where episodes are cut, but what followed.
+  told = part._replace(truncated=np.zeros_like(part.truncated))
+  if shuffled:
+    order = np.random.default_rng(seed).permutation(len(ends))
+    told = told._replace(**{k: v[order] for k, v in told._asdict().items()})
+  replay = uniform.UniformReplay(**REPLAY, n_step=1)
+  ring = base.fill(replay.init(step_like(part)), base.laid_out(iter([told])))
+  assert transitions(replay, ring) == sorted(
+    (
+      *(float(part.observation[t, 0]), float(part.action[t])),
+      *(float(part.reward[t]), float(0.5 * ~part.terminated[t])),
+      float(part.next_observation[t, 0] * ~part.terminated[t]),
+    )
+    for t in range(len(ends))
+  )
+
+
 @pytest.mark.parametrize(
   ('changes', 'said'),
   [
@@ -303,7 +325,7 @@ def write_shard(folder, number, frames, terminal, added=None):
 def test_shards_lose_dopamines_zeros_and_go_from_old_to_new(
   rows, tmp_path, monkeypatch
 ):
-  monkeypatch.setattr(files, '_ROWS', rows)
+  monkeypatch.setattr(rows_lib, 'AT_ONCE', rows)
   write_shard(tmp_path, 0, [0, 1, 2, 0, 3, 4, 0, 5, 6], terminal=[2, 4])
   # The first of these runs on from another shard.
   write_shard(tmp_path, 1, [11, 12, 0, 13, 14], terminal=[12, 14])
@@ -326,6 +348,37 @@ def test_shards_lose_dopamines_zeros_and_go_from_old_to_new(
   assert lost == [x for x in expected if x not in (6, 25)]
   with pytest.raises(errors.UserError, match='not begin with 2 frames of zero'):
     checked(shards.replace(stack=3), space)
+
+
+@pytest.mark.parametrize('stack', [1, 2, 3])
+def test_shards_of_a_larger_stack_are_told_with_what_to_set(stack, tmp_path):
+  frames = [0, 0, 0, 1, 2, 0, 0, 0, 0, 3, 4]
+  write_shard(tmp_path, 0, frames, terminal=[2, 4])
+  space = gymnasium.spaces.Box(0, 255, (1,), np.uint8)
+  shards = files.DopamineShards(folder=str(tmp_path), stack=stack)
+  with pytest.raises(errors.UserError, match='3 steps of zeros') as caught:
+    checked(shards, space)
+  remedy = re.search(r'Shards\.stack = (\d)\.$', str(caught.value))
+  (part,) = checked(shards.replace(stack=int(remedy[1])), space)
+  # The second episode's first frame is black.
+  assert part.observation[:, 0].tolist() == [1, 2, 0, 3, 4]
+
+
+@pytest.mark.parametrize('added', [0, [1, 2], []])
+def test_a_shard_that_counts_no_steps_is_named(added, tmp_path):
+  write_shard(tmp_path, 0, [0, 1, 2], terminal=[2], added=added)
+  space = gymnasium.spaces.Box(0, 255, (1,), np.uint8)
+  shards = files.DopamineShards(folder=str(tmp_path), stack=2)
+  with pytest.raises(errors.UserError, match=r'shard 0 of .* steps'):
+    checked(shards, space)
+  write_shard(tmp_path, 0, [0, 1, 2], terminal=[2], added=[3])
+  (part,) = checked(shards, space)
+  assert part.reward.tolist() == [1, 2]
+
+
+def test_a_shard_that_is_named_twice_is_refused(tmp_path):
+  with pytest.raises(errors.UserError, match='twice'):
+    files.DopamineShards(folder=str(tmp_path), shards=(0, 1, 0))
 
 
 @pytest.mark.parametrize(
@@ -556,7 +609,7 @@ def test_parts_of_a_run_are_whole_episodes_however_few_rows_are_read(
 ):
   data = files.OwnReplay(run=str(gathered), seed=0)
   whole = joined(base.laid_out(data.parts()))
-  monkeypatch.setattr(files, '_ROWS', 8)
+  monkeypatch.setattr(rows_lib, 'AT_ONCE', 8)
   parts = list(data.parts())
   assert max(len(part.reward) for part in parts) == 6  # with two ends
   replay = uniform.UniformReplay(**REPLAY | {'capacity': 200})
