@@ -23,6 +23,11 @@ from dopamine_jax import values
 # What `vmap` calls the axis of lanes, one a seed or a trial.
 AXIS = 'lanes'
 
+# What JAX raises where Python asks for a number that is not known yet.
+_UNKNOWN = (
+  jax.errors.ConcretizationTypeError,
+  jax.errors.TracerArrayConversionError,
+)
 # The way to a setting, as names of fields and arguments.
 Path = tuple[str, ...]
 
@@ -52,6 +57,15 @@ def any_of(condition: jax.Array) -> jax.Array:
     return condition
 
 
+def known(*numbers: Any) -> list[Any]:
+  """Returns those that have a value while a program is made.
+
+  A function that checks its numbers has to pass over the others: what they will
+  be was checked when each training was described.
+  """
+  return [x for x in numbers if not isinstance(x, jax.core.Tracer)]
+
+
 def differing(trees: Sequence[Any], names: Sequence[str]) -> dict[Path, Any]:
   """Returns the numbers in which settings differ, [L] float32 by path.
 
@@ -60,7 +74,8 @@ def differing(trees: Sequence[Any], names: Sequence[str]) -> dict[Path, Any]:
     names: of the lanes, for messages.
 
   Raises:
-    UserError: names the first setting that differs and is no number.
+    UserError: names the first setting that differs and is no number, or that a
+      function decides by.
   """
   leaves = [dict(_leaves(tree, ())) for tree in trees]
   found = {}
@@ -75,6 +90,12 @@ def differing(trees: Sequence[Any], names: Sequence[str]) -> dict[Path, Any]:
     if lacking := each.keys() ^ leaves[0].keys():
       path = min(lacking)
       _refuse(path, [leaves[0].get(path), each.get(path)], [names[0], name])
+  jax.eval_shape(
+    lambda *numbers: (
+      put(trees[0], dict(zip(found, numbers, strict=True))) and 0
+    ),
+    *(jax.ShapeDtypeStruct((), jnp.float32) for _ in found),
+  )
   return found
 
 
@@ -133,7 +154,16 @@ def _with(value, changes):
     args, kwargs = values.positional(
       made.function, {**made.keywords, **changes}
     )
-    return made.function(*args, **kwargs)
+    try:
+      return made.function(*args, **kwargs)
+    except _UNKNOWN as error:
+      name = annotations.full_name(made.function)
+      given = ' and '.join(f'{name}.{each}' for each in changes)
+      raise errors.UserError(
+        f'{given} can not differ between trainings of one program, or change '
+        f'at an agent step: {name} decides something by its value. Train '
+        'separate runs.'
+      ) from error
   if isinstance(value, functools.partial):
     args = [changes.get(i, each) for i, each in enumerate(value.args)]
     named = {k: changes.get(k, each) for k, each in value.keywords.items()}

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from dopamine_jax import errors
+from dopamine_jax import lanes
 from dopamine_jax.networks import variables
 
 # A setting whose value is an optimizer. `optax.MultiSteps` is none of optax's
@@ -41,7 +42,7 @@ def clipped(
   Raises:
     UserError: if the norm is not above 0.
   """
-  if not max_norm > 0:
+  if not all(number > 0 for number in lanes.known(max_norm)):
     raise errors.UserError(
       f'optimization.clipped.max_norm = {max_norm} is too small; it must be '
       'above 0.'

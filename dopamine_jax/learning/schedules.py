@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import optax
 
 from dopamine_jax import errors
+from dopamine_jax import lanes
 
 
 def cyclic(
@@ -29,7 +30,7 @@ def cyclic(
   Raises:
     UserError: if a number can't be.
   """
-  if not (first > 0 and last > 0):
+  if not all(number > 0 for number in lanes.known(first, last)):
     raise errors.UserError(
       f'schedules.cyclic goes from {first} to {last}; both must be above 0.'
     )
@@ -56,7 +57,7 @@ def cyclic_discount(
   Raises:
     UserError: if a number can't be.
   """
-  if not (0 <= first < 1 and 0 <= last < 1):
+  if not all(0 <= number < 1 for number in lanes.known(first, last)):
     raise errors.UserError(
       f'schedules.cyclic_discount goes from {first} to {last}; both must lie '
       'in [0, 1).'

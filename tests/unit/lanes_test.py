@@ -4,6 +4,8 @@ import functools
 import pathlib
 
 import gymnasium
+import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -24,6 +26,8 @@ from dopamine_jax.config import grid
 from dopamine_jax.engines import compiled
 from dopamine_jax.engines import evaluation
 from dopamine_jax.environments import catch
+from dopamine_jax.learning import optimization
+from dopamine_jax.learning import schedules
 from dopamine_jax.replay import prioritized
 from dopamine_jax.replay import uniform
 from dopamine_jax.training import fingerprint
@@ -150,6 +154,68 @@ def test_numbers_of_what_makes_a_network_can_not_differ_either():
     said = r'rate can not differ .* 0.1 in a and 0.5 in b'
     with pytest.raises(errors.UserError, match=said):
       lanes.differing(pair, ['a', 'b'])
+
+
+@pytest.mark.parametrize(
+  ('function', 'arguments', 'other'),
+  [
+    (schedules.cyclic, {'first': 3.0, 'last': 1.0}, 2.0),
+    (schedules.cyclic_discount, {'first': 0.9, 'last': 0.99}, 0.5),
+  ],
+)
+def test_numbers_that_a_function_of_ours_checks_can_differ(
+  function, arguments, other
+):
+  pair = [
+    make_dqn(1e-3, 0.9).replace(gamma=values.call(function, **given))
+    for given in (arguments, arguments | {'first': other})
+  ]
+  found = lanes.differing(pair, ['a', 'b'])
+  assert list(found) == [('gamma', 'first')]
+  at = jax.jit(
+    lambda number: lanes.put(pair[0], {('gamma', 'first'): number}).gamma(5_000)
+  )
+  for each, number in zip(pair, found['gamma', 'first'], strict=True):
+    np.testing.assert_allclose(at(number), each.gamma(5_000), rtol=1e-6)
+
+
+def test_a_clipping_norm_can_differ():
+  pair = [
+    make_dqn(
+      *(1e-3, 0.9),
+      optimizer=values.call(
+        optimization.clipped, values.call(optax.sgd, 1.0), max_norm=norm
+      ),
+    )
+    for norm in (0.5, 2.0)
+  ]
+  found = lanes.differing(pair, ['a', 'b'])
+  assert list(found) == [('optimizer', 'max_norm')]
+
+  @jax.jit
+  def step(number):
+    optimizer = lanes.put(
+      pair[0], {('optimizer', 'max_norm'): number}
+    ).optimizer
+    gradient = {'w': jnp.array([3.0, 4.0])}
+    return optimizer.update(gradient, optimizer.init(gradient))[0]['w']
+
+  for number in found['optimizer', 'max_norm']:
+    np.testing.assert_allclose(
+      step(number), -number * np.array([0.6, 0.8]), rtol=1e-6
+    )
+
+
+def test_numbers_that_another_function_decides_by_are_refused():
+  pair = [
+    make_dqn(1e-3, 0.9).replace(
+      gamma=values.call(optax.exponential_decay, 0.9, 10, rate)
+    )
+    for rate in (0.5, 0.9)
+  ]
+  said = r'exponential_decay\.decay_rate can not differ .* decides something'
+  with pytest.raises(errors.UserError, match=said):
+    lanes.differing(pair, ['a', 'b'])
 
 
 def make_random(rate, gamma):
