@@ -70,6 +70,11 @@ class BehaviourCloning(action_values.ActionValues):
       if not isinstance(space, gymnasium.spaces.Box):
         self.refuse('conditioned', f'takes observations of a Box, not {space}')
 
+  @property
+  def needs_whole_returns(self) -> bool:
+    """Whether `n_step` has to reach to the end of each episode."""
+    return self.conditioned
+
   def init(self, key, observation) -> CloningState:
     """Returns a network; see `Agent.init`."""
     count = spaces.num_rows(observation)

@@ -71,6 +71,19 @@ class Callback(settings.Settings):
   # Whether it decides by evaluations, without which a run is refused.
   needs_evaluations = False
 
+  def why_idle(self, runner: Any, engine: Any) -> str:
+    """Returns why it will do nothing in such a run; '' if it may.
+
+    Args:
+      runner: the settings of the run, a `runner.Runner`.
+      engine: what trains it, an `engines.engine.Engine`.
+
+    Raises:
+      UserError: if it could do nothing in a run of any length.
+    """
+    del runner, engine
+    return ''
+
   def init(self) -> Any:
     """Returns the callback's own state: a pytree of arrays and numbers.
 

@@ -168,6 +168,12 @@ class NeuronRecycler(Recycling):
       self.refuse(
         'last_iteration', 'must be set: there the part that is recycled is none'
       )
+    if self.period == self.last_iteration:
+      self.refuse(
+        'last_iteration',
+        'is where the part that is recycled is none, and the first change: '
+        'nothing would be. Make the period shorter',
+      )
 
   def init(self):
     """Returns the last iteration's number; see `Callback.init`."""

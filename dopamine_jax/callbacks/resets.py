@@ -37,6 +37,22 @@ class Periodic(base.Callback):
   def __post_init__(self):
     super().__post_init__()
     self.require_at_least(1, 'period', 'last_iteration')
+    if self.last_iteration is not None and self.last_iteration < self.period:
+      self.refuse(
+        'last_iteration',
+        f'is before the first change, after iteration {self.period}: there '
+        'would be none. Make the period shorter, or leave it out',
+      )
+
+  def why_idle(self, runner, engine):
+    """Tells of a run that ends before the first change."""
+    del engine
+    if self.period < runner.num_iterations:
+      return ''
+    return (
+      f'its first change is due when iteration {self.period + 1} begins, and '
+      f'runner.Runner.num_iterations = {runner.num_iterations}'
+    )
 
   def after_iteration(self, seen, own):
     """Asks for a change if one is due; see `Callback.after_iteration`."""
@@ -133,6 +149,15 @@ def _mixed(
     if not any(map(is_of_target, named)):
       owner.refuse(
         'separate_targets', 'is of agents with a target network; leave it out'
+      )
+    if not any(
+      is_of_target(name) and state_arrays.fits(name, owner.names or ALL)
+      for name in named
+    ):
+      owner.refuse(
+        'separate_targets',
+        f'has no effect: names = {owner.names} fit nothing of a target '
+        "network. Name that too, as 'target_params.*', or leave it out",
       )
     new_target = view.loop.agent.init(jax.random.fold_in(key, 1), seen)
   setting = f'{annotations.full_name(type(owner))}.names'

@@ -47,6 +47,17 @@ class Stages(base.Callback):
         'values', f'are not one for each of {len(self.at_steps)} steps'
       )
 
+  def why_idle(self, runner, engine):
+    """Tells of a run that ends before the first value."""
+    del engine
+    steps = runner.num_iterations * runner.training_steps
+    if self.at_steps[0] < steps:
+      return ''
+    return (
+      f'its first value holds from agent step {self.at_steps[0]:,} on, and the '
+      f'run ends with step {steps:,}'
+    )
+
   def after_iteration(self, seen, own):
     """Decides nothing: the values follow from agent steps alone."""
     del seen

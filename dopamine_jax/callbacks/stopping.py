@@ -37,6 +37,17 @@ class EarlyStopping(base.Callback):
     """Whether evaluations give the return."""
     return self.statistic.startswith('Eval/')
 
+  def why_idle(self, runner, engine):
+    """Refuses returns of a training that has none."""
+    del runner
+    if engine.fills_replay and not self.needs_evaluations:
+      self.refuse(
+        'statistic',
+        'is never there: who learns from a dataset plays no episodes in '
+        f'training. Choose {RETURNS[True]!r}',
+      )
+    return ''
+
   def init(self):
     """Returns the newest values, NaN for those to come."""
     return np.full(self.num_values, np.nan, np.float32)
@@ -71,6 +82,16 @@ class KeepBest(base.Callback):
     super().__post_init__()
     if not self.name or self.name.isdecimal():
       self.refuse('name', "is no name; expected a word such as 'best'")
+
+  def why_idle(self, runner, engine):
+    """Refuses a run without any returns."""
+    if engine.fills_replay and not runner.evaluation_episodes:
+      self.refuse(
+        'name',
+        'would never be given: who learns from a dataset plays no episodes in '
+        'training. Set runner.Runner.evaluation_episodes to 1 or more',
+      )
+    return ''
 
   def init(self):
     """Returns the highest return so far."""

@@ -134,8 +134,10 @@ class Engine:
     *('loop', 'environments', 'seeds', 'check_finite', 'devices'),
     *('numbers', 'names'),
   )
-  # Whether the replay is filled before the first step. No setting.
+  # Whether the replay is filled before the first step, and a digest of what it
+  # was filled with. No settings.
   fills_replay = False
+  filled_with = ''
 
   def __init__(
     self,

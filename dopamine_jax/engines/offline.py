@@ -7,6 +7,7 @@ and iterations count as ever. Evaluation is on the run's environment.
 """
 
 from typing import Any
+import zlib
 
 import gymnasium
 import jax
@@ -89,7 +90,8 @@ class OfflineEngine(engine.Engine):
     )
     parts = (self._clipped(part) for part in parts)
     experience = self.state.experience
-    ring = datasets_base.fill(experience.replay, datasets_base.laid_out(parts))
+    pieces = self._read(datasets_base.laid_out(parts))
+    ring = datasets_base.fill(experience.replay, pieces)
     ring, is_enough = self._ready(ring)
     if not processes.fetch(is_enough).all():
       raise errors.UserError(
@@ -97,6 +99,29 @@ class OfflineEngine(engine.Engine):
         f'n_step = {self.loop.replay.n_step} steps. Choose a larger one.'
       )
     self.state = self.state.replace(experience=experience.replace(replay=ring))
+
+  def _read(self, pieces):
+    """Yields the pieces, and takes down what they hold.
+
+    Raises:
+      UserError: if the agent learns whole returns, and an episode is longer
+        than its `n_step`.
+    """
+    digests, longest = {}, 0
+    for piece in pieces:
+      longest = max(longest, int(piece['age'].max()))
+      for name, rows in piece.items():
+        rows = np.ascontiguousarray(rows).view(np.uint8)
+        digests[name] = zlib.crc32(rows, digests.get(name, 0))
+      yield piece
+    agent, n_step = self.loop.agent, self.loop.replay.n_step
+    if getattr(agent, 'needs_whole_returns', False) and n_step < longest:
+      agent.refuse(
+        'n_step',
+        f'is less than the longest episode of the dataset, so that returns '
+        f'would not be whole; set it to {longest}',
+      )
+    self.filled_with = ''.join(f'{digests[x]:08x}' for x in sorted(digests))
 
   def _as_given(self, actions):
     """Returns an environment's actions as agents give them."""

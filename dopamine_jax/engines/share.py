@@ -80,6 +80,11 @@ class Share:
     return self.whole.fills_replay
 
   @property
+  def filled_with(self) -> str:
+    """See `Engine`."""
+    return self.whole.filled_with
+
+  @property
   def state(self) -> loop_lib.TrainingState:
     """The training state, [S, ...]; a copy."""
     if self._taken[0] is not self.whole.state:

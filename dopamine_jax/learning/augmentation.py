@@ -51,6 +51,13 @@ class RandomShift(Augmentation):
 
   def __call__(self, key, images):
     """See `Augmentation`."""
+    height, width = images.shape[1:3]
+    if self.pad >= min(height, width):
+      self.refuse(
+        'pad',
+        f'would move an image of {height}x{width} pixels out of sight; make it '
+        'smaller than each side',
+      )
     count = 2 * self.pad + self.all_offsets
     shape = (2, images.shape[0])
     rows, columns = jax.random.randint(key, shape, 0, count) - self.pad

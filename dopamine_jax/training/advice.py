@@ -4,6 +4,7 @@ from collections.abc import Callable
 import shlex
 from typing import Any
 
+from dopamine_jax import annotations
 from dopamine_jax import errors
 from dopamine_jax.engines import engine as engine_lib
 
@@ -29,6 +30,9 @@ def before_the_start(
     engine: what trains, as it was made.
     config: its settings, as config.gin has them.
     say: prints what the user should know.
+
+  Raises:
+    UserError: if a callback could do nothing.
   """
   steps = runner.num_iterations * runner.training_steps
   first = max(engine.learning_begins, engine.loop.agent.update_period)
@@ -38,6 +42,10 @@ def before_the_start(
       f'before the first update, which is due after {first:,} (the larger of '
       "the replay's min_history and the agent's update_period)."
     )
+  for callback in runner.callbacks:
+    if why := callback.why_idle(runner, engine):
+      name = annotations.full_name(type(callback))
+      say(f'Warning: {name} does nothing in this run: {why}.')
   if '\nimport __main__\n' in config:
     say(
       'Warning: settings name what this script or notebook itself defines. '

@@ -4,6 +4,27 @@ from typing import Any
 
 from dopamine_jax import errors
 from dopamine_jax.replay import ring as ring_lib
+from dopamine_jax.system import processes
+
+
+def check_start(runner: Any, replay: Any, source: str):
+  """Refuses a replay that another run has overwritten in part.
+
+  Args:
+    runner: the settings of the run that begins with it.
+    replay: its rings, as they were saved.
+    source: the other run.
+
+  Raises:
+    UserError: says how to begin.
+  """
+  if runner.record_replay and processes.fetch(replay.oldest).any():
+    runner.refuse(
+      'record_replay',
+      f'can not record what is gone: the replay of {source} has overwritten '
+      'its first steps, and would be taken along. Begin without it, by '
+      'starts.StartFrom.replay = False, or set record_replay to False',
+    )
 
 
 def check(runner: Any, state: Any, with_replay: bool):

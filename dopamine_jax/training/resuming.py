@@ -38,17 +38,14 @@ def restore(one, newest, template, upto):
   if one.runner.callbacks:
     one.decisions.restore(own, run['callbacks'])
     one.checkpoints.kept = frozenset(one.decisions.kept.values())
-  if not with_replay or not manifest['rings']:
-    began = steps
-    why = 'checkpoint_replay = False' if with_replay else '--without-replay'
-    one.say(
-      f'The run goes on without its replay ({why}): that is filled anew '
-      'before learning goes on. It no longer equals one never stopped.'
-    )
+  is_without = not with_replay or not manifest['rings']
+  began = steps if is_without else began
   if iteration == newest:
     # A run that was killed after a save may have left old ones behind.
     one.checkpoints.collect_garbage()
   one.engine.restore(state, steps, began)
+  if is_without:
+    _say_without_replay(one)
   one.iteration = one.newest_checkpoint = iteration
   one.engine.reset(
     one.env_seeds(streams.Stream.TRAIN, iteration, one.runner.num_envs)
@@ -57,9 +54,25 @@ def restore(one, newest, template, upto):
     one.say(f'Going on after iteration {iteration} in {one.folder}.')
 
 
+def _say_without_replay(one):
+  """Says what fills the replay, and what that means for the run."""
+  why = 'checkpoint_replay = False' if one.with_replay else '--without-replay'
+  how = 'that is filled anew before learning goes on'
+  if one.engine.fills_replay:
+    how, now = 'the dataset is read again', one.engine.filled_with
+    if one.facts.get('dataset', now) == now:
+      one.say(f'The run goes on without its replay ({why}): {how}.')
+      return
+    how += ', and is not what it was when the run began'
+  one.say(
+    f'The run goes on without its replay ({why}): {how}. It no longer equals '
+    'one never stopped.'
+  )
+
+
 def start_from(one, template):
   """Begins with what another run has learned."""
-  began = starts.begin(one.runner, one.engine, template, one.say)
+  began = starts.begin(one, template)
   one.iteration, one.facts['started_from'] = began.iteration, began.facts
   starts.copy_metrics(began, one.folder)
   one.engine.reset(

@@ -5,7 +5,7 @@ is built or called. The new run saves a checkpoint before its first step, and
 goes on from that alone.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import csv
 import functools
 import io
@@ -27,6 +27,7 @@ from dopamine_jax.system import plain_files
 from dopamine_jax.system import processes
 from dopamine_jax.system import safe_files
 from dopamine_jax.training import kept
+from dopamine_jax.training import recording
 from dopamine_jax.training import run_folder
 
 _MEGABYTES = 1_000  # at most in metrics.csv
@@ -72,24 +73,18 @@ class Began(NamedTuple):
   facts: dict[str, Any]
 
 
-def begin(
-  runner: Any,
-  engine: engine_lib.Engine,
-  template: loop_lib.TrainingState,
-  say: Callable[[str], None],
-) -> Began:
-  """Gives an engine a state that is taken from another run.
+def begin(one: Any, template: loop_lib.TrainingState) -> Began:
+  """Gives a training's engine a state that is taken from another run.
 
   Args:
-    runner: the new run's settings, a `runner.Runner`.
-    engine: has been reset, and has no state yet.
+    one: a `training.Training`, whose engine has been reset, and has no state
+      yet.
     template: the shapes of its state.
-    say: prints what the user should know.
 
   Raises:
     UserError: if there is no such run or checkpoint, or something doesn't fit.
   """
-  start = runner.start_from
+  start, engine, say = one.runner.start_from, one.engine, one.say
   start = StartFrom(run=start) if isinstance(start, str) else start
   source = pathlib.Path(start.run).expanduser()
   facts = run_folder.read_facts(source, say)
@@ -104,7 +99,8 @@ def begin(
       _take_names(start.names, checkpoints, found, facts['seeds'], engine)
     else:
       iteration = _take_all(
-        start, checkpoints, found, facts['seeds'], engine, template, runner
+        *(one, start, checkpoints, found, facts['seeds'], template),
+        _has_callbacks(config or '', one.runner.callbacks),
       )
   except checkpoints_lib.Damaged as damage:
     remedy = 'choose another checkpoint'
@@ -187,8 +183,18 @@ def _iteration(checkpoints, name):
   )
 
 
-def _take_all(start, checkpoints, found, seeds, engine, template, runner):
+def _has_callbacks(config, callbacks):
+  """Whether a run of that config had callbacks of the same classes."""
+  found = re.search(r'^[\w./]*Runner\.callbacks = (.*(?:\n .*)*)', config, re.M)
+  names = re.findall(r'@[\w./]*?(\w+)\(', found[1]) if found else []
+  return bool(names) and names == [type(each).__name__ for each in callbacks]
+
+
+def _take_all(
+  one, start, checkpoints, found, seeds, template, has_same_callbacks
+):
   """Restores all of a checkpoint; returns the iteration to go on after."""
+  engine, runner = one.engine, one.runner
   if list(seeds) != list(engine.seeds):
     raise errors.UserError(
       f'{start.run} has seeds {seeds}, and this run {list(engine.seeds)}. Give '
@@ -200,14 +206,19 @@ def _take_all(start, checkpoints, found, seeds, engine, template, runner):
       f'{start.run} has a replay of its own, and this run learns from a '
       'dataset. Leave that replay out: starts.StartFrom.replay = False.'
     )
+  wanted = vars(template)
+  if has_same_callbacks:
+    wanted = one.with_callbacks(template, one.decisions.template())
   try:
-    state = checkpoints.restore(found, template, start.replay)
+    arrays = checkpoints.restore(found, wanted, start.replay)
   except errors.UserError as error:
     raise errors.UserError(
       f'{start.run} does not fit this run: {error} Change the settings, or '
       'take what fits alone: starts.StartFrom.names, or '
       'starts.StartFrom.replay = False.'
     ) from error
+  own = arrays.pop('callbacks', None)
+  state = loop_lib.TrainingState(**arrays)
   counted = int(processes.fetch(state.experience.agent_steps).ravel()[0])
   saved = checkpoints.manifest(found).get('run') or {}
   steps = saved.get('agent_steps', counted)  # which older ones don't have
@@ -221,8 +232,32 @@ def _take_all(start, checkpoints, found, seeds, engine, template, runner):
     )
   began = saved.get('replay_began', 0)
   has_replay = start.replay and checkpoints.manifest(found)['rings']
+  if has_replay:
+    recording.check_start(runner, state.experience.replay, start.run)
   engine.restore(state, steps, began if has_replay else steps)
+  _take_decisions(one, saved.get('callbacks'), own, iteration, found)
   return iteration
+
+
+def _take_decisions(one, saved, own, iteration, found):
+  """Has callbacks go on, too, if they are the same as the other run's.
+
+  Their checkpoints stay there, but for the one that is gone on from.
+  """
+  if own is not None:
+    kept = {
+      name: iteration for name, at in saved['kept'].items() if at == found
+    }
+    one.decisions.restore(own, {**saved, 'kept': kept, 'stop': ''})
+    if others := saved['kept'].keys() - kept.keys():
+      one.say(
+        f'What was kept as {", ".join(sorted(others))} stays with that run.'
+      )
+  elif saved:
+    one.say(
+      'Its callbacks were others: they do not go on, and nothing is changed '
+      'that they had yet to change.'
+    )
 
 
 def _take_names(names, checkpoints, found, seeds, engine):

@@ -156,14 +156,16 @@ class Training:
       *(resume, self.say, lambda: identity.record_of(self)),
     )
     if iterations:
-      if lineage := before.get('started_from'):
-        self.facts['started_from'] = lineage
+      kept = before.keys() & {'started_from', 'dataset'}
+      self.facts |= {name: before[name] for name in kept}
       resuming.restore(self, iterations[-1], template, upto)
       resuming.find_unreported(self, before.get('progress', {}))
     elif self.runner.start_from:
       resuming.start_from(self, template)
     else:
       self.engine.init()
+    if self.engine.filled_with:
+      self.facts['dataset'] = self.engine.filled_with
     self.place = folder_lock.Place(self.folder)
     self.closers.callback(self.place.close)
     run_folder.claim(self.folder, self.config, self.facts, before, self.say)

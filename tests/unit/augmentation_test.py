@@ -56,6 +56,15 @@ def test_a_shift_is_a_crop_of_the_image_with_a_border(seed, pad, all_offsets):
     assert any(np.array_equal(new, each) for each in found)
 
 
+@pytest.mark.parametrize('pad', [4, 10])
+def test_a_shift_leaves_something_of_the_image(pad):
+  images = jnp.zeros((2, 6, 4, 1), jnp.uint8)
+  shift = augmentation.RandomShift(pad=pad)
+  with pytest.raises(errors.UserError, match=rf'pad = {pad} .* 6x4 pixels'):
+    shift(jax.random.key(0), images)
+  assert shift.replace(pad=3)(jax.random.key(0), images).shape == images.shape
+
+
 def test_images_may_have_no_channels():
   images = images_of(3)
   for each in BOTH:

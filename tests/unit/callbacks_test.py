@@ -1,6 +1,7 @@
 """Callbacks: what they decide and change, by hand; and that runs stay exact."""
 
 import json
+import re
 import types
 
 from flax import linen as nn
@@ -23,6 +24,7 @@ from dopamine_jax.analysis import runs as runs_lib
 from dopamine_jax.callbacks import base
 from dopamine_jax.callbacks import redo
 from dopamine_jax.callbacks import resets
+from dopamine_jax.callbacks import stages
 from dopamine_jax.callbacks import stopping
 from dopamine_jax.callbacks import wiring
 from dopamine_jax.checkpoints import checkpoints as checkpoints_lib
@@ -35,6 +37,7 @@ from dopamine_jax.metrics import csv_file
 from dopamine_jax.networks import heads
 from dopamine_jax.playing import trained
 from dopamine_jax.replay import uniform
+from dopamine_jax.training import advice
 from dopamine_jax.training import fingerprint
 from tests import programs
 
@@ -197,6 +200,75 @@ def test_a_target_network_is_drawn_by_itself_only_if_asked(states, separate):
       pairs = zip(*map(jax.tree.leaves, both), strict=True)
       for a, b in pairs:
         np.testing.assert_allclose(a, old_part + new_part * b, rtol=1e-6)
+
+
+def test_separate_targets_need_a_name_of_a_target_network(states):
+  callback = resets.Reset(period=1, names=['params.*'], separate_targets=True)
+  with pytest.raises(errors.UserError, match='fit nothing of a target network'):
+    changed_by(callback, states[1])
+  remedied = callback.replace(names=['params.*', 'target_params.*'])
+  changed_by(remedied, states[1])
+
+
+@pytest.mark.parametrize(
+  'make',
+  [
+    lambda: resets.Reset(period=5, last_iteration=4),
+    lambda: redo.ReDo(period=5, last_iteration=4),
+    lambda: redo.NeuronRecycler(period=5, last_iteration=2),
+    lambda: redo.NeuronRecycler(period=5, last_iteration=5),
+  ],
+)
+def test_changes_that_could_never_be_are_refused(make):
+  with pytest.raises(errors.UserError, match=r'last_iteration = .*period'):
+    make()
+
+
+@pytest.mark.parametrize(
+  ('callback', 'why'),
+  [
+    (resets.Reset(period=6), 'iteration 7 begins, and .*num_iterations = 6'),
+    (resets.Reset(period=5), ''),
+    (
+      stages.Stages(setting='gamma', at_steps=[72], values=[0.5]),
+      'from agent step 72 on, and the run ends with step 72',
+    ),
+    (stages.Stages(setting='gamma', at_steps=[71], values=[0.5]), ''),
+    (stopping.KeepBest(), ''),
+    (stopping.EarlyStopping(at_return=1.0), ''),
+  ],
+)
+def test_a_run_too_short_for_a_callback_is_told(callback, why):
+  said = []
+  engine = types.SimpleNamespace(
+    fills_replay=False,
+    learning_begins=0,
+    loop=types.SimpleNamespace(agent=make_agent()),
+  )
+  advice.before_the_start(runner(callback), engine, '', said.append)
+  assert len(said) == bool(why)
+  if why:
+    assert re.search(f'Warning: .* does nothing in this run: .*{why}', said[0])
+
+
+@pytest.mark.parametrize(
+  ('callback', 'episodes', 'words'),
+  [
+    (
+      stopping.EarlyStopping(at_return=1.0, statistic='Train/AverageReturns'),
+      *(2, "Choose 'Eval/AverageReturns'"),
+    ),
+    (stopping.KeepBest(), 0, 'evaluation_episodes to 1 or more'),
+  ],
+)
+def test_a_dataset_gives_no_returns_to_decide_by(callback, episodes, words):
+  offline = types.SimpleNamespace(fills_replay=True)
+  settings = {'evaluation_episodes': episodes}
+  with pytest.raises(errors.UserError, match=words):
+    callback.why_idle(runner(callback, **settings), offline)
+  assert not callback.why_idle(
+    runner(callback, **settings), types.SimpleNamespace(fills_replay=False)
+  )
 
 
 def test_a_name_that_fits_nothing_is_refused(states):

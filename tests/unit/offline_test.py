@@ -4,6 +4,7 @@ import ast
 import functools
 import gzip
 import re
+import shutil
 import sys
 
 import gymnasium
@@ -19,6 +20,7 @@ import dopamine_jax as dj
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import errors
 from dopamine_jax import networks
+from dopamine_jax.agents import behaviour_cloning
 from dopamine_jax.agents import cql
 from dopamine_jax.agents import dqn
 from dopamine_jax.agents import ppo
@@ -38,6 +40,7 @@ from dopamine_jax.replay import ring as ring_lib
 from dopamine_jax.replay import sum_tree
 from dopamine_jax.replay import uniform
 from dopamine_jax.training import fingerprint
+from dopamine_jax.training import starts
 
 REPLAY = {'capacity': 64, 'batch_size': 4, 'min_history': 4, 'gamma': 0.5}
 TERMINATED, TRUNCATED, RUNNING = range(3)
@@ -521,6 +524,20 @@ def test_a_record_that_would_have_gaps_is_refused(changes, words, tmp_path):
     recorded(tmp_path, record_replay=True, **changes)
 
 
+def test_a_fork_of_what_was_overwritten_is_not_recorded(tmp_path):
+  recorded(tmp_path / 'one', 90, record_replay=True)
+  fork = {'record_replay': True, 'iterations': (5,)}
+  with pytest.raises(errors.UserError, match='has overwritten its first steps'):
+    recorded(tmp_path / 'fork', 90, start_from=str(tmp_path / 'one'), **fork)
+  # The remedies.
+  start = starts.StartFrom(run=str(tmp_path / 'one'), replay=False)
+  recorded(tmp_path / 'anew', 90, start_from=start, **fork)
+  data = files.OwnReplay(run=str(tmp_path / 'anew'), whole=True)
+  assert sum(len(part.reward) for part in data.parts()) > 0
+  fork['record_replay'] = False
+  recorded(tmp_path / 'fork', 90, start_from=str(tmp_path / 'one'), **fork)
+
+
 def learnt(folder, data, iterations=2, replay=None, **changes):
   learner = agent(cql.CQL)
   return dj.train(
@@ -571,13 +588,59 @@ def test_without_its_replay_a_run_reads_the_dataset_again(gathered, tmp_path):
   data = files.OwnReplay(run=str(gathered))
   for folder, counts in (('whole', [2]), ('parts', [1, 2])):
     for iterations in counts:
-      learnt(tmp_path / folder, data, iterations, checkpoint_replay=False)
+      said = []
+      settings = {'checkpoint_replay': False, 'say': said.append}
+      learnt(tmp_path / folder, data, iterations, **settings)
+  assert any('the dataset is read again.' in line for line in said)
+  assert not any('no longer equals' in line for line in said)
   one, other = (
     checkpoints.Checkpoints(tmp_path / folder).arrays(2)
     for folder in ('whole', 'parts')
   )
   for name, array in one.items():
     np.testing.assert_array_equal(array, other[name], err_msg=name)
+
+
+@pytest.mark.usefixtures('same_programs')
+def test_a_dataset_that_has_changed_is_told(gathered, tmp_path):
+  data = files.OwnReplay(run=str(tmp_path / 'data'))
+  shutil.copytree(gathered, tmp_path / 'data')
+  settings = {'checkpoint_replay': False}
+  learnt(tmp_path / 'run', data, 1, **settings)
+  shutil.rmtree(tmp_path / 'data')
+  recorded(tmp_path / 'data', 90)
+  said = []
+  learnt(tmp_path / 'run', data, 2, say=said.append, **settings)
+  (line,) = [x for x in said if 'without its replay' in x]
+  assert 'is not what it was when the run began. It no longer equals' in line
+
+
+@pytest.mark.usefixtures('same_programs')
+def test_whole_returns_need_steps_to_the_end_of_each_episode(
+  gathered, tmp_path
+):
+  def train(folder, n_step):
+    learner = behaviour_cloning.BehaviourCloning(
+      network=networks.MLP(hidden=(4,)),
+      replay=uniform.UniformReplay(capacity=200, batch_size=4, min_history=4),
+      conditioned=True,
+      n_step=n_step,
+      gamma=1.0,
+      update_period=4,
+    )
+    dataset = files.OwnReplay(run=str(gathered))
+    dj.train(
+      *(learner, catch.Catch(rows=4), tmp_path / folder),
+      agent_steps=8,
+      engine=functools.partial(offline.OfflineEngine, dataset=dataset),
+      quiet=True,
+    )
+
+  with pytest.raises(errors.UserError, match='longest episode') as caught:
+    train('short', 2)
+  least = int(re.search(r'set it to (\d+)', str(caught.value))[1])
+  assert least == 3  # of Catch with four rows
+  train('whole', least)
 
 
 def test_learning_begins_at_once_whatever_history_online_would_need(

@@ -12,6 +12,8 @@ from dopamine_jax import runner as runner_lib
 from dopamine_jax.agents import ppo
 from dopamine_jax.agents import sac
 from dopamine_jax.analysis import run_report
+from dopamine_jax.callbacks import resets
+from dopamine_jax.callbacks import stopping
 from dopamine_jax.checkpoints import checkpoints as checkpoints_lib
 from dopamine_jax.engines import compiled
 from dopamine_jax.engines import python_engine
@@ -80,6 +82,51 @@ def test_a_fork_under_the_same_settings_is_the_same_run(parent, tmp_path):
   }
   report = run_report.gather(tmp_path / 'fork')
   assert report.lineage == [f'{source}, iteration 2']
+
+
+def test_callbacks_of_a_fork_go_on_as_the_other_runs(tmp_path):
+  settings = {
+    'callbacks': [
+      resets.Reset(period=2, names=['Dense_0.*']),
+      callbacks_test.Count(),
+      stopping.KeepBest(),
+    ],
+    'evaluation_episodes': 0,
+    'max_to_keep': 4,
+  }
+  train(tmp_path / 'one', 2, **settings)
+  said = train(
+    tmp_path / 'fork', 4, start_from=str(tmp_path / 'one'), **settings
+  )
+  train(tmp_path / 'one', 4, **settings)
+  fork, one = arrays(tmp_path / 'fork'), arrays(tmp_path / 'one')
+  assert fork[2].keys() == one[2].keys()  # and not only of the agent
+  assert any(name.startswith('callbacks.') for name in one[4])
+  for name, array in one[4].items():
+    np.testing.assert_array_equal(fork[4][name], array, err_msg=name)
+  # A checkpoint that was kept in the other run is not in this one.
+  store = checkpoints_lib.Checkpoints(tmp_path / 'one')
+  kept = store.manifest(2)['run']['callbacks']['kept']
+  told = [line for line in said if 'kept as best stays' in line]
+  assert bool(told) == (kept['best'] != 2)
+  found = checkpoints_lib.Checkpoints(tmp_path / 'fork').manifest(2)['run']
+  assert found['callbacks']['kept'] == {n: i for n, i in kept.items() if i == 2}
+
+
+def test_callbacks_of_a_fork_that_are_others_begin_anew(tmp_path):
+  reset = resets.Reset(period=1, names=['Dense_0.*'])
+  train(tmp_path / 'one', 2, callbacks=[reset], evaluation_episodes=0)
+  count = [callbacks_test.Count()]
+  for number, callbacks in enumerate(([], count)):
+    said = train(
+      tmp_path / str(number),
+      4,
+      start_from=str(tmp_path / 'one'),
+      callbacks=callbacks,
+      evaluation_episodes=0,
+    )
+    assert any('Its callbacks were others' in line for line in said)
+  assert arrays(tmp_path / '1')[4]['callbacks.0.count'] == 2
 
 
 def test_a_run_begins_with_what_is_named_and_is_new_otherwise(parent, tmp_path):
