@@ -3,9 +3,10 @@
 `python -m benchmarks.brax_run CartpoleSwingup 100 160 runs/brax`: task, seed,
 seconds and folder. It trains until the seconds are over, compilation and
 evaluations included, in an environment of its own with brax and Playground.
-Settings are Playground's own for that task, but for `_AS_OURS` and `_networks`,
-which are those of `configs/ppo_playground_compiled.gin`. Evaluations take the
-likeliest actions.
+Settings are Playground's own for that task, but for `_AS_OURS` and `_networks`:
+environments, minibatches, epochs and layers are of the number and size that our
+config, `ppo_playground_compiled`, has for a CPU. Evaluations take the likeliest
+actions.
 """
 
 import csv
@@ -20,10 +21,8 @@ from benchmarks import environments
 _PERIOD = 1_966_080  # agent steps from one evaluation to the next, or more
 _AS_OURS = {
   'num_envs': 512,
-  'unroll_length': 120,
-  'batch_size': 16,  # pieces of 120 steps in each of 32 minibatches
+  'batch_size': 16,  # pieces of 30 steps in each of 32 minibatches
   'num_updates_per_batch': 4,
-  'learning_rate': 3e-4,
 }
 _CONFIG = """\
 runner.Runner.agent = @brax.PPO
