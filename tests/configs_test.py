@@ -9,6 +9,7 @@ import pytest
 
 from dopamine_jax import config
 from dopamine_jax import runner
+from dopamine_jax.analysis import runs
 from dopamine_jax.checkpoints import checkpoints
 from dopamine_jax.engines import loop
 from dopamine_jax.training import fingerprint
@@ -52,6 +53,12 @@ SMALL_MODEL = (
 def shrunk(path):
   """Returns bindings under which a config trains for two updates or more."""
   settings = re.search(r'agent = @(\w+\.\w+)', path.read_text())[1]
+  often = re.findall(r'@((?:resets|redo)\.\w+)', path.read_text())
+  return *smaller(path, settings), *(f'{each}.period = 1' for each in often)
+
+
+def smaller(path, settings):
+  """Returns those of `shrunk` that are of the runner and the agent."""
   if not settings.startswith(('ppo', 'pqn')):
     replay = re.search(r'replay = @(\w+\.\w+)', path.read_text())[1]
     small = [f'{replay}.{binding}' for binding in SMALL_REPLAY]
@@ -183,6 +190,11 @@ def test_a_config_is_complete(path):
     jax.tree.map(assert_same_shape, step.next_observation, frames)
   environments.close()
   assert not loaded.unused()
+  # As `compare` and `report` read it from a run's folder.
+  agent, game, *_ = runs.identify(config.record(made, ''), path.stem)
+  assert re.search(rf'agent = @\w+\.{agent}\n', path.read_text())
+  named = [vars(made.environment).get(key) for key in ('id', 'game')]
+  assert game in (named if any(named) else [type(made.environment).__name__])
   if path in QUICK:  # which is trained below
     return
   environments.num_envs = made.num_envs
