@@ -9,6 +9,7 @@ import pandas as pd
 
 from dopamine_jax import errors
 from dopamine_jax.analysis import atari100k
+from dopamine_jax.analysis import curves as curves_lib
 from dopamine_jax.analysis import games
 from dopamine_jax.analysis import groups
 from dopamine_jax.analysis import runs
@@ -18,13 +19,15 @@ LOWEST, HIGHEST = 'Train/AverageReturns/Min', 'Train/AverageReturns/Max'
 # Of the environment that returns come from, as a config writes it.
 _ATARI = {
   'terminate_on_life_loss': 'False',
+  'fire_reset': 'False',
   'frame_skip': '4',
   'full_action_set': 'False',
+  'continuous': 'False',
   'max_steps_per_episode': '27000',
 }
 _PROTOCOLS = {
-  'dopamine': {'sticky_actions': '0.25', **_ATARI},
-  'atari100k': {'sticky_actions': '0.0', **_ATARI},
+  'dopamine': {'sticky_actions': '0.25', 'noop_max': '0', **_ATARI},
+  'atari100k': {'sticky_actions': '0.0', 'noop_max': '30', **_ATARI},
 }
 MANY = 40  # runs, from which on their 95% range says more than their extremes
 
@@ -216,14 +219,56 @@ def other_protocols(
 
 def _played_with(run, metric):
   """Returns the settings of the environment that a metric is of."""
-  place = 'environment'
-  if metric.startswith('Eval/') and 'evaluation_environment' in run.settings:
-    place = 'evaluation_environment'
+  place, evaluated = 'environment', 'evaluation_environment'
+  # Where both have the same settings, a config has them once.
+  is_apart = any(key.startswith(f'{evaluated}.') for key in run.settings)
+  if metric.startswith('Eval/') and is_apart:
+    place = evaluated
   return {
     key.removeprefix(f'{place}.'): value
     for key, value in run.settings.items()
     if key.startswith(f'{place}.')
   }
+
+
+def laid_beside(
+  means: Mapping[str, Mapping[str, float]],
+  bands: Mapping[str, Mapping[str, pd.DataFrame]],
+  curves: Mapping[str, Mapping[str, curves_lib.Curve]],
+  stops: Mapping[str, Mapping[str, int]],
+  titles: Mapping[str, str],
+  say: Callable[[str], None],
+) -> dict[str, dict[str, float]]:
+  """Returns those means that are of the agent step of all scores.
+
+  Args:
+    means: by baseline's name and game's key.
+    bands: likewise.
+    curves: by group's name and game's key.
+    stops: the agent step of a score, likewise.
+    titles: of games, by key.
+    say: prints what is left out.
+  """
+  found = {}
+  for name, by_game in means.items():
+    apart = {
+      game
+      for game in by_game
+      for group, ends in stops.items()
+      if game in ends
+      and ends[game]
+      not in np.intersect1d(
+        curves[group][game].steps, bands[name][game].agent_steps
+      )
+    }
+    if apart:
+      where = ', '.join(titles[game] for game in sorted(apart))
+      say(
+        f'{name} is not laid beside the scores on {where}: these are of other '
+        'agent steps.'
+      )
+    found[name] = {k: v for k, v in by_game.items() if k not in apart}
+  return found
 
 
 def short_runs(table: pd.DataFrame) -> pd.Series:

@@ -157,6 +157,7 @@ def compare(
     for name, c in curves.items()
     if ends
   }
+  means = baselines_lib.laid_beside(means, bands, curves, stops, titles, say)
   for line in verdicts.of_means(means, ends, titles):
     say(line)
   return _spoken_of(

@@ -6,6 +6,7 @@ and one that went further is ranked above those that did not.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+import functools
 import json
 import pathlib
 from typing import NamedTuple
@@ -107,7 +108,8 @@ def where(
     curves: by group's name and game's key.
     titles: of the games, by key.
     sweep: whose trials the groups are; None: of none.
-    published: the bands of those baselines that scores are compared with.
+    published: the bands of baselines whose scores are laid beside; a sweep's
+      trials go by its rungs all the same.
     say: prints what is not compared, and why.
 
   Returns:
@@ -145,12 +147,12 @@ def in_words(stops: Mapping[str, int]) -> str:
   )
 
 
-def _shared_steps(curves, game, published):
-  """Yields each group, each baseline, and the last step of both, or None."""
-  for baseline, bands in published.items():
-    for name, by_game in curves.items() if game in bands else ():
-      both = np.intersect1d(by_game[game].steps, bands[game].agent_steps)
-      yield name, baseline, int(both[-1]) if len(both) else None
+def _last_shared(curves, game, published):
+  """Returns the last step at which all have a number, or None."""
+  steps = [by_game[game].steps for by_game in curves.values()]
+  steps += [b[game].agent_steps for b in published.values() if game in b]
+  shared = functools.reduce(np.intersect1d, steps)
+  return int(shared[-1]) if len(shared) else None
 
 
 def _ends(curves, titles, published, say):
@@ -166,16 +168,17 @@ def _ends(curves, titles, published, say):
   ends = curves_lib.ends(curves, shared)
   # An agent is better the later it is asked: only numbers of the same step are
   # laid beside what was published.
-  for game in [*ends]:
-    for name, baseline, last in _shared_steps(curves, game, published):
-      if last is None:
-        say(
-          f'{titles[game]} is not compared: {name} has no number at an agent '
-          f'step where {baseline} has one.'
-        )
-        del ends[game]
-        break
+  for game in shared:
+    names = [name for name, bands in published.items() if game in bands]
+    last = _last_shared(curves, game, published) if names else ends[game]
+    if last is not None:
       ends[game] = min(ends[game], last)
+    elif names[0] in curves:  # and not of means, which are in no pair
+      del ends[game]
+      say(
+        f'{titles[game]} is not compared: there is no agent step with a number '
+        f'of each group and of {names[0]}.'
+      )
   short = {}
   for game, end in [*ends.items()]:
     late = [n for n, c in curves.items() if c[game].steps[0] > end]
@@ -185,11 +188,9 @@ def _ends(curves, titles, published, say):
         f'{titles[game]} is not compared: {late[0]} begins after the last of '
         f'another, at {end:,} agent steps.'
       )
-    elif {c[game].steps[-1] for c in curves.values()} != {end}:
-      short.setdefault(end, []).append(titles[game])
-  for end, names in short.items():
-    say(
-      f'Compared up to {end:,} agent steps, where the shortest ends: '
-      f'{", ".join(names)}.'
-    )
+    elif (stops := {c[game].steps[-1] for c in curves.values()}) != {end}:
+      why = 'where the shortest ends' if end in stops else 'the last of each'
+      short.setdefault((end, why), []).append(titles[game])
+  for (end, why), names in short.items():
+    say(f'Compared up to {end:,} agent steps, {why}: {", ".join(names)}.')
   return ends

@@ -157,13 +157,36 @@ def test_another_game_and_a_longer_run_are_told_and_the_rest_is_compared():
   np.testing.assert_array_equal(comparison.scores['m'], [[1, 1], [2, 2]])
 
 
-@pytest.mark.parametrize('baseline', ['DER', 'BBF'])
-def test_a_run_without_a_number_at_the_end_is_drawn_alone(baseline):
+def test_a_run_without_a_number_at_the_end_is_drawn_alone():
   make_run('mine', [[1.0, 2.0]], game='Pong', metric=EVAL, steps=80_000)
-  comparison, said = compare('mine', baselines=[f'atari100k:{baseline}'])
+  comparison, said = compare('mine', baselines=['atari100k:DER'])
   assert 'which is 100,000 alone' in '\n'.join(comparison.sentences)
-  assert 'Pong is not compared: mine has no number at' in '\n'.join(said)
+  assert 'Pong is not compared: there is no agent step' in '\n'.join(said)
   assert not comparison.scores and not comparison.pairs
+
+
+def test_runs_without_a_number_where_a_mean_is_are_compared_with_each_other():
+  for name, n_step in (('one', 1), ('two', 3)):
+    settings = {'metric': EVAL, 'steps': 80_000, 'n_step': n_step}
+    make_run(name, [[1.0, 2.0]], game='Pong', **settings)
+  comparison, said = compare('one', 'two', baselines=['atari100k:BBF'])
+  assert len(comparison.pairs) == 1 and comparison.ends == {'pong': 160_000}
+  assert not comparison.means['atari100k:BBF']
+  assert 'not laid beside the scores on Pong' in '\n'.join(said)
+  groups = set(compare_lib.aggregate_table(comparison).group)
+  assert groups == {'one', 'two'}
+
+
+def test_scores_are_of_one_step_that_all_groups_and_a_baseline_have():
+  # Of 4M and 3.75M steps: the last that both have is 3M.
+  make_run('one', np.arange(4.0)[None], game='Pong', steps=1_000_000)
+  make_run('two', np.arange(15.0)[None], game='Pong', steps=250_000, n_step=3)
+  comparison, said = compare('one', 'two', baselines=['dopamine:DQN'])
+  assert comparison.ends == {'pong': 3_000_000}
+  assert 'Compared up to 3,000,000 agent steps' in '\n'.join(said)
+  assert comparison.last == 5
+  table = compare_lib.score_table(comparison)
+  assert set(table.agent_steps) == {3_000_000}
 
 
 CONFIG = """\
@@ -188,13 +211,19 @@ evaluation/atari.Atari100k.terminate_on_life_loss = False
       'sticky_actions = 0.25 and not 0.0',
     ),
     (None, 0.0, 'terminate_on_life_loss = True and not False'),
+    # As configs write two environments of the same settings.
+    ('@atari.Atari100k()', 0.0, 'terminate_on_life_loss = True and not False'),
   ],
 )
 def test_another_protocol_than_the_published_one_is_told(
   evaluated, sticky, words
 ):
   path = make_run('mine', [[1.0]], game='Pong', metric=EVAL, steps=100_000)
-  (path / 'config.gin').write_text(CONFIG.format(evaluated, sticky))
+  config = CONFIG.format(evaluated, sticky)
+  if evaluated == '@atari.Atari100k()':
+    config = config.replace('environment/atari', 'atari')
+    config = ''.join(x for x in config.splitlines(True) if '/' not in x)
+  (path / 'config.gin').write_text(config)
   comparison, _ = compare('mine', baselines=['atari100k:DER'])
   assert comparison.scores['mine'] == 1
   found = [x for x in comparison.sentences if 'same protocol' in x]
