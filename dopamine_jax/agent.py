@@ -177,8 +177,7 @@ class Agent(settings.Settings):
       engine gives it, by `replace`.
     action_space: the space of one action, likewise; a Box is [-1, 1] in each
       dimension, see `environments.base`.
-    update_period: agent steps from one update to the next, or from one to the
-      next `updates_per_period`.
+    update_period: agent steps from one update, or several, to the next.
   """
 
   given_later = ('observation_space', 'action_space')
@@ -193,6 +192,7 @@ class Agent(settings.Settings):
   over_agent_steps = ()
   # Those of the first state alone, and the array from which learning goes on.
   of_first_state = ()
+  needs_whole_returns = False  # `n_step` reaches to the end of each episode
   # How metrics of updates become one number, by name: 'sum', 'last'; else mean.
   reductions = types.MappingProxyType({})
 

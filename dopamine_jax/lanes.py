@@ -32,6 +32,10 @@ _UNKNOWN = (
 Path = tuple[str, ...]
 
 
+class DecidesError(errors.UserError):
+  """A function decides by a number that is to differ."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Stages:
   """Numbers that change at agent steps.
@@ -110,9 +114,9 @@ def put(tree: Any, numbers: Mapping[Path, Any]) -> Any:
   for path, number in numbers.items():
     by_name.setdefault(path[0], {})[path[1:]] = number
   changes = {}
-  known = parts(tree)
+  there = parts(tree)
   for name, inner in by_name.items():
-    changes[name] = inner[()] if () in inner else put(known[name], inner)
+    changes[name] = inner[()] if () in inner else put(there[name], inner)
   return _with(tree, changes)
 
 
@@ -159,10 +163,11 @@ def _with(value, changes):
     except _UNKNOWN as error:
       name = annotations.full_name(made.function)
       given = ' and '.join(f'{name}.{each}' for each in changes)
-      raise errors.UserError(
+      raise DecidesError(
         f'{given} can not differ between trainings of one program, or change '
         f'at an agent step: {name} decides something by its value. Train '
-        'separate runs.'
+        'separate runs, or one that begins with another '
+        '(runner.Runner.start_from).'
       ) from error
   if isinstance(value, functools.partial):
     args = [changes.get(i, each) for i, each in enumerate(value.args)]

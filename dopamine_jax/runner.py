@@ -214,6 +214,8 @@ class Runner(settings.Settings):
     loops = [self._loop_of(callback.applied(agent, step)) for step in steps]
     try:
       numbers = lanes.differing(loops, [f'step {step}' for step in steps])
+    except lanes.DecidesError:
+      raise
     except errors.UserError as error:
       raise callback.unfit('makes the program another one') from error
     return lanes.Stages(

@@ -189,7 +189,9 @@ def _ends(curves, titles, published, say):
         f'another, at {end:,} agent steps.'
       )
     elif (stops := {c[game].steps[-1] for c in curves.values()}) != {end}:
-      why = 'where the shortest ends' if end in stops else 'the last of each'
+      why = (
+        'where the shortest ends' if end in stops else 'the last that all have'
+      )
       short.setdefault((end, why), []).append(titles[game])
   for (end, why), names in short.items():
     say(f'Compared up to {end:,} agent steps, {why}: {", ".join(names)}.')

@@ -51,7 +51,7 @@ class Stages(base.Callback):
     """Tells of a run that ends before the first value."""
     del engine
     steps = runner.num_iterations * runner.training_steps
-    if self.at_steps[0] < steps:
+    if self.at_steps[0] <= steps:  # of which the last evaluation is
       return ''
     return (
       f'its first value holds from agent step {self.at_steps[0]:,} on, and the '

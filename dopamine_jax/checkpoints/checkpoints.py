@@ -225,8 +225,8 @@ class Checkpoints:
       raise errors.UserError(
         f'no checkpoint in {self.folder} can be read as a whole. The agent of '
         f'iteration {without} can, its replay can not: --without-replay goes '
-        'on with that agent and fills the replay anew before it learns. The '
-        'run then no longer equals one that was never stopped.'
+        'on with that agent, and fills the replay anew (or from its dataset) '
+        'before it learns.'
       )
     return None
 

@@ -79,7 +79,7 @@ def train(
     typer.Option(
       '--without-replay',
       help='Go on with the newest agent whose own arrays are whole, where the '
-      'replay beside it is damaged; it is filled anew before learning goes on.',
+      'replay beside it is damaged; it is filled anew, or from its dataset.',
     ),
   ] = False,
   quiet: Annotated[

@@ -110,12 +110,19 @@ class Dataset(settings.Settings):
     reward = np.asarray(part.reward, np.float32)
     if not np.isfinite(reward).all():
       self._fail('has rewards that are not finite')
+    terminated = np.asarray(part.terminated).astype(bool)
+    truncated = np.array(part.truncated).astype(bool)
+    if following is not None:
+      # An episode also ends where the next row is not what followed.
+      differ = following[:-1] != observation[1:]
+      differ = differ.reshape(*differ.shape[:1], -1).any(axis=1)
+      truncated[:-1] |= differ & ~terminated[:-1]
     return Part(
       observation=observation,
       action=self._actions(action, action_space),
       reward=reward,
-      terminated=np.asarray(part.terminated).astype(bool),
-      truncated=np.asarray(part.truncated).astype(bool),
+      terminated=terminated,
+      truncated=truncated,
       next_observation=following,
     )
 
@@ -184,9 +191,6 @@ def _known(part):
   if part.next_observation is not None:
     truncated = part.truncated.copy()
     truncated[-1] |= not last[-1]  # the rest is of another part
-    # An episode also ends where the next row is not what followed.
-    differ = part.next_observation[:-1] != part.observation[1:]
-    truncated[:-1] |= differ.reshape(len(differ), -1).any(axis=1)
     return part._replace(truncated=truncated & ~part.terminated)
   after = np.concatenate([part.observation[1:], part.observation[-1:]])
   # And not the first of the next episode.

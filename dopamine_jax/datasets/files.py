@@ -202,11 +202,14 @@ class DopamineShards(base.Dataset):
         + (f', and not {lacking}' if lacking else '')
       )
     for number in wanted:
-      blanks = []  # that each episode of a part begins with
+      blanks, ended = [], True
       for part in self._parts_of(number):
-        if len(part.reward):
-          blanks.append(_blanks_before(part))
+        blanks += _blanks_before(part)
+        ended = part.terminated[-1] if len(part.reward) else ended
         yield part
+      blanks = blanks if ended else blanks[:-1]  # the last may be cut short
+      if self.stack == 1 and not all(blanks[:1]):
+        blanks = blanks[1:]  # the first may have begun in another shard
       if more := min(blanks, default=0):
         stack = self.stack + more
         self._fail(
@@ -332,10 +335,13 @@ class DopamineShards(base.Dataset):
 
 
 def _blanks_before(part):
-  """Returns how many steps of zeros each episode begins with, at least."""
-  seen = part.observation.reshape(len(part.reward), -1).any(axis=1)
-  blank = ~seen & (part.action == 0) & (part.reward == 0)
-  return rows_lib.fewest_first(part.terminated, blank)
+  """Returns how many steps of zeros each episode begins with."""
+  blank = part.reward == 0
+  for column in (part.observation, part.action):
+    blank &= ~column.reshape(len(blank), int(np.prod(column.shape[1:]))).any(
+      axis=1
+    )
+  return rows_lib.first_marked(part.terminated, blank)
 
 
 class Minari(base.Dataset):

@@ -51,16 +51,16 @@ def length_of_first(last: np.ndarray) -> int:
   return int(np.argmax(last)) + 1 if last.any() else len(last)
 
 
-def fewest_first(last: np.ndarray, marked: np.ndarray) -> int:
-  """Returns how many marked rows each episode begins with, at least.
+def first_marked(last: np.ndarray, marked: np.ndarray) -> list[int]:
+  """Returns how many marked rows each episode begins with.
 
   Args:
-    last: [T], marks where episodes end; T > 0.
+    last: [T], marks where episodes end.
     marked: [T].
   """
   begins = np.flatnonzero(ages(last) == 0)
-  episodes = np.split(marked, begins[1:])
-  return min(int(np.argmin([*each, False])) for each in episodes)
+  episodes = np.split(marked, begins[1:]) if len(last) else []
+  return [int(np.argmin([*each, False])) for each in episodes]
 
 
 def regrouped(

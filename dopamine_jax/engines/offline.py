@@ -115,7 +115,7 @@ class OfflineEngine(engine.Engine):
         digests[name] = zlib.crc32(rows, digests.get(name, 0))
       yield piece
     agent, n_step = self.loop.agent, self.loop.replay.n_step
-    if getattr(agent, 'needs_whole_returns', False) and n_step < longest:
+    if agent.needs_whole_returns and n_step < longest:
       agent.refuse(
         'n_step',
         f'is less than the longest episode of the dataset, so that returns '

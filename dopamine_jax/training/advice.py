@@ -61,7 +61,8 @@ def how_to_go_on(one: Any) -> str:
   if not newest:
     where = 'starts again from the first step, for there is no checkpoint yet'
   promise = ''
-  if one.with_replay and (one.runner.checkpoint_replay or not newest):
+  has_replay = one.runner.checkpoint_replay or one.engine.fills_replay
+  if one.with_replay and (has_replay or not newest):
     promise = ', and ends as if it had never been stopped'
   flags = [] if one.resume else ['--no-resume']
   flags += [] if one.with_replay else ['--without-replay']

@@ -31,6 +31,8 @@ from dopamine_jax.training import recording
 from dopamine_jax.training import run_folder
 
 _MEGABYTES = 1_000  # at most in metrics.csv
+# A binding of a config.gin, with the lines that it runs on over.
+_BINDING = re.compile(r'^([\w./]+) = (.*(?:\n[ \t].*)*)', re.MULTILINE)
 
 
 class StartFrom(settings.Settings):
@@ -38,7 +40,9 @@ class StartFrom(settings.Settings):
 
   Without `names` a run goes on from the other's checkpoint, under its own
   settings: agent, replay, counts and keys are taken, and its first iteration is
-  the one that follows. Under the same settings it equals the other run.
+  the one that follows. What callbacks remember is taken where they, and the
+  environments, have the same settings. Under the same settings it equals the
+  other run.
 
   With `names` it begins at its own start, and only arrays of the agent that fit
   them are taken.
@@ -100,7 +104,7 @@ def begin(one: Any, template: loop_lib.TrainingState) -> Began:
     else:
       iteration = _take_all(
         *(one, start, checkpoints, found, facts['seeds'], template),
-        _has_callbacks(config or '', one.runner.callbacks),
+        _decided_by(config or '') == _decided_by(one.config),
       )
   except checkpoints_lib.Damaged as damage:
     remedy = 'choose another checkpoint'
@@ -183,11 +187,20 @@ def _iteration(checkpoints, name):
   )
 
 
-def _has_callbacks(config, callbacks):
-  """Whether a run of that config had callbacks of the same classes."""
-  found = re.search(r'^[\w./]*Runner\.callbacks = (.*(?:\n .*)*)', config, re.M)
-  names = re.findall(r'@[\w./]*?(\w+)\(', found[1]) if found else []
-  return bool(names) and names == [type(each).__name__ for each in callbacks]
+def _decided_by(config):
+  """Returns what a config says of callbacks and of what these look at."""
+  bindings = dict(_BINDING.findall(config))
+  given = {
+    key: value
+    for key, value in bindings.items()
+    if re.search(r'Runner\.(callbacks|(evaluation_)?environment)$', key)
+  }
+  places = set(re.findall(r'@([\w./]+)', ' '.join(given.values())))
+  return given, {
+    key: value
+    for key, value in bindings.items()
+    if key.rpartition('.')[0] in places
+  }
 
 
 def _take_all(
@@ -206,19 +219,14 @@ def _take_all(
       f'{start.run} has a replay of its own, and this run learns from a '
       'dataset. Leave that replay out: starts.StartFrom.replay = False.'
     )
-  wanted = vars(template)
-  if has_same_callbacks:
-    wanted = one.with_callbacks(template, one.decisions.template())
   try:
-    arrays = checkpoints.restore(found, wanted, start.replay)
+    state = checkpoints.restore(found, template, start.replay)
   except errors.UserError as error:
     raise errors.UserError(
       f'{start.run} does not fit this run: {error} Change the settings, or '
       'take what fits alone: starts.StartFrom.names, or '
       'starts.StartFrom.replay = False.'
     ) from error
-  own = arrays.pop('callbacks', None)
-  state = loop_lib.TrainingState(**arrays)
   counted = int(processes.fetch(state.experience.agent_steps).ravel()[0])
   saved = checkpoints.manifest(found).get('run') or {}
   steps = saved.get('agent_steps', counted)  # which older ones don't have
@@ -235,28 +243,26 @@ def _take_all(
   if has_replay:
     recording.check_start(runner, state.experience.replay, start.run)
   engine.restore(state, steps, began if has_replay else steps)
-  _take_decisions(one, saved.get('callbacks'), own, iteration, found)
+  if decided := saved.get('callbacks'):
+    if has_same_callbacks:
+      wanted = {'callbacks': one.decisions.template()}
+      own = checkpoints.restore(found, wanted, with_replay=False)
+      _take_decisions(one, decided, own['callbacks'], iteration, found)
+    else:
+      one.say(
+        'Callbacks begin anew, since they or the environments were others '
+        'there. What was still to be changed is not.'
+      )
   return iteration
 
 
 def _take_decisions(one, saved, own, iteration, found):
-  """Has callbacks go on, too, if they are the same as the other run's.
-
-  Their checkpoints stay there, but for the one that is gone on from.
-  """
-  if own is not None:
-    kept = {
-      name: iteration for name, at in saved['kept'].items() if at == found
-    }
-    one.decisions.restore(own, {**saved, 'kept': kept, 'stop': ''})
-    if others := saved['kept'].keys() - kept.keys():
-      one.say(
-        f'What was kept as {", ".join(sorted(others))} stays with that run.'
-      )
-  elif saved:
+  """Has callbacks go on; what they kept stays, but for where they go on."""
+  kept = {name: iteration for name, at in saved['kept'].items() if at == found}
+  one.decisions.restore(own, {**saved, 'kept': kept, 'stop': ''})
+  if others := saved['kept'].keys() - kept.keys():
     one.say(
-      'Its callbacks were others: they do not go on, and nothing is changed '
-      'that they had yet to change.'
+      f'What was kept as {", ".join(sorted(others))} stays with that run.'
     )
 
 

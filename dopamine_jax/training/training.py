@@ -165,7 +165,7 @@ class Training:
     else:
       self.engine.init()
     if self.engine.filled_with:
-      self.facts['dataset'] = self.engine.filled_with
+      self.facts.setdefault('dataset', self.engine.filled_with)
     self.place = folder_lock.Place(self.folder)
     self.closers.callback(self.place.close)
     run_folder.claim(self.folder, self.config, self.facts, before, self.say)

@@ -230,10 +230,10 @@ def test_changes_that_could_never_be_are_refused(make):
     (resets.Reset(period=6), 'iteration 7 begins, and .*num_iterations = 6'),
     (resets.Reset(period=5), ''),
     (
-      stages.Stages(setting='gamma', at_steps=[72], values=[0.5]),
-      'from agent step 72 on, and the run ends with step 72',
+      stages.Stages(setting='gamma', at_steps=[73], values=[0.5]),
+      'from agent step 73 on, and the run ends with step 72',
     ),
-    (stages.Stages(setting='gamma', at_steps=[71], values=[0.5]), ''),
+    (stages.Stages(setting='gamma', at_steps=[72], values=[0.5]), ''),
     (stopping.KeepBest(), ''),
     (stopping.EarlyStopping(at_return=1.0), ''),
   ],

@@ -228,7 +228,10 @@ def test_an_npz_file_of_others_is_read(tmp_path):
 
 @given(ends=ends, shuffled=st.booleans(), seed=st.integers(0, 99))
 @settings(max_examples=20)
-def test_what_followed_a_step_is_what_the_data_say(ends, shuffled, seed):
+def test_what_followed_a_step_is_what_the_data_say(
+  tmp_path_factory, ends, shuffled, seed
+):
+  ends = [*ends, TERMINATED]  # without any end data are refused
   part = steps_of(ends)
   # Nothing says where episodes are cut, but what followed.
   told = part._replace(truncated=np.zeros_like(part.truncated))
@@ -236,7 +239,10 @@ def test_what_followed_a_step_is_what_the_data_say(ends, shuffled, seed):
     order = np.random.default_rng(seed).permutation(len(ends))
     told = told._replace(**{k: v[order] for k, v in told._asdict().items()})
   replay = uniform.UniformReplay(**REPLAY, n_step=1)
-  ring = base.fill(replay.init(step_like(part)), base.laid_out(iter([told])))
+  path = tmp_path_factory.mktemp('told') / 'data.npz'
+  np.savez(path, **told._asdict())
+  parts = checked(files.Npz(path=str(path)))
+  ring = base.fill(replay.init(step_like(part)), base.laid_out(parts))
   assert transitions(replay, ring) == sorted(
     (
       *(float(part.observation[t, 0]), float(part.action[t])),
@@ -357,8 +363,17 @@ def test_shards_lose_dopamines_zeros_and_go_from_old_to_new(
 def test_shards_of_a_larger_stack_are_told_with_what_to_set(stack, tmp_path):
   frames = [0, 0, 0, 1, 2, 0, 0, 0, 0, 3, 4]
   write_shard(tmp_path, 0, frames, terminal=[2, 4])
+  # The first episode of this one began elsewhere, its last one goes on.
+  more = [7, 8, 0, 0, 0, 1, 2, 0, 0, 0, 3, 4, 0]
+  write_shard(tmp_path, 1, more, terminal=[8, 2, 4])
   space = gymnasium.spaces.Box(0, 255, (1,), np.uint8)
-  shards = files.DopamineShards(folder=str(tmp_path), stack=stack)
+  for number in (0, 1):
+    shards = files.DopamineShards(
+      folder=str(tmp_path), stack=stack, shards=(number,)
+    )
+    with pytest.raises(errors.UserError, match=f'3 steps .* shard {number}'):
+      checked(shards, space)
+  shards = shards.replace(shards=(0,))
   with pytest.raises(errors.UserError, match='3 steps of zeros') as caught:
     checked(shards, space)
   remedy = re.search(r'Shards\.stack = (\d)\.$', str(caught.value))

@@ -158,6 +158,10 @@ def test_what_shapes_the_program_is_refused():
   with pytest.raises(errors.UserError, match='is a schedule or function'):
     schedule = values.call(optax.linear_schedule, 1.0, 0.1, 9)
     loop_of(staged('epsilon', (9, 0.1)), agent=AGENT.replace(epsilon=schedule))
+  decay = values.call(optax.exponential_decay, 1.0, 9, 0.5)
+  with pytest.raises(errors.UserError, match=r'decay_rate can not .* decides'):
+    agent = AGENT.replace(epsilon=decay)
+    loop_of(staged('epsilon.decay_rate', (9, 0.1)), agent=agent)
   with pytest.raises(errors.UserError, match='have several'):
     make(GAMMA, GAMMA)
   for agent, name in ((sac.SAC(), 'temperature'), (ppo.PPO(), 'log_std')):

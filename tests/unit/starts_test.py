@@ -12,6 +12,7 @@ from dopamine_jax import runner as runner_lib
 from dopamine_jax.agents import ppo
 from dopamine_jax.agents import sac
 from dopamine_jax.analysis import run_report
+from dopamine_jax.callbacks import base
 from dopamine_jax.callbacks import resets
 from dopamine_jax.callbacks import stopping
 from dopamine_jax.checkpoints import checkpoints as checkpoints_lib
@@ -84,49 +85,65 @@ def test_a_fork_under_the_same_settings_is_the_same_run(parent, tmp_path):
   assert report.lineage == [f'{source}, iteration 2']
 
 
+class KeepFirst(base.Callback):
+  """Keeps the first checkpoint by one name, and the newest by another."""
+
+  def after_iteration(self, seen, own):
+    return base.Decision(own, keep='first' if seen.iteration == 1 else 'newest')
+
+
 def test_callbacks_of_a_fork_go_on_as_the_other_runs(tmp_path):
   settings = {
     'callbacks': [
       resets.Reset(period=2, names=['Dense_0.*']),
       callbacks_test.Count(),
-      stopping.KeepBest(),
+      KeepFirst(),
     ],
     'evaluation_episodes': 0,
+    'checkpoint_period': 1,
     'max_to_keep': 4,
   }
   train(tmp_path / 'one', 2, **settings)
-  said = train(
-    tmp_path / 'fork', 4, start_from=str(tmp_path / 'one'), **settings
-  )
+  start = str(tmp_path / 'one')
+  said = train(tmp_path / 'fork', 4, start_from=start, **settings)
   train(tmp_path / 'one', 4, **settings)
   fork, one = arrays(tmp_path / 'fork'), arrays(tmp_path / 'one')
-  assert fork[2].keys() == one[2].keys()  # and not only of the agent
-  assert any(name.startswith('callbacks.') for name in one[4])
+  assert one[4]['callbacks.1.count'] == 4
+  assert fork[4].keys() == one[4].keys()
   for name, array in one[4].items():
     np.testing.assert_array_equal(fork[4][name], array, err_msg=name)
-  # A checkpoint that was kept in the other run is not in this one.
-  store = checkpoints_lib.Checkpoints(tmp_path / 'one')
-  kept = store.manifest(2)['run']['callbacks']['kept']
-  told = [line for line in said if 'kept as best stays' in line]
-  assert bool(told) == (kept['best'] != 2)
-  found = checkpoints_lib.Checkpoints(tmp_path / 'fork').manifest(2)['run']
-  assert found['callbacks']['kept'] == {n: i for n, i in kept.items() if i == 2}
+  # The first checkpoint is not in this folder, the one that it begins with is.
+  assert 'What was kept as first stays with that run.' in said
+  store = checkpoints_lib.Checkpoints(tmp_path / 'fork')
+  assert store.manifest(2)['run']['callbacks']['kept'] == {'newest': 2}
 
 
-def test_callbacks_of_a_fork_that_are_others_begin_anew(tmp_path):
-  reset = resets.Reset(period=1, names=['Dense_0.*'])
-  train(tmp_path / 'one', 2, callbacks=[reset], evaluation_episodes=0)
-  count = [callbacks_test.Count()]
-  for number, callbacks in enumerate(([], count)):
-    said = train(
-      tmp_path / str(number),
-      4,
-      start_from=str(tmp_path / 'one'),
-      callbacks=callbacks,
-      evaluation_episodes=0,
-    )
-    assert any('Its callbacks were others' in line for line in said)
-  assert arrays(tmp_path / '1')[4]['callbacks.0.count'] == 2
+def stopping_at(num_values):
+  return stopping.EarlyStopping(
+    at_return=1e3, statistic='Train/AverageReturns', num_values=num_values
+  )
+
+
+@pytest.mark.parametrize(
+  ('other', 'name'),
+  [
+    ({'callbacks': []}, None),
+    ({'callbacks': [callbacks_test.Count()]}, 'callbacks.0.count'),
+    ({'callbacks': [stopping_at(2)]}, 'callbacks.0'),
+    ({'environment': catch.Catch(max_steps_per_episode=9)}, 'callbacks.0'),
+  ],
+)
+def test_callbacks_of_a_fork_that_differ_begin_anew(other, name, tmp_path):
+  settings = {'callbacks': [stopping_at(3)], 'evaluation_episodes': 0}
+  train(tmp_path / 'one', 2, **settings)
+  start = str(tmp_path / 'one')
+  said = train(tmp_path / 'fork', 3, start_from=start, **settings | other)
+  assert any('Callbacks begin anew' in line for line in said)
+  own = arrays(tmp_path / 'fork')[3].get(name)
+  if name == 'callbacks.0':
+    assert np.isfinite(own).sum() == 1  # of the one iteration since
+  elif name:
+    assert own == 1
 
 
 def test_a_run_begins_with_what_is_named_and_is_new_otherwise(parent, tmp_path):
