@@ -37,6 +37,8 @@ class Bodies(native.Native):
     hash=False,  # a dict has no hash, and settings should have one
   )
 
+  long_reset = True  # bodies that begin are simulated as bodies that move
+
   @property
   def _made(self) -> Any:
     """The environment."""

@@ -69,8 +69,10 @@ class Native(base.Environment):
 
   # No settings: they have no type.
   frames_per_second = 30.0
-  # Whether a first state takes far longer than a step. Then only those
-  # environments make one whose episodes have ended, one after the other.
+  # Whether a first state takes about as long as a step, or far longer. Then
+  # none is made unless an episode has ended; or only by those environments
+  # whose episodes have, one after the other.
+  long_reset = False
   slow_reset = False
 
   def __post_init__(self):
@@ -353,8 +355,10 @@ def _renewed(environment, done, key, now):
     native_answers.check_states(environment, state, now[0])
     return state, native_answers.as_space(environment, observation)
 
-  if environment.slow_reset:
-    return first_states.where_ended(done, key, now, first)
+  if environment.slow_reset or environment.long_reset:
+    return first_states.where_ended(
+      done, key, now, first, one_by_one=environment.slow_reset
+    )
   # Computed at every step and mostly dropped, as a branch is under vmap.
   select = functools.partial(jax.lax.select, done)
   return jax.tree.map(select, first(key), now)

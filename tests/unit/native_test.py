@@ -479,10 +479,17 @@ class Slow(Script):
   slow_reset = True
 
 
+class Long(Script):
+  """The same, whose first states are made only if an episode has ended."""
+
+  long_reset = True
+
+
+@pytest.mark.parametrize('kind', [Slow, Long])
 @pytest.mark.parametrize('num_seeds', [1, 3])
-def test_first_states_made_alone_are_the_same(num_seeds):
+def test_first_states_made_alone_are_the_same(num_seeds, kind):
   settings = {'length': 3, 'max_steps_per_episode': 5}
-  plain, slow = (cls(**settings) for cls in (Script, Slow))
+  plain, slow = (cls(**settings) for cls in (Script, kind))
   seeds = np.arange(4 * num_seeds, dtype=np.int32).reshape(num_seeds, 4)
 
   def play(environment):
@@ -521,7 +528,7 @@ def test_first_states_made_alone_are_the_same(num_seeds):
 
 def test_first_states_made_alone_are_the_same_in_a_training(tmp_path):
   found = []
-  for cls in (Script, Slow):
+  for cls in (Script, Slow, Long):
     run = runner_lib.Runner(
       agent=functools.partial(
         dqn.DQN,
