@@ -218,17 +218,18 @@ def other_protocols(
 
 
 def _played_with(run, metric):
-  """Returns the settings of the environment that a metric is of."""
+  """Returns the settings of Atari that a metric is of; of others, none."""
   place, evaluated = 'environment', 'evaluation_environment'
   # Where both have the same settings, a config has them once.
   is_apart = any(key.startswith(f'{evaluated}.') for key in run.settings)
   if metric.startswith('Eval/') and is_apart:
     place = evaluated
-  return {
+  found = {
     key.removeprefix(f'{place}.'): value
     for key, value in run.settings.items()
     if key.startswith(f'{place}.')
   }
+  return found if 'sticky_actions' in found else {}
 
 
 def laid_beside(

@@ -194,6 +194,7 @@ runner.Runner.agent = @dqn.DQN
 runner.Runner.environment = @environment/atari.Atari100k()
 runner.Runner.evaluation_environment = {}
 environment/atari.Atari100k.game = 'Pong'
+environment/atari.Atari100k.sticky_actions = 0.0
 environment/atari.Atari100k.terminate_on_life_loss = True
 evaluation/atari.Atari100k.game = 'Pong'
 evaluation/atari.Atari100k.sticky_actions = {}
@@ -230,6 +231,16 @@ def test_another_protocol_than_the_published_one_is_told(
   assert len(found) == (words is not None)
   if words:
     assert words in found[0] and 'mine played with' in found[0]
+
+
+def test_what_is_no_atari_has_no_protocol_of_atari():
+  values = np.arange(10.0)[None]
+  path = make_run('mine', values, game='Hopper-v5', steps=1_000)
+  more = 'gym.Gym.max_steps_per_episode = None\n'
+  (path / 'config.gin').write_text((path / 'config.gin').read_text() + more)
+  comparison, _ = compare('mine', baselines=['dopamine:SAC'])
+  assert comparison.sentences
+  assert not any('same protocol' in line for line in comparison.sentences)
 
 
 def test_a_longer_run_is_laid_beside_means_where_these_are():
