@@ -4,9 +4,9 @@
 seconds and folder. It trains until the seconds are over, compilation and
 evaluations included, in an environment of its own with brax and Playground.
 Settings are Playground's own for that task, but for `_AS_OURS` and `_networks`:
-environments, minibatches, epochs and layers are of the number and size that our
-config, `ppo_playground_compiled`, has for a CPU. Evaluations take the likeliest
-actions.
+environments, epochs and layers are of the number and size that our config,
+`ppo_playground_compiled`, has for a CPU, and minibatches as many; rollouts and
+learning rate stay Playground's. Evaluations take the likeliest actions.
 """
 
 import csv
@@ -21,7 +21,8 @@ from benchmarks import environments
 _PERIOD = 1_966_080  # agent steps from one evaluation to the next, or more
 _AS_OURS = {
   'num_envs': 512,
-  'batch_size': 16,  # pieces of 30 steps in each of 32 minibatches
+  # Pieces of 30 steps in each of 32 minibatches, where ours has 1,920 steps.
+  'batch_size': 16,
   'num_updates_per_batch': 4,
 }
 _CONFIG = """\

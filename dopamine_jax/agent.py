@@ -177,7 +177,8 @@ class Agent(settings.Settings):
       engine gives it, by `replace`.
     action_space: the space of one action, likewise; a Box is [-1, 1] in each
       dimension, see `environments.base`.
-    update_period: agent steps from one update, or several, to the next.
+    update_period: agent steps from one update (or `updates_per_period` of them)
+      to the next.
   """
 
   given_later = ('observation_space', 'action_space')
@@ -188,8 +189,7 @@ class Agent(settings.Settings):
 
   # No settings: they have no type. What subclasses may make one:
   updates_per_period = 1
-  # Those whose schedules count agent steps.
-  over_agent_steps = ()
+  over_agent_steps = ()  # those whose schedules count agent steps
   # Those of the first state alone, and the array from which learning goes on.
   of_first_state = ()
   needs_whole_returns = False  # `n_step` reaches to the end of each episode

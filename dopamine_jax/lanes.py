@@ -166,8 +166,9 @@ def _with(value, changes):
       raise DecidesError(
         f'{given} can not differ between trainings of one program, or change '
         f'at an agent step: {name} decides something by its value. Train '
-        'separate runs, or one that begins with another '
-        '(runner.Runner.start_from).'
+        'separate runs; in place of a stage, end the run at that step and '
+        'begin another one with the new value: '
+        "runner.Runner.start_from = 'FOLDER'."
       ) from error
   if isinstance(value, functools.partial):
     args = [changes.get(i, each) for i, each in enumerate(value.args)]

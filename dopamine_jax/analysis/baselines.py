@@ -229,7 +229,7 @@ def _played_with(run, metric):
     for key, value in run.settings.items()
     if key.startswith(f'{place}.')
   }
-  return found if 'sticky_actions' in found else {}
+  return found if 'terminate_on_life_loss' in found else {}
 
 
 def laid_beside(

@@ -115,7 +115,7 @@ class Dataset(settings.Settings):
     if following is not None:
       # An episode also ends where the next row is not what followed.
       differ = following[:-1] != observation[1:]
-      differ = differ.reshape(*differ.shape[:1], -1).any(axis=1)
+      differ = differ.any(axis=tuple(range(1, differ.ndim)))
       truncated[:-1] |= differ & ~terminated[:-1]
     return Part(
       observation=observation,

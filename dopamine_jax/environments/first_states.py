@@ -40,7 +40,7 @@ def where_ended(
     return renew(ended, keys, lanes, first)
 
   @renewed.def_vmap
-  def renewed_in_one_loop(size, has_axis, *args):
+  def renewed_together(size, has_axis, *args):
     def with_axis(x, has):
       return x if has else jnp.broadcast_to(x[None], (size, *x.shape))
 

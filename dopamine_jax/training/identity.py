@@ -69,7 +69,7 @@ def require_same(
   changes = [
     line
     for line in difflib.unified_diff(
-      _comparable(old_config), _comparable(config), n=0, lineterm=''
+      comparable(old_config), comparable(config), n=0, lineterm=''
     )
     if not line.startswith(('---', '+++', '@@'))
   ]
@@ -100,7 +100,7 @@ def require_same(
 
 def are_same(one: str, other: str) -> bool:
   """Whether two configurations have the same settings, line by line."""
-  return _comparable(one) == _comparable(other)
+  return comparable(one) == comparable(other)
 
 
 def record_of(one: Any) -> str:
@@ -144,11 +144,11 @@ def digest(config: str) -> str:
 
   Without the imports: a module may move.
   """
-  lines = [x for x in _comparable(config) if not _IMPORT.match(x)]
+  lines = [x for x in comparable(config) if not _IMPORT.match(x)]
   return hashlib.sha256('\n'.join(lines).encode()).hexdigest()
 
 
-def _comparable(config):
+def comparable(config: str) -> list[str]:
   """Returns the lines of a configuration that decide a run's results."""
   text = '\n'.join(config.splitlines())  # whatever ends them
   text = _MEMORY.sub(r"\1'device'", text)

@@ -26,6 +26,7 @@ from dopamine_jax.engines import stacking
 from dopamine_jax.system import plain_files
 from dopamine_jax.system import processes
 from dopamine_jax.system import safe_files
+from dopamine_jax.training import identity
 from dopamine_jax.training import kept
 from dopamine_jax.training import recording
 from dopamine_jax.training import run_folder
@@ -40,9 +41,9 @@ class StartFrom(settings.Settings):
 
   Without `names` a run goes on from the other's checkpoint, under its own
   settings: agent, replay, counts and keys are taken, and its first iteration is
-  the one that follows. What callbacks remember is taken where they, and the
-  environments, have the same settings. Under the same settings it equals the
-  other run.
+  the one that follows. What callbacks remember is taken where they and the
+  environments have the same settings, and both runs are evaluated or none.
+  Under the same settings it equals the other run.
 
   With `names` it begins at its own start, and only arrays of the agent that fit
   them are taken.
@@ -189,18 +190,26 @@ def _iteration(checkpoints, name):
 
 def _decided_by(config):
   """Returns what a config says of callbacks and of what these look at."""
-  bindings = dict(_BINDING.findall(config))
+  bindings = dict(_BINDING.findall('\n'.join(identity.comparable(config))))
   given = {
     key: value
     for key, value in bindings.items()
     if re.search(r'Runner\.(callbacks|(evaluation_)?environment)$', key)
   }
   places = set(re.findall(r'@([\w./]+)', ' '.join(given.values())))
-  return given, {
-    key: value
+  is_evaluated = any(
+    key.endswith('Runner.evaluation_episodes') and value != '0'
     for key, value in bindings.items()
-    if key.rpartition('.')[0] in places
-  }
+  )
+  return (
+    given,
+    is_evaluated,
+    {
+      key: value
+      for key, value in bindings.items()
+      if key.rpartition('.')[0] in places
+    },
+  )
 
 
 def _take_all(
@@ -249,9 +258,11 @@ def _take_all(
       own = checkpoints.restore(found, wanted, with_replay=False)
       _take_decisions(one, decided, own['callbacks'], iteration, found)
     else:
+      late = ', and what they had yet to change stays as it is'
       one.say(
-        'Callbacks begin anew, since they or the environments were others '
-        'there. What was still to be changed is not.'
+        'What the callbacks of that run remember is not taken, since they, the '
+        'environments or whether it is evaluated were others there'
+        f'{late if decided["due"] else ""}.'
       )
   return iteration
 

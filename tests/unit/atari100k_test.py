@@ -233,12 +233,19 @@ def test_another_protocol_than_the_published_one_is_told(
     assert words in found[0] and 'mine played with' in found[0]
 
 
-def test_what_is_no_atari_has_no_protocol_of_atari():
+@pytest.mark.parametrize(
+  ('setting', 'baseline'),
+  [
+    ('gym.Gym.max_steps_per_episode = None', 'dopamine:SAC'),
+    ('gym.Gym.sticky_actions = 0.0', 'dopamine:SAC'),
+  ],
+)
+def test_what_is_no_atari_has_no_protocol_of_atari(setting, baseline):
   values = np.arange(10.0)[None]
   path = make_run('mine', values, game='Hopper-v5', steps=1_000)
-  more = 'gym.Gym.max_steps_per_episode = None\n'
-  (path / 'config.gin').write_text((path / 'config.gin').read_text() + more)
-  comparison, _ = compare('mine', baselines=['dopamine:SAC'])
+  config = (path / 'config.gin').read_text()
+  (path / 'config.gin').write_text(f'{config}{setting}\n')
+  comparison, _ = compare('mine', baselines=[baseline])
   assert comparison.sentences
   assert not any('same protocol' in line for line in comparison.sentences)
 

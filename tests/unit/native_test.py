@@ -22,6 +22,7 @@ from dopamine_jax import values
 from dopamine_jax.agents import dqn
 from dopamine_jax.engines import compiled
 from dopamine_jax.environments import base
+from dopamine_jax.environments import bodies
 from dopamine_jax.environments import catch
 from dopamine_jax.environments import classic
 from dopamine_jax.environments import native
@@ -526,6 +527,26 @@ def test_first_states_made_alone_are_the_same(num_seeds, kind):
   )
 
 
+@pytest.mark.parametrize(
+  ('kind', 'branch'), [(Slow, 'while['), (Long, 'cond[')]
+)
+def test_no_first_state_is_made_where_no_episode_ended(kind, branch):
+  def program(environment):
+    def over(function):
+      return jax.vmap(jax.vmap(functools.partial(function, environment)))
+
+    seeds = np.zeros((2, 3), np.int32)
+    lanes, _ = jax.eval_shape(over(native.begin), seeds)
+    return str(jax.make_jaxpr(over(native.advance))(lanes, seeds))
+
+  assert branch in program(kind())
+  assert branch not in program(Script())
+
+
+def test_bodies_make_first_states_where_an_episode_ended():
+  assert bodies.Bodies.long_reset
+
+
 def test_first_states_made_alone_are_the_same_in_a_training(tmp_path):
   found = []
   for cls in (Script, Slow, Long):
@@ -549,4 +570,4 @@ def test_first_states_made_alone_are_the_same_in_a_training(tmp_path):
     folder = tmp_path / cls.__name__
     run.train(str(folder), num_seeds=2, quiet=True)
     found.append(fingerprint.fingerprint(folder))
-  assert found[0] == found[1]
+  assert found[0] == found[1] == found[2]

@@ -226,6 +226,25 @@ def test_an_npz_file_of_others_is_read(tmp_path):
   np.testing.assert_array_equal(part.observation, [[1], [2], [4]])
 
 
+class Parts(base.Dataset):
+  """What it is given, part by part."""
+
+  given: tuple
+
+  def parts(self):
+    yield from self.given
+
+
+def test_a_part_may_have_one_step_or_none():
+  one, two = steps_of([TERMINATED]), steps_of([RUNNING, TERMINATED])
+  none = base.Part(*(column[:0] for column in one))
+  parts = checked(Parts(given=(one, none, two)))
+  assert [len(part.reward) for part in parts] == [1, 0, 2]
+  assert not any(part.truncated.any() for part in parts)
+  slots = joined(base.laid_out(iter(parts)))
+  assert (slots['status'] == ring_lib.TERMINATED).sum() == 2
+
+
 @given(ends=ends, shuffled=st.booleans(), seed=st.integers(0, 99))
 @settings(max_examples=20)
 def test_what_followed_a_step_is_what_the_data_say(
