@@ -44,6 +44,7 @@ _LABELS = {
 }
 _WHAT = 'mean of seeds, 95% interval'
 _PANEL, _SINGLE, _LARGE = (4.2, 3.1), (6.4, 4.4), (10, 6)  # inches
+_TITLE = 60  # characters of a legend's title that name settings, at most
 _CLEAR = 5  # of many groups, those that are drawn with their intervals
 _MANY = 12  # entries of a legend, from which on it is small
 _RESAMPLES = 1_000
@@ -130,7 +131,9 @@ def learning_curves(
   if many:
     settings = ', '.join(ranking.settings)
     title = f'best first; with intervals: the best {len(clear)}'
-    title = _plain(f'{settings}; {title}' if settings else title)
+    if settings and len(settings) <= _TITLE:  # else they are in ranking.csv
+      title = f'{settings}; {title}'
+    title = _plain(title)
   _legend(figure, grid[: len(titles)], title)
   return figure
 

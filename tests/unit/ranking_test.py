@@ -18,6 +18,7 @@ from dopamine_jax.analysis import plots
 from dopamine_jax.analysis import ranking
 from dopamine_jax.analysis import rungs
 from dopamine_jax.analysis import terminal
+from tests.unit import analysis_compare_test
 
 TRAIN = 'Train/AverageReturns'
 
@@ -332,3 +333,20 @@ def test_a_figure_grows_with_its_legend_and_its_panel_stays():
     assert len(set(map(str, looks))) == count
   assert heights[30] > heights[8] + 0.2
   assert panels[30] == pytest.approx(panels[8], rel=0.15)
+
+
+def test_a_title_that_would_not_fit_names_no_settings(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  for i in range(7):
+    path = analysis_compare_test.make_run(f'run{i}', [[1.0, i]], n_step=i)
+    more = ''.join(f'dqn.DQN.setting_{k} = {i}\n' for k in range(9))
+    config = (path / 'config.gin').read_text()
+    (path / 'config.gin').write_text(more + config)
+  comparison = compare_lib.compare([f'run{i}' for i in range(7)])
+  assert len(comparison.ranking.settings) == 10
+  figure = plots.learning_curves(
+    *(comparison.curves, comparison.titles, comparison.bands),
+    *(comparison.metric, comparison.ranking),
+  )
+  title = figure.legends[0].get_title().get_text()
+  assert title == 'best first; with intervals: the best 5'
