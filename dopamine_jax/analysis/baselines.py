@@ -204,9 +204,9 @@ def other_protocols(
       others = sorted(
         {
           f'{key} = {found} and not {expected}'
+          for played in (_played_with(run, metric) for run in group.runs)
           for key, expected in protocol.items()
-          for run in group.runs
-          if (found := _played_with(run, metric).get(key, expected)) != expected
+          if (found := played.get(key, expected)) != expected
         }
       )
       if others:

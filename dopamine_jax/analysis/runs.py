@@ -24,8 +24,6 @@ COLUMNS = [
   *('metric', 'value'),
 ]
 
-# A binding, with the lines that it runs on over.
-_BINDING = re.compile(r'^([\w./]+) =[ \\]*\n?(.*(?:\n[ \t].*)*)', re.MULTILINE)
 # These change how long, how watched or how safe a run is, not what it learns.
 _WATCHING = ('collectors', 'health')
 _NO_RESULT = (
@@ -271,10 +269,7 @@ def identify(
   Returns:
     Agent, game, settings and number of iterations, as in `Run`.
   """
-  bindings = {
-    key: texts.line(value.replace('\\\n', ' '))
-    for key, value in _BINDING.findall(config)
-  }
+  bindings = identity.bindings(config)
   if not bindings:
     return 'unknown', 'unknown', {'run': texts.line(name)}, None
   named = {name: _named(bindings, name) for name in ('agent', *_ENVIRONMENTS)}

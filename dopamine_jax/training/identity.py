@@ -15,8 +15,11 @@ from dopamine_jax import (
 from dopamine_jax import errors
 from dopamine_jax import settings
 from dopamine_jax.system import safe_files
+from dopamine_jax.system import texts
 from dopamine_jax.trust import strangers
 
+# A binding, with the lines that it runs on over.
+_BINDING = re.compile(r'^([\w./]+) =[ \\]*\n?(.*(?:\n[ \t].*)*)', re.MULTILINE)
 # A run may be made longer. It then equals one that was as long from its start,
 # but for a checkpoint and an evaluation at its old end. Histograms and videos
 # only look, and where the replay's file lies changes no number. What older
@@ -146,6 +149,14 @@ def digest(config: str) -> str:
   """
   lines = [x for x in comparable(config) if not _IMPORT.match(x)]
   return hashlib.sha256('\n'.join(lines).encode()).hexdigest()
+
+
+def bindings(config: str) -> dict[str, str]:
+  """Returns what a configuration sets, by its full name, each in one line."""
+  return {
+    key: texts.line(value.replace('\\\n', ' '))
+    for key, value in _BINDING.findall(config)
+  }
 
 
 def comparable(config: str) -> list[str]:

@@ -32,8 +32,6 @@ from dopamine_jax.training import recording
 from dopamine_jax.training import run_folder
 
 _MEGABYTES = 1_000  # at most in metrics.csv
-# A binding of a config.gin, with the lines that it runs on over.
-_BINDING = re.compile(r'^([\w./]+) = (.*(?:\n[ \t].*)*)', re.MULTILINE)
 
 
 class StartFrom(settings.Settings):
@@ -190,7 +188,7 @@ def _iteration(checkpoints, name):
 
 def _decided_by(config):
   """Returns what a config says of callbacks and of what these look at."""
-  bindings = dict(_BINDING.findall('\n'.join(identity.comparable(config))))
+  bindings = identity.bindings('\n'.join(identity.comparable(config)))
   given = {
     key: value
     for key, value in bindings.items()
