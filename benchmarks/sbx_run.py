@@ -17,12 +17,16 @@ from benchmarks import environments
 _STEPS = 100_000
 _PERIOD = 5_000  # agent steps from one evaluation to the next
 _EPISODES = 10
-# What ours has another number for: those of the configs for MuJoCo.
+# What ours has another number for: those of the configs for MuJoCo, and of
+# CrossQ the size that is trained here (sbx's critics have two layers of 1024).
 _SETTINGS = {
   'SAC': {'learning_starts': 10_000},
   'TD3': {'learning_starts': 25_000, 'learning_rate': 3e-4},
   'TQC': {'learning_starts': 10_000},
-  'CrossQ': {'learning_starts': 5_000},
+  'CrossQ': {
+    'learning_starts': 5_000,
+    'policy_kwargs': {'net_arch': [256, 256]},
+  },
 }
 _EXPLORATION_NOISE = 0.1  # of TD3: sbx has none unless it is told
 _CONFIG = """\
