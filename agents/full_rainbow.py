@@ -47,7 +47,9 @@ class RainbowNetwork(modules.Module):
     noisy: whether the head is of `heads.NoisyDense` (given by the agent).
     dueling: whether it is a `heads.Dueling` one (given by the agent).
     torso: a Flax module that maps observations to features [B, F].
-    hidden: sizes of the head's rectified layers.
+    shared: sizes of rectified layers that value and advantages share. (512,)
+      with `hidden = ()` is Dopamine's network.
+    hidden: sizes of each stream's rectified layers, the paper's.
     sigma0: of noisy layers.
     kernel_init: initializer of the head's kernels if they are not noisy.
   """
@@ -59,6 +61,7 @@ class RainbowNetwork(modules.Module):
   noisy: bool = True
   dueling: bool = True
   torso: nn.Module = networks.NatureTorso()
+  shared: Sequence[int] = ()
   hidden: Sequence[int] = (512,)
   sigma0: float = 0.5
   kernel_init: networks.Initializer = initializers.XAVIER_UNIFORM
@@ -80,7 +83,11 @@ class RainbowNetwork(modules.Module):
       )
     else:
       head = heads.Plain(self.num_outputs, self.hidden, dense, name='head')
-    return head(networks.part(self, self.torso, observation))
+    x = networks.part(self, self.torso, observation)
+    for i, units in enumerate(self.shared):
+      x = nn.relu(dense(units, name=f'shared_{i}')(x))
+      self.sow('intermediates', 'activations', x)
+    return head(x)
 
 
 class FullRainbow(c51.C51):

@@ -191,11 +191,10 @@ def _rainbow(expected, agent, replay):
   ]
   if expected.agent == 'full_rainbow':
     bindings = [
-      'from benchmarks import torsos',
       'from dopamine_jax.agents import full_rainbow',
       f'runner.Runner.agent = @{agent}',
       f'{agent}.optimizer = @optax.adam()',
-      'full_rainbow.RainbowNetwork.torso = @torsos.NoisyNature()',
+      'full_rainbow.RainbowNetwork.shared = (512,)',  # as Dopamine's
       'full_rainbow.RainbowNetwork.hidden = ()',
       f'{agent}.network = @full_rainbow.RainbowNetwork',
       f'{agent}.replay = @{replay}',

@@ -29,7 +29,7 @@ _MAY_CHANGE = re.compile(
   r'|Runner\.(callbacks = \(\)|(start_from|evaluation_environment) = None)'
   r'|Runner\.record_replay = False|Gym\.channels_first = None'
   r'|\.(observed|annealed_n_step) = None'
-  r'|\.(info|leave_out|augmentation) = \(\)|\.action_mask = False'
+  r'|\.(info|leave_out|augmentation|shared) = \(\)|\.action_mask = False'
   r'|Gymnax\.sticky_actions = 0\.0|\.continuous = False'
   r'|\.continuous_threshold = 0\.5|\.target_tau = 1\.0|\.flat = True'
   r'|\.separate_targets = False|(Actor|Critics)\.(torso|network) = None'

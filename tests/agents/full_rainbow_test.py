@@ -199,6 +199,29 @@ def test_noisy_and_dueling_decide_what_the_head_has():
       }
 
 
+def test_value_and_advantages_can_share_a_layer():
+  shared = functools.partial(SMALL, shared=(6,), hidden=())
+  agent = make(noisy=False, distributional=False, network=shared)
+  params = init(agent).params
+  layer = {key: np.asarray(x) for key, x in params['shared_0'].items()}
+  assert layer['kernel'].shape == (8, 6)  # one, of what the torso gives
+
+  def dense(x, layer):
+    return x @ np.asarray(layer['kernel']) + np.asarray(layer['bias'])
+
+  x = np.maximum(dense(OBSERVATION, params['torso']['Dense_0']), 0)
+  x = np.maximum(dense(x, layer), 0)
+  head = params['head']
+  value, advantage = (
+    dense(x, head[stream]['Dense_0']) for stream in ('value', 'advantage')
+  )
+  expected = value + advantage - advantage.mean(axis=1, keepdims=True)
+  given = jax.jit(agent.q_values)(params, OBSERVATION, jax.random.key(1))
+  np.testing.assert_allclose(given, expected, atol=1e-5)
+  noisy = names(make(network=shared))
+  assert {'shared_0/kernel_sigma', 'shared_0/bias_sigma'} <= noisy
+
+
 @pytest.mark.parametrize('switch', SWITCHES)
 def test_each_switch_is_one_binding(switch, tmp_path):
   file = tmp_path / 'rainbow.gin'
