@@ -12,6 +12,7 @@ Differs from the paper:
 """
 
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +42,8 @@ class CrossQ(sac.SAC):
   critic_optimizer: optimization.Optimizer = _ADAM
   temperature_optimizer: optimization.Optimizer | None = _ADAM
   policy_delay: int = 3
+
+  uncalled = types.MappingProxyType({'targets': 'critic_loss'})
 
   def __post_init__(self):
     super().__post_init__()

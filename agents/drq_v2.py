@@ -74,7 +74,6 @@ class DrQV2(td3.TD3):
   target_noise: float | None = None
   noise_clip: float = 0.3
 
-  counts_updates = True
   has_target_policy = False
   policy_value = continuous_actions.ContinuousActions.policy_value
 

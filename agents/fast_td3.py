@@ -15,9 +15,12 @@ Differs from the authors' code:
    environments; there after about a dozen.
 6. The lower critic is that with the lower mean before its distribution is put
    on the atoms; there after it, which differs where returns are clipped.
+7. The policy learns with the first of its two updates, not with the second, and
+   from the critics as they were before it.
 """
 
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +30,6 @@ from dopamine_jax import networks
 from dopamine_jax import values
 from dopamine_jax.agents import c51
 from dopamine_jax.agents import td3
-from dopamine_jax.learning import action_values
 from dopamine_jax.learning import actor_critic
 from dopamine_jax.learning import continuous_actions
 from dopamine_jax.learning import optimization
@@ -80,6 +82,9 @@ class FastTD3(td3.TD3):
   v_max: float = 250.0
 
   has_target_policy = False
+  uncalled = types.MappingProxyType(
+    dict.fromkeys(('targets', 'squared_loss'), 'critic_loss')
+  )
   policy_value = continuous_actions.ContinuousActions.policy_value
 
   def __post_init__(self):
@@ -144,4 +149,4 @@ class FastTD3(td3.TD3):
     q = c51.mean(self.atoms, logits)
     target = self.backed_up(batch, next_q.T)
     td_error = jax.lax.stop_gradient(target)[None] - q
-    return sum(losses), td_error, action_values.metrics(q)
+    return sum(losses), td_error, self.value_metrics(q)

@@ -3,14 +3,9 @@
 Hessel et al. (2018), Rainbow: Combining Improvements in Deep Reinforcement
 Learning. https://arxiv.org/abs/1710.02298
 
-To take out multi-step learning set `full_rainbow.FullRainbow.n_step = 1`, and
-for uniform replay, with `from dopamine_jax.replay import uniform` before it,
-`full_rainbow.FullRainbow.replay = @uniform.UniformReplay`.
-
 Differs from the paper:
-1. The exponent of the importance weights stays at 0.5 by default, as in Castro
-   et al. (2018), instead of rising from 0.4 to 1; see
-   `prioritized.PrioritizedReplay.beta`.
+1. The exponent of the importance weights, `beta` of the replay, stays at 0.5 by
+   default, as in Castro et al. (2018), instead of rising from 0.4 to 1.
 2. A priority is the root of a cross-entropy, where the paper has the root of a
    Kullback-Leibler divergence; they differ by the entropy of the target.
 3. Evaluation is without noise: it uses the means of the noisy weights.
@@ -47,9 +42,8 @@ class RainbowNetwork(modules.Module):
     noisy: whether the head is of `heads.NoisyDense` (given by the agent).
     dueling: whether it is a `heads.Dueling` one (given by the agent).
     torso: a Flax module that maps observations to features [B, F].
-    shared: sizes of rectified layers that value and advantages share. (512,)
-      with `hidden = ()` is Dopamine's network.
-    hidden: sizes of each stream's rectified layers, the paper's.
+    shared: sizes of rectified layers below both streams; Dopamine's is (512,).
+    hidden: sizes of each stream's rectified layers.
     sigma0: of noisy layers.
     kernel_init: initializer of the head's kernels if they are not noisy.
   """
@@ -100,8 +94,7 @@ class FullRainbow(c51.C51):
       then is 0; `evaluation_epsilon` holds for both.
     dueling: whether values and advantages have streams of their own.
     double: whether the online network chooses the next action.
-    distributional: whether to learn the weights of atoms, or values, by
-      `td_losses`.
+    distributional: whether weights of atoms are learnt, or values.
   """
 
   network: modules.Maker = RainbowNetwork

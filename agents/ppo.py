@@ -8,7 +8,7 @@ numbered, https://iclr-blog-track.github.io/2022/03/25/ppo-implementation-detail
 1. Weights begin orthogonal, the policy's last ones small (2).
 2. Advantages are normalized in each minibatch (7), gradients clipped (11).
 3. Options: the value's change is clipped (9), an update stops at a divergence
-   (12), observations and rewards are normalized.
+   (auxiliary 3), observations and rewards are normalized.
 4. A truncated episode goes on in the value of its last observation.
 """
 
@@ -55,7 +55,8 @@ class PPO(on_policy.OnPolicy):
     normalize_advantages: to mean 0 and variance 1 in each minibatch.
     target_kl: an update ends before the first minibatch on which the policy is
       further than this from the one that acted; None: never.
-    log_std: of continuous actions, which lie in [-1, 1], at first.
+    log_std: the first logarithm of the standard deviation of continuous
+      actions, whose bounds are -1 and 1.
     continuous: how they are distributed, see `distributions.Kind`.
   """
 

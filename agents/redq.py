@@ -75,4 +75,4 @@ class REDQ(sac.SAC):
     shown = super().outlook(state, observation, key)
     seen = self.features(state.params, observation)
     q = self.q_values(state.params['critics'], seen, shown.mean)
-    return shown._replace(value=jnp.mean(q, axis=0))
+    return shown._replace(value=jnp.mean(q, axis=0) / self.reward_scale)

@@ -51,7 +51,7 @@ class SAC(continuous_actions.ContinuousActions):
     self.require_above(0, 'temperature')
     if self.temperature_optimizer is None:
       for name in ('target_entropy', 'log_temperature_loss'):
-        if getattr(self, name) != getattr(SAC, name):
+        if getattr(self, name) != getattr(type(self), name):
           self.refuse(name, 'has no effect without temperature_optimizer')
 
   def first_params(self, key, observation):
@@ -79,6 +79,7 @@ class SAC(continuous_actions.ContinuousActions):
     policy = self.policy(state.params['actor'], seen)
     value = self.policy_value(state.params['critics'], seen, policy.mode(), key)
     mean, interval = policy.mode(), policy.interval()
+    value /= self.reward_scale
     return agent_lib.Outlook(value, mean=mean, interval=interval)
 
   def targets(self, params, target_params, batch, key) -> jax.Array:

@@ -111,7 +111,7 @@ class TD3(continuous_actions.ContinuousActions):
     seen = self.features(state.params, observation)
     action = self.action(state.params['actor'], seen)
     value = self.policy_value(state.params['critics'], seen, action, key)
-    return agent_lib.Outlook(value, mean=action)
+    return agent_lib.Outlook(value / self.reward_scale, mean=action)
 
   def schedules(self, step: int) -> dict[str, float]:
     """Returns the noise, for the logs; see `Agent.schedules`."""

@@ -11,12 +11,12 @@ Differs from the paper:
 """
 
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
 
 from dopamine_jax.agents import sac
-from dopamine_jax.learning import action_values
 from dopamine_jax.learning import actor_critic
 from dopamine_jax.learning import quantiles as quantiles_lib  # also a method
 from dopamine_jax.networks import modules
@@ -36,6 +36,10 @@ class TQC(sac.SAC):
   )
   num_quantiles: int = 25
   num_dropped: int = 2
+
+  uncalled = types.MappingProxyType(
+    dict.fromkeys(('targets', 'pooled', 'squared_loss'), 'target_quantiles')
+  )
 
   def __post_init__(self):
     super().__post_init__()
@@ -87,4 +91,4 @@ class TQC(sac.SAC):
     losses = of_critics(found, tau, target, 1.0) / self.num_quantiles  # [K, B]
     q = jnp.mean(found, axis=-1)
     td_error = jnp.mean(target, axis=-1)[None] - q
-    return jnp.sum(losses, axis=0), td_error, action_values.metrics(q)
+    return jnp.sum(losses, axis=0), td_error, self.value_metrics(q)

@@ -21,7 +21,7 @@ _EPISODES = 10
 # CrossQ the size that is trained here (sbx's critics have two layers of 1024).
 _SETTINGS = {
   'SAC': {'learning_starts': 10_000},
-  'TD3': {'learning_starts': 25_000, 'learning_rate': 3e-4},
+  'TD3': {'learning_starts': 25_000},
   'TQC': {'learning_starts': 10_000},
   'CrossQ': {
     'learning_starts': 5_000,
@@ -29,6 +29,7 @@ _SETTINGS = {
   },
 }
 _EXPLORATION_NOISE = 0.1  # of TD3: sbx has none unless it is told
+_DROPPED = {'Hopper-v5': 5, 'HalfCheetah-v5': 0}  # of TQC's quantiles, as ours
 _CONFIG = """\
 runner.Runner.agent = @sbx.{}
 runner.Runner.environment = @gym.Gym()
@@ -45,6 +46,8 @@ def main():
   algorithm, task, seed, folder = sys.argv[1:]
   if algorithm not in _SETTINGS:
     sys.exit(f'no agent is called {algorithm}: there are {list(_SETTINGS)}')
+  if algorithm == 'TQC' and task not in _DROPPED:
+    sys.exit(f'of TQC the tasks are {list(_DROPPED)}, and not {task}')
   train(algorithm, task, int(seed), pathlib.Path(folder))
 
 
@@ -62,6 +65,8 @@ def train(algorithm: str, task: str, seed: int, folder: pathlib.Path):
   evaluated = monitor.Monitor(gymnasium.make(task))
   evaluated.reset(seed=seed + 10_000)
   settings = dict(_SETTINGS[algorithm])
+  if algorithm == 'TQC':
+    settings['top_quantiles_to_drop_per_net'] = _DROPPED[task]
   if algorithm == 'TD3':
     zeros = np.zeros(env.action_space.shape)
     deviation = zeros + _EXPLORATION_NOISE

@@ -370,6 +370,7 @@ def test_what_is_exported_acts_the_same_without_the_framework(
   card = (folder / 'card.json').read_text()
   for word in ('dqn.DQN', 'Discrete(3)', '"agent_steps": 120', 'Dense_0/bias'):
     assert word in card
+  assert set(json.loads(card)['policy']['parameters']) == set(arrays)
   with pytest.raises(errors.UserError, match=r'policy\.jax is there already'):
     player.export(folder)
   # Half an agent is none.
@@ -384,6 +385,29 @@ def test_what_is_exported_acts_the_same_without_the_framework(
   with pytest.raises(errors.UserError, match='full can not be written: No spa'):
     player.export(full)
   assert not list(full.iterdir())
+
+
+class Slow(dqn.DQN):
+  """Acts by its target network, as BBF does."""
+
+  def act(self, state, observation, step, key, *, explore):
+    state = state.replace(params=state.target_params)
+    return super().act(state, observation, step, key, explore=explore)
+
+
+def test_what_the_policy_reads_beside_parameters_is_exported(tmp_path):
+  pytest.importorskip('safetensors')
+  pytest.importorskip('flatbuffers')
+  from safetensors import numpy as safetensors
+
+  agent = Slow(network=networks.MLP(hidden=()), replay=ASLEEP)
+  run = dj.train(agent, catch.Catch(), tmp_path / 'run', agent_steps=8)
+  folder = run.load().export(tmp_path / 'out')
+  arrays = safetensors.load_file(folder / 'parameters.safetensors')
+  card = json.loads((folder / 'card.json').read_text())
+  read = ['target_params/Dense_0/bias', 'target_params/Dense_0/kernel']
+  assert sorted(card['policy']['parameters']) == read
+  assert set(arrays) == {*read, 'Dense_0/bias', 'Dense_0/kernel'}
 
 
 # Mistakes.

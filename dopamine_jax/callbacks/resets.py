@@ -6,6 +6,8 @@ a name or its end after any dot, and `*` stands for anything: `Dense_1.*` is
 every layer of that name, in parameters, target network and the optimizer's
 moments, and `params.Dense_1.*` the one of the network itself. Of SAC,
 whose target network is the critics', `critics.*` goes with `target_params.*`.
+What a network keeps beside its parameters, such as running statistics, has
+names with `collections`: `params.collections.batch_stats.BatchNorm_0.mean`.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +21,7 @@ from dopamine_jax.callbacks import base
 from dopamine_jax.checkpoints import state_arrays
 
 # What is taken where a callback names nothing.
-ALL = ('params.*', 'target_params.*', 'optimizer_state.*')
+ALL = ('*params.*', 'optimizer_state.*')
 
 
 class Periodic(base.Callback):
@@ -70,13 +72,13 @@ class Reset(Periodic):
   https://arxiv.org/abs/2205.07802
 
   The optimizer's moments of what is reset are reset too, if the names fit them.
-  Its counts are not, unless they are named (`optimizer_state.*`): schedules go
-  on, and Adam's first hundred steps of new moments are three to six and a half
-  times as long.
+  Its counts are not, unless a pattern names the optimizer
+  (`optimizer_state.*`): schedules go on, and Adam's first hundred steps of new
+  moments are three to six and a half times as long.
 
   Attributes:
-    names: patterns of names, see `resets`; none: all parameters, those of
-      target networks, and the optimizer's state.
+    names: patterns of names, see `resets`; none: all networks, target networks
+      among them, and the optimizer's state.
     separate_targets: whether a target network is drawn by itself; otherwise it
       gets what the network gets.
   """
@@ -87,7 +89,7 @@ class Reset(Periodic):
   def change(self, view, own, key):
     """Resets one seed; see `Callback.change`."""
     del own
-    return _mixed(self, view, key, lambda old, new: new)
+    return _mixed(self, view, key, lambda old, new: new, of_statistics=True)
 
 
 class ShrinkAndPerturb(Periodic):
@@ -98,13 +100,14 @@ class ShrinkAndPerturb(Periodic):
   Sample-Efficient Reinforcement Learning by Breaking the Replay Ratio Barrier.
 
   A parameter becomes `shrink * old + perturb * new`. Of an optimizer's state
-  (names with `optimizer`), what is named begins anew.
+  (names with `optimizer`), what is named begins anew, its counts as with
+  `Reset`. Statistics (names with `collections`) stay as they are.
 
   Attributes:
     shrink: the factor of the old parameters.
     perturb: the factor of newly drawn ones.
-    names: patterns of names, see `resets`; none: all parameters, those of
-      target networks, and the optimizer's state.
+    names: patterns of names, see `resets`; none: all networks, target networks
+      among them, and the optimizer's state.
     separate_targets: whether a target network is moved to parameters of its
       own; otherwise to those that the network is moved to.
   """
@@ -126,6 +129,7 @@ class ShrinkAndPerturb(Periodic):
       view,
       key,
       lambda old, new: self.shrink * old + self.perturb * new,
+      of_statistics=False,
     )
 
 
@@ -134,10 +138,15 @@ def _mixed(
   view: Any,
   key: jax.Array,
   mix: Callable[[jax.Array, jax.Array], jax.Array],
+  of_statistics: bool,
 ) -> Any:
   """Returns an agent's state, what is named mixed with that of a new agent."""
   old = view.state.agent
-  named = state_arrays.named(old)
+  named = [
+    name
+    for name in state_arrays.named(old)
+    if of_statistics or not _is_statistic(name)
+  ]
   seen = view.state.experience.observation
   new = view.loop.agent.init(key, seen)
 
@@ -163,14 +172,25 @@ def _mixed(
   setting = f'{annotations.full_name(type(owner))}.names'
   state_arrays.require_fits(setting, owner.names, named)
 
+  patterns = owner.names or ALL
+
   def each(path, old, new, new_target):
     name = state_arrays.path_name(path)
     new = new_target if is_of_target(name) else new
-    if not state_arrays.fits(name, owner.names or ALL):
+    is_number = jnp.issubdtype(old.dtype, jnp.floating)
+    fitting = patterns
+    if 'optimizer' in name and not is_number:  # a count
+      fitting = [pattern for pattern in patterns if 'optimizer' in pattern]
+    skipped = _is_statistic(name) and not of_statistics
+    if skipped or not state_arrays.fits(name, fitting):
       return old
-    is_parameter = jnp.issubdtype(old.dtype, jnp.floating)
-    if 'optimizer' in name or not is_parameter:
+    if 'optimizer' in name or not is_number:
       return new
     return mix(old, new).astype(old.dtype)
 
   return jax.tree_util.tree_map_with_path(each, old, new, new_target)
+
+
+def _is_statistic(name):
+  """Whether a network keeps it beside its parameters; see `variables`."""
+  return 'collections' in name.split('.')

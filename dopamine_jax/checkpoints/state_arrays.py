@@ -5,6 +5,7 @@ The slots of rings are left out: `checkpoints/ring_files.py` writes those.
 
 from collections.abc import Iterable
 import fnmatch
+import re
 from typing import Any
 
 import jax
@@ -14,6 +15,10 @@ from dopamine_jax import errors
 from dopamine_jax.checkpoints import ring_files
 from dopamine_jax.replay import ring as ring_lib
 from dopamine_jax.system import processes
+
+# Of agents whose older checkpoints have none: it begins at 0 there, and nothing
+# read it.
+_YOUNGER = frozenset({'agent.updates'})
 
 
 def split(state: Any) -> tuple[dict[str, np.ndarray], dict[str, ring_lib.Ring]]:
@@ -46,12 +51,25 @@ def path_name(path: Any) -> str:
   return ring_files.leaf_name(path) or 'state'
 
 
+def short(name: str) -> str:
+  """Returns a name without the `params` of `variables.Variables`.
+
+  These lie within parameters: `target_params.params.Dense_1.kernel`, of a
+  network with dropout, is `target_params.Dense_1.kernel` as of any other.
+  """
+  first, *rest = re.split(r'(?<=params)\.', name, maxsplit=1)
+  inner = [part for part in '.'.join(rest).split('.') if part != 'params']
+  return '.'.join([first, *inner]) if rest else name
+
+
 def fits(name: str, patterns: Iterable[str]) -> bool:
   """Whether a name, or its end after a dot, fits one of the patterns.
 
-  `*` stands for anything: `Dense_1.*` fits `params.Dense_1.kernel`.
+  `*` stands for anything: `Dense_1.*` fits `params.Dense_1.kernel`. Both are
+  taken as `short` has them.
   """
-  return any(fnmatch.fnmatchcase(f'.{name}', f'*.{p}') for p in patterns)
+  name = f'.{short(name)}'
+  return any(fnmatch.fnmatchcase(name, f'*.{short(p)}') for p in patterns)
 
 
 def require_fits(setting: str, patterns: Iterable[str], names: Iterable[str]):
@@ -65,7 +83,7 @@ def require_fits(setting: str, patterns: Iterable[str], names: Iterable[str]):
   Raises:
     UserError: says which names there are.
   """
-  names = list(names)
+  names = list(map(short, names))
   for pattern in patterns:
     if not any(fits(name, [pattern]) for name in names):
       shown = ', '.join(names[:20]) + (', ...' if len(names) > 20 else '')
@@ -117,11 +135,11 @@ def refuse_misfits(
     like = jax.eval_shape(processes.plain, leaf)
     if not like.size:
       continue
-    if name not in saved:
+    if name not in saved and name not in _YOUNGER:
       raise errors.UserError(
         f'the checkpoint has no {name}: it is of another agent or network.'
       )
-    array = saved[name]
+    array = saved.get(name, like)
     if array.shape != like.shape or array.dtype != like.dtype:
       raise errors.UserError(
         f'{name} was saved with shape {array.shape} of {array.dtype}; this run '

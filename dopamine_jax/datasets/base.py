@@ -151,7 +151,7 @@ class Dataset(settings.Settings):
           f'and the environment has {space.n}'
         )
       return whole
-    if np.abs(given).max(initial=0) > _ONE:
+    if not (np.abs(given) <= _ONE).all():  # nor are there NaNs
       self._fail("has actions outside the environment's bounds")
     return np.clip(given, -1.0, 1.0).astype(np.float32)
 

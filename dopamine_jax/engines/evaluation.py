@@ -6,6 +6,7 @@ import time
 import types
 from typing import Any, NamedTuple
 
+import gymnasium
 import jax
 import numpy as np
 
@@ -126,15 +127,28 @@ def require_same_spaces(
     for settings, each in ((trained_on, training), (played_on, playing))
   )
   for what, own, other in (
-    ('observations', seen, others),
-    ('actions', training.action_space, playing.action_space),
+    ('observations in', seen, others),
+    ('actions in', training.action_space, playing.action_space),
+    # An agent's are alike where an environment's are not.
+    ('actions that the environment takes as', *map(_ends, (training, playing))),
   ):
     if own != other:
       raise errors.UserError(
-        f'agents are trained with {what} in {own}, and '
+        f'agents are trained with {what} {own}, and '
         f'{annotations.full_name(type(played_on))} would have them play with '
-        f'{what} in {other}. Choose an environment of the same spaces.'
+        f'{what} {other}. Choose an environment of the same spaces.'
       )
+
+
+def _ends(environments):
+  """Returns what an agent's outermost actions are to an environment."""
+  space = environments.action_space
+  if not isinstance(space, gymnasium.spaces.Box):
+    first = np.zeros((1, *space.shape), np.int32)
+    return f'numbers counted from {environments.as_taken(first)[0].tolist()}'
+  ends = np.ones((1, *space.shape), np.float32)
+  low, high = (environments.as_taken(x)[0].tolist() for x in (-ends, ends))
+  return f'numbers from {low} to {high}'
 
 
 class Evaluator:

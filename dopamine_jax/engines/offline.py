@@ -130,7 +130,10 @@ class OfflineEngine(engine.Engine):
       return actions - taken(np.zeros((1, *space.shape), np.int32))
     ends = np.ones((1, *space.shape), np.float32)
     low, high = (np.asarray(taken(x), np.float32) for x in (-ends, ends))
-    return 2 * (actions - low) / (high - low) - 1
+    width = high - low
+    # Where both bounds are equal, all actions are the same one.
+    given = 2 * (actions - low) / np.where(width == 0, 1, width) - 1
+    return np.where((width == 0) & (actions == low), 0, given)
 
   def _clipped(self, part):
     """Returns a part with rewards as learning sees them."""

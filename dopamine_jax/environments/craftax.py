@@ -32,9 +32,10 @@ _NEVER = 2**31 - 1  # a time limit that no episode reaches
 class Craftax(native.Native):
   """Craftax or Craftax-Classic, of symbols or of pixels.
 
-  Observations are float32 in [0, 1]: a vector of symbols, [8268] or of Classic
-  [1345], or an image [130, 110, 3] or [63, 63, 3]. Each new achievement is
-  rewarded.
+  Observations are float32: a vector of symbols, [8268], of which some reach
+  2.1, or of Classic [1345] in [0, 1], or an image [130, 110, 3] or [63, 63, 3]
+  in [0, 1]. A new achievement brings 1, harder ones of Craftax more; each point
+  of health that is won or lost 0.1 or -0.1.
 
   Names for `info` are the achievements, as 'collect_wood': 1 if an episode has
   it, so that its mean is the success rate; and 'achievements', their number.
@@ -85,7 +86,9 @@ class Craftax(native.Native):
   def observation_space(self) -> gymnasium.spaces.Box:
     """The space of one frame; see the base class."""
     env, params, _ = self._made
-    return gymnasium.spaces.Box(0, 1, env.observation_space(params).shape)
+    most = np.inf if self.id == 'Craftax-Symbolic-v1' else 1
+    shape = env.observation_space(params).shape
+    return gymnasium.spaces.Box(0, most, shape)
 
   @functools.cached_property
   def action_space(self) -> gymnasium.spaces.Discrete:

@@ -65,9 +65,13 @@ class Gym(base.Environment):
     id: What `gymnasium.make` takes: 'CartPole-v1', 'MinAtar/Breakout-v1',
       'FetchReach-v4', 'dm_control/cheetah-run-v0', or 'my_module:MyEnv-v0',
       which imports `my_module` first. For Atari games see `atari.Atari`.
-    max_steps_per_episode: Agent steps; replaces the environment's own limit,
-      which None leaves as it is.
-    kwargs: Further arguments for `gymnasium.make`.
+    max_steps_per_episode: Agent steps; replaces the limit of the environment's
+      registration, or of dm_control's suite, which None leaves as it is. One
+      that an environment keeps by itself is an argument of it, if at all:
+      `kwargs = {'max_steps': 500}` of MiniGrid.
+    kwargs: Further arguments for `gymnasium.make`. The models of dm_control's
+      lqr are drawn by `{'task_kwargs': {'random': 0}}`, if nothing else is
+      given.
     vector: 'sync', one after another, or 'async', each in a process of its own,
       those of an evaluation (one an episode, up to 32) too. Experience is the
       same. Films are made in sync.
@@ -153,6 +157,7 @@ def make_one(
   drawing.without_display()
   if id.startswith(DM_CONTROL):
     _register_dm_control()
+    kwargs = _of_suite(id, max_steps, kwargs)
   if id.startswith(ROBOTICS) and id not in gymnasium.registry:
     _register_robotics(id)
   try:
@@ -187,6 +192,9 @@ def make_one(
     raise answers.failed(
       id, 'while it was made', 'constructor', error
     ) from error
+  if id.startswith(DM_CONTROL):  # shimmy has it the other way round
+    rate = {'render_fps': 1 / env.unwrapped.dt}
+    env.unwrapped.metadata = {**env.unwrapped.metadata, **rate}
   if render and 'rgb_array' not in env.metadata.get('render_modes', ()):
     raise errors.UserError(
       f"{id} draws no images: its render_modes lack 'rgb_array'."
@@ -266,6 +274,24 @@ def _register_dm_control() -> None:
     raise errors.UserError(
       f'dm_control is not installed: {errors.install("dm_control")}'
     ) from error
+
+
+def _of_suite(
+  id: str, max_steps: int | None, kwargs: Mapping[str, Any]
+) -> Mapping[str, Any]:
+  """Returns the arguments of a task of dm_control's suite; others as they are.
+
+  Some tasks draw their model when they are made (lqr), and each reset makes
+  them anew: one seed draws it for all. The suite's own time limit goes where
+  another one is given, since Gymnasium's could only be the shorter of both.
+  """
+  spec = gymnasium.registry.get(id)
+  if 'task_name' not in getattr(spec and spec.entry_point, 'keywords', {}):
+    return kwargs
+  task: dict[str, Any] = {'random': 0}
+  if max_steps is not None:
+    task['time_limit'] = float('inf')
+  return {**kwargs, 'task_kwargs': {**task, **kwargs.get('task_kwargs', {})}}
 
 
 def _register_robotics(id: str) -> None:

@@ -80,6 +80,8 @@ class _Repeated(gymnasium.Wrapper):
   def __init__(self, env: gymnasium.Env, times: int):
     super().__init__(env)
     self._times = times
+    if fps := env.metadata.get('render_fps'):
+      self.metadata = {**env.metadata, 'render_fps': fps / times}
 
   def step(self, action: Any) -> Any:
     """Takes the steps; the last one is where an episode ends."""

@@ -27,7 +27,7 @@ class State(struct.PyTreeNode):
   params: dict[str, optax.Params]  # of `actor`, `critics` and what else learns
   target_params: optax.Params  # of the critics, and of what else has targets
   optimizer_state: optax.OptState
-  updates: jax.Array | None = None  # int32 scalar; None: not counted
+  updates: jax.Array  # int32 scalar, how many there have been
 
 
 class Actor(modules.Module):

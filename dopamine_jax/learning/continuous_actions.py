@@ -4,11 +4,14 @@ A policy chooses actions, critics say what these are worth, and both learn from
 the same samples. What each learns is the subclass's: its `losses`.
 """
 
+import types
+
 import jax
 import jax.numpy as jnp
 import optax
 
 from dopamine_jax import agent as agent_lib
+from dopamine_jax import errors
 from dopamine_jax import lanes
 from dopamine_jax import networks
 from dopamine_jax import values
@@ -44,7 +47,8 @@ class ContinuousActions(off_policy.OffPolicy):
     tau: how far the target networks move to those that learn at each update.
     policy_delay: updates from one that trains the policy to the next; each
       trains the critics.
-    reward_scale: a factor of rewards in targets; metrics have them as they are.
+    reward_scale: a factor of rewards in targets; values in metrics and films
+      are without it.
   """
 
   actor: modules.Maker = actor_critic.Actor
@@ -57,12 +61,30 @@ class ContinuousActions(off_policy.OffPolicy):
   policy_delay: int = 1
   reward_scale: float = 1.0
 
+  # Methods that no loss of a subclass calls, and what to override instead.
+  uncalled = types.MappingProxyType({})
+
   def __post_init__(self):
     super().__post_init__()
     self.require_box_actions()
     self.require_fraction('tau')
     self.require_above(0, 'tau', 'reward_scale')
     self.require_at_least(1, 'policy_delay')
+    self._require_called()
+
+  def _require_called(self):
+    """Refuses a subclass's method that no loss would call."""
+    classes = type(self).__mro__
+    known = next(i for i, x in enumerate(classes) if 'uncalled' in vars(x))
+    own = set().union(*(vars(x) for x in classes[:known]))
+    if own & {'critic_loss', 'losses', 'update'}:
+      return  # which may call it
+    for name in sorted(own & self.uncalled.keys()):
+      raise errors.UserError(
+        f'{type(self).__name__}.{name} is never called: '
+        f'{classes[known].__name__} learns by `{self.uncalled[name]}`. '
+        'Override that.'
+      )
 
   def init(self, key, observation) -> actor_critic.State:
     """Returns the first state; see `Agent.init`."""
@@ -72,7 +94,7 @@ class ContinuousActions(off_policy.OffPolicy):
       # A copy: the update donates both.
       target_params=jax.tree.map(jnp.copy, self.followed(params)),
       optimizer_state=self.optimizer.init(networks.learnt(params)),
-      updates=jnp.zeros((), jnp.int32) if self.counts_updates else None,
+      updates=jnp.zeros((), jnp.int32),
     )
 
   def first_params(self, key, observation) -> dict[str, optax.Params]:
@@ -94,11 +116,6 @@ class ContinuousActions(off_policy.OffPolicy):
       num_outputs=self.critic_outputs,
     )
     return both | encoder
-
-  @property
-  def counts_updates(self) -> bool:
-    """Whether the state has their number."""
-    return self.policy_delay > 1
 
   def followed(self, params) -> optax.Params:
     """Returns those parameters that target networks follow: the critics'."""
@@ -164,7 +181,11 @@ class ContinuousActions(off_policy.OffPolicy):
     outputs.require_floats(self, 'targets()', target, q.shape[1:])
     td_error = target[None] - q
     loss = jnp.sum(td_error**2, axis=0) / 2
-    return loss, td_error, action_values.metrics(q)
+    return loss, td_error, self.value_metrics(q)
+
+  def value_metrics(self, q) -> dict[str, jax.Array]:
+    """Returns metrics of the critics' values [K, B], of raw rewards."""
+    return action_values.metrics(q / self.reward_scale)
 
   def targets(self, params, target_params, batch, key) -> jax.Array:
     """Returns what the critics are to say [B]; arguments as of `losses`."""
@@ -229,7 +250,7 @@ class ContinuousActions(off_policy.OffPolicy):
       params=params,
       target_params=self.follow(params, state.target_params, policy=policy),
       optimizer_state=optimizer_state,
-      updates=state.updates + 1 if self.counts_updates else None,
+      updates=state.updates + 1,
     )
     return state, seen | metrics, jnp.mean(abs(td_error), 0)
 

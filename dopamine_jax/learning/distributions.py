@@ -249,9 +249,10 @@ class Deterministic(struct.PyTreeNode):
 
 Distribution = Categorical | Product | Gaussian | TanhGaussian | Beta
 
-# How actions of a Box are distributed: normally, with deviations whatever is
-# observed; with such that depend on it; the same, squashed by tanh; or Beta.
-Kind = Literal['gaussian', 'wide_gaussian', 'tanh_gaussian', 'beta']
+# How actions of a Box are distributed: normally, with deviations that are the
+# same whatever is observed ('gaussian'), or that the network gives as well
+# ('state_gaussian'); so, and squashed by tanh ('tanh_gaussian'); or Beta.
+Kind = Literal['gaussian', 'state_gaussian', 'tanh_gaussian', 'beta']
 
 
 def require_log_std(agent: agent_lib.Agent) -> None:

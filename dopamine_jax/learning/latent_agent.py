@@ -275,7 +275,7 @@ class LatentAgent(off_policy.OffPolicy):
     return agent_lib.Outlook(value, probabilities=jax.nn.softmax(allowed))
 
   def anatomy(self, state) -> dict[str, agent_lib.Anatomy]:
-    """Returns encoder, policy and a critic; see `Agent.anatomy`."""
+    """Returns encoder, policy and critics; see `Agent.anatomy`."""
     of, params = self.modules, state.params
 
     def seen(batch):
@@ -285,11 +285,13 @@ class LatentAgent(off_policy.OffPolicy):
       action = self.actions.to_vectors(batch.action)
       return (self.embed(state.fixed_params, *seen(batch), action),)
 
-    critics = params['critics'], state.target_params['critics']
+    critics = zip(
+      params['critics'], state.target_params['critics'], strict=True
+    )
     return {
       'Encoder': agent_lib.Anatomy(of['encoder'], params['encoder']),
       'Actor': agent_lib.Anatomy(of['actor'], params['actor'], inputs=seen),
-      'Critic': agent_lib.Anatomy(
-        of['critic'], *(each[0] for each in critics), inputs=embedded
-      ),
+    } | {
+      f'Critic{i}': agent_lib.Anatomy(of['critic'], *both, inputs=embedded)
+      for i, both in enumerate(critics, 1)
     }

@@ -53,7 +53,7 @@ class OffPolicy(agent_lib.Agent):
       self.refuse(
         'augmentation',
         'is of images, [height, width] or with channels, and observations are '
-        f'{self.observation_space}; leave it out',
+        f'{self.observation_space}; set it to ()',
       )
 
   def prepare(self, sample, key) -> agent_lib.Sample:
@@ -65,7 +65,7 @@ class OffPolicy(agent_lib.Agent):
       self.refuse(
         'augmentation',
         f'is of transitions, and the replay gives a {type(transition).__name__}'
-        '; leave it out',
+        '; set it to ()',
       )
     now, then = jax.random.split(jax.random.fold_in(key, _AUGMENT))
     transition = transition.replace(

@@ -13,7 +13,7 @@ Differs from the paper:
 2. The logarithms of standard deviations are clipped, as `actor_critic.Actor`
    has it; the authors' code maps them by tanh, into [-10, 2].
 3. The number of critics is a setting. The authors' code has one where nothing
-   terminates, as HalfCheetah, else two.
+   terminates, else two.
 """
 
 from flax import linen as nn

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 import contextlib
-import json
 import pathlib
 from typing import Any
 
@@ -18,11 +17,8 @@ from dopamine_jax.engines import evaluation
 from dopamine_jax.engines import loop
 from dopamine_jax.engines import memory as memory_lib
 from dopamine_jax.engines import stacking
+from dopamine_jax.playing import exports
 from dopamine_jax.playing import trained as trained_lib
-from dopamine_jax.system import provenance
-from dopamine_jax.training import run_folder
-
-_POLICY, _PARAMETERS = 'policy.jax', 'parameters.safetensors'
 
 
 class Player:
@@ -134,110 +130,20 @@ class Player:
   def export(self, folder: str | pathlib.Path) -> pathlib.Path:
     """Writes the agent for use without this framework; returns the folder.
 
-    `parameters.safetensors` has the networks' parameters, by their paths;
-    `policy.jax` what `jax.export.deserialize` reads: a function of observations
-    [N, ...] as the agent sees them, stacked, that returns its actions [N, ...];
-    `card.json` what they are. Of an agent with memory the function also takes
-    the actions and rewards of the step before, whether episodes begin, and the
-    arrays of its memory, which it returns behind the actions.
+    `parameters.safetensors` has the networks' parameters, by their paths, and
+    what else of the agent's state the policy reads, by the field's name first
+    (BBF acts by `target_params`). `policy.jax` is what
+    `jax.export.deserialize` reads: a function of observations [N, ...] as the
+    agent sees them, stacked, that returns its actions [N, ...]. `card.json`
+    says what they are, and which parameters the policy reads. Of an agent with
+    memory the function also takes the actions and rewards of the step before,
+    whether episodes begin, and the arrays of its memory, which it returns
+    behind the actions.
 
     Raises:
       UserError: if the folder has such files already, or an extra is missing.
     """
-    try:
-      import flatbuffers  # noqa: F401  which jax.export needs
-      from safetensors import numpy as safetensors
-    except ImportError as error:
-      raise errors.UserError(
-        f'{error.name} is not installed: {errors.install("export")}'
-      ) from error
-    if not isinstance(folder, (str, pathlib.Path)):
-      raise errors.UserError(f'export({folder!r}): expected a folder.')
-    folder = pathlib.Path(folder)
-    for name in (_POLICY, _PARAMETERS, 'card.json'):
-      if (folder / name).exists():
-        raise errors.UserError(
-          f'{folder / name} is there already. Choose another folder.'
-        )
-    params = getattr(self.state, 'params', self.state)
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    arrays = {_name(path): leaf for path, leaf in leaves}
-    exported = self._exported()
-    card = self._card(arrays, exported)
-    contents = {
-      _PARAMETERS: safetensors.save(
-        {name: np.array(leaf) for name, leaf in arrays.items()}
-      ),
-      _POLICY: bytes(exported.serialize()),
-      'card.json': (json.dumps(card, indent=1) + '\n').encode(),
-    }
-    try:
-      folder.mkdir(parents=True, exist_ok=True)
-      for name, content in contents.items():
-        (folder / name).write_bytes(content)
-    except OSError as error:
-      for name in contents:  # half an agent is none
-        with contextlib.suppress(OSError):
-          (folder / name).unlink()
-      raise errors.UserError(
-        f'{folder} can not be written: {error.strerror}. Choose another folder.'
-      ) from error
-    return folder
-
-  def _exported(self):
-    """Returns the policy as a program, for any number of observations."""
-    action = loop.random_actions(self.agent.action_space, self._key, 1)
-    carried = memory_lib.begin(self.agent, action)
-
-    def act(observation):
-      # One by one: a network may choose a form by how many it is given.
-      one = jax.tree.map(lambda x: x[None], observation)
-      return self._choose(self.state, (), one, 0)[0][0]
-
-    def act_with_memory(observation, action, reward, first, *memory):
-      given = jax.tree.map(lambda x: x[None], (action, reward, first, memory))
-      action, reward, first, memory = given
-      now = jax.tree.unflatten(jax.tree.structure(carried.now), memory)
-      reward = loop.clipped(reward, self.environment.reward_clip)
-      before = memory_lib.see(
-        *(self.agent, carried.replace(now=now), action, reward, first)
-      )
-      one = jax.tree.map(lambda x: x[None], observation)
-      taken, after = self._choose(self.state, before, one, 0)
-      return jax.tree.map(lambda x: x[0], (taken, *jax.tree.leaves(after.now)))
-
-    (number,) = jax.export.symbolic_shape('n')
-    space = self.agent.observation_space
-    takes = [spaces.lay_out(jax.ShapeDtypeStruct, space, (number,))]
-    if carried:
-      act = act_with_memory
-      leaves = (action, carried.reward, carried.first)
-      takes += [
-        jax.ShapeDtypeStruct((number, *leaf.shape[1:]), leaf.dtype)
-        for leaf in (*leaves, *jax.tree.leaves(carried.now))
-      ]
-    return jax.export.export(jax.jit(jax.vmap(act)))(*takes)
-
-  def _card(self, arrays, exported):
-    kind = type(self.agent)
-    observation, action = self.agent.observation_space, self.agent.action_space
-    return {
-      'agent': f'{kind.__module__}.{kind.__qualname__}',
-      'seed': self.seed,
-      'iteration': self.iteration,
-      'agent_steps': self.agent_steps,
-      'observation_space': str(observation),
-      'action_space': str(action),
-      'policy': {
-        'input': ', '.join(map(str, exported.in_avals)),
-        'output': ', '.join(map(str, exported.out_avals)),
-        'platforms': list(exported.platforms),
-        'actions': "in [-1, 1] of a Box; the environment's are stretched",
-      },
-      'parameters': {name: list(leaf.shape) for name, leaf in arrays.items()},
-      'versions': provenance.versions(),
-      'settings': run_folder.read_config(self.folder),
-    }
+    return exports.write(self, self._choose, folder)
 
   def _frames(self, observation):
     """Returns frames [N, ...] as agents see them, and whether it was one."""
@@ -385,8 +291,3 @@ def _require_held(given, kind, rows):
       f'agent was trained on {given if counted else kind}, which does not hold '
       'these numbers. Give them as the environment does.'
     )
-
-
-def _name(path):
-  """Returns a leaf's path in a pytree, as 'Dense_0/kernel'."""
-  return '/'.join(str(getattr(k, 'key', getattr(k, 'name', k))) for k in path)

@@ -229,10 +229,12 @@ def _take_all(
   try:
     state = checkpoints.restore(found, template, start.replay)
   except errors.UserError as error:
+    without = ''
+    if 'experience.replay' in str(error):
+      without = ', or starts.StartFrom.replay = False'
     raise errors.UserError(
       f'{start.run} does not fit this run: {error} Change the settings, or '
-      'take what fits alone: starts.StartFrom.names, or '
-      'starts.StartFrom.replay = False.'
+      f'take what fits alone: starts.StartFrom.names{without}.'
     ) from error
   counted = int(processes.fetch(state.experience.agent_steps).ravel()[0])
   saved = checkpoints.manifest(found).get('run') or {}

@@ -403,6 +403,39 @@ def test_settings_that_cannot_work_are_refused(cls, settings, named):
     build(cls, **settings)
 
 
+def test_methods_that_no_loss_would_call_are_refused():
+  def targets(self, params, target_params, batch, key):
+    return batch.reward
+
+  def critic_loss(self, params, target_params, batch, key):
+    return self.squared_loss(
+      self.q_values(params['critics'], batch.observation, batch.action),
+      self.targets(params, target_params, batch, key),
+    )
+
+  for cls, instead in (
+    (tqc.TQC, 'TQC learns by `target_quantiles`'),
+    (crossq.CrossQ, 'CrossQ learns by `critic_loss`'),
+    (fast_td3.FastTD3, 'FastTD3 learns by `critic_loss`'),
+  ):
+    mine = type('Mine', (cls,), {'targets': targets})
+    with pytest.raises(errors.UserError, match=rf'Mine\.targets .*{instead}'):
+      mine()
+    with pytest.raises(errors.UserError, match=instead):
+      type('Further', (mine,), {})()
+    type('Whole', (mine,), {'critic_loss': critic_loss})()
+  type('Plain', (sac.SAC,), {'targets': targets})()
+
+
+def test_a_subclass_may_have_a_default_that_is_not_read():
+  class Fixed(sac.SAC):
+    target_entropy: float = -0.5
+
+  Fixed(temperature_optimizer=None)
+  with pytest.raises(errors.UserError, match=r'target_entropy .* no effect'):
+    Fixed(temperature_optimizer=None, target_entropy=-1.0)
+
+
 def simba(units=4):
   network = functools.partial(networks.SimBa, units=units)
   torso = networks.RunningNorm()

@@ -18,6 +18,8 @@ from dopamine_jax import errors
 from dopamine_jax import networks
 from dopamine_jax import spaces
 from dopamine_jax.agents import mrq
+from dopamine_jax.callbacks import resets
+from dopamine_jax.checkpoints import state_arrays
 from dopamine_jax.engines import seed_axis
 from dopamine_jax.learning import latent_agent
 from dopamine_jax.learning import vectors
@@ -348,6 +350,20 @@ def test_lanes_update_targets_when_their_own_count_says():
     for i in range(2)
   ]
   assert is_same == [False, True]
+
+
+def test_all_of_its_networks_are_shown_and_reset():
+  state, _ = problem()
+  found = make().anatomy(state)
+  assert list(found) == ['Encoder', 'Actor', 'Critic1', 'Critic2']
+  for i in (0, 1):
+    shown = found[f'Critic{i + 1}']
+    assert shown.params is state.params['critics'][i]
+    assert shown.target_params is state.target_params['critics'][i]
+  names = state_arrays.named(state)
+  reset = {x.split('.')[0] for x in names if state_arrays.fits(x, resets.ALL)}
+  assert {'params', 'fixed_params', 'target_params'} <= reset
+  assert not {'updates', 'reward_scale'} & reset
 
 
 def test_priorities_are_the_larger_error_and_never_below_one():

@@ -96,7 +96,8 @@ def random_problem(seed=0):
 
 
 def make_state(agent, params, target_params):
-  return actor_critic.State(params, target_params, agent.optimizer.init(params))
+  optimizer_state = agent.optimizer.init(params)
+  return actor_critic.State(params, target_params, optimizer_state, np.int32(0))
 
 
 @functools.cache
@@ -194,6 +195,23 @@ def test_a_reward_scale_is_of_rewards_alone(scale):
   np.testing.assert_allclose(
     target[ended], scale * np.asarray(batch.reward)[ended], rtol=1e-6
   )
+
+
+def test_films_and_metrics_have_values_of_raw_rewards():
+  params, target_params, sample = random_problem()
+  batch, shown = sample.transition, []
+  for scale in (1.0, 0.1):
+    agent = make(reward_scale=scale)
+    state = make_state(agent, params, target_params)
+    given = params, target_params, batch.replace(reward=0 * batch.reward), KEY
+    shown.append(
+      (
+        linear.jitted(agent.outlook)(state, batch.observation, KEY).value,
+        linear.jitted(agent.losses)(*given)[2]['QMean'],
+      )
+    )
+  for raw, scaled in zip(*shown, strict=True):
+    np.testing.assert_allclose(10 * raw, scaled, rtol=1e-5)
 
 
 @pytest.mark.parametrize('of_logarithm', [True, False])

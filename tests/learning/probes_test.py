@@ -259,7 +259,7 @@ def test_ppo_finds_the_best_actions_and_their_values(tmp_path):
   [
     (False, 'gaussian'),
     (True, 'gaussian'),
-    (False, 'wide_gaussian'),
+    (False, 'state_gaussian'),
     (False, 'tanh_gaussian'),
     (False, 'beta'),
   ],

@@ -1,5 +1,6 @@
 """Callbacks: what they decide and change, by hand; and that runs stay exact."""
 
+import functools
 import json
 import re
 import types
@@ -18,6 +19,7 @@ from dopamine_jax import networks
 from dopamine_jax import runner as runner_lib
 from dopamine_jax import values
 from dopamine_jax.agents import dqn
+from dopamine_jax.agents import sac
 from dopamine_jax.agents import tandem
 from dopamine_jax.analysis import run_report
 from dopamine_jax.analysis import runs as runs_lib
@@ -33,6 +35,7 @@ from dopamine_jax.engines import compiled
 from dopamine_jax.engines import evaluation
 from dopamine_jax.engines import python_engine
 from dopamine_jax.environments import catch
+from dopamine_jax.learning import actor_critic
 from dopamine_jax.metrics import csv_file
 from dopamine_jax.networks import heads
 from dopamine_jax.playing import trained
@@ -132,9 +135,9 @@ def states():
   )
 
 
-def view_of(state, **more):
+def view_of(state, agent=AGENT, **more):
   return types.SimpleNamespace(
-    loop=types.SimpleNamespace(agent=AGENT),
+    loop=types.SimpleNamespace(agent=agent),
     state=types.SimpleNamespace(
       agent=state, experience=types.SimpleNamespace(observation=OBSERVATION)
     ),
@@ -200,6 +203,88 @@ def test_a_target_network_is_drawn_by_itself_only_if_asked(states, separate):
       pairs = zip(*map(jax.tree.leaves, both), strict=True)
       for a, b in pairs:
         np.testing.assert_allclose(a, old_part + new_part * b, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ('name', 'pattern', 'fits'),
+  [
+    ('params.params.Dense_0.kernel', 'params.Dense_0.*', True),
+    ('target_params.params.Dense_0.kernel', 'params.Dense_0.*', False),
+    ('target_params.params.Dense_0.kernel', 'target_params.Dense_0.*', True),
+    ('params.params.Dense_0.kernel', 'params.params.Dense_0.*', True),
+    ('params.critics.params.Dense_0.kernel', 'critics.Dense_0.*', True),
+    ('params.Dense_0.kernel', 'params.Dense_0.*', True),
+    ('target_params.Dense_0.kernel', 'params.Dense_0.*', False),
+    ('params.collections.batch_stats.Norm_0.mean', 'Norm_0.*', True),
+    ('params.collections.batch_stats.Norm_0.mean', 'params.Norm_0.*', False),
+  ],
+)
+def test_what_a_network_keeps_beside_its_parameters_changes_no_name(
+  name, pattern, fits
+):
+  assert state_arrays.fits(name, [pattern]) == fits
+  assert state_arrays.fits(f'agent.{name}', [pattern]) == fits
+
+
+def test_statistics_are_shrunk_by_nothing_and_begin_anew_with_a_reset():
+  network = networks.MLP(
+    hidden=(3,), activation=networks.batch_renormalized_relu
+  )
+  agent = AGENT.replace(network=network)
+  new = jax.jit(agent.init)(KEY, OBSERVATION)
+  old = jax.tree.map(lambda x: jnp.asarray(np.full(x.shape, 7, x.dtype)), new)
+
+  def changed(callback):
+    change = jax.jit(
+      lambda state: callback.change(view_of(state, agent=agent), (), KEY)
+    )
+    return state_arrays.named(jax.device_get(change(old)))
+
+  shrunk = changed(resets.ShrinkAndPerturb(period=1, shrink=0.5))
+  reset = changed(resets.Reset(period=1))
+  statistics = [name for name in shrunk if 'collections' in name]
+  assert len(statistics) >= 4  # at least a mean and a variance, twice
+  for name in statistics:
+    assert (shrunk[name] == 7).all()
+    np.testing.assert_array_equal(reset[name], state_arrays.named(new)[name])
+  kernel = 'params.params.MLPTorso_0.Dense_0.kernel'
+  assert (abs(shrunk[kernel] - 3.5) < 3.5).all()
+  assert not (shrunk[kernel] == 7).any()
+  only = resets.ShrinkAndPerturb(period=1, names=['collections.*'])
+  with pytest.raises(errors.UserError, match=r'collections.* fits nothing'):
+    changed(only)
+
+
+def test_counts_of_optimizers_kept_apart_go_on_unless_they_are_named():
+  agent = sac.SAC(
+    actor=functools.partial(actor_critic.Actor, hidden=(2,)),
+    critics=functools.partial(actor_critic.Critics, hidden=(2,)),
+    observation_space=gymnasium.spaces.Box(-1, 1, (2,)),
+    action_space=gymnasium.spaces.Box(-1, 1, (1,)),
+  )
+  new = jax.jit(agent.init)(KEY, OBSERVATION)
+  old = jax.tree.map(lambda x: jnp.asarray(np.full(x.shape, 7, x.dtype)), new)
+  inner = 'optimizer_state.inner_states.critics.inner_state.0'
+  for names, count in (
+    (['critics.*', 'target_params.*'], 7),
+    (['critics.*', 'optimizer_state.inner_states.critics.*'], 0),
+    ([], 0),
+  ):
+    callback = resets.Reset(period=1, names=names)
+    change = jax.jit(
+      lambda state, callback=callback: callback.change(
+        view_of(state, agent=agent), (), KEY
+      )
+    )
+    changed = state_arrays.named(jax.device_get(change(old)))
+    assert changed[f'{inner}.count'] == count
+    moments = [
+      array
+      for name, array in changed.items()
+      if name.startswith(inner) and '.mu.' in name
+    ]
+    assert moments
+    assert not any(array.any() for array in moments)
 
 
 def test_separate_targets_need_a_name_of_a_target_network(states):

@@ -140,11 +140,11 @@ OUTPUTS = np.array([[0.5, -1.0, 0.2, -0.4], [2.0, 0.0, 1.5, -3.0]], np.float32)
 
 
 def test_deviations_may_depend_on_what_is_observed():
-  policy = of_kind('wide_gaussian', OUTPUTS)
+  policy = of_kind('state_gaussian', OUTPUTS)
   np.testing.assert_allclose(policy.mean, OUTPUTS[:, None, :2])
   expected = LOG_STD[None] + OUTPUTS[:, None, 2:]
   np.testing.assert_allclose(policy.log_std, expected, rtol=1e-6)
-  wild = of_kind('wide_gaussian', 100 * OUTPUTS)
+  wild = of_kind('state_gaussian', 100 * OUTPUTS)
   assert wild.log_std.max() == 2
   assert wild.log_std.min() == -20
   squashed = of_kind('tanh_gaussian', OUTPUTS)

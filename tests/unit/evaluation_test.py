@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dopamine_jax import agent as agent_lib
+from dopamine_jax import errors
 from dopamine_jax.engines import evaluation
 from dopamine_jax.environments import catch
 from dopamine_jax.environments import gym
@@ -59,6 +60,36 @@ class Left(agent_lib.Agent):
 
   def act(self, state, observation, step, key, *, explore):
     return jnp.zeros(observation.shape[:1], jnp.int32)
+
+
+class Bounded(gymnasium.Env):
+  """Takes numbers up to `high`."""
+
+  observation_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+
+  def __init__(self, high=1.0, start=None):
+    self.action_space = gymnasium.spaces.Box(-1, high, (1,), np.float32)
+    if start is not None:
+      self.action_space = gymnasium.spaces.Discrete(2, start=start)
+
+
+def test_agents_are_evaluated_with_actions_of_the_same_units(monkeypatch):
+  spec = gymnasium.envs.registration.EnvSpec('Bounded-v0', Bounded)
+  monkeypatch.setitem(gymnasium.registry, 'Bounded-v0', spec)
+
+  def require(one, other):
+    both = []
+    for kwargs in (one, other):
+      settings = gym.Gym(id='Bounded-v0', kwargs=kwargs)
+      both += [settings, settings.make(1)]
+    evaluation.require_same_spaces(*both)
+
+  require({}, {'high': 1.0})
+  with pytest.raises(errors.UserError, match=r'\[-1.0\] to \[3.0\]'):
+    require({}, {'high': 3.0})
+  require({'start': 1}, {'start': 1})
+  with pytest.raises(errors.UserError, match=r'counted from 1, .* from 0'):
+    require({'start': 1}, {'start': 0})
 
 
 def test_lanes_that_have_played_their_share_rest(monkeypatch):

@@ -6,6 +6,7 @@ import gzip
 import re
 import shutil
 import sys
+import types
 
 import gymnasium
 from hypothesis import given
@@ -32,6 +33,7 @@ from dopamine_jax.engines import devices
 from dopamine_jax.engines import disk
 from dopamine_jax.engines import offline
 from dopamine_jax.engines import streams
+from dopamine_jax.environments import base as environments_base
 from dopamine_jax.environments import catch
 from dopamine_jax.environments import classic
 from dopamine_jax.metrics import health
@@ -768,6 +770,24 @@ def test_actions_of_a_box_are_learnt_as_agents_give_them():
   engine.environments = environments
   given = engine._as_given(np.array([[-2.0], [0.0], [1.0]], np.float32))
   np.testing.assert_allclose(given, [[-1.0], [0.0], [0.5]])
+
+
+def test_an_action_whose_bounds_are_equal_is_one_and_others_are_refused():
+  low, high = np.float32([0, -2]), np.float32([0, 2])
+  actions = environments_base.Actions(gymnasium.spaces.Box(low, high))
+  engine = offline.OfflineEngine.__new__(offline.OfflineEngine)
+  engine.environments = types.SimpleNamespace(
+    action_space=gymnasium.spaces.Box(-1, 1, (2,)), as_taken=actions
+  )
+  given = engine._as_given(np.float32([[0, -2], [0, 1]]))
+  np.testing.assert_allclose(given, [[0, -1], [0, 0.5]])
+  outside = engine._as_given(np.float32([[3, 0]]))
+  with pytest.raises(errors.UserError, match=r'outside .* bounds'):
+    base.Dataset()._actions(outside, engine.environments.action_space)
+  with pytest.raises(errors.UserError, match=r'outside .* bounds'):
+    base.Dataset()._actions(
+      np.float32([[np.nan, 0]]), engine.environments.action_space
+    )
 
 
 def test_the_loss_of_cql_is_that_of_dqn_and_the_gap():

@@ -12,6 +12,7 @@ from dopamine_jax import errors
 from dopamine_jax import networks
 from dopamine_jax.engines import stacking
 from dopamine_jax.environments import border
+from dopamine_jax.environments import gym
 from dopamine_jax.environments import pixels
 
 NEEDS_MUJOCO = pytest.mark.skipif(
@@ -23,7 +24,7 @@ NEEDS_MUJOCO = pytest.mark.skipif(
 class Drawn(gymnasium.Env):
   """Counts its steps, and draws the count; rewards are the counts."""
 
-  metadata = {'render_modes': ['rgb_array']}  # noqa: RUF012
+  metadata = {'render_modes': ['rgb_array'], 'render_fps': 20}  # noqa: RUF012
   observation_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
   action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
 
@@ -231,9 +232,46 @@ def test_shadows_can_be_left_out():
   assert np.any(images[0] != images[1])
 
 
-@pytest.mark.skipif(
+@pytest.mark.parametrize('repeat', [1, 4])
+def test_films_are_as_fast_as_what_they_show(repeat):
+  made = pixels.Pixels(id='Drawn-v0', size=8, action_repeat=repeat).make(1)
+  assert made.frames_per_second == 20 / repeat
+
+
+NEEDS_DM_CONTROL = pytest.mark.skipif(
   not importlib.util.find_spec('shimmy'), reason='needs the extra dm_control'
 )
+
+
+@NEEDS_DM_CONTROL
+def test_a_limit_replaces_that_of_dm_controls_suite():
+  settings = gym.Gym(id='dm_control/cartpole-swingup-v0')
+  for limit, ends in ((None, 1_000), (3, 3), (1_002, 1_002)):
+    made = settings.replace(max_steps_per_episode=limit).make(1)
+    made.reset([0])
+    for count in range(1, ends + 1):
+      step = made.step(np.zeros((1, 1), np.float32))
+      assert step.truncated == [count == ends]
+  assert made.frames_per_second == 100  # its steps are of a hundredth
+
+
+@NEEDS_DM_CONTROL
+def test_a_task_of_dm_control_is_the_same_one_each_time_it_is_made():
+  found = []
+  for _ in range(2):
+    made = gym.Gym(id='dm_control/lqr-lqr_2_1-v0').make(1)
+    for _ in range(2):  # each of which makes it anew
+      made.reset([7])
+      actions = np.full((1, *made.action_space.shape), 0.3, np.float32)
+      found.append([made.step(actions).reward.tolist() for _ in range(3)])
+  assert found[0] == found[1] == found[2] == found[3]
+  other = {'task_kwargs': {'random': 1}}
+  made = gym.Gym(id='dm_control/lqr-lqr_2_1-v0', kwargs=other).make(1)
+  made.reset([7])
+  assert [made.step(actions).reward.tolist() for _ in range(3)] != found[0]
+
+
+@NEEDS_DM_CONTROL
 def test_dm_control_is_drawn_too():
   images = {}
   for shadows in (True, False):

@@ -1,8 +1,10 @@
 """Runs that start from another one: the same course, parts of it, misfits."""
 
+import functools
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
@@ -11,16 +13,20 @@ from dopamine_jax import networks
 from dopamine_jax import runner as runner_lib
 from dopamine_jax.agents import ppo
 from dopamine_jax.agents import sac
+from dopamine_jax.agents import td3
 from dopamine_jax.analysis import run_report
 from dopamine_jax.callbacks import base
 from dopamine_jax.callbacks import resets
 from dopamine_jax.callbacks import stopping
 from dopamine_jax.checkpoints import checkpoints as checkpoints_lib
+from dopamine_jax.checkpoints import state_arrays
 from dopamine_jax.engines import compiled
 from dopamine_jax.engines import python_engine
 from dopamine_jax.environments import catch
 from dopamine_jax.environments import classic
+from dopamine_jax.learning import actor_critic
 from dopamine_jax.metrics import csv_file
+from dopamine_jax.replay import uniform
 from dopamine_jax.training import fingerprint
 from dopamine_jax.training import starts
 from tests import programs
@@ -254,6 +260,36 @@ def test_a_fork_with_another_first_value_is_refused(tmp_path):
   with pytest.raises(errors.UserError, match=r'log_std = -1.0 has no effect'):
     train(tmp_path / 'two', 2, agent=make(-1.0), **given)
   train(tmp_path / 'three', 2, agent=make(0.0), **given)
+
+
+def test_a_fork_may_have_another_policy_delay(tmp_path):
+  def agent(delay):
+    return td3.TD3(
+      actor=functools.partial(actor_critic.DeterministicActor, hidden=(2,)),
+      critics=functools.partial(actor_critic.Critics, hidden=(2,)),
+      replay=functools.partial(
+        uniform.UniformReplay, capacity=40, batch_size=2, min_history=2
+      ),
+      policy_delay=delay,
+    )
+
+  given = {'num_seeds': 1, 'environment': classic.Pendulum()}
+  given['training_steps'] = 8
+  train(tmp_path / 'one', 1, agent=agent(1), **given)
+  store = checkpoints_lib.Checkpoints(tmp_path / 'one')
+  count = store.arrays(1)['agent.updates']
+  given['start_from'] = str(tmp_path / 'one')
+  train(tmp_path / 'two', 2, agent=agent(2), **given)
+  store = checkpoints_lib.Checkpoints(tmp_path / 'two')
+  assert store.arrays(2)['agent.updates'] == count + 8
+  # Checkpoints of before had no such count.
+  template = {
+    'agent': {'updates': np.zeros(1, np.int32), 'a': np.ones(1, np.float32)}
+  }
+  saved = {'agent.a': jax.ShapeDtypeStruct((1,), np.float32)}
+  state_arrays.refuse_misfits(saved, template, with_rings=True)
+  with pytest.raises(errors.UserError, match=r'has no agent\.a'):
+    state_arrays.refuse_misfits({}, template, with_rings=True)
 
 
 @pytest.mark.parametrize(
