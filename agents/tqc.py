@@ -38,7 +38,11 @@ class TQC(sac.SAC):
   num_dropped: int = 2
 
   uncalled = types.MappingProxyType(
-    dict.fromkeys(('targets', 'pooled', 'squared_loss'), 'target_quantiles')
+    {
+      'targets': 'target_quantiles',
+      'pooled': 'target_quantiles',
+      'squared_loss': 'critic_loss',
+    }
   )
 
   def __post_init__(self):

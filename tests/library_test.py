@@ -410,6 +410,34 @@ def test_what_the_policy_reads_beside_parameters_is_exported(tmp_path):
   assert set(arrays) == {*read, 'Dense_0/bias', 'Dense_0/kernel'}
 
 
+def test_what_a_policy_does_not_read_is_not_said_to_be_read(tmp_path):
+  pytest.importorskip('safetensors')
+  pytest.importorskip('flatbuffers')
+  network = networks.ActorCritic(torso=networks.MLPTorso(hidden=(2,)))
+  agent = ppo.PPO(
+    network=network,
+    update_period=8,
+    num_epochs=1,
+    num_minibatches=1,
+    normalize_observations=True,
+  )
+  run = dj.train(agent, catch.Catch(), tmp_path / 'run', agent_steps=8)
+  folder = run.load().export(tmp_path / 'out')
+  card = json.loads((folder / 'card.json').read_text())
+  policy, value = (
+    {
+      f'network/{layer}/{kind}'
+      for layer in (f'MLPTorso_{i}/Dense_0', f'Dense_{i}')
+      for kind in ('bias', 'kernel')
+    }
+    for i in (0, 1)
+  )
+  statistics = {'observations/mean', 'observations/variance'}
+  assert set(card['policy']['parameters']) == policy | statistics
+  every = policy | value | statistics | {'log_std'}
+  assert set(card['parameters']) == every
+
+
 # Mistakes.
 
 

@@ -73,8 +73,8 @@ class Reset(Periodic):
 
   The optimizer's moments of what is reset are reset too, if the names fit them.
   Its counts are not, unless a pattern names the optimizer
-  (`optimizer_state.*`): schedules go on, and Adam's first hundred steps of new
-  moments are three to six and a half times as long.
+  (`optimizer_state.*`) or fits nothing else: schedules go on, and Adam's first
+  hundred steps of new moments are three to six and a half times as long.
 
   Attributes:
     names: patterns of names, see `resets`; none: all networks, target networks
@@ -173,14 +173,21 @@ def _mixed(
   state_arrays.require_fits(setting, owner.names, named)
 
   patterns = owner.names or ALL
+  others = [name for name in named if 'optimizer' not in name]
+  of_counts = [
+    pattern
+    for pattern in patterns
+    if 'optimizer' in pattern
+    or pattern == '*'
+    or not any(state_arrays.fits(name, [pattern]) for name in others)
+  ]
 
   def each(path, old, new, new_target):
     name = state_arrays.path_name(path)
     new = new_target if is_of_target(name) else new
     is_number = jnp.issubdtype(old.dtype, jnp.floating)
-    fitting = patterns
-    if 'optimizer' in name and not is_number:  # a count
-      fitting = [pattern for pattern in patterns if 'optimizer' in pattern]
+    is_count = 'optimizer' in name and not is_number
+    fitting = of_counts if is_count else patterns
     skipped = _is_statistic(name) and not of_statistics
     if skipped or not state_arrays.fits(name, fitting):
       return old

@@ -16,10 +16,6 @@ from dopamine_jax.checkpoints import ring_files
 from dopamine_jax.replay import ring as ring_lib
 from dopamine_jax.system import processes
 
-# Of agents whose older checkpoints have none: it begins at 0 there, and nothing
-# read it.
-_YOUNGER = frozenset({'agent.updates'})
-
 
 def split(state: Any) -> tuple[dict[str, np.ndarray], dict[str, ring_lib.Ring]]:
   """Returns all arrays but the rings' slots, and the rings, both by name.
@@ -65,11 +61,15 @@ def short(name: str) -> str:
 def fits(name: str, patterns: Iterable[str]) -> bool:
   """Whether a name, or its end after a dot, fits one of the patterns.
 
-  `*` stands for anything: `Dense_1.*` fits `params.Dense_1.kernel`. Both are
-  taken as `short` has them.
+  `*` stands for anything: `Dense_1.*` fits `params.Dense_1.kernel`. The name is
+  as `short` has it; a pattern with `.params.` may fit it as it is, too.
   """
-  name = f'.{short(name)}'
-  return any(fnmatch.fnmatchcase(name, f'*.{short(p)}') for p in patterns)
+  whole, name = f'.{name}', f'.{short(name)}'
+  return any(
+    fnmatch.fnmatchcase(name, f'*.{pattern}')
+    or ('.params.' in pattern and fnmatch.fnmatchcase(whole, f'*.{pattern}'))
+    for pattern in patterns
+  )
 
 
 def require_fits(setting: str, patterns: Iterable[str], names: Iterable[str]):
@@ -83,10 +83,11 @@ def require_fits(setting: str, patterns: Iterable[str], names: Iterable[str]):
   Raises:
     UserError: says which names there are.
   """
-  names = list(map(short, names))
+  names = list(names)
   for pattern in patterns:
     if not any(fits(name, [pattern]) for name in names):
-      shown = ', '.join(names[:20]) + (', ...' if len(names) > 20 else '')
+      shown = ', '.join(map(short, names[:20]))
+      shown += ', ...' if len(names) > 20 else ''
       raise errors.UserError(
         f"{setting}: {pattern!r} fits nothing in the agent's state, which has "
         f"{shown}. Name some of these; '*' stands for anything."
@@ -117,7 +118,17 @@ def refuse_misfits(
   """
   expected = named(without_slots(template))
   parts = {name.split('.')[0] for name in expected}
+  leaves, _ = jax.tree_util.tree_flatten_with_path(
+    template, is_leaf=ring_lib.is_ring
+  )
+  left_out = tuple(
+    f'{path_name(path)}.'
+    for path, leaf in leaves
+    if ring_lib.is_ring(leaf) and not with_rings
+  )
   for name in saved:
+    if name.startswith(left_out):
+      continue
     if name not in expected and name.split('.')[0] in parts:
       raise errors.UserError(
         f'the checkpoint has {name}, which this run does not have: it is of '
@@ -131,11 +142,13 @@ def refuse_misfits(
         is_leaf=ring_lib.is_ring,
       )
     )
+  agent = template.get('agent') if isinstance(template, dict) else template
+  agent = getattr(agent, 'agent', agent)
   for name, leaf in expected.items():
     like = jax.eval_shape(processes.plain, leaf)
     if not like.size:
       continue
-    if name not in saved and name not in _YOUNGER:
+    if name not in saved and not is_younger(name, agent):
       raise errors.UserError(
         f'the checkpoint has no {name}: it is of another agent or network.'
       )
@@ -145,6 +158,18 @@ def refuse_misfits(
         f'{name} was saved with shape {array.shape} of {array.dtype}; this run '
         f'has {like.shape} of {like.dtype}.'
       )
+
+
+def is_younger(name: str, agent: Any) -> bool:
+  """Whether older checkpoints lack an array that an agent's state has.
+
+  Its class says so, in `younger`: names of fields, whose arrays begin at 0.
+
+  Args:
+    name: of the array, in the training's state or in the agent's.
+    agent: the agent's state.
+  """
+  return name.removeprefix('agent.') in getattr(agent, 'younger', ())
 
 
 def put(arrays: dict[str, np.ndarray], name: str, leaf: Any) -> jax.Array:

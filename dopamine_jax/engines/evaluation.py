@@ -127,28 +127,39 @@ def require_same_spaces(
     for settings, each in ((trained_on, training), (played_on, playing))
   )
   for what, own, other in (
-    ('observations in', seen, others),
-    ('actions in', training.action_space, playing.action_space),
-    # An agent's are alike where an environment's are not.
-    ('actions that the environment takes as', *map(_ends, (training, playing))),
+    ('observations', seen, others),
+    ('actions', training.action_space, playing.action_space),
   ):
     if own != other:
       raise errors.UserError(
-        f'agents are trained with {what} {own}, and '
+        f'agents are trained with {what} in {own}, and '
         f'{annotations.full_name(type(played_on))} would have them play with '
-        f'{what} {other}. Choose an environment of the same spaces.'
+        f'{what} in {other}. Choose an environment of the same spaces.'
       )
 
 
-def _ends(environments):
+def tell_bounds(
+  training: base.VectorEnvironment,
+  playing: base.VectorEnvironment,
+  say: Callable[[str], None],
+):
+  """Says so where the same action of an agent is another one to play on."""
+  own, others = map(_bounds, (training, playing))
+  if own != others:
+    say(
+      f'Warning: actions reach from {own[0]} to {own[1]} in training, and from '
+      f'{others[0]} to {others[1]} in evaluations. An agent acts in [-1, 1], '
+      'which is stretched to either.'
+    )
+
+
+def _bounds(environments):
   """Returns what an agent's outermost actions are to an environment."""
   space = environments.action_space
   if not isinstance(space, gymnasium.spaces.Box):
-    first = np.zeros((1, *space.shape), np.int32)
-    return f'numbers counted from {environments.as_taken(first)[0].tolist()}'
+    return None
   ends = np.ones((1, *space.shape), np.float32)
-  low, high = (environments.as_taken(x)[0].tolist() for x in (-ends, ends))
-  return f'numbers from {low} to {high}'
+  return [environments.as_taken(x)[0].tolist() for x in (-ends, ends)]
 
 
 class Evaluator:

@@ -131,9 +131,10 @@ class OfflineEngine(engine.Engine):
     ends = np.ones((1, *space.shape), np.float32)
     low, high = (np.asarray(taken(x), np.float32) for x in (-ends, ends))
     width = high - low
-    # Where both bounds are equal, all actions are the same one.
     given = 2 * (actions - low) / np.where(width == 0, 1, width) - 1
-    return np.where((width == 0) & (actions == low), 0, given)
+    # Where both bounds are equal there is one action.
+    only = np.where(actions == low, 0, np.inf)
+    return np.where(width == 0, only, given)
 
   def _clipped(self, part):
     """Returns a part with rewards as learning sees them."""

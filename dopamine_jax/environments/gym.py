@@ -152,12 +152,13 @@ def make_one(
   Raises:
     UserError: For settings that can't work, or an extra that is missing.
   """
+  of_task = kwargs
   if id.startswith('MinAtar/'):
     _register_minatar()
   drawing.without_display()
   if id.startswith(DM_CONTROL):
     _register_dm_control()
-    kwargs = _of_suite(id, max_steps, kwargs)
+    of_task = _of_suite(id, max_steps, kwargs)
   if id.startswith(ROBOTICS) and id not in gymnasium.registry:
     _register_robotics(id)
   try:
@@ -168,7 +169,7 @@ def make_one(
         disable_env_checker=True,  # slows each step
         # Environments that draw nothing need not know of the argument.
         **({'render_mode': 'rgb_array'} if render else {}),
-        **kwargs,
+        **of_task,
       )
   except errors.UserError:
     raise
@@ -285,13 +286,14 @@ def _of_suite(
   them anew: one seed draws it for all. The suite's own time limit goes where
   another one is given, since Gymnasium's could only be the shorter of both.
   """
-  spec = gymnasium.registry.get(id)
+  known = gymnasium.registry
+  spec = known.get(id) or known.get(f'{id}-v0')
   if 'task_name' not in getattr(spec and spec.entry_point, 'keywords', {}):
     return kwargs
   task: dict[str, Any] = {'random': 0}
   if max_steps is not None:
     task['time_limit'] = float('inf')
-  return {**kwargs, 'task_kwargs': {**task, **kwargs.get('task_kwargs', {})}}
+  return {**kwargs, 'task_kwargs': task | (kwargs.get('task_kwargs') or {})}
 
 
 def _register_robotics(id: str) -> None:

@@ -29,6 +29,9 @@ class State(struct.PyTreeNode):
   optimizer_state: optax.OptState
   updates: jax.Array  # int32 scalar, how many there have been
 
+  # Where no policy was delayed there were none, and nothing reads them.
+  younger = ('updates',)
+
 
 class Actor(modules.Module):
   """A policy whose standard deviations, too, depend on what is observed.

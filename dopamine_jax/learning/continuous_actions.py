@@ -312,7 +312,8 @@ class ContinuousActions(off_policy.OffPolicy):
 
     def values(params, observation, action, key):
       del key
-      return self.q_values(params, observation, action).T
+      q = self.q_values(params, observation, action).T
+      return q / self.reward_scale
 
     def seen(batch):
       return self.features(state.params, batch.observation)

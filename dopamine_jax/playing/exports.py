@@ -7,6 +7,7 @@ import pathlib
 from typing import Any
 
 import jax
+from jax.interpreters import partial_eval
 import numpy as np
 
 from dopamine_jax import errors
@@ -119,14 +120,13 @@ def _read(act, state, takes) -> Mapping[str, jax.Array]:
     lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), takes
   )
   program = jax.make_jaxpr(act)(state, *one).jaxpr
-  read = {id(x) for step in program.eqns for x in step.invars}
-  read |= {id(x) for x in program.outvars}
-  named = _named(state)
-  inputs = zip(named.items(), program.invars, strict=False)
+  # Without what it computes for nothing, as PPO the value.
+  _, read = partial_eval.dce_jaxpr(program, [True] * len(program.outvars))
+  prefix = 'params/' if hasattr(state, 'params') else ''
   return {
-    name.removeprefix('params/'): leaf
-    for (name, leaf), given in inputs
-    if id(given) in read
+    name.removeprefix(prefix): leaf
+    for (name, leaf), is_read in zip(_named(state).items(), read, strict=False)
+    if is_read
   }
 
 

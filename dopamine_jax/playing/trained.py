@@ -105,6 +105,7 @@ def load(
         evaluation.require_same_spaces(
           *(runner.environment, environments, played_on, others)
         )
+        evaluation.tell_bounds(environments, others, say)
 
   def init(key):
     # Only its shapes are looked at, so that `num_envs` takes no memory here.

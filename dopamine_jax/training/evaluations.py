@@ -51,6 +51,9 @@ class Evaluations:
         *(runner.environment, engine.environments),
         *(runner.evaluated_on, self._evaluator.environments),
       )
+      evaluation.tell_bounds(
+        engine.environments, self._evaluator.environments, say
+      )
 
   def are_due(self, iteration: int) -> bool:
     """Whether an iteration ends with an evaluation."""

@@ -230,7 +230,7 @@ def _take_all(
     state = checkpoints.restore(found, template, start.replay)
   except errors.UserError as error:
     without = ''
-    if 'experience.replay' in str(error):
+    if start.replay and 'experience.replay' in str(error):
       without = ', or starts.StartFrom.replay = False'
     raise errors.UserError(
       f'{start.run} does not fit this run: {error} Change the settings, or '
@@ -297,6 +297,8 @@ def _take_names(names, checkpoints, found, seeds, engine):
     if not state_arrays.fits(name, names):
       return leaf
     array = arrays.get(f'agent.{name}')
+    if array is None and state_arrays.is_younger(name, engine.state.agent):
+      return leaf
     if array is not None and is_one:
       array = np.stack([array] * len(engine.seeds))
     like = jax.eval_shape(processes.plain, leaf)

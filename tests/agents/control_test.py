@@ -413,18 +413,44 @@ def test_methods_that_no_loss_would_call_are_refused():
       self.targets(params, target_params, batch, key),
     )
 
-  for cls, instead in (
-    (tqc.TQC, 'TQC learns by `target_quantiles`'),
-    (crossq.CrossQ, 'CrossQ learns by `critic_loss`'),
-    (fast_td3.FastTD3, 'FastTD3 learns by `critic_loss`'),
+  for cls, name, instead in (
+    (tqc.TQC, 'targets', 'TQC learns by `target_quantiles`'),
+    (tqc.TQC, 'pooled', 'TQC learns by `target_quantiles`'),
+    (tqc.TQC, 'squared_loss', 'TQC learns by `critic_loss`'),
+    (crossq.CrossQ, 'targets', 'CrossQ learns by `critic_loss`'),
+    (fast_td3.FastTD3, 'targets', 'FastTD3 learns by `critic_loss`'),
+    (fast_td3.FastTD3, 'squared_loss', 'FastTD3 learns by `critic_loss`'),
   ):
-    mine = type('Mine', (cls,), {'targets': targets})
-    with pytest.raises(errors.UserError, match=rf'Mine\.targets .*{instead}'):
+    mine = type('Mine', (cls,), {name: targets})
+    with pytest.raises(errors.UserError, match=rf'Mine\.{name} .*{instead}'):
       mine()
     with pytest.raises(errors.UserError, match=instead):
       type('Further', (mine,), {})()
     type('Whole', (mine,), {'critic_loss': critic_loss})()
   type('Plain', (sac.SAC,), {'targets': targets})()
+
+
+@pytest.mark.parametrize(
+  'cls', [sac.SAC, td3.TD3, redq.REDQ, tqc.TQC, fast_td3.FastTD3]
+)
+def test_films_and_metrics_have_values_of_raw_rewards(cls):
+  shown = []
+  for scale in (1.0, 0.1):
+    atoms = {'num_atoms': 11} if cls is fast_td3.FastTD3 else {}
+    agent = build(cls, reward_scale=scale, **atoms)
+    state, sample = problem(agent)
+    batch = sample.transition.replace(reward=np.zeros(B, np.float32))
+    shown.append(
+      (
+        linear.jitted(agent.outlook)(state, batch.observation, KEY).value,
+        losses_of(agent, state, batch)[2]['QMean'],
+        agent.anatomy(state)['Critics'].values(
+          state.params['critics'], batch.observation, batch.action, KEY
+        ),
+      )
+    )
+  for raw, scaled in zip(*shown, strict=True):
+    np.testing.assert_allclose(10 * raw, scaled, rtol=1e-5)
 
 
 def test_a_subclass_may_have_a_default_that_is_not_read():

@@ -197,23 +197,6 @@ def test_a_reward_scale_is_of_rewards_alone(scale):
   )
 
 
-def test_films_and_metrics_have_values_of_raw_rewards():
-  params, target_params, sample = random_problem()
-  batch, shown = sample.transition, []
-  for scale in (1.0, 0.1):
-    agent = make(reward_scale=scale)
-    state = make_state(agent, params, target_params)
-    given = params, target_params, batch.replace(reward=0 * batch.reward), KEY
-    shown.append(
-      (
-        linear.jitted(agent.outlook)(state, batch.observation, KEY).value,
-        linear.jitted(agent.losses)(*given)[2]['QMean'],
-      )
-    )
-  for raw, scaled in zip(*shown, strict=True):
-    np.testing.assert_allclose(10 * raw, scaled, rtol=1e-5)
-
-
 @pytest.mark.parametrize('of_logarithm', [True, False])
 def test_the_temperatures_loss_is_of_its_logarithm_if_asked(of_logarithm):
   # Its logarithm then moves by the surplus of entropy alone, as in Dopamine; in

@@ -217,6 +217,9 @@ def test_a_target_network_is_drawn_by_itself_only_if_asked(states, separate):
     ('target_params.Dense_0.kernel', 'params.Dense_0.*', False),
     ('params.collections.batch_stats.Norm_0.mean', 'Norm_0.*', True),
     ('params.collections.batch_stats.Norm_0.mean', 'params.Norm_0.*', False),
+    # As whole names were shown once.
+    ('params.critics.params.Dense_0.kernel', 'critics.params.*', True),
+    ('params.collections.batch_stats.Norm_0.mean', 'params.params.*', False),
   ],
 )
 def test_what_a_network_keeps_beside_its_parameters_changes_no_name(
@@ -268,6 +271,9 @@ def test_counts_of_optimizers_kept_apart_go_on_unless_they_are_named():
   for names, count in (
     (['critics.*', 'target_params.*'], 7),
     (['critics.*', 'optimizer_state.inner_states.critics.*'], 0),
+    (['inner_states.critics.*'], 0),
+    (['critics.*', '*.count'], 0),
+    (['*'], 0),
     ([], 0),
   ):
     callback = resets.Reset(period=1, names=names)

@@ -781,9 +781,10 @@ def test_an_action_whose_bounds_are_equal_is_one_and_others_are_refused():
   )
   given = engine._as_given(np.float32([[0, -2], [0, 1]]))
   np.testing.assert_allclose(given, [[0, -1], [0, 0.5]])
-  outside = engine._as_given(np.float32([[3, 0]]))
-  with pytest.raises(errors.UserError, match=r'outside .* bounds'):
-    base.Dataset()._actions(outside, engine.environments.action_space)
+  for action in (0.5, 3):
+    outside = engine._as_given(np.float32([[action, 0]]))
+    with pytest.raises(errors.UserError, match=r'outside .* bounds'):
+      base.Dataset()._actions(outside, engine.environments.action_space)
   with pytest.raises(errors.UserError, match=r'outside .* bounds'):
     base.Dataset()._actions(
       np.float32([[np.nan, 0]]), engine.environments.action_space

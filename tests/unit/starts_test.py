@@ -4,7 +4,6 @@ import functools
 import json
 import shutil
 
-import jax
 import numpy as np
 import pytest
 
@@ -26,6 +25,8 @@ from dopamine_jax.environments import catch
 from dopamine_jax.environments import classic
 from dopamine_jax.learning import actor_critic
 from dopamine_jax.metrics import csv_file
+from dopamine_jax.playing import trained
+from dopamine_jax.replay import prioritized
 from dopamine_jax.replay import uniform
 from dopamine_jax.training import fingerprint
 from dopamine_jax.training import starts
@@ -262,34 +263,83 @@ def test_a_fork_with_another_first_value_is_refused(tmp_path):
   train(tmp_path / 'three', 2, agent=make(0.0), **given)
 
 
-def test_a_fork_may_have_another_policy_delay(tmp_path):
-  def agent(delay):
-    return td3.TD3(
-      actor=functools.partial(actor_critic.DeterministicActor, hidden=(2,)),
-      critics=functools.partial(actor_critic.Critics, hidden=(2,)),
-      replay=functools.partial(
-        uniform.UniformReplay, capacity=40, batch_size=2, min_history=2
-      ),
-      policy_delay=delay,
-    )
-
-  given = {'num_seeds': 1, 'environment': classic.Pendulum()}
-  given['training_steps'] = 8
-  train(tmp_path / 'one', 1, agent=agent(1), **given)
-  store = checkpoints_lib.Checkpoints(tmp_path / 'one')
-  count = store.arrays(1)['agent.updates']
-  given['start_from'] = str(tmp_path / 'one')
-  train(tmp_path / 'two', 2, agent=agent(2), **given)
-  store = checkpoints_lib.Checkpoints(tmp_path / 'two')
-  assert store.arrays(2)['agent.updates'] == count + 8
-  # Checkpoints of before had no such count.
-  template = {
-    'agent': {'updates': np.zeros(1, np.int32), 'a': np.ones(1, np.float32)}
+def continuous(policy_delay):
+  """Returns settings of a small TD3."""
+  agent = td3.TD3(
+    actor=functools.partial(actor_critic.DeterministicActor, hidden=(2,)),
+    critics=functools.partial(actor_critic.Critics, hidden=(2,)),
+    replay=functools.partial(
+      uniform.UniformReplay, capacity=40, batch_size=2, min_history=2
+    ),
+    policy_delay=policy_delay,
+  )
+  return {
+    'agent': agent,
+    'num_seeds': 1,
+    'environment': classic.Pendulum(),
+    'training_steps': 8,
   }
-  saved = {'agent.a': jax.ShapeDtypeStruct((1,), np.float32)}
-  state_arrays.refuse_misfits(saved, template, with_rings=True)
-  with pytest.raises(errors.UserError, match=r'has no agent\.a'):
+
+
+def test_a_fork_may_have_another_policy_delay(tmp_path):
+  train(tmp_path / 'one', 1, **continuous(1))
+  count = arrays(tmp_path / 'one')[1]['agent.updates']
+  for delay in (2, 1):
+    start = {'start_from': str(tmp_path / 'one')}
+    train(tmp_path / str(delay), 2, **start, **continuous(delay))
+    after = arrays(tmp_path / str(delay))[2]
+    assert after['agent.updates'] == count + 8
+
+
+def test_checkpoints_from_before_updates_were_counted_go_on(
+  tmp_path, monkeypatch
+):
+  split = state_arrays.split
+
+  def without(state):
+    found, rings = split(state)
+    del found['agent.updates']
+    return found, rings
+
+  with monkeypatch.context() as patch:
+    patch.setattr(state_arrays, 'split', without)
+    train(tmp_path / 'one', 1, **continuous(1))
+  assert 'agent.updates' not in arrays(tmp_path / 'one')[1]
+  start = str(tmp_path / 'one')
+  train(tmp_path / 'fork', 2, start_from=start, **continuous(1))
+  named = starts.StartFrom(run=start, names=['*'])
+  train(tmp_path / 'named', 1, start_from=named, **continuous(1))
+  assert arrays(tmp_path / 'named')[1]['agent.updates'] == 7
+  train(tmp_path / 'one', 2, **continuous(1))
+  one, fork = arrays(tmp_path / 'one')[2], arrays(tmp_path / 'fork')[2]
+  assert one['agent.updates'] == 8
+  for name, array in one.items():
+    np.testing.assert_array_equal(fork[name], array, err_msg=name)
+  trained.load(tmp_path / 'one', lambda text: None)
+
+
+def test_other_agents_counts_are_not_made_up():
+  template = {'agent': {'updates': np.zeros((), np.int32)}}
+  with pytest.raises(errors.UserError, match=r'has no agent\.updates'):
     state_arrays.refuse_misfits({}, template, with_rings=True)
+
+
+def test_a_fork_with_another_kind_of_replay_leaves_the_replay(tmp_path):
+  agent = callbacks_test.make_agent()
+  small = agent.replay
+  kind = functools.partial(
+    prioritized.PrioritizedReplay,
+    capacity=small.capacity,
+    batch_size=small.batch_size,
+    min_history=small.min_history,
+  )
+  train(tmp_path / 'one', 1, agent=agent.replace(replay=kind))
+  start = starts.StartFrom(run=str(tmp_path / 'one'))
+  with pytest.raises(errors.UserError, match=r'or starts.*replay = False'):
+    train(tmp_path / 'two', 2, agent=agent, start_from=start)
+  train(
+    tmp_path / 'three', 2, agent=agent, start_from=start.replace(replay=False)
+  )
 
 
 @pytest.mark.parametrize(
