@@ -168,7 +168,9 @@ def traced(agent):
 
 
 def test_sequences_are_refused_before_anything_is_trained():
-  with pytest.raises(errors.UserError, match='replay gives a Sequence; leave'):
+  with pytest.raises(
+    errors.UserError, match='replay gives a Sequence; set it to'
+  ):
     traced(r2d2.R2D2(augmentation=BOTH))
   assert 'Loss' in traced(dqn.DQN(augmentation=BOTH))
 
