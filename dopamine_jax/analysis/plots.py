@@ -86,7 +86,8 @@ def learning_curves(
 ) -> figure_lib.Figure:
   """Draws a panel a game: means over runs, 95% intervals, published bands.
 
-  Of groups that are ranked, in that order, the best few have their intervals.
+  Of groups that are ranked, in that order, the best few have their intervals,
+  of those with several seeds if there are any.
 
   Args:
     curves: by group's name and game's key.
@@ -100,7 +101,12 @@ def learning_curves(
   figure, grid = _figure(math.ceil(len(titles) / columns), columns, many)
   names = [row.name for row in ranking.rows] if many else curves
   own = {name: curves[name] for name in names if name not in bands}
-  clear = [*own][:_CLEAR] if many else own
+  several = [
+    name
+    for name, games in own.items()
+    if any(curve.num_runs > 1 for curve in games.values())
+  ]
+  clear = (several or [*own])[:_CLEAR] if many else own
   labels = _labels(own, ranking)
   pale = 0.18 * min(1, 3 / max(1, len(clear)))  # many bands lie on each other
   style = Style(list(own))
@@ -131,6 +137,8 @@ def learning_curves(
   if many:
     settings = ', '.join(ranking.settings)
     title = f'best first; with intervals: the best {len(clear)}'
+    if len(several) not in (0, len(own)):
+      title += ' with several seeds'
     if settings and len(settings) <= _TITLE:  # else they are in ranking.csv
       title = f'{settings}; {title}'
     title = _plain(title)

@@ -350,3 +350,20 @@ def test_a_title_that_would_not_fit_names_no_settings(tmp_path, monkeypatch):
   )
   title = figure.legends[0].get_title().get_text()
   assert title == 'best first; with intervals: the best 5'
+
+
+def test_intervals_are_of_groups_that_have_them(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  for i in range(7):  # the two best have one seed
+    seeds = [0] if i > 4 else [0, 1]
+    analysis_compare_test.make_run(
+      f'run{i}', [[1.0, i + seed] for seed in seeds], n_step=i
+    )
+  comparison = compare_lib.compare([f'run{i}' for i in range(7)])
+  figure = plots.learning_curves(
+    *(comparison.curves, comparison.titles, comparison.bands),
+    *(comparison.metric, comparison.ranking),
+  )
+  title = figure.legends[0].get_title().get_text()
+  assert title.endswith('with intervals: the best 5 with several seeds')
+  assert len(figure.axes[0].collections) == 5
