@@ -109,7 +109,8 @@ def learning_curves(
   clear = (several or [*own])[:_CLEAR] if many else own
   labels = _labels(own, ranking)
   pale = 0.18 * min(1, 3 / max(1, len(clear)))  # many bands lie on each other
-  style = Style(list(own))
+  # First the clear ones, so that their colours differ.
+  style = Style(sorted(own, key=lambda name: name not in clear))
   for axes, (game, title) in zip(grid, titles.items(), strict=False):
     last = max(c[game].steps[-1] for c in own.values() if game in c)
     ends = [last]

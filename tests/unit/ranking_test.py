@@ -367,3 +367,5 @@ def test_intervals_are_of_groups_that_have_them(tmp_path, monkeypatch):
   title = figure.legends[0].get_title().get_text()
   assert title.endswith('with intervals: the best 5 with several seeds')
   assert len(figure.axes[0].collections) == 5
+  clear = [x.get_color() for x in figure.axes[0].lines if x.get_linewidth() > 1]
+  assert len(set(clear)) == 5
