@@ -127,7 +127,7 @@ def configuration(
       'from dopamine_jax.engines import compiled',
       'runner.Runner.engine = @compiled.CompiledEngine',
       *(_native(expected) if expected.stack == 1 else ()),
-      *bindings,
+      *(line for line in bindings if not line.startswith('gym.')),
     ]
   return [f'dopamine_jax/configs/{name}.gin'], bindings
 

@@ -13,7 +13,9 @@ from benchmarks import ours
 from benchmarks import products
 from benchmarks import rounds
 from benchmarks import table
+from dopamine_jax import config
 from dopamine_jax import errors
+from dopamine_jax import runner
 from dopamine_jax.learning import optimization
 
 A = jobs.JOBS['A']
@@ -320,6 +322,16 @@ def runs_as_the_table_says(job, **arguments):
   assert len(rates) == jobs.WINDOWS
   assert min(rates) > 0
   return not jobs.differences(job, json.loads(json.dumps(found)))
+
+
+@pytest.mark.parametrize('engine', ['PythonEngine', 'CompiledEngine'])
+@pytest.mark.parametrize('name', sorted(jobs.FIVE))
+def test_a_training_of_five_seeds_takes_all_of_its_bindings(name, engine):
+  expected = jobs.FIVE[name].hyperparameters
+  loaded = config.load(*ours.configuration(expected, engine))
+  built = loaded.build(runner.Runner)
+  loaded.refuse_unread(lambda warning: None)
+  assert engine in (type(built.engine).__name__, built.engine.__name__)
 
 
 # Two seeds run in the test of PPO.
