@@ -5,6 +5,9 @@ import contextlib
 import os
 import sys
 import traceback
+from typing import Any
+
+import gymnasium
 
 from dopamine_jax import errors
 
@@ -62,3 +65,31 @@ def _is_opengls(error):
   frames = traceback.walk_tb(error.__traceback__)
   modules = [frame.f_globals.get('__name__', '') for frame, _ in frames]
   return any(module.startswith(_MODULES) for module in modules)
+
+
+class InOwnContext(gymnasium.Wrapper):
+  """Draws one of Gymnasium's MuJoCo environments in its own OpenGL context.
+
+  By itself it draws in whichever is current: that of the environment which was
+  first drawn last, of all in the process, and black once that one is closed.
+  What a closed one has drawn with goes when its memory is collected, and would
+  take the same numbers' things from the context that is current then.
+  """
+
+  def render(self) -> Any:
+    """Returns the image; see `gymnasium.Env.render`."""
+    if viewer := self._viewer():
+      viewer.make_context_current()
+    return self.env.render()
+
+  def close(self) -> None:
+    """Frees what was drawn with, and closes the environment."""
+    if viewer := self._viewer():
+      viewer.make_context_current()
+      viewer.con.free()
+    self.env.close()
+
+  def _viewer(self):
+    """What draws; None before the first image, and of other environments."""
+    renderer = getattr(self.env.unwrapped, 'mujoco_renderer', None)
+    return getattr(renderer, 'viewer', None)

@@ -200,6 +200,8 @@ def make_one(
     raise errors.UserError(
       f"{id} draws no images: its render_modes lack 'rgb_array'."
     )
+  if render:
+    env = drawing.InOwnContext(env)
   if observed is not None:
     env = observed_lib.Observed(env, observed, 'gym.Gym.observed')
   if leave_out:

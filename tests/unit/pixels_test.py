@@ -1,6 +1,7 @@
 """Tests of pixels.py, on an environment whose image is its state."""
 
 import ctypes.util
+import gc
 import importlib.util
 import sys
 
@@ -230,6 +231,40 @@ def test_shadows_can_be_left_out():
     environments.close()
   assert images[0].shape == images[1].shape
   assert np.any(images[0] != images[1])
+
+
+@NEEDS_MUJOCO
+def test_images_are_an_environments_own_whatever_others_come_and_go():
+  def images(between):
+    made = pixels.Pixels(id='InvertedPendulum-v5', size=32).make(1)
+    found = [made.reset([5])]
+    for _ in range(3):
+      between()
+      found.append(made.step(np.zeros((1, 1), np.float32)).observation)
+    made.close()
+    return found
+
+  def others(id, closes):
+    other = pixels.Pixels(id=id, size=48).make(1)
+    other.reset([0])
+    if closes:
+      other.close()
+    return other
+
+  def collected():  # after another context has become the current one
+    left.pop()
+    gc.collect()
+
+  alone, kept = images(lambda: None), []
+  left = [others('InvertedPendulum-v5', closes=True) for _ in range(3)]
+  np.testing.assert_array_equal(images(collected), alone)
+  assert all(image.any() for image in alone)
+  np.testing.assert_array_equal(
+    images(lambda: others('InvertedPendulum-v5', closes=True)), alone
+  )
+  np.testing.assert_array_equal(
+    images(lambda: kept.append(others('HalfCheetah-v5', closes=False))), alone
+  )
 
 
 @pytest.mark.parametrize('repeat', [1, 4])
