@@ -65,6 +65,8 @@ def smaller(path, settings):
     sequences = SMALL_SEQUENCES if settings.startswith('r2d2') else ()
     small += ['mrq.MRQ.prediction_steps = 2'] * settings.startswith('mrq')
     model = SMALL_MODEL if 'latent.Encoder' in path.read_text() else ()
+    if settings.startswith('fast_td3'):  # which has many environments
+      small += ['runner.Runner.num_envs = 2', f'{settings}.update_period = 2']
     return *RUN, *small, *sequences, *model
   return (
     *RUN,
