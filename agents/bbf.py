@@ -46,9 +46,6 @@ class BBF(spr.SPR):
   update_period: int = 1
   updates_per_period: int = 2
   noisy: bool = False
-  epsilon: float | optax.Schedule = values.call(
-    optax.linear_schedule, 1.0, 0.0, 2_001, transition_begin=2_000
-  )
   target_tau: float = 0.005
   published_priorities: bool = False
 

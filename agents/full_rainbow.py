@@ -88,10 +88,9 @@ class FullRainbow(c51.C51):
   """C51 with double Q-learning, dueling and noisy networks, n = 3, priorities.
 
   Attributes:
-    network: a Flax module that has `num_outputs`, `num_atoms`, `noisy` and
-      `dueling`, such as `RainbowNetwork` with another torso.
-    noisy: whether noise of the weights explores, instead of `epsilon`, which
-      then is 0; `evaluation_epsilon` holds for both.
+    network: a Flax module that has what `RainbowNetwork` is given later.
+    epsilon: see the base class. None: 0 with noise, else as in `dqn.DQN`.
+    noisy: whether noise of the weights explores, besides `epsilon`.
     dueling: whether values and advantages have streams of their own.
     double: whether the online network chooses the next action.
     distributional: whether weights of atoms are learnt, or values.
@@ -103,6 +102,7 @@ class FullRainbow(c51.C51):
     optax.adam, 6.25e-5, eps=1.5e-4
   )
   n_step: int = 3
+  epsilon: float | optax.Schedule | None = None
   noisy: bool = True
   dueling: bool = True
   double: bool = True
@@ -159,9 +159,9 @@ class FullRainbow(c51.C51):
 
   def epsilon_at(self, step, *, explore):
     """Returns the probability of a random action."""
-    if explore and self.noisy:
-      return 0.0
-    return super().epsilon_at(step, explore=explore)
+    if self.epsilon is not None or not explore:
+      return super().epsilon_at(step, explore=explore)
+    return 0.0 if self.noisy else values.at(c51.C51.epsilon, step)
 
   @property
   def num_outputs(self) -> int:

@@ -22,10 +22,12 @@ Differs from Dopamine's code:
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from dopamine_jax import errors
 from dopamine_jax import networks
 from dopamine_jax import spaces
+from dopamine_jax import values
 from dopamine_jax.agents import full_rainbow
 from dopamine_jax.learning import outputs as outputs_lib  # also a name here
 from dopamine_jax.networks import heads
@@ -43,6 +45,9 @@ class SPR(full_rainbow.FullRainbow):
   """
 
   network: modules.Maker = predictive.SPRNetwork
+  epsilon: float | optax.Schedule | None = values.call(
+    optax.linear_schedule, 1.0, 0.0, 2_001, transition_begin=2_000
+  )
   target_update_period: int | None = None
   prediction_steps: int = 5
   prediction_weight: float = 5.0

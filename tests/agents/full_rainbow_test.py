@@ -311,7 +311,7 @@ def actions_of(agent, state, explore, keys=20):
 
 
 def test_noise_explores_and_evaluation_is_without():
-  agent = make(epsilon=1.0, evaluation_epsilon=0.0)
+  agent = make(evaluation_epsilon=0.0)
   state = init(make())
   actions = actions_of(agent, state, explore=True)
   assert (actions != actions[0]).any()
@@ -358,11 +358,22 @@ def test_evaluation_has_its_epsilon_unless_it_is_greedy():
   assert (actions == actions[0]).all()
 
 
-def test_epsilon_holds_without_noise_alone():
-  settings = {'epsilon': 0.25, 'evaluation_epsilon': 0.1}
-  assert make(**settings).schedules(5) == {'Epsilon': 0.0}
-  agent = make(noisy=False, **settings)
+@pytest.mark.parametrize('noisy', [True, False])
+def test_an_epsilon_holds_with_noise_and_without(noisy):
+  agent = make(noisy=noisy, epsilon=0.25, evaluation_epsilon=0.1)
   assert agent.schedules(5) == {'Epsilon': 0.25}
-  agent = make(noisy=False, epsilon=1.0)
-  actions = actions_of(agent, init(agent), explore=True)
+  assert agent.epsilon_at(5, explore=False) == 0.1
+  agent = make(noisy=noisy, epsilon=1.0)
+  state = init(agent)
+  state = state.replace(params=heads.without_noise(state.params))
+  actions = actions_of(agent, state, explore=True)
   assert (actions != actions[0]).any()
+
+
+def test_noise_alone_explores_where_no_epsilon_is_given():
+  assert make().schedules(0) == {'Epsilon': 0.0}
+  for step in (0, 100_000, 300_000):
+    plain = make(noisy=False).schedules(step)
+    dqn_agent = linear.make(dqn.DQN, NUM_ACTIONS, network=no_head)
+    assert plain == dqn_agent.schedules(step)
+  assert plain == {'Epsilon': pytest.approx(0.01)}

@@ -308,6 +308,7 @@ THEIRS = {
     'distributional': True,
     'updates_per_period': 1,
     'target_update_period': 2_000,
+    'epsilon': (0, 0, 0.01),  # beside the noise
     'evaluation_epsilon': 0.001,
   },
   'otrainbow': {
@@ -335,13 +336,13 @@ SPR = {
   'augmentation': (augmentation.RandomShift(), augmentation.Intensity()),
   'prediction_steps': 5,
   'prediction_weight': 5.0,
+  'epsilon': (2_000, 4_001, 0.0),
   'evaluation_epsilon': 0.001,
 }
 RESET = SPR | {
   'noisy': False,
   'target_tau': 0.005,
   'published_priorities': False,
-  'epsilon': (2_000, 4_001, 0.0),
 }
 THEIRS |= {
   'spr': SPR,
