@@ -76,7 +76,14 @@ class Patience:
     self, what: str, environment: base.Environment, say: Callable[[str], None]
   ):
     self._what = what
-    self._kind = annotations.full_name(type(environment))
+    kind = annotations.full_name(type(environment))
+    setting, limit = 'max_steps_per_episode', environment.max_steps_per_episode
+    self._remedy = (
+      'An agent that never ends one needs a limit from the start of its '
+      f'training: {kind}.{setting}.'
+      if limit is None
+      else f'{kind}.{setting} = {limit} ends each.'
+    )
     self._say = say
     self._since = time.monotonic()
     self._limit = _PATIENCE
@@ -94,9 +101,8 @@ class Patience:
       self._limit *= 2
       self._say(
         f'{self._what} waits for an episode to end: none has for '
-        f'{now - self._since:.0f} s, {moment.count} steps are done. An agent '
-        'that never ends one needs a limit from the start of its training: '
-        f'{self._kind}.max_steps_per_episode.'
+        f'{now - self._since:.0f} s, {moment.count} steps are done. '
+        f'{self._remedy}'
       )
 
 

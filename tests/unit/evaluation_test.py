@@ -51,7 +51,18 @@ def test_the_setting_that_is_named_is_that_of_the_environment():
   patience = evaluation.Patience('It', catch.Catch(), said.append)
   patience._limit = 0.0
   patience(moment(1))
-  assert 'catch.Catch.max_steps_per_episode' in said[0]
+  assert said[0].endswith('training: catch.Catch.max_steps_per_episode.')
+
+
+def test_a_limit_that_there_is_is_named_instead_of_asked_for():
+  said = []
+  limited = catch.Catch(max_steps_per_episode=27)
+  patience = evaluation.Patience('It', limited, said.append)
+  patience._limit = 0.0
+  patience(moment(1))
+  assert said[0].endswith(
+    '1 steps are done. catch.Catch.max_steps_per_episode = 27 ends each.'
+  )
 
 
 class Left(agent_lib.Agent):
