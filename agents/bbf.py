@@ -15,6 +15,11 @@ Differs from the published code:
    observation one step earlier, and an end at the n-th step is none.
 3. A reset leaves the optimizer's counts, and its moments of what is shrunk and
    not drawn anew. There, where copying passes over them, all begin anew.
+4. Predictions and shifts differ as in 5 and 8 of `spr`.
+5. Each batch is drawn by itself. There a step's batches are one draw, in the
+   order of the replay: its first update learns from the oldest part.
+6. All resets that are due take place. The newest published version leaves out
+   the last, so that BBF of two updates is not reset at 80,000 agent steps.
 """
 
 import jax.numpy as jnp

@@ -13,8 +13,9 @@ Differs from the paper, as Dopamine's does:
 Differs from Dopamine's code:
 5. A prediction counts as long as the episode went on before what it predicts.
    There it takes one step more, and the first of a batch is never masked.
-6. A target is n rewards and the value n steps on. There the value is of the
-   observation one step earlier, and an end at the n-th step is none.
+6. A target is n rewards and the value n steps on, and an end at the n-th step
+   is one. There that is none; in the newest version a target has the first
+   reward alone, and the value of one step earlier.
 7. Predictions go through the noisy projection; there through its means. The
    predictor begins Xavier-uniform; there as Flax's layers do.
 8. Images shift by each offset alike; there never by the last one.

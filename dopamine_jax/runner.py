@@ -128,6 +128,12 @@ class Runner(settings.Settings):
       'max_to_keep',
     )
     self.require_at_least(0, 'evaluation_episodes')
+    if setting := self.environment.only_for_evaluations:
+      self.environment.refuse(
+        setting,
+        'is for evaluations: set it of runner.Runner.evaluation_environment '
+        'alone, and leave it out of what is trained on',
+      )
     if self.videos and not self.evaluation_episodes:
       self.refuse(
         'videos',

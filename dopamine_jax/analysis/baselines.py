@@ -27,7 +27,12 @@ _ATARI = {
 }
 _PROTOCOLS = {
   'dopamine': {'sticky_actions': '0.25', 'noop_max': '0', **_ATARI},
-  'atari100k': {'sticky_actions': '0.0', 'noop_max': '30', **_ATARI},
+  'atari100k': {
+    'sticky_actions': '0.0',
+    'noop_max': '30',
+    'forget_on_life_loss': 'True',  # older runs' configs don't have it
+    **_ATARI,
+  },
 }
 MANY = 40  # runs, from which on their 95% range says more than their extremes
 

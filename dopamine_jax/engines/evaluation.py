@@ -232,13 +232,13 @@ class Evaluator:
     memory = memory_lib.begin(agent, action)
     return stacking.first_observation(frames, self._stack), memory
 
-  def _see(self, agent, observation, memory, frames, action, reward, done):
+  def _see(self, agent, observation, memory, frames, action, reward, begins):
     """Returns the next observations, and what is carried into them."""
     observation = stacking.next_observation(
-      observation, frames, done, self._stack
+      observation, frames, begins, self._stack
     )
     reward = loop.clipped(reward, self._reward_clip)
-    return observation, memory_lib.see(agent, memory, action, reward, done)
+    return observation, memory_lib.see(agent, memory, action, reward, begins)
 
   def _choose(self, agent, state, observation, memory, step, key, count):
     return memory_lib.act(
@@ -293,11 +293,12 @@ class Evaluator:
       played += done
       if done.any():
         self.environments.rest(np.flatnonzero(played >= share))
-      frames, reward, done = self._axis.split(
-        (answer.observation, answer.reward, done)
+      begins = done | self.environments.begins_anew
+      frames, reward, begins = self._axis.split(
+        (answer.observation, answer.reward, begins)
       )
       observation, memory = self._next(
-        observation, acted, frames, taken, reward, done
+        observation, acted, frames, taken, reward, begins
       )
       count += 1
     return self._collect(episodes, share)

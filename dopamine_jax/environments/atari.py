@@ -57,6 +57,10 @@ class Atari(base.Environment):
       goes on, under the same time limit, and both observations of that time
       step are its current frame. Returns in metrics are then those of a life,
       and `Train/GameReturn` and `Eval/GameReturn` those of whole games.
+    forget_on_life_loss: Whether what agents see begins anew with each life,
+      without the frames and the memory of the one before, although the episode
+      goes on. For evaluations of what was trained with `terminate_on_life_loss`
+      and never saw such frames.
     full_action_set: All 18 actions, instead of those that the game uses.
     continuous: Whether actions are those of a joystick, as of CALE: how far it
       is pushed, in which direction, and the button (Farebrother & Castro, 2024,
@@ -81,6 +85,7 @@ class Atari(base.Environment):
   noop_max: int = 0
   fire_reset: bool = False
   terminate_on_life_loss: bool = False
+  forget_on_life_loss: bool = False
   full_action_set: bool = False
   continuous: bool = False
   continuous_threshold: float = 0.5
@@ -105,9 +110,19 @@ class Atari(base.Environment):
       self.refuse(
         'continuous_threshold', 'has no meaning without continuous = True'
       )
+    if self.forget_on_life_loss and self.terminate_on_life_loss:
+      self.refuse(
+        'forget_on_life_loss',
+        'has no effect with terminate_on_life_loss = True: episodes end there',
+      )
     size = _height_and_width(self.size)
     if len(size) != 2 or any(type(n) is not int or n < 1 for n in size):
       self.refuse('size', 'must be one number of pixels or (height, width)')
+
+  @property
+  def only_for_evaluations(self) -> str | None:
+    """See the base class: replays would stack frames of two lives."""
+    return 'forget_on_life_loss' if self.forget_on_life_loss else None
 
   def make(self, num_envs: int, render: bool = False) -> 'AtariVector':
     """Makes the environments; see `base.Environment.make`."""
@@ -122,8 +137,9 @@ class Atari100k(Atari):
   https://arxiv.org/abs/1903.00374
 
   No sticky actions, up to 29 no-ops at the start of a game, and for learning a
-  lost life is a termination. Scores are of whole games: set
-  `terminate_on_life_loss = False` for evaluations.
+  lost life is a termination. Scores are of whole games: for evaluations set
+  `terminate_on_life_loss = False` and, as the published agents see each life as
+  a beginning there, too, `forget_on_life_loss = True`.
   """
 
   sticky_actions: float = 0.0
@@ -180,6 +196,7 @@ class AtariVector(base.VectorEnvironment):
       0, 255, self._vector.single_observation_space.shape[1:], np.uint8
     )
     self._terminate_on_life_loss = settings.terminate_on_life_loss
+    self._forget_on_life_loss = settings.forget_on_life_loss
     self._max_steps = settings.max_steps_per_episode or _NEVER
     self._steps = np.zeros(num_envs, np.int64)  # in the running games
     self._lives = np.zeros(num_envs, np.int32)
@@ -232,8 +249,11 @@ class AtariVector(base.VectorEnvironment):
     self._steps += 1
     truncated = self._steps >= self._max_steps
     terminated = game_over
+    lost = info['lives'] < self._lives
     if self._terminate_on_life_loss:
-      terminated = game_over | (info['lives'] < self._lives)
+      terminated = game_over | lost
+    if self._forget_on_life_loss:
+      self.begins_anew = lost
 
     successors = frames
     ended = game_over | truncated

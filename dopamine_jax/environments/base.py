@@ -58,6 +58,8 @@ class VectorEnvironment:
     told_names: What `told` has.
     told: Numbers of the environments' own by name, float32 [N], of the step
       before. They count where an episode ended, and not where they are NaN.
+    begins_anew: bool [N], of the step before: where evaluated agents forget
+      what they saw, although the episode goes on; False: nowhere.
     checks_answers: Whether `step` itself refuses what must not be stored, but
       for observations that are not finite.
     channels_first: Whether the environment gives images with the axis of
@@ -74,6 +76,7 @@ class VectorEnvironment:
   name: str | None = None
   told_names: Sequence[str] = ()
   told: Mapping[str, np.ndarray] = types.MappingProxyType({})
+  begins_anew: np.ndarray | bool = False
   checks_answers: bool = False
   channels_first: bool = False
   on_wait: Callable[[], None] = staticmethod(lambda: None)
@@ -173,6 +176,7 @@ class Environment(settings.Settings):
   max_steps_per_episode: int | None = None
   reward_clip: float | None = None
   stack: int = 1
+  only_for_evaluations = None  # or the setting that keeps it from training
 
   def __post_init__(self):
     """Raises UserError for settings that can't work."""
@@ -376,12 +380,9 @@ def _as_jax_holds(space):
   if fits:
     low, high = low.astype(dtype), high.astype(dtype)
     if dtype.kind == 'f':
-      low = np.where(
-        low < space.low, np.nextafter(low, dtype.type(np.inf)), low
-      )
-      high = np.where(
-        high > space.high, np.nextafter(high, dtype.type(-np.inf)), high
-      )
+      inf = dtype.type(np.inf)
+      low = np.where(low < space.low, np.nextafter(low, inf), low)
+      high = np.where(high > space.high, np.nextafter(high, -inf), high)
   if not fits or (low > high).any():
     raise errors.UserError(
       f'actions in {space} have bounds that {dtype} does not hold, and '

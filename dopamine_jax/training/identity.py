@@ -30,7 +30,7 @@ _MAY_CHANGE = re.compile(
   r'|Runner\.record_replay = False|Gym\.channels_first = None'
   r'|\.(observed|annealed_n_step) = None'
   r'|\.(info|leave_out|augmentation|shared) = \(\)|\.action_mask = False'
-  r'|Gymnax\.sticky_actions = 0\.0|\.continuous = False'
+  r'|Gymnax\.sticky_actions = 0\.0|\.(continuous|forget_on_life_loss) = False'
   r'|\.continuous_threshold = 0\.5|\.target_tau = 1\.0|\.flat = True'
   r'|\.separate_targets = False|(Actor|Critics)\.(torso|network) = None'
   r'|PPO(RNN)?\.continuous = .gaussian.|Reach\.pays = .penalty.'

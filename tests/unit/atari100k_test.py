@@ -211,6 +211,11 @@ evaluation/atari.Atari100k.terminate_on_life_loss = False
       0.25,
       'sticky_actions = 0.25 and not 0.0',
     ),
+    (
+      '@evaluation/atari.Atari100k()',
+      '0.0\nevaluation/atari.Atari100k.forget_on_life_loss = False',
+      'forget_on_life_loss = False and not True',
+    ),
     (None, 0.0, 'terminate_on_life_loss = True and not False'),
     # As configs write two environments of the same settings.
     ('@atari.Atari100k()', 0.0, 'terminate_on_life_loss = True and not False'),
@@ -345,7 +350,7 @@ RESET = SPR | {
   'published_priorities': False,
 }
 THEIRS |= {
-  'spr': SPR,
+  'spr': SPR | {'target_update_period': 1},
   'sr_spr': RESET | {'updates_per_period': 16},
   'bbf': RESET | {'gamma': None},
   'bbf_rr8': RESET | {'updates_per_period': 8, 'gamma': None},
@@ -375,6 +380,7 @@ def test_a_config_has_the_published_protocol_and_numbers(name):
     found = {each: getattr(environment, each) for each in PROTOCOL}
     assert found == PROTOCOL
   assert run.environment.terminate_on_life_loss
+  assert run.evaluated_on.forget_on_life_loss
   assert not run.evaluated_on.terminate_on_life_loss
   agent = run.make_part(
     'agent',
@@ -404,7 +410,7 @@ def test_a_config_has_the_published_protocol_and_numbers(name):
 
 # Agent steps from reset to reset, and what is left of the encoder.
 RESETS = {
-  'sr_spr': (5_000, 0.8),
+  'sr_spr': (2_500, 0.8),  # 40,000 updates of 16 a step, as of 8 in 5,000
   'bbf': (20_000, 0.5),
   'bbf_rr8': (5_000, 0.5),
 }

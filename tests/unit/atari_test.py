@@ -86,6 +86,7 @@ def test_the_default_is_dopamines_protocol():
     'noop_max': 0,
     'fire_reset': False,
     'terminate_on_life_loss': False,
+    'forget_on_life_loss': False,
     'full_action_set': False,
     'continuous': False,
     'continuous_threshold': 0.5,

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 from dopamine_jax import agent as agent_lib
+from dopamine_jax import errors
+from dopamine_jax import runner
 from dopamine_jax.engines import evaluation
+from dopamine_jax.environments import atari
 from dopamine_jax.environments import catch
 from dopamine_jax.environments import gym
 from dopamine_jax.environments import gym_vector
@@ -125,3 +128,53 @@ def test_lanes_that_have_played_their_share_rest(monkeypatch):
   np.testing.assert_array_equal(found[0].returns, found[1].returns)
   np.testing.assert_array_equal(found[0].lengths, found[1].lengths)
   assert counts[0] == found[0].lengths.sum() < counts[1]
+
+
+class Dice(agent_lib.Agent):
+  """Acts at random."""
+
+  def act(self, state, observation, step, key, *, explore):
+    actions = int(self.action_space.n)
+    return jax.random.randint(key, observation.shape[:1], 0, actions)
+
+
+BREAKOUT = atari.Atari100k(game='Breakout', terminate_on_life_loss=False)
+
+
+def test_a_lost_life_is_forgotten_and_the_game_goes_on():
+  fresh, played = {}, {}
+  for forgets in (True, False):
+    environment = BREAKOUT.replace(forget_on_life_loss=forgets)
+    agent = Dice(action_space=gymnasium.spaces.Discrete(4))
+    player = evaluation.Evaluator(agent, environment, 1, 2)
+    lives, seen = [np.array([5, 5])], []
+
+    def look(moment, player=player, lives=lives, seen=seen):
+      lives.append(player.environments._lives.copy())
+      older = np.asarray(moment.observation)[..., :-1]
+      seen.append((older == 0).all(axis=(1, 2, 3)))
+
+    played[forgets] = player.run((), jax.random.key(0), [3, 8], 0, look)
+    player.environments.close()
+    fresh[forgets] = np.array(seen)
+    lost = np.diff(lives, axis=0) < 0
+    begun = np.diff(lives, axis=0) > 0
+    begun[0] = True
+    # The last frame of a game is followed by the next game's first.
+    assert lost.sum() >= 6 and begun.any()
+    np.testing.assert_array_equal(
+      fresh[forgets], begun | lost if forgets else begun
+    )
+  np.testing.assert_array_equal(played[True].returns, played[False].returns)
+  np.testing.assert_array_equal(played[True].lengths, played[False].lengths)
+
+
+def test_lives_are_forgotten_in_evaluations_alone():
+  forgets = BREAKOUT.replace(forget_on_life_loss=True)
+  expected = r'forget_on_life_loss = True is for evaluations'
+  with pytest.raises(errors.UserError, match=expected):
+    runner.Runner(
+      agent=Dice, environment=forgets, num_iterations=1, training_steps=1
+    )
+  with pytest.raises(errors.UserError, match='has no effect with'):
+    forgets.replace(terminate_on_life_loss=True)
