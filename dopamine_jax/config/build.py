@@ -221,7 +221,10 @@ class Config:
             if binding.name not in names:
               continue
           found[binding.name] = binding
-          self._used.add(binding)
+          # A file's line may be there for others, which don't have another one.
+          if binding.place.source != statements_lib.COMMAND_LINE:
+            self._used.add(binding)
+    self._used.update(found.values())
     return found
 
   def _value(self, value, scope):

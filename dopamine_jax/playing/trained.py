@@ -26,6 +26,7 @@ from dopamine_jax.engines import streams
 from dopamine_jax.environments import base
 from dopamine_jax.films import camera as camera_lib
 from dopamine_jax.system import safe_files
+from dopamine_jax.training import identity
 from dopamine_jax.training import kept
 from dopamine_jax.training import run_folder
 from dopamine_jax.trust import strangers
@@ -95,7 +96,7 @@ def load(
   admitted.check(runner.evaluated_on)
   played_on = runner.evaluated_on
   if bindings:
-    played_on = _bound(admitted, bindings, say)
+    played_on = _bound(admitted, bindings, say, runner)
   environments = runner.environment.make(1)
   with contextlib.closing(environments):
     agent = runner.make_agent(environments)
@@ -140,11 +141,24 @@ def load(
   )
 
 
-def _bound(admitted, bindings, say):
+def _bound(admitted, bindings, say, trained):
   """Returns the environment to play on, as the user's bindings change it."""
   loaded = config.load([admitted.file], bindings, text=admitted.text)
   runner = loaded.build(loaded.kind(runner_lib.Runner))
   loaded.refuse_unread(say)
+  slot = 'evaluation_environment'
+  if runner.evaluation_environment is None:
+    slot = 'environment'
+  others = runner.replace(**{slot: getattr(trained, slot)})
+  before, after = (
+    identity.bindings(config.write(each)) for each in (trained, others)
+  )
+  for key, value in after.items():
+    if before.get(key) != value:
+      raise errors.UserError(
+        f'--gin_bindings: {key} = {value} changes nothing of the environment '
+        'to play on, as only these bindings can. Leave it out.'
+      )
   return runner.evaluated_on
 
 

@@ -5,6 +5,7 @@ that is a statistic already.
 """
 
 import csv
+import re
 
 import gymnasium
 import numpy as np
@@ -22,6 +23,7 @@ from dopamine_jax.environments import base
 from dopamine_jax.environments import catch
 from dopamine_jax.environments import gym
 from dopamine_jax.metrics import csv_file
+from dopamine_jax.playing import trained
 from dopamine_jax.replay import uniform
 from dopamine_jax.training import reports
 from tests import walk
@@ -190,6 +192,31 @@ def test_evaluations_play_on_their_own_environment(tmp_path):
   assert lengths() == {3}
   name = 'evaluation_environment/catch.Catch.max_steps_per_episode'
   assert lengths('-b', f'{name} = 2') == {2}
+
+
+@pytest.mark.parametrize('is_apart', [False, True])
+def test_what_is_bound_to_play_on_changes_what_is_played_on(is_apart, tmp_path):
+  folder = tmp_path / 'run'
+  apart = catch.Catch(max_steps_per_episode=3) if is_apart else None
+  train(
+    folder,
+    catch.Catch(),
+    compiled.CompiledEngine,
+    num_seeds=1,
+    evaluation_environment=apart,
+  )
+  epsilon = 'dqn.DQN.evaluation_epsilon = 0.5'
+  expected = f'{epsilon} changes nothing of the environment to play on'
+  with pytest.raises(errors.UserError, match=re.escape(expected)):
+    trained.load(folder, bindings=[epsilon])
+  line = 'catch.Catch.max_steps_per_episode = 2'
+  if is_apart:
+    # Both environments have lines of their own, which win over this one.
+    with pytest.raises(errors.UserError, match=r'nothing in this run uses it'):
+      trained.load(folder, bindings=[line])
+    line = f'evaluation_environment/{line}'
+  found = trained.load(folder, bindings=[line]).environment
+  assert found == catch.Catch(max_steps_per_episode=2)
 
 
 def test_another_environment_has_the_same_spaces(tmp_path):
