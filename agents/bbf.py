@@ -6,20 +6,21 @@ D'Oro et al. (2023), Sample-Efficient Reinforcement Learning by Breaking the
 Replay Ratio Barrier. https://openreview.net/forum?id=OpC-9aBBVJe
 
 Most of what they add is in their configs: a wide network, resets, which are
-callbacks, and schedules that begin anew with each.
+callbacks, and schedules that begin anew with each, as `updates` does.
 
 Differs from the published code:
 1. Each transition gets the priority of its own loss; see
    `published_priorities`.
 2. A target is n rewards and the value n steps on. There the value is of the
    observation one step earlier, and an end at the n-th step is none.
-3. A reset leaves the optimizer's counts, and its moments of what is shrunk and
-   not drawn anew. There, where copying passes over them, all begin anew.
+3. After a reset Adam's count goes on, and so do the moments of what is shrunk;
+   those of what is drawn anew are zero. There all of the optimizer begins anew,
+   since copying does not reach into its state.
 4. Predictions and shifts differ as in 5 and 8 of `spr`.
 5. Each batch is drawn by itself. There a step's batches are one draw, in the
    order of the replay: its first update learns from the oldest part.
-6. All resets that are due take place. The newest published version leaves out
-   the last, so that BBF of two updates is not reset at 80,000 agent steps.
+6. All resets that are due take place, as in the version of 2023. That of 2025
+   leaves out the last: BBF of two updates is not reset at 80,000 agent steps.
 """
 
 import jax.numpy as jnp

@@ -63,8 +63,10 @@ class BehaviourCloning(action_values.ActionValues):
         'is the return of one step, and `conditioned` is of whole ones; set it '
         'to the longest episode, and gamma = 1.0',
       )
-    if self.ambition and not self.conditioned:
-      self.refuse('ambition', 'has no effect without conditioned = True')
+    for name in ('ambition', 'gamma', 'n_step'):
+      is_default = getattr(self, name) == getattr(type(self), name)
+      if not (self.conditioned or is_default):
+        self.refuse(name, 'has no effect without conditioned = True')
     space = self.observation_space
     if self.conditioned and space is not None:
       if not isinstance(space, gymnasium.spaces.Box):
@@ -85,8 +87,8 @@ class BehaviourCloning(action_values.ActionValues):
     return CloningState(
       params=params,
       optimizer_state=self.optimizer.init(networks.learnt(params)),
-      lowest=jnp.full((), jnp.inf),
-      highest=jnp.full((), -jnp.inf),
+      lowest=jnp.array(jnp.inf, jnp.float32),
+      highest=jnp.array(-jnp.inf, jnp.float32),
       updates=jnp.zeros((), jnp.int32),
     )
 

@@ -21,6 +21,7 @@ import rlax
 from dopamine_jax.agents import c51
 from dopamine_jax.agents import dqn
 from dopamine_jax.agents import full_rainbow
+from dopamine_jax.learning import action_values
 from dopamine_jax.replay import base
 from dopamine_jax.replay import uniform
 
@@ -40,8 +41,15 @@ class CQL(dqn.DQN):
 
   def losses(self, params, target_params, batch, key):
     """Returns losses [B] and metrics; see `DQN.losses`."""
-    losses, metrics = super().losses(params, target_params, batch, key)
+    # Not DQN's method and a second pass, which training would count as well.
     q = self.q_values(params, batch.observation, key)
+    target_key = jax.random.fold_in(key, 1)
+    q_next = self.q_values(target_params, batch.next_observation, target_key)
+    q_next = self.only_allowed(q_next, batch.next_observation)
+    td_error = jax.vmap(rlax.q_learning)(
+      q, batch.action, batch.reward, batch.discount, q_next
+    )
+    losses, metrics = self.td_losses(td_error), action_values.metrics(q)
     q = self.only_allowed(q, batch.observation)
     return with_gap(losses, metrics, q, batch.action, self.conservatism)
 

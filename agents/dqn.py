@@ -50,6 +50,8 @@ class DQN(action_values.ActionValues):
     huber_delta: where the loss turns from squared to linear; None: never.
   """
 
+  schedule_count = 'updates'  # so that a reset of it begins them anew
+
   optimizer: optimization.Optimizer = values.call(
     optax.adam, 6.25e-5, eps=1.5e-4
   )

@@ -7,7 +7,8 @@ It is CQL, with `conservatism = 0` DQN, and one term (eq. 5).
 
 Differs from the paper:
 1. The magnitude of the features' product counts, as in Dopamine's lab.
-2. Of a network with dropout or statistics of batches, the features are those
+2. With `n_step` above 1 the next features are those of so many steps on.
+3. Of a network with dropout or statistics of batches, the features are those
    of evaluation.
 """
 

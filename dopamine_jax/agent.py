@@ -190,6 +190,7 @@ class Agent(settings.Settings):
   # No settings: they have no type. What subclasses may make one:
   updates_per_period = 1
   over_agent_steps = ()  # those whose schedules count agent steps
+  schedule_count = ''  # of its state, for the replay's schedules; '': updates
   # Those of the first state alone, and the array from which learning goes on.
   of_first_state = ()
   needs_whole_returns = False  # `n_step` reaches to the end of each episode
@@ -324,8 +325,7 @@ class Agent(settings.Settings):
   def prepare(self, sample: Sample, key: jax.Array) -> Sample:
     """Returns a sample [B, ...] as `update` learns from it, of the same shapes.
 
-    By default it is as the replay gives it; `health` always sees it like that.
-    The key is the one that `update` gets.
+    By default it is as given, as `health` always sees it. `key` is `update`'s.
     """
     del key
     return sample

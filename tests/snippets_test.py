@@ -61,6 +61,7 @@ COSTLY = {
   'train dqn_atari': 'images',
   'runs/breakout': 'images',
   'train drq_v2_mujoco': 'likewise',
+  'runs/boxing': 'likewise',
   '--num_seeds': 'a program of its own',
   'runs/sweep': 'processes of its own',
   'runs/varied': 'likewise; `lanes_test` and `parts_test` have it',

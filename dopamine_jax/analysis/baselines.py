@@ -30,7 +30,7 @@ _PROTOCOLS = {
   'atari100k': {
     'sticky_actions': '0.0',
     'noop_max': '30',
-    'forget_on_life_loss': 'True',  # older runs' configs don't have it
+    'forget_on_life_loss': 'True',
     **_ATARI,
   },
 }
@@ -234,7 +234,9 @@ def _played_with(run, metric):
     for key, value in run.settings.items()
     if key.startswith(f'{place}.')
   }
-  return found if 'terminate_on_life_loss' in found else {}
+  if 'terminate_on_life_loss' not in found:
+    return {}
+  return {'forget_on_life_loss': 'False', **found}  # of older runs, without it
 
 
 def laid_beside(

@@ -76,6 +76,10 @@ class Reset(Periodic):
   (`optimizer_state.*`) or fits nothing else: schedules go on, and Adam's first
   hundred steps of new moments are three to six and a half times as long.
 
+  An agent of DQN's family counts its `updates`. Where that is named, the
+  replay's schedules (`gamma`, `annealed_n_step`) begin anew, too, and so does
+  the time to the next copy of a target network.
+
   Attributes:
     names: patterns of names, see `resets`; none: all networks, target networks
       among them, and the optimizer's state.

@@ -301,9 +301,8 @@ class Loop:
   def _sample_and_update(self, state):
     replay, keys = state.experience.replay, state.experience.keys
     now = self.at(state.experience.agent_steps)
-    sample = now.replay.sample(
-      replay, jax.random.fold_in(keys.replay, state.updates), state.updates
-    )
+    sample_key = jax.random.fold_in(keys.replay, state.updates)
+    sample = now.replay.sample(replay, sample_key, self.schedule_count(state))
     key = jax.random.fold_in(keys.update, state.updates)
     given = self.split_batch(sample)
     with outputs.telling(self.agent, 'prepare'):
@@ -323,6 +322,10 @@ class Loop:
       updates=state.updates + 1,
     )
     return state, metrics
+
+  def schedule_count(self, state: TrainingState) -> jax.Array:
+    """Returns what schedules of the replay go by; int32 scalar."""
+    return getattr(state.agent, self.agent.schedule_count, state.updates)
 
   def _added(self, total, name, values):
     """Returns a metric's sum with new values [K], or the last of them."""

@@ -117,7 +117,8 @@ class View:
   def _sample(self, key):
     """Returns the transitions [B] of one sample, or a rollout [T, N]."""
     replay = self.state.experience.replay
-    sample = self.loop.replay.sample(replay, key, self.state.updates)
+    count = self.loop.schedule_count(self.state)
+    sample = self.loop.replay.sample(replay, key, count)
     return self.loop.split_batch(sample).transition
 
 

@@ -278,8 +278,10 @@ def test_it_asks_for_more_than_was_seen(ambition):
     np.testing.assert_allclose(
       agent.preferences(state, seen, key), expected, rtol=1e-6
     )
-  acts = agent.act(state, seen, jnp.zeros((), int), key, explore=False)
-  assert acts.shape == (B,)
+    # Which action is the likeliest has to depend on what is asked for.
+    shown = agent.replace(evaluation_epsilon=0.0)
+    acts = shown.act(state, seen, jnp.zeros((), int), key, explore=False)
+    np.testing.assert_array_equal(acts, np.argmax(expected, axis=-1))
 
 
 @pytest.mark.parametrize(
@@ -287,6 +289,8 @@ def test_it_asks_for_more_than_was_seen(ambition):
   [
     ({'conditioned': True}, 'n_step = 1 is the return of one step'),
     ({'ambition': 1.0}, 'no effect without conditioned'),
+    ({'n_step': 7}, 'n_step = 7 has no effect without conditioned'),
+    ({'gamma': 0.3}, 'gamma = 0.3 has no effect without conditioned'),
   ],
 )
 def test_cloning_refuses_what_would_do_nothing(settings, message):

@@ -4,9 +4,12 @@ import functools
 import types
 
 import gymnasium
+import hypothesis
+from hypothesis import strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from dopamine_jax import agent as agent_lib
@@ -254,15 +257,16 @@ def test_what_it_cant_learn_from_is_refused():
 # BBF.
 
 
-def test_bbf_acts_by_the_network_that_follows():
-  agent = make(bbf.BBF, evaluation_epsilon=0.0)
+@pytest.mark.parametrize('explore', [True, False])
+def test_bbf_acts_by_the_network_that_follows(explore):
+  agent = make(bbf.BBF, epsilon=0.0, evaluation_epsilon=0.0)
   sample = batch_of()
   state = init(agent, sample)
   opposite = jax.tree.map(lambda x: -x, state.params)
   state = state.replace(target_params=opposite)
   seen = np.float32(np.random.default_rng(3).normal(size=(64, 3)))
   key = jax.random.key(0)
-  acts = linear.jitted(functools.partial(agent.act, explore=False))(
+  acts = linear.jitted(functools.partial(agent.act, explore=explore))(
     state, seen, jnp.zeros((), jnp.int32), key
   )
   q = linear.jitted(agent.q_values)
@@ -343,7 +347,9 @@ def test_the_shipped_resets_halve_the_encoder_and_renew_the_head():
   kept = ('.encoder.', '.transition.')
   for name, array in found.items():
     is_kept = any(part in name for part in kept)
-    if name.startswith('optimizer_state') or name == 'updates':
+    if name == 'updates':  # so that n and gamma begin anew
+      assert array == 0
+    elif name.startswith('optimizer_state'):
       # Of layers that go on, the moments do; Adam's count does too.
       is_moment = '.mu.' in name or '.nu.' in name
       expected = 7 if is_kept or not is_moment else 0
@@ -366,7 +372,7 @@ def test_the_shipped_resets_halve_the_encoder_and_renew_the_head():
       assert np.any(found[name] != found[f'target_{name}']), name
 
 
-# Schedules that begin anew with each reset.
+# Schedules by equal factors.
 
 
 @pytest.mark.parametrize(
@@ -376,30 +382,35 @@ def test_the_shipped_resets_halve_the_encoder_and_renew_the_head():
     (5_000, np.sqrt(30), 1 - np.sqrt(0.03 * 0.003)),
     (10_000, 3, 0.997),
     (39_999, 3, 0.997),
-    (40_000, 10, 0.97),
-    (85_000, np.sqrt(30), 1 - np.sqrt(0.03 * 0.003)),
   ],
 )
-def test_a_cyclic_schedule_goes_by_equal_factors(count, n_step, gamma):
-  found = schedules.cyclic(10, 3, 10_000, 40_000)(count)
+def test_a_geometric_schedule_goes_by_equal_factors(count, n_step, gamma):
+  found = schedules.geometric(10, 3, 10_000)(count)
   np.testing.assert_allclose(found, n_step, rtol=1e-5)
-  found = schedules.cyclic_discount(0.97, 0.997, 10_000, 40_000)(count)
+  found = schedules.geometric_discount(0.97, 0.997, 10_000)(count)
   np.testing.assert_allclose(found, gamma, rtol=1e-6)
-  # A first cycle of another length moves all others.
-  late = schedules.cyclic(10, 3, 10_000, 40_000, first_cycle=12_000)
-  np.testing.assert_allclose(late(count + 12_000), n_step, rtol=1e-5)
-  early = np.minimum(10 * (0.3 ** (count / 10_000)), 10)
-  if count < 12_000:
-    np.testing.assert_allclose(late(count), max(early, 3), rtol=1e-5)
+
+
+@hypothesis.given(
+  first=st.floats(0.1, 100),
+  last=st.floats(0.1, 100),
+  steps=st.integers(1, 1_000),
+  count=st.integers(0, 2_000),
+)
+@hypothesis.settings(deadline=None, max_examples=50)
+def test_it_is_the_exponential_decay_of_optax(first, last, steps, count):
+  decay = optax.exponential_decay(first, steps, last / first, end_value=last)
+  found = schedules.geometric(first, last, steps)(count)
+  np.testing.assert_allclose(found, decay(count), rtol=1e-4)
 
 
 @pytest.mark.parametrize(
   ('function', 'given', 'message'),
   [
-    (schedules.cyclic, (0, 3, 1, 2), 'goes from 0 to 3; both must be above 0'),
-    (schedules.cyclic, (1, 3, 3, 2), 'transition_steps = 3 of a cycle = 2'),
-    (schedules.cyclic_discount, (0.9, 1.0, 1, 2), r'must lie in \[0, 1\)'),
-    (schedules.cyclic_discount, (0.9, 0.95, 0, 2), 'cyclic_discount takes'),
+    (schedules.geometric, (0, 3, 1), 'goes from 0 to 3; both must be above 0'),
+    (schedules.geometric, (1, 3, 0), 'transition_steps = 0 must be at least 1'),
+    (schedules.geometric_discount, (0.9, 1.0, 1), r'must lie in \[0, 1\)'),
+    (schedules.geometric_discount, (0.9, 0.95, 0), 'geometric_discount.trans'),
   ],
 )
 def test_schedules_refuse_what_cant_be(function, given, message):

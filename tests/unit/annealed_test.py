@@ -1,15 +1,21 @@
 """Discounts and n-step returns that follow schedules over updates."""
 
+import csv
+import functools
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+import dopamine_jax as dj
 from dopamine_jax import errors
 from dopamine_jax import networks
 from dopamine_jax import runner as runner_lib
 from dopamine_jax import values
 from dopamine_jax.agents import dqn
+from dopamine_jax.callbacks import resets
 from dopamine_jax.environments import catch
 from dopamine_jax.replay import hindsight
 from dopamine_jax.replay import prioritized
@@ -101,13 +107,20 @@ def test_an_agent_gives_its_schedule_on():
   assert [float(replay.at(count).gamma) for count in (0, 50)] == [0.5, 0.625]
 
 
+def test_a_replay_may_be_made_before_its_agent_gives_the_steps():
+  replay = uniform.UniformReplay(annealed_n_step=2.0, **SMALL)
+  assert agent(replay=replay, n_step=3).make_replay(stack=1).n_step == 3
+  alone = agent(replay=replay, n_step=1).make_replay(stack=1)
+  with pytest.raises(errors.UserError, match=r'2.0 is more than n_step = 1'):
+    played(alone)
+
+
 def agent(**changes):
-  given = {'gamma': GAMMA, 'n_step': 4} | changes
-  return dqn.DQN(
-    network=networks.MLP(hidden=()),
-    replay=uniform.UniformReplay(annealed_n_step=N_STEP, **SMALL),
-    **given,
+  replay = functools.partial(
+    uniform.UniformReplay, annealed_n_step=N_STEP, **SMALL
   )
+  given = {'gamma': GAMMA, 'n_step': 4, 'replay': replay} | changes
+  return dqn.DQN(network=networks.MLP(hidden=()), **given)
 
 
 @pytest.mark.parametrize(
@@ -132,3 +145,37 @@ def test_a_schedule_that_goes_too_far_is_refused(changes, words):
   )
   with pytest.raises(errors.UserError, match=words):
     runner.make_loop(catch.Catch().make(1))
+
+
+class Telling(dqn.DQN):
+  """Tells the discounts that it learns with."""
+
+  def losses(self, params, target_params, batch, key):
+    losses, metrics = super().losses(params, target_params, batch, key)
+    return losses, metrics | {'Discount': jnp.max(batch.discount)}
+
+
+@pytest.mark.parametrize('names', [['Dense_0.*'], ['Dense_0.*', 'updates']])
+def test_a_reset_of_the_count_begins_schedules_anew(names, tmp_path):
+  dj.train(
+    Telling(
+      network=networks.MLP(hidden=()),
+      replay=uniform.UniformReplay(**SMALL),
+      gamma=GAMMA,
+      update_period=1,
+      target_update_period=8,
+    ),
+    catch.Catch(),
+    tmp_path,
+    agent_steps=80,
+    num_iterations=2,
+    callbacks=[resets.Reset(period=1, names=names)],
+    evaluation_episodes=0,
+    quiet=True,
+  )
+  rows = csv.DictReader((tmp_path / 'metrics.csv').read_text().splitlines())
+  found = [float(x['value']) for x in rows if x['name'] == 'Train/Discount']
+  # 40 steps each; the first 23 of them complete the history.
+  ages = np.arange(17), np.arange(40) + (0 if 'updates' in names else 17)
+  expected = [np.mean(0.5 + 0.25 * age / 100) for age in ages]
+  np.testing.assert_allclose(found, expected, rtol=1e-5)

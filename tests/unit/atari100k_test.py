@@ -205,7 +205,16 @@ evaluation/atari.Atari100k.terminate_on_life_loss = False
 @pytest.mark.parametrize(
   ('evaluated', 'sticky', 'words'),
   [
-    ('@evaluation/atari.Atari100k()', 0.0, None),
+    (
+      '@evaluation/atari.Atari100k()',
+      '0.0\nevaluation/atari.Atari100k.forget_on_life_loss = True',
+      None,
+    ),
+    (  # an older run
+      '@evaluation/atari.Atari100k()',
+      0.0,
+      'forget_on_life_loss = False and not True',
+    ),
     (
       '@evaluation/atari.Atari100k()',
       0.25,
@@ -368,6 +377,31 @@ REPLAYS = {
 DECAY = {'weight_decay': 0.1, 'mask': optimization.kernels}
 
 
+def layer(inputs, units, noisy=False):
+  """Returns the numbers of a layer: kernel and bias, noise's besides."""
+  return (inputs + 1) * units * (2 if noisy else 1)
+
+
+def sizes(units=512, atoms=51, streams=(18, 1), noisy=False):
+  """Returns those of a convolutional network of 18 actions."""
+  torso = layer(8 * 8 * 4, 32) + layer(4 * 4 * 32, 64) + layer(9 * 64, 64)
+  last = sum(layer(units, atoms * count, noisy) for count in streams)
+  return torso + layer(11 * 11 * 64, units, noisy) + last
+
+
+# What SPR adds: two convolutions, of maps and one-hot actions, and a layer.
+AHEAD = layer(9 * (64 + 18), 64) + layer(9 * 64, 64) + layer(512, 512)
+SIZES = {
+  'der': sizes(noisy=True),
+  'otrainbow': sizes(streams=(18,)),
+  'drq': sizes(atoms=1),
+  'drq_eps': sizes(atoms=1),
+  'spr': sizes(noisy=True) + AHEAD,
+  'sr_spr': sizes() + AHEAD,
+}
+SIGMA = {'der': 0.1, 'spr': 0.5}  # times 1 / sqrt(inputs)
+
+
 @pytest.mark.parametrize('name', THEIRS)
 def test_a_config_has_the_published_protocol_and_numbers(name):
   bindings = ["atari.Atari100k.game = 'Boxing'"]
@@ -401,6 +435,16 @@ def test_a_config_has_the_published_protocol_and_numbers(name):
   assert type(replay) is kind
   assert (replay.batch_size, replay.min_history) == (32, history)
   assert replay.capacity > 100_000  # each episode takes a slot more
+  if kind is prioritized.PrioritizedReplay:
+    assert (replay.beta, replay.stratified) == (0.5, True)
+  if agent.distributional:
+    assert (agent.num_atoms, agent.v_min, agent.v_max) == (51, -10.0, 10.0)
+  seen = jax.ShapeDtypeStruct((1, 84, 84, 4), np.uint8)
+  params = jax.eval_shape(agent.init, jax.random.key(0), seen).params
+  if name in SIZES:  # the others' are in a test of their own
+    assert sum(x.size for x in jax.tree.leaves(params)) == SIZES[name]
+  if name in SIGMA:
+    assert agent.module.sigma0 == SIGMA[name]
   assert values.origin(agent.optimizer).keywords == {
     'learning_rate': rate,
     'eps': 1.5e-4,
@@ -436,17 +480,11 @@ def test_bbf_anneals_from_reset_to_reset(name):
     action_space=gymnasium.spaces.Discrete(18),
   )
   replay = agent.make_replay(4)
-  # Learning begins with the step that completes the history.
-  reset = run.callbacks[0].period * run.training_steps
-  first = (reset - replay.min_history + 1) * agent.updates_per_period
-  cycle = reset * agent.updates_per_period
-  for begin in (0, first, first + cycle, first + 2 * cycle):
-    for after, n_step, gamma in ((0, 10, 0.97), (10_000, 3, 0.997)):
-      found = replay.at(begin + after)
-      assert found.annealed_n_step == pytest.approx(n_step, rel=1e-5)
-      assert found.gamma == pytest.approx(gamma, rel=1e-5)
-    if begin:
-      assert replay.at(begin - 1).gamma == pytest.approx(0.997, rel=1e-5)
+  for count, n_step, gamma in ((0, 10, 0.97), (10_000, 3, 0.997)):
+    found = replay.at(count)
+    assert found.annealed_n_step == pytest.approx(n_step, rel=1e-5)
+    assert found.gamma == pytest.approx(gamma, rel=1e-5)
+  assert agent.schedule_count in run.callbacks[1].names
 
 
 def test_the_large_network_has_the_published_sizes():

@@ -159,8 +159,8 @@ def test_numbers_of_what_makes_a_network_can_not_differ_either():
 @pytest.mark.parametrize(
   ('function', 'arguments', 'other'),
   [
-    (schedules.cyclic, {'first': 3.0, 'last': 1.0}, 2.0),
-    (schedules.cyclic_discount, {'first': 0.9, 'last': 0.99}, 0.5),
+    (schedules.geometric, {'first': 3.0, 'last': 1.0}, 2.0),
+    (schedules.geometric_discount, {'first': 0.9, 'last': 0.99}, 0.5),
   ],
 )
 def test_numbers_that_a_function_of_ours_checks_can_differ(

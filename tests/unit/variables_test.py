@@ -8,16 +8,20 @@ import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import dopamine_jax as dj
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import errors
 from dopamine_jax import networks
+from dopamine_jax.agents import behaviour_cloning
 from dopamine_jax.agents import c51
+from dopamine_jax.agents import classification
 from dopamine_jax.agents import cql
 from dopamine_jax.agents import double_dqn
 from dopamine_jax.agents import dqn
+from dopamine_jax.agents import dr3
 from dopamine_jax.agents import full_rainbow
 from dopamine_jax.agents import iqn
 from dopamine_jax.agents import munchausen
@@ -29,6 +33,7 @@ from dopamine_jax.agents import quantile
 from dopamine_jax.agents import r2d2
 from dopamine_jax.agents import rainbow
 from dopamine_jax.agents import sac
+from dopamine_jax.agents import tandem
 from dopamine_jax.engines import compiled
 from dopamine_jax.environments import classic
 from dopamine_jax.learning import actor_critic
@@ -91,6 +96,17 @@ AGENTS = {
     )
   ),
   'CQL': cql.CQL(network=MLP),
+  'CategoricalCQL': cql.CategoricalCQL(
+    network=functools.partial(
+      full_rainbow.RainbowNetwork, torso=TORSO, hidden=(4,)
+    )
+  ),
+  'DR3': dr3.DR3(network=MLP),
+  'ClassificationDQN': classification.ClassificationDQN(
+    network=MLP, conservatism=1.0
+  ),
+  'TandemDQN': tandem.TandemDQN(network=MLP),
+  'BehaviourCloning': behaviour_cloning.BehaviourCloning(network=MLP),
   'PPO': ppo.PPO(
     network=functools.partial(networks.ActorCritic, torso=TORSO, shared=True),
     target_kl=1e6,
@@ -204,6 +220,27 @@ def test_updates_change_statistics_and_drop_by_their_key(name):
   )
   np.testing.assert_array_equal(chosen, same)
   assert np.any(chosen != differing)
+
+
+ONE_PASS = [
+  name
+  for name, agent in AGENTS.items()
+  if isinstance(agent, dqn.DQN) and not isinstance(agent, r2d2.R2D2)
+]
+
+
+@pytest.mark.parametrize('name', ONE_PASS)
+def test_an_update_has_one_pass_for_training(name):
+  agent = bound(AGENTS[name]).replace(optimizer=optax.set_to_zero())
+  sample = sample_of(agent)
+  start = jax.jit(agent.init)(KEY, jnp.zeros((N, 3)))
+  update = jax.jit(lambda state: agent.update(state, sample, KEY)[0])
+  first = update(start)
+  second = update(first)
+  once, twice = (statistics(x.params) for x in (first, second))
+  # A mean m of batches with mean b: (1 - 0.99) b, and then (1 - 0.99**2) b.
+  assert np.all(once != 0)
+  np.testing.assert_allclose(twice / once, 1.99, rtol=1e-4)
 
 
 class Passes(double_dqn.DoubleDQN):
