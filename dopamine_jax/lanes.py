@@ -241,13 +241,19 @@ def _are_numbers(given):
   return kinds <= {int, float} and float in kinds
 
 
+def shown(path: Path) -> str:
+  """Returns a path as messages have it."""
+  return '.'.join(str(each) for each in path if each != '')
+
+
 def _refuse(path, given, names):
-  where = '.'.join(str(each) for each in path if each != '')
-  shown = [annotations.shown(each) for each in given]
+  where = shown(path)
+  each_shown = [annotations.shown(each) for each in given]
   differ = next(i for i, each in enumerate(given) if not _equal(given[0], each))
   raise errors.UserError(
     f'{where} can not differ between trainings of one program: it is '
-    f'{shown[0]} in {names[0]} and {shown[differ]} in {names[differ]}. Only '
+    f'{each_shown[0]} in {names[0]} and {each_shown[differ]} in '
+    f'{names[differ]}. Only '
     'real numbers of an agent, its optimizer and its replay can. For other '
     'differences (whole numbers, sizes, choices, networks) train separate '
     f'runs.{_hint(given)}'

@@ -29,9 +29,10 @@ from dopamine_jax.networks import variables
 class Recycling(resets.Periodic):
   """Recycles neurons; subclasses say which.
 
-  What leads to such a neuron gets the values of a new network, what leads from
-  it becomes zero, and so do the optimizer's moments of both. The target network
-  follows as ever. Nothing happens before the replay has its `min_history`.
+  What leads to such a neuron, a normalization's scale and shift too, gets the
+  values of a new network, what leads from it becomes zero, and so do the
+  optimizer's moments of both. The target network follows as ever. Nothing
+  happens before the replay has its `min_history`.
 
   It needs networks of layers in a row (MLPs, Nature's and MinAtar's, dueling
   heads, `ActorCritic`, SAC's); others are refused.
@@ -103,9 +104,10 @@ class Recycling(resets.Periodic):
       weights = _weights(params, neurons, len(means))
       layer_key = jax.random.fold_in(key, i)
       dormant = self.recycled(means, weights, own, layer_key)
-      for name, array in _parameters(params, neurons.incoming):
-        is_new = jnp.broadcast_to(dormant, array.shape)
-        masks[name] = masks[name][0] | is_new, masks[name][1]
+      for layer in neurons.incoming:
+        for name, array in _parameters(params, layer):
+          is_new = jnp.broadcast_to(dormant, array.shape)
+          masks[name] = masks[name][0] | is_new, masks[name][1]
       for layer in neurons.outgoing:
         for name, array in _parameters(params, layer):
           if array.ndim > 1:
@@ -211,7 +213,7 @@ def _weights(params, neurons, count):
     for x in kernels(layer)
   )
   made = sum(
-    jnp.sum(x.reshape(-1, count), axis=0) for x in kernels(neurons.incoming)
+    jnp.sum(x.reshape(-1, count), axis=0) for x in kernels(neurons.incoming[0])
   )
   return read / jnp.maximum(made, 1e-9)
 

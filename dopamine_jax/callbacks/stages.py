@@ -87,15 +87,17 @@ class Stages(base.Callback):
     return changed if stage else agent
 
   def _changed(self, part, path, number):
-    name, *rest = path
+    shown, *rest = path
     parts = lanes.parts(part)
-    if name not in parts:
+    names = {str(name): name for name in parts}  # a list's are numbers
+    if shown not in names:
       known = ', '.join(sorted(map(str, parts))) or 'no settings that show'
       self.refuse(
         'setting',
-        f'is not known: {name} is none of {known}. (Make an optimizer in '
+        f'is not known: {shown} is none of {known}. (Make an optimizer in '
         'Python by dj.call(optax.adam, ...), as its numbers show)',
       )
+    name = names[shown]
     if not rest:
       self._require_number(part, name, parts[name])
     new = self._changed(parts[name], rest, number) if rest else number

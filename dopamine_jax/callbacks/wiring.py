@@ -3,20 +3,27 @@
 A network says what its activations are (Flax's `sow`), not what stands before
 and behind them. So it is run once on numbers that are all different, and each
 layer's input is compared with the activations: whose numbers it has, it reads.
+Then another number is put into what a layer makes: the last one whose numbers
+show in the activations makes them. And it is run on other inputs, with the same
+numbers from that layer: if the activations stay the same, no other has a part.
 """
 
 from collections.abc import Sequence
+import functools
 from typing import Any, NamedTuple
 
 from flax import linen as nn
 from flax import traverse_util
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import errors
 from dopamine_jax.networks import variables
 
+# What a layer has that makes neurons, or changes their numbers.
+_OWN = ('kernel', 'scale', 'bias')
 # A layer by the path of its module, as its parameters have it.
 Layer = tuple[str, ...]
 
@@ -26,18 +33,20 @@ class Neurons(NamedTuple):
 
   Attributes:
     name: as in `inspection.Seen.magnitudes`.
-    incoming: the layer that makes them; the last axis of its kernel is C.
+    incoming: the layer that makes them, the last axis of whose kernel is C, and
+      those that scale or shift what it makes, with parameters [C].
     outgoing: those that read them; the last axis but one of their kernels is a
       multiple of C, and C runs fastest.
   """
 
   name: str
-  incoming: Layer
+  incoming: tuple[Layer, ...]
   outgoing: tuple[Layer, ...]
 
 
 class _Call(NamedTuple):
   layer: Layer
+  has_kernel: bool
   read: np.ndarray
   made: np.ndarray
 
@@ -68,42 +77,89 @@ def neurons_of(
   # Numbers to compare, in the midst of a trace; `ensure_compile_time_eval`
   # would still trace what has derivatives of its own.
   with jax.core.eval_context():
-    calls, activations = _run(
-      anatomy.module,
-      jax.tree.map(distinct_weights, anatomy.params),
-      jax.tree.map(distinct, list(inputs)),
-    )
-  found = []
-  for name, numbers in activations.items():
-    readers = [
-      i
-      for i, call in enumerate(calls)
-      if np.array_equal(call.read.ravel(), numbers.ravel())
-    ]
-    maker = calls[readers[0] - 1] if readers and readers[0] else None
-    if maker is None or maker.made.shape != numbers.shape:
-      raise errors.UserError(
-        f'ReDo can not recycle the neurons of {name} in '
-        f'{type(anatomy.module).__name__}: it needs layers in a row, each '
-        'reading what the one before made. Name other networks in its setting '
-        '`networks`, choose another one, or resets.Reset.'
-      )
-    outgoing = tuple(calls[i].layer for i in readers)
-    found.append(Neurons(name, maker.layer, outgoing))
+    params = jax.tree.map(distinct_weights, anatomy.params)
+    shown, others = (jax.tree.map(distinct, list(inputs)) for _ in range(2))
+    run = functools.partial(_run, anatomy.module, params)
+    calls, activations = run(shown)
+    found = []
+    for name, numbers in activations.items():
+      readers = [
+        i
+        for i, call in enumerate(calls)
+        if call.has_kernel
+        and np.array_equal(call.read.ravel(), numbers.ravel())
+      ]
+      before = calls[: readers[0]] if readers else []
+      incoming = _incoming(before, name, numbers, run, shown, others)
+      if not incoming:
+        raise errors.UserError(
+          f'callbacks.redo can not recycle the neurons of {name} in '
+          f'{type(anatomy.module).__name__}: it needs layers in a row, each '
+          'reading what the one before made. Name other networks in its '
+          'setting `networks`, choose another one, or resets.Reset.'
+        )
+      outgoing = tuple(calls[i].layer for i in readers)
+      found.append(Neurons(name, incoming, outgoing))
   return found
 
 
-def _run(module, params, inputs) -> tuple[list[_Call], dict[str, np.ndarray]]:
-  """Returns the calls of layers with a kernel, and activations by name."""
+def _incoming(calls, name, numbers, run, shown, others) -> tuple[Layer, ...]:
+  """Returns what makes activations: a layer, and what changes its numbers.
+
+  Args:
+    calls: of layers, up to the first that reads these activations.
+    name: of the activations.
+    numbers: what they are.
+    run: does what `_run` does with this network.
+    shown: its inputs.
+    others: likewise, other numbers.
+
+  Returns:
+    Nothing, if it is not one layer that makes them.
+  """
+  for i in reversed(range(len(calls))):
+    made = calls[i].made
+    if not calls[i].has_kernel:
+      continue
+    _, changed = run(shown, fixed=(i, made * np.linspace(2, 3, made.shape[-1])))
+    if np.array_equal(changed[name], numbers):
+      continue  # it is of another stream
+    again, activations = run(others, fixed=(i, made))
+    same = np.array_equal(activations[name], numbers)
+    if not same or made.shape != numbers.shape:
+      return ()
+    between = [
+      call.layer
+      for call, other in zip(calls[i + 1 :], again[i + 1 :], strict=False)
+      if call.made.shape == numbers.shape
+      and np.array_equal(call.read, other.read)
+    ]
+    return calls[i].layer, *between
+  return ()
+
+
+def _run(
+  module, params, inputs, fixed=None
+) -> tuple[list[_Call], dict[str, np.ndarray]]:
+  """Returns the calls of layers, and activations by name.
+
+  Args:
+    module: the network.
+    params: its parameters.
+    inputs: what it is shown.
+    fixed: the number of a call, and what it makes whatever it reads.
+  """
   calls = []
 
   def note(call, args, kwargs, context):
     made = call(*args, **kwargs)
     layer = context.module
-    if context.method_name == '__call__' and layer.has_variable(
-      'params', 'kernel'
-    ):
-      calls.append(_Call(layer.path, np.asarray(args[0]), np.asarray(made)))
+    own = [x for x in _OWN if layer.has_variable('params', x)]
+    if context.method_name == '__call__' and own and args:
+      if fixed and fixed[0] == len(calls):
+        made = jnp.asarray(fixed[1], made.dtype)
+      seen = np.asarray(args[0]), np.asarray(made)
+      calls.append(_Call(layer.path, 'kernel' in own, *seen))
     return made
 
   with nn.intercept_methods(note):

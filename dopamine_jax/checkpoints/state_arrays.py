@@ -61,15 +61,20 @@ def short(name: str) -> str:
 def fits(name: str, patterns: Iterable[str]) -> bool:
   """Whether a name, or its end after a dot, fits one of the patterns.
 
-  `*` stands for anything: `Dense_1.*` fits `params.Dense_1.kernel`. The name is
-  as `short` has it; a pattern with `.params.` may fit it as it is, too.
+  `*` stands for anything: `Dense_1.*` fits `params.Dense_1.kernel`. What begins
+  with a dot fits whole names alone: `.params.*` not `passive.params.Dense_1`.
+  The name is as `short` has it; with `.params.` a pattern may fit it as it is,
+  too.
   """
   whole, name = f'.{name}', f'.{short(name)}'
-  return any(
-    fnmatch.fnmatchcase(name, f'*.{pattern}')
-    or ('.params.' in pattern and fnmatch.fnmatchcase(whole, f'*.{pattern}'))
-    for pattern in patterns
-  )
+
+  def fit(pattern):
+    full = pattern if pattern.startswith('.') else f'*.{pattern}'
+    return fnmatch.fnmatchcase(name, full) or (
+      '.params.' in pattern[1:] and fnmatch.fnmatchcase(whole, full)
+    )
+
+  return any(fit(pattern) for pattern in patterns)
 
 
 def require_fits(setting: str, patterns: Iterable[str], names: Iterable[str]):

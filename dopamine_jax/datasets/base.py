@@ -1,6 +1,7 @@
 """What a dataset gives, and how it becomes the slots of a ring."""
 
 from collections.abc import Callable, Iterable, Iterator
+import statistics
 from typing import NamedTuple
 
 import gymnasium
@@ -57,6 +58,10 @@ class Dataset(settings.Settings):
     """
     raise NotImplementedError
 
+  def config(self) -> str:
+    """Returns the settings that it was recorded with, in gin; '': unknown."""
+    return ''
+
   def checked(
     self,
     space: gymnasium.Space,
@@ -88,6 +93,7 @@ class Dataset(settings.Settings):
       )
 
   def _fitting(self, part, space, action_space, as_given):
+    self._require_rows(part)
     size = len(part.reward)
     action = np.asarray(part.action)
     if action.shape != (size, *action_space.shape) or (
@@ -105,11 +111,14 @@ class Dataset(settings.Settings):
       following = self._observation(following, size, space)
     for name in _COLUMNS[1:]:
       given = np.asarray(getattr(part, name))
-      if given.shape != (size,):
+      if given.ndim > 1:
         self._fail(f'has a {name} of shape {given.shape} for {size} steps')
+      if given.dtype.kind not in 'biuf':
+        self._fail(f'has a {name} of {given.dtype}, which are no numbers')
+      if not np.isfinite(given).all():
+        what = 'rewards' if name == 'reward' else f'values of {name}'
+        self._fail(f'has {what} that are not finite')
     reward = np.asarray(part.reward, np.float32)
-    if not np.isfinite(reward).all():
-      self._fail('has rewards that are not finite')
     terminated = np.asarray(part.terminated).astype(bool)
     truncated = np.array(part.truncated).astype(bool)
     if following is not None:
@@ -125,6 +134,19 @@ class Dataset(settings.Settings):
       truncated=truncated,
       next_observation=following,
     )
+
+  def _require_rows(self, part):
+    """Refuses columns that have not a row for each step."""
+    shapes = {
+      name: np.shape(column)
+      for name, column in part._asdict().items()
+      if column is not None
+    }
+    lengths = [shape[0] for shape in shapes.values() if shape]
+    size = statistics.mode(lengths or [0])  # most columns are right
+    for name, shape in shapes.items():
+      if shape[:1] != (size,):
+        self._fail(f'has a {name} of shape {shape} for {size} steps')
 
   def _observation(self, given, size, space):
     if not isinstance(space, gymnasium.spaces.Box):

@@ -55,6 +55,11 @@ class OwnReplay(base.Dataset):
     super().__post_init__()
     self.require_at_least(0, 'seed')
 
+  def config(self) -> str:
+    """Returns that run's settings, in gin."""
+    path = pathlib.Path(self.run) / 'config.gin'
+    return path.read_text('utf-8') if path.exists() else ''
+
   def parts(self) -> Iterator[base.Part]:
     """Yields what each environment of that run has left in its lane."""
     checkpoints = checkpoints_lib.Checkpoints(pathlib.Path(self.run))
@@ -144,7 +149,10 @@ class Npz(base.Dataset):
   def parts(self) -> Iterator[base.Part]:
     """Yields the whole file."""
     try:
-      with np.load(self.path, allow_pickle=False) as file:
+      file = np.load(self.path, allow_pickle=False)
+      if not isinstance(file, np.lib.npyio.NpzFile):
+        self._fail(f'finds one array in {self.path}', 'Name an .npz file')
+      with file:
         held = {name: file[name] for name in file.files}
     except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
       self._fail(f'can not read {self.path}: {error}', 'Name an .npz file')
@@ -159,7 +167,7 @@ class Npz(base.Dataset):
           f'{", ".join(sorted(held)) or "nothing"}',
           'Save it under one of these names',
         )
-    found.setdefault('truncated', np.zeros(len(found['reward']), bool))
+    found.setdefault('truncated', np.zeros(np.shape(found['reward']), bool))
     yield base.Part(**found)
 
 
@@ -296,6 +304,8 @@ class DopamineShards(base.Dataset):
     for name in ('observation', *_COLUMNS):
       with self._opened(f'$store$_{name}', number) as file:
         sizes[name] = rows_lib.header(file)[0][:1]
+    if set(sizes.values()) == {(0,)}:
+      self._fail_at(number, f'finds no step in shard {number}')
     if len({*sizes.values()}) > 1 or () in sizes.values():
       counts = ', '.join(
         f'{size[0] if size else "no"} of {name}' for name, size in sizes.items()

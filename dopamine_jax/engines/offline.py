@@ -29,6 +29,9 @@ class OfflineEngine(engine.Engine):
 
   Several seeds have the same data, each in a replay of its own. The first
   checkpoint holds it, so that a run which goes on needs no dataset.
+
+  Attributes:
+    dataset: what it learns from.
   """
 
   fills_replay = True
@@ -57,7 +60,7 @@ class OfflineEngine(engine.Engine):
         'offline.OfflineEngine has one lane on one device. Leave '
         'runner.Runner.num_envs and runner.Runner.devices as they are.'
       )
-    self._dataset = dataset
+    self.dataset = dataset
     self._learn = jax.jit(self._take_updates, donate_argnums=(0, 1))
     self._ready = jax.jit(self.vectorize_loop(_ready), donate_argnums=0)
     self._pace = compiled.Pace()
@@ -83,7 +86,7 @@ class OfflineEngine(engine.Engine):
 
   def _fill(self):
     """Writes the dataset into the empty replay of each seed."""
-    parts = self._dataset.checked(
+    parts = self.dataset.checked(
       self.environments.observation_space,
       self.environments.action_space,
       self._as_given,

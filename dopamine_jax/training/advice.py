@@ -1,12 +1,18 @@
 """What a user should know before a training starts, and when it is stopped."""
 
 from collections.abc import Callable
+import re
 import shlex
 from typing import Any
 
 from dopamine_jax import annotations
 from dopamine_jax import errors
 from dopamine_jax.engines import engine as engine_lib
+
+# Which of an environment's package a run is on, but for evaluations.
+_GAME = re.compile(
+  r"^(?!evaluation_environment/)\S*\.(?:id|game) = '(.*)'$", re.MULTILINE
+)
 
 
 class Stopped(errors.UserError):
@@ -46,12 +52,24 @@ def before_the_start(
     if why := callback.why_idle(runner, engine):
       name = annotations.full_name(type(callback))
       say(f'Warning: {name} does nothing in this run: {why}.')
+  if engine.fills_replay:
+    seen, here = map(_games, (engine.dataset.config(), config))
+    if seen and here and seen != here:
+      say(
+        f'Warning: the dataset was recorded on {seen}, and this run is of '
+        f'{here}. Values are learnt of the one, and evaluated on the other.'
+      )
   if '\nimport __main__\n' in config:
     say(
       'Warning: settings name what this script or notebook itself defines. '
       'Other programs, such as dopamine-jax evaluate, will not find it. Move '
       'it into a module of its own, and import it from there.'
     )
+
+
+def _games(config):
+  """Returns which environments are trained on, by a config's bindings."""
+  return ', '.join(sorted(set(_GAME.findall(config))))
 
 
 def how_to_go_on(one: Any) -> str:

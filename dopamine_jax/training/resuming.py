@@ -6,6 +6,7 @@ from dopamine_jax import errors
 from dopamine_jax.engines import loop
 from dopamine_jax.engines import streams
 from dopamine_jax.metrics import csv_file
+from dopamine_jax.replay import prioritized
 from dopamine_jax.training import starts
 
 
@@ -60,10 +61,17 @@ def _say_without_replay(one):
   how = 'that is filled anew before learning goes on'
   if one.engine.fills_replay:
     how, now = 'the dataset is read again', one.engine.filled_with
-    if one.facts.get('dataset', now) == now:
+    is_same = one.facts.get('dataset', now) == now
+    has_priorities = isinstance(
+      one.engine.loop.replay, prioritized.PrioritizedReplay
+    )
+    if is_same and not has_priorities:
       one.say(f'The run goes on without its replay ({why}): {how}.')
       return
-    how += ', and is not what it was when the run began'
+    if has_priorities:
+      how += ', and priorities begin anew'
+    if not is_same:
+      how += ', and is not what it was when the run began'
   one.say(
     f'The run goes on without its replay ({why}): {how}. It no longer equals '
     'one never stopped.'

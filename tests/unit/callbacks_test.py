@@ -217,6 +217,12 @@ def test_a_target_network_is_drawn_by_itself_only_if_asked(states, separate):
     ('target_params.Dense_0.kernel', 'params.Dense_0.*', False),
     ('params.collections.batch_stats.Norm_0.mean', 'Norm_0.*', True),
     ('params.collections.batch_stats.Norm_0.mean', 'params.Norm_0.*', False),
+    # A dot at the beginning is of whole names.
+    ('params.Dense_0.kernel', '.params.*', True),
+    ('params.params.Dense_0.kernel', '.params.Dense_0.*', True),
+    ('params.critics.params.Dense_0.kernel', '.critics.*', False),
+    ('passive.params.Dense_0.kernel', '.params.*', False),
+    ('passive.params.Dense_0.kernel', '.passive.*', True),
     # As whole names were shown once.
     ('params.critics.params.Dense_0.kernel', 'critics.params.*', True),
     ('params.collections.batch_stats.Norm_0.mean', 'params.params.*', False),
@@ -226,7 +232,9 @@ def test_what_a_network_keeps_beside_its_parameters_changes_no_name(
   name, pattern, fits
 ):
   assert state_arrays.fits(name, [pattern]) == fits
-  assert state_arrays.fits(f'agent.{name}', [pattern]) == fits
+  is_whole = pattern.startswith('.')
+  found = state_arrays.fits(f'agent.{name}', [pattern])
+  assert found == (fits and not is_whole)
 
 
 def test_statistics_are_shrunk_by_nothing_and_begin_anew_with_a_reset():
@@ -500,7 +508,7 @@ def test_a_contribution_is_by_kernels_alone():
     'b.kernel': jnp.array([[4.0], [-8], [6]]),
     'b.kernel_sigma': jnp.full((3, 1), 9.0),
   }
-  neurons = wiring.Neurons('x', ('a',), (('b',),))
+  neurons = wiring.Neurons('x', (('a',),), (('b',),))
   found = redo._weights(params, neurons, 3)
   np.testing.assert_allclose(found, [4 / 2, 8 / 4, 6 / 4])
 
@@ -524,15 +532,15 @@ def test_a_recycler_takes_any_by_chance():
 def test_layers_are_known_by_what_they_read():
   image = jnp.zeros((2, 3, 3, 1), jnp.uint8)
   assert wires(Images(), image) == [
-    ('activations/0', ('Conv_0',), (('Conv_1',),)),
-    ('activations/1', ('Conv_1',), (('Dense_0',),)),
+    ('activations/0', (('Conv_0',),), (('Conv_1',),)),
+    ('activations/1', (('Conv_1',),), (('Dense_0',),)),
   ]
   # Two streams, whose first layers read no neurons.
   head = heads.Dueling(4, hidden=(6,), dense=heads.NoisyDense)
   assert wires(head, jnp.zeros((2, 5))) == [
     (
       f'{stream}/activations/0',
-      (stream, 'NoisyDense_0'),
+      ((stream, 'NoisyDense_0'),),
       ((stream, 'NoisyDense_1'),),
     )
     for stream in ('advantage', 'value')
@@ -551,9 +559,77 @@ class Residual(nn.Module):
     return x
 
 
-def test_a_residual_network_is_not_taken_for_layers_in_a_row():
+class Bypassed(nn.Module):
+  """Neurons that are partly those of the layer before."""
+
+  @nn.compact
+  def __call__(self, x):
+    x = nn.relu(nn.Dense(3)(x))
+    x += nn.relu(nn.Dense(3)(x))
+    self.sow('intermediates', 'activations', x)
+    return nn.Dense(2)(x)
+
+
+@pytest.mark.parametrize('network', [Residual(), Bypassed()])
+def test_a_residual_network_is_not_taken_for_layers_in_a_row(network):
   with pytest.raises(errors.UserError, match='it needs layers in a row'):
-    wires(Residual(), jnp.zeros((2, 3)))
+    wires(network, jnp.zeros((2, 3)))
+
+
+class Streams(nn.Module):
+  """Two streams of one width, the layers of which are called in turn."""
+
+  @nn.compact
+  def __call__(self, x):
+    a, b = nn.Dense(3, name='a')(x), nn.Dense(3, name='b')(x)
+    a = nn.LayerNorm(name='norm_a')(a)
+    b = nn.LayerNorm(name='norm_b')(b)
+    y = nn.relu(a)
+    self.sow('intermediates', 'activations', y)
+    return nn.Dense(2, name='of_a')(y) + nn.Dense(2, name='of_b')(b)
+
+
+def test_neurons_are_of_the_layer_that_makes_them_and_its_normalization():
+  assert wires(Streams(), jnp.zeros((2, 5))) == [
+    ('activations/0', (('a',), ('norm_a',)), (('of_a',),))
+  ]
+
+
+def test_a_recycled_neuron_has_the_scale_and_shift_of_a_new_one():
+  agent = dqn.DQN(
+    network=functools.partial(
+      networks.MLP, hidden=(4, 3), activation=networks.normalized_relu
+    ),
+    optimizer=optax.adam(0.1),
+    observation_space=AGENT.observation_space,
+    action_space=AGENT.action_space,
+  )
+  old = jax.tree.map(
+    lambda x: jnp.asarray(np.full(x.shape, 7, x.dtype)),
+    jax.jit(agent.init)(KEY, OBSERVATION),
+  )
+  magnitudes = {
+    f'MLPTorso_0/activations/{i}': jnp.ones((2, n)).at[:, 1].set(0)
+    for i, n in ((0, 4), (1, 3))
+  }
+  view = view_of(
+    old,
+    agent=agent,
+    anatomy=agent.anatomy(old),
+    look=lambda *_: types.SimpleNamespace(magnitudes=magnitudes),
+    inputs=lambda _: (OBSERVATION,),
+  )
+  changed = redo.ReDo(period=1).change(view, (), KEY)
+  changed = state_arrays.named(changed)
+  for i, n in ((0, 4), (1, 3)):
+    for name, new in (('scale', 1), ('bias', 0)):
+      layer = f'MLPTorso_0.LayerNorm_{i}.{name}'
+      expected = np.full(n, 7.0)
+      expected[1] = new
+      np.testing.assert_array_equal(changed[f'params.{layer}'], expected)
+      expected[1] = 0
+      moment = changed[f'optimizer_state.0.mu.{layer}']
+      np.testing.assert_array_equal(moment, expected)
 
 
 class Count(base.Callback):

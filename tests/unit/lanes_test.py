@@ -20,6 +20,7 @@ from dopamine_jax import settings
 from dopamine_jax import values
 from dopamine_jax.agents import dqn
 from dopamine_jax.agents import ppo
+from dopamine_jax.callbacks import redo
 from dopamine_jax.callbacks import stopping
 from dopamine_jax.checkpoints import checkpoints
 from dopamine_jax.config import grid
@@ -31,6 +32,7 @@ from dopamine_jax.learning import schedules
 from dopamine_jax.replay import prioritized
 from dopamine_jax.replay import uniform
 from dopamine_jax.training import fingerprint
+from dopamine_jax.training import together
 from dopamine_jax.training import training
 from tests import programs
 
@@ -397,6 +399,22 @@ def test_settings_to_vary_make_every_combination():
 def test_what_is_nothing_to_vary_is_told(line):
   with pytest.raises(errors.UserError, match='expected a setting and what'):
     grid.parse([line])
+
+
+def test_numbers_of_callbacks_can_not_differ():
+  runs = {
+    name: runner_lib.Runner(
+      agent=dqn.DQN(),
+      environment=catch.Catch(),
+      num_iterations=1,
+      training_steps=40,
+      callbacks=[redo.ReDo(period=1, threshold=threshold)],
+    )
+    for name, threshold in (('a', 0.1), ('b', 0.2))
+  }
+  said = r'callbacks\.0\.threshold can not differ .* 0\.1 in a'
+  with pytest.raises(errors.UserError, match=said):
+    together.require_alike(runs)
 
 
 @pytest.mark.parametrize(

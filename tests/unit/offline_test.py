@@ -21,6 +21,7 @@ import dopamine_jax as dj
 from dopamine_jax import agent as agent_lib
 from dopamine_jax import errors
 from dopamine_jax import networks
+from dopamine_jax import runner as runner_lib
 from dopamine_jax.agents import behaviour_cloning
 from dopamine_jax.agents import cql
 from dopamine_jax.agents import dqn
@@ -41,6 +42,7 @@ from dopamine_jax.replay import prioritized
 from dopamine_jax.replay import ring as ring_lib
 from dopamine_jax.replay import sum_tree
 from dopamine_jax.replay import uniform
+from dopamine_jax.training import advice
 from dopamine_jax.training import fingerprint
 from dopamine_jax.training import starts
 
@@ -284,6 +286,18 @@ def test_what_followed_a_step_is_what_the_data_say(
     ({'observations': np.zeros((3, 2), np.int32)}, r'int32 \(2,\), and the'),
     ({'observations': np.zeros((3, 1))}, r'float64 \(1,\), and the'),
     ({'terminals': np.zeros(2)}, r'a terminated of shape \(2,\) for 3 steps'),
+    ({'rewards': np.zeros(2)}, r'a reward of shape \(2,\) for 3 steps'),
+    ({'rewards': np.zeros((3, 1))}, r'a reward of shape \(3, 1\) for 3 steps'),
+    ({'rewards': np.float32(0)}, r'a reward of shape \(\) for 3 steps'),
+    ({'rewards': np.array(['a', 'b', 'c'])}, 'a reward of <U1, which are no'),
+    (
+      {'next_observations': np.zeros((2, 1), np.int32)},
+      r'a next_observation of shape \(2, 1\) for 3 steps',
+    ),
+    (
+      {'timeouts': np.array([0, np.nan, 1])},
+      'of truncated that are not finite',
+    ),
   ],
 )
 def test_what_does_not_fit_is_named(changes, said, tmp_path):
@@ -295,6 +309,12 @@ def test_a_file_that_is_none_is_named(tmp_path):
   (tmp_path / 'x.npz').write_text('no')
   with pytest.raises(errors.UserError, match=r'can not read .*x\.npz'):
     checked(files.Npz(path=str(tmp_path / 'x.npz')))
+
+
+def test_a_file_of_one_array_is_named(tmp_path):
+  np.save(tmp_path / 'x.npy', np.zeros(3))
+  with pytest.raises(errors.UserError, match=r'finds one array in .*x\.npy'):
+    checked(files.Npz(path=str(tmp_path / 'x.npy')))
 
 
 def test_shards_of_dopamine_are_read(tmp_path):
@@ -412,6 +432,18 @@ def test_a_shard_that_counts_no_steps_is_named(added, tmp_path):
     checked(shards, space)
   write_shard(tmp_path, 0, [0, 1, 2], terminal=[2], added=[3])
   (part,) = checked(shards, space)
+  assert part.reward.tolist() == [1, 2]
+
+
+def test_a_shard_without_a_step_is_named_and_can_be_left_out(tmp_path):
+  write_shard(tmp_path, 0, [0, 1, 2], terminal=[2])
+  write_shard(tmp_path, 1, [], terminal=[])
+  shards = files.DopamineShards(folder=str(tmp_path), stack=2)
+  space = gymnasium.spaces.Box(0, 255, (1,), np.uint8)
+  with pytest.raises(errors.UserError, match='no step in shard 1') as caught:
+    checked(shards, space)
+  assert 'files.DopamineShards.shards = (0,)' in str(caught.value)
+  (part,) = checked(shards.replace(shards=(0,)), space)
   assert part.reward.tolist() == [1, 2]
 
 
@@ -635,6 +667,44 @@ def test_without_its_replay_a_run_reads_the_dataset_again(gathered, tmp_path):
   )
   for name, array in one.items():
     np.testing.assert_array_equal(array, other[name], err_msg=name)
+
+
+@pytest.mark.usefixtures('same_programs')
+def test_priorities_that_begin_anew_are_told(gathered, tmp_path):
+  settings = {
+    'checkpoint_replay': False,
+    'replay': prioritized.PrioritizedReplay(
+      capacity=200, batch_size=8, min_history=8
+    ),
+  }
+  data = files.OwnReplay(run=str(gathered))
+  learnt(tmp_path, data, 1, **settings)
+  said = []
+  learnt(tmp_path, data, 2, say=said.append, **settings)
+  (line,) = [x for x in said if 'without its replay' in x]
+  assert 'and priorities begin anew. It no longer equals' in line
+
+
+@pytest.mark.parametrize('game', ['Asterix', 'Breakout'])
+def test_data_of_another_game_are_told(game):
+  config = "environment/gym.Gym.id = 'MinAtar/{}-v1'\ndqn.DQN.gamma = 0.9\n"
+  dataset = types.SimpleNamespace(config=lambda: config.format('Breakout'))
+  learner = types.SimpleNamespace(
+    fills_replay=True,
+    dataset=dataset,
+    learning_begins=0,
+    loop=types.SimpleNamespace(agent=agent(cql.CQL)),
+  )
+  run = runner_lib.Runner(
+    agent=agent(cql.CQL),
+    environment=catch.Catch(),
+    num_iterations=1,
+    training_steps=40,
+  )
+  said = []
+  advice.before_the_start(run, learner, config.format(game), said.append)
+  expected = 'recorded on MinAtar/Breakout-v1, and this run is of MinAtar/Aste'
+  assert [expected in line for line in said] == [True] * (game == 'Asterix')
 
 
 @pytest.mark.usefixtures('same_programs')

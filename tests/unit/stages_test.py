@@ -21,6 +21,7 @@ from dopamine_jax.engines import compiled
 from dopamine_jax.engines import evaluation
 from dopamine_jax.engines import python_engine
 from dopamine_jax.environments import catch
+from dopamine_jax.learning import augmentation
 from dopamine_jax.metrics import csv_file
 from dopamine_jax.playing import trained
 from dopamine_jax.replay import prioritized
@@ -144,6 +145,17 @@ def test_a_run_that_was_killed_between_two_stages_is_the_same(run, tmp_path):
 def test_a_checkpoint_plays_with_the_numbers_of_its_step(run):
   found = [trained.load(run, checkpoint=i).agent for i in ('2', '3')]
   assert [each.gamma for each in found] == [0.5, 0.25]
+
+
+def test_a_number_of_a_list_changes():
+  shifts = tuple(augmentation.Intensity(scale=scale) for scale in (0.05, 0.1))
+  agent = AGENT.replace(augmentation=shifts)
+  stage = staged('augmentation.1.scale', (9, 0.3))
+  for step, scale in ((8, 0.1), (9, 0.3)):
+    found = [x.scale for x in stage.applied(agent, step).augmentation]
+    assert found == [0.05, scale]
+  with pytest.raises(errors.UserError, match=r'2 is none of 0, 1\.'):
+    staged('augmentation.2.scale', (9, 0.3)).applied(agent, 9)
 
 
 def test_what_shapes_the_program_is_refused():
