@@ -131,9 +131,9 @@ def _require_alike(runners):
   for path, given in lanes.differing(rest, names).items():
     raise errors.UserError(
       f'{lanes.shown(path)} can not differ between trainings of one program: '
-      f'it is {given[0]:g} in {names[0]} and another in others, and only numbers '
-      'of an agent, its optimizer and its replay can. Train them as runs of '
-      'their own.'
+      f'it is {given[0]:g} in {names[0]} and another in others, and only '
+      'numbers of an agent, its optimizer and its replay can. Train them as '
+      'runs of their own.'
     )
 
 
@@ -145,9 +145,9 @@ def _differing(loops, names):
   staged = {x for loop in loops for each in loop.stages for x in each.numbers}
   if both := numbers.keys() & staged:
     raise errors.UserError(
-      f'{min(map(lanes.shown, both))} differs between trainings of one program, '
-      'and stages.Stages changes it in each of them. Leave one of the two out, '
-      'or train them as runs of their own.'
+      f'{min(map(lanes.shown, both))} differs between trainings of one '
+      'program, and stages.Stages changes it in each of them. Leave one of the '
+      'two out, or train them as runs of their own.'
     )
   return numbers
 
