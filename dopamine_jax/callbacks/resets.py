@@ -184,7 +184,7 @@ def _mixed(
     pattern
     for pattern in patterns
     if 'optimizer' in pattern
-    or pattern == '*'
+    or pattern in ('*', '.*')
     or not any(state_arrays.fits(name, [pattern]) for name in others)
   ]
 

@@ -24,6 +24,7 @@ from dopamine_jax.networks import variables
 
 # What a layer has that makes neurons, or changes their numbers.
 _OWN = ('kernel', 'scale', 'bias')
+_ROWS = 8  # shown to it
 # A layer by the path of its module, as its parameters have it.
 Layer = tuple[str, ...]
 
@@ -46,7 +47,7 @@ class Neurons(NamedTuple):
 
 class _Call(NamedTuple):
   layer: Layer
-  has_kernel: bool
+  own: dict[str, tuple[int, ...]]  # shapes of `_OWN` that it has
   read: np.ndarray
   made: np.ndarray
 
@@ -67,12 +68,19 @@ def neurons_of(
   random = np.random.default_rng(0)
 
   def distinct(leaf):
-    shape = (2, *leaf.shape[1:])
-    return random.uniform(1, 100, shape).astype(leaf.dtype)
+    shape = (_ROWS, *leaf.shape[1:])
+    if leaf.dtype == bool:
+      return random.uniform(size=shape) < 0.5
+    # Small numbers, of which no activation is the same everywhere.
+    low, high = (-1, 1) if np.issubdtype(leaf.dtype, np.floating) else (1, 100)
+    return random.uniform(low, high, shape).astype(leaf.dtype)
 
   def distinct_weights(leaf):  # sums that don't grow from layer to layer
-    largest = 1 / max(1, np.prod(leaf.shape[:-1]))
-    return random.uniform(0, largest, leaf.shape).astype(leaf.dtype)
+    low, high = 0.0, 1.0  # also of a variance
+    if leaf.ndim > 1:
+      high = np.sqrt(3 / np.prod(leaf.shape[:-1]))
+      low = -high
+    return random.uniform(low, high, leaf.shape).astype(leaf.dtype)
 
   # Numbers to compare, in the midst of a trace; `ensure_compile_time_eval`
   # would still trace what has derivatives of its own.
@@ -86,7 +94,7 @@ def neurons_of(
       readers = [
         i
         for i, call in enumerate(calls)
-        if call.has_kernel
+        if 'kernel' in call.own
         and np.array_equal(call.read.ravel(), numbers.ravel())
       ]
       before = calls[: readers[0]] if readers else []
@@ -117,24 +125,29 @@ def _incoming(calls, name, numbers, run, shown, others) -> tuple[Layer, ...]:
   Returns:
     Nothing, if it is not one layer that makes them.
   """
-  for i in reversed(range(len(calls))):
+
+  def has_a_part(i):
     made = calls[i].made
-    if not calls[i].has_kernel:
+    other = made * np.linspace(2, 3, made.shape[-1])
+    _, changed = run(shown, fixed=(i, other))
+    return not np.array_equal(changed[name], numbers)
+
+  for i, call in reversed([*enumerate(calls)]):
+    if 'kernel' not in call.own or not has_a_part(i):
       continue
-    _, changed = run(shown, fixed=(i, made * np.linspace(2, 3, made.shape[-1])))
-    if np.array_equal(changed[name], numbers):
-      continue  # it is of another stream
-    again, activations = run(others, fixed=(i, made))
+    again, activations = run(others, fixed=(i, call.made))
     same = np.array_equal(activations[name], numbers)
-    if not same or made.shape != numbers.shape:
+    if not same or call.made.shape != numbers.shape:
       return ()
     between = [
-      call.layer
-      for call, other in zip(calls[i + 1 :], again[i + 1 :], strict=False)
-      if call.made.shape == numbers.shape
-      and np.array_equal(call.read, other.read)
+      calls[j].layer
+      for j in range(i + 1, len(calls))
+      if set(calls[j].own.values()) == {numbers.shape[-1:]}
+      and calls[j].made.shape == numbers.shape
+      and np.array_equal(calls[j].read, again[j].read)
+      and has_a_part(j)
     ]
-    return calls[i].layer, *between
+    return call.layer, *between
   return ()
 
 
@@ -154,12 +167,19 @@ def _run(
   def note(call, args, kwargs, context):
     made = call(*args, **kwargs)
     layer = context.module
-    own = [x for x in _OWN if layer.has_variable('params', x)]
-    if context.method_name == '__call__' and own and args:
+    own = {
+      name: layer.get_variable('params', name).shape
+      for name in _OWN
+      if layer.has_variable('params', name)
+    }
+    read = next(iter((*args, *kwargs.values())), None)
+    are_arrays = all(
+      isinstance(x, (jax.Array, np.ndarray)) for x in (read, made)
+    )
+    if context.method_name == '__call__' and own and are_arrays:
       if fixed and fixed[0] == len(calls):
         made = jnp.asarray(fixed[1], made.dtype)
-      seen = np.asarray(args[0]), np.asarray(made)
-      calls.append(_Call(layer.path, 'kernel' in own, *seen))
+      calls.append(_Call(layer.path, own, np.asarray(read), np.asarray(made)))
     return made
 
   with nn.intercept_methods(note):

@@ -58,7 +58,7 @@ class Dataset(settings.Settings):
     """
     raise NotImplementedError
 
-  def config(self) -> str:
+  def recorded_with(self) -> str:
     """Returns the settings that it was recorded with, in gin; '': unknown."""
     return ''
 
@@ -109,18 +109,10 @@ class Dataset(settings.Settings):
     following = part.next_observation
     if following is not None:
       following = self._observation(following, size, space)
-    for name in _COLUMNS[1:]:
-      given = np.asarray(getattr(part, name))
-      if given.ndim > 1:
-        self._fail(f'has a {name} of shape {given.shape} for {size} steps')
-      if given.dtype.kind not in 'biuf':
-        self._fail(f'has a {name} of {given.dtype}, which are no numbers')
-      if not np.isfinite(given).all():
-        what = 'rewards' if name == 'reward' else f'values of {name}'
-        self._fail(f'has {what} that are not finite')
-    reward = np.asarray(part.reward, np.float32)
-    terminated = np.asarray(part.terminated).astype(bool)
-    truncated = np.array(part.truncated).astype(bool)
+    reward, terminated, truncated = (
+      self._numbers(name, getattr(part, name)) for name in _COLUMNS[1:]
+    )
+    terminated, truncated = terminated.astype(bool), truncated.astype(bool)
     if following is not None:
       # An episode also ends where the next row is not what followed.
       differ = following[:-1] != observation[1:]
@@ -147,6 +139,23 @@ class Dataset(settings.Settings):
     for name, shape in shapes.items():
       if shape[:1] != (size,):
         self._fail(f'has a {name} of shape {shape} for {size} steps')
+
+  def _numbers(self, name, given):
+    """Returns a column of numbers, as float32."""
+    given = np.asarray(given)
+    if given.ndim > 1:
+      self._fail(f'has a {name} of shape {given.shape} for {len(given)} steps')
+    if given.dtype.kind in 'USmM':
+      self._fail(f'has a {name} of {given.dtype}, which are no numbers')
+    try:
+      with np.errstate(over='ignore'):
+        numbers = given.astype(np.float32)
+    except (TypeError, ValueError):
+      self._fail(f'has a {name} of {given.dtype}, which are no numbers')
+    if not np.isfinite(numbers).all():
+      what = 'rewards' if name == 'reward' else f'values of {name}'
+      self._fail(f'has {what} that are not finite')
+    return numbers
 
   def _observation(self, given, size, space):
     if not isinstance(space, gymnasium.spaces.Box):

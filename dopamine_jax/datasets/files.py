@@ -55,7 +55,7 @@ class OwnReplay(base.Dataset):
     super().__post_init__()
     self.require_at_least(0, 'seed')
 
-  def config(self) -> str:
+  def recorded_with(self) -> str:
     """Returns that run's settings, in gin."""
     path = pathlib.Path(self.run) / 'config.gin'
     return path.read_text('utf-8') if path.exists() else ''

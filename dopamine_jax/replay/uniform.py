@@ -46,8 +46,13 @@ class UniformReplay(base.Replay):
     self.require_at_least(1, 'capacity', 'batch_size', 'min_history', 'n_step')
     self.require_at_least(1, 'annealed_n_step')
     self.require_at_least(0, 'steps_ahead')
-    if self.n_step > 1:  # else it may be that the agent has not given it yet
-      self._require_enough_steps()
+    if max(self._numbers_of('annealed_n_step'), default=0) > self.n_step:
+      self.refuse(
+        'annealed_n_step',
+        f'is more than n_step = {self.n_step}, the most that may count. Set '
+        'n_step of the agent to the largest value of the schedule, and in '
+        'Python make the replay by functools.partial, so that it is told',
+      )
     if self.batch_size > self.min_history:
       self.refuse(
         'batch_size',
@@ -57,14 +62,6 @@ class UniformReplay(base.Replay):
     if self.min_history > self.capacity:
       self.refuse(
         'min_history', f'is larger than the ring (capacity = {self.capacity})'
-      )
-
-  def _require_enough_steps(self):
-    if max(self._numbers_of('annealed_n_step'), default=0) > self.n_step:
-      self.refuse(
-        'annealed_n_step',
-        f'is more than n_step = {self.n_step}, the most that may count. Set '
-        'n_step of the agent to the largest value of the schedule',
       )
 
   @property
@@ -86,10 +83,8 @@ class UniformReplay(base.Replay):
 
     Raises:
       SettingError: if n steps and a stack don't fit into an environment's
-        share of the ring, or of the history that learning starts with; if more
-        steps are to count than there are.
+        share of the ring, or of the history that learning starts with.
     """
-    self._require_enough_steps()
     num_envs = step.reward.shape[0]
     lane = self.capacity // num_envs
     if lane < self.n_step + self.stack + 1:

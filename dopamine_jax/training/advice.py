@@ -53,7 +53,7 @@ def before_the_start(
       name = annotations.full_name(type(callback))
       say(f'Warning: {name} does nothing in this run: {why}.')
   if engine.fills_replay:
-    seen, here = map(_games, (engine.dataset.config(), config))
+    seen, here = map(_games, (engine.dataset.recorded_with(), config))
     if seen and here and seen != here:
       say(
         f'Warning: the dataset was recorded on {seen}, and this run is of '

@@ -283,6 +283,7 @@ def test_what_followed_a_step_is_what_the_data_say(
     ({'actions': np.array([0, 1, 3])}, 'actions from 0 to 3, counted from 0'),
     ({'actions': np.array([0.5, 1, 2])}, 'actions from 0.5 to 2'),
     ({'rewards': np.array([0, np.nan, 0])}, 'rewards that are not finite'),
+    ({'rewards': np.array([0, 1e40, 0])}, 'rewards that are not finite'),
     ({'observations': np.zeros((3, 2), np.int32)}, r'int32 \(2,\), and the'),
     ({'observations': np.zeros((3, 1))}, r'float64 \(1,\), and the'),
     ({'terminals': np.zeros(2)}, r'a terminated of shape \(2,\) for 3 steps'),
@@ -309,6 +310,19 @@ def test_a_file_that_is_none_is_named(tmp_path):
   (tmp_path / 'x.npz').write_text('no')
   with pytest.raises(errors.UserError, match=r'can not read .*x\.npz'):
     checked(files.Npz(path=str(tmp_path / 'x.npz')))
+
+
+def test_columns_of_other_types_are_read():
+  part = steps_of([RUNNING, TERMINATED])
+  given = part._replace(
+    reward=np.array([1, 2.5], object),
+    terminated=np.array([False, True], object),
+    truncated=np.zeros(2, jnp.bfloat16),
+  )
+  (found,) = checked(Parts(given=(given,)))
+  assert found.reward.tolist() == [1, 2.5]
+  assert found.terminated.tolist() == [False, True]
+  assert not found.truncated.any()
 
 
 def test_a_file_of_one_array_is_named(tmp_path):
@@ -688,7 +702,9 @@ def test_priorities_that_begin_anew_are_told(gathered, tmp_path):
 @pytest.mark.parametrize('game', ['Asterix', 'Breakout'])
 def test_data_of_another_game_are_told(game):
   config = "environment/gym.Gym.id = 'MinAtar/{}-v1'\ndqn.DQN.gamma = 0.9\n"
-  dataset = types.SimpleNamespace(config=lambda: config.format('Breakout'))
+  dataset = types.SimpleNamespace(
+    recorded_with=lambda: config.format('Breakout')
+  )
   learner = types.SimpleNamespace(
     fills_replay=True,
     dataset=dataset,
