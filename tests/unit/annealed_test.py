@@ -108,7 +108,7 @@ def test_an_agent_gives_its_schedule_on():
 
 
 def test_a_replay_that_is_made_before_its_agent_is_told_the_steps():
-  with pytest.raises(errors.UserError, match='by functools.partial'):
+  with pytest.raises(errors.UserError, match=r'by functools\.partial'):
     uniform.UniformReplay(annealed_n_step=2.0, **SMALL)
   replay = functools.partial(
     uniform.UniformReplay, annealed_n_step=2.0, **SMALL
