@@ -564,16 +564,19 @@ class Bypassed(nn.Module):
 
   @nn.compact
   def __call__(self, x):
-    x = nn.relu(nn.Dense(3)(x))
+    x = nn.relu(nn.Dense(3)(x.astype(jnp.float32)))
     x += nn.relu(nn.Dense(3)(x))
     self.sow('intermediates', 'activations', x)
     return nn.Dense(2)(x)
 
 
-@pytest.mark.parametrize('network', [Residual(), Bypassed()])
-def test_a_residual_network_is_not_taken_for_layers_in_a_row(network):
+@pytest.mark.parametrize(
+  ('network', 'dtype'),
+  [(Residual(), float), (Bypassed(), float), (Bypassed(), bool)],
+)
+def test_a_residual_network_is_not_taken_for_layers_in_a_row(network, dtype):
   with pytest.raises(errors.UserError, match='it needs layers in a row'):
-    wires(network, jnp.zeros((2, 3)))
+    wires(network, jnp.zeros((2, 3), dtype))
 
 
 class Streams(nn.Module):
@@ -592,6 +595,40 @@ class Streams(nn.Module):
 def test_neurons_are_of_the_layer_that_makes_them_and_its_normalization():
   assert wires(Streams(), jnp.zeros((2, 5))) == [
     ('activations/0', (('a',), ('norm_a',)), (('of_a',),))
+  ]
+
+
+@pytest.mark.parametrize('size', [3, 17, 376])
+def test_neurons_that_saturate_are_known(size):
+  layers = [('MLPTorso_0', f'Dense_{i}') for i in range(2)]
+  layers += [('MLPTorso_1', f'Dense_{i}') for i in range(2)]
+  found = wires(networks.ActorCritic(3), jnp.zeros((2, size)))  # of tanh
+  assert [each.incoming for each in found] == [(layer,) for layer in layers]
+
+
+class Aside(nn.Module):
+  """What the next layer makes goes another way, and one scale is for all."""
+
+  @nn.compact
+  def __call__(self, x):
+    a = nn.Dense(4, name='a')(x)
+    b = nn.LayerNorm(name='aside')(a)
+    y = nn.relu(a * Scale()())
+    self.sow('intermediates', 'activations', y)
+    return nn.Dense(2, name='of_a')(y) + nn.Dense(2)(b)
+
+
+class Scale(nn.Module):
+  """One number."""
+
+  @nn.compact
+  def __call__(self):
+    return self.param('scale', nn.initializers.ones, ())
+
+
+def test_what_goes_another_way_is_not_recycled():
+  assert wires(Aside(), jnp.zeros((2, 5))) == [
+    ('activations/0', (('a',),), (('of_a',),))
   ]
 
 
