@@ -5,7 +5,6 @@ import hashlib
 import io
 import os
 import pathlib
-import re
 from typing import NamedTuple
 
 import pandas as pd
@@ -31,7 +30,6 @@ _NO_RESULT = (
   *('num_iterations', 'max_to_keep', 'check_finite'),
   *('checkpoint_replay', 'record_replay', 'histograms', 'videos'),
 )
-_ENVIRONMENTS = ('environment', 'evaluation_environment')
 # The seed of rows that are about all seeds, where single runs aren't published.
 ALL_SEEDS = -1
 MAX_TEXT, MAX_TABLE = 10, 1_000  # MB of a text, and of a table
@@ -272,27 +270,28 @@ def identify(
   bindings = identity.bindings(config)
   if not bindings:
     return 'unknown', 'unknown', {'run': texts.line(name)}, None
-  named = {name: _named(bindings, name) for name in ('agent', *_ENVIRONMENTS)}
-  # A binding without the scope is of the class in any scope.
-  environments = {
-    place: name
-    for name in reversed(_ENVIRONMENTS)
-    for place in (named[name], named[name].rpartition('/')[2])
+  named = {
+    name: identity.place(bindings, name)
+    for name in ('agent', *identity.ENVIRONMENTS)
   }
-  watching = {place for name in _WATCHING for place in _places(bindings, name)}
-  settings, played, num_iterations = {}, {}, None
+  environments = identity.environments(bindings)
+  played = identity.games(bindings)
+  watching = {
+    place for name in _WATCHING for place in identity.places(bindings, name)
+  }
+  settings, num_iterations = {}, None
   for key, value in bindings.items():
     place, _, parameter = key.rpartition('.')
-    if place in environments and parameter in ('id', 'game'):
-      played[environments[place]] = value.strip('\'"'), parameter
-    elif place in environments:
+    if place in environments and parameter in identity.GAME:
+      continue
+    if place in environments:
       settings[f'{environments[place]}.{parameter}'] = value
     elif not place.endswith('Runner'):
       settings |= {} if place in watching else {key: value}
     elif parameter == 'num_iterations':
       whole = value.isdecimal() and len(value) < 10
       num_iterations = int(value) if whole else None
-    elif parameter not in (*_NO_RESULT, *_ENVIRONMENTS):
+    elif parameter not in (*_NO_RESULT, *identity.ENVIRONMENTS):
       settings[key] = value
   game, _ = played.get('environment', (_class(named['environment']), ''))
   evaluated, parameter = played.get('evaluation_environment', (game, ''))
@@ -301,19 +300,6 @@ def identify(
   if named['evaluation_environment'] != 'unknown':
     settings['evaluation_environment'] = _class(named['evaluation_environment'])
   return _class(named['agent']), game, settings, num_iterations
-
-
-def _named(bindings, name):
-  """Returns 'scope/dqn.DQN' of '@scope/dqn.DQN()', or 'unknown'."""
-  return next(iter(_places(bindings, name)), 'unknown')
-
-
-def _places(bindings, name):
-  """Returns what bindings of those that the runner is given begin with."""
-  for key, value in bindings.items():
-    if key == f'Runner.{name}' or key.endswith(f'.Runner.{name}'):
-      return re.findall(r'@([\w./]+)', value)
-  return []
 
 
 def _class(place):

@@ -6,8 +6,8 @@ a name or its end after any dot, and `*` stands for anything: `Dense_1.*` is
 every layer of that name, in parameters, target network and the optimizer's
 moments, and `params.Dense_1.*` the one of the network itself. A pattern that
 begins with a dot fits whole names alone: of a tandem, `.params.*` is the active
-network's, `passive.params.*` the other's. Of SAC,
-whose target network is the critics', `critics.*` goes with `target_params.*`.
+network's, `passive.params.*` the other's. Of SAC, whose target network is the
+critics', `critics.*` goes with `target_params.*`.
 What a network keeps beside its parameters, such as running statistics, has
 names with `collections`: `params.collections.batch_stats.BatchNorm_0.mean`.
 """

@@ -132,23 +132,22 @@ def _incoming(calls, name, numbers, run, shown, others) -> tuple[Layer, ...]:
     _, changed = run(shown, fixed=(i, other))
     return not np.array_equal(changed[name], numbers)
 
-  for i, call in reversed([*enumerate(calls)]):
-    if 'kernel' not in call.own or not has_a_part(i):
-      continue
-    again, activations = run(others, fixed=(i, call.made))
-    same = np.array_equal(activations[name], numbers)
-    if not same or call.made.shape != numbers.shape:
-      return ()
-    between = [
-      calls[j].layer
-      for j in range(i + 1, len(calls))
-      if set(calls[j].own.values()) == {numbers.shape[-1:]}
-      and calls[j].made.shape == numbers.shape
-      and np.array_equal(calls[j].read, again[j].read)
-      and has_a_part(j)
-    ]
-    return call.layer, *between
-  return ()
+  last_first = reversed(range(len(calls)))
+  kernels = (i for i in last_first if 'kernel' in calls[i].own)
+  maker = next(filter(has_a_part, kernels), None)
+  if maker is None or calls[maker].made.shape != numbers.shape:
+    return ()
+  _, held = run(others, fixed=(maker, calls[maker].made))
+  if not np.array_equal(held[name], numbers):
+    return ()
+  scaling = (
+    calls[i].layer
+    for i in range(maker + 1, len(calls))
+    if set(calls[i].own.values()) == {numbers.shape[-1:]}
+    and calls[i].made.shape == numbers.shape
+    and has_a_part(i)
+  )
+  return calls[maker].layer, *scaling
 
 
 def _run(

@@ -1,6 +1,7 @@
 """What a dataset gives, and how it becomes the slots of a ring."""
 
 from collections.abc import Callable, Iterable, Iterator
+import contextlib
 import statistics
 from typing import NamedTuple
 
@@ -145,12 +146,14 @@ class Dataset(settings.Settings):
     given = np.asarray(given)
     if given.ndim > 1:
       self._fail(f'has a {name} of shape {given.shape} for {len(given)} steps')
-    if given.dtype.kind in 'USmM':
-      self._fail(f'has a {name} of {given.dtype}, which are no numbers')
-    try:
-      with np.errstate(over='ignore'):
+    numbers = None
+    if given.dtype.kind not in 'USmM':  # which NumPy would read as numbers
+      with (
+        contextlib.suppress(TypeError, ValueError),
+        np.errstate(over='ignore'),
+      ):
         numbers = given.astype(np.float32)
-    except (TypeError, ValueError):
+    if numbers is None:
       self._fail(f'has a {name} of {given.dtype}, which are no numbers')
     if not np.isfinite(numbers).all():
       what = 'rewards' if name == 'reward' else f'values of {name}'

@@ -324,7 +324,10 @@ class Loop:
     return state, metrics
 
   def schedule_count(self, state: TrainingState) -> jax.Array:
-    """Returns what schedules of the replay go by; int32 scalar."""
+    """Returns what schedules of the replay go by; int32 scalar.
+
+    An agent whose state has no count of its own goes by all updates.
+    """
     return getattr(state.agent, self.agent.schedule_count, state.updates)
 
   def _added(self, total, name, values):

@@ -13,7 +13,8 @@ def geometric(
   """Returns a schedule that goes from one number to another by equal factors.
 
   There are `transition_steps` of them; then it stays, as n in Schwarzer et al.
-  (2023), sec. 4, https://arxiv.org/abs/2305.19452.
+  (2023), sec. 4, https://arxiv.org/abs/2305.19452. It is a decay of optax, but
+  trainings of one program may differ in its numbers.
 
   Args:
     first: the number at the beginning, above 0.

@@ -1,18 +1,13 @@
 """What a user should know before a training starts, and when it is stopped."""
 
 from collections.abc import Callable
-import re
 import shlex
 from typing import Any
 
 from dopamine_jax import annotations
 from dopamine_jax import errors
 from dopamine_jax.engines import engine as engine_lib
-
-# Which of an environment's package a run is on, but for evaluations.
-_GAME = re.compile(
-  r"^(?!evaluation_environment/)\S*\.(?:id|game) = '(.*)'$", re.MULTILINE
-)
+from dopamine_jax.training import identity
 
 
 class Stopped(errors.UserError):
@@ -53,7 +48,7 @@ def before_the_start(
       name = annotations.full_name(type(callback))
       say(f'Warning: {name} does nothing in this run: {why}.')
   if engine.fills_replay:
-    seen, here = map(_games, (engine.dataset.recorded_with(), config))
+    seen, here = map(_game, (engine.dataset.recorded_with(), config))
     if seen and here and seen != here:
       say(
         f'Warning: the dataset was recorded on {seen}, and this run is of '
@@ -67,9 +62,10 @@ def before_the_start(
     )
 
 
-def _games(config):
-  """Returns which environments are trained on, by a config's bindings."""
-  return ', '.join(sorted(set(_GAME.findall(config))))
+def _game(config):
+  """Returns what is trained on; '' of a class that is a game."""
+  played = identity.games(identity.bindings(config))
+  return played.get('environment', ('', ''))[0]
 
 
 def how_to_go_on(one: Any) -> str:

@@ -44,6 +44,9 @@ _MAY_CHANGE = re.compile(
 # Which memory holds the replay changes no number either. Digests of older
 # versions' runs have this line, so that it is not left out.
 _MEMORY = re.compile(r'^(\S*Devices\.replay_memory = ).*$', re.MULTILINE)
+# The runner's environments, and parameters of them that name a game.
+ENVIRONMENTS = ('environment', 'evaluation_environment')
+GAME = ('id', 'game')
 _MEGABYTES = 10  # at most in run.json
 _IMPORT = re.compile(r'(from \S+ )?import ')
 
@@ -157,6 +160,43 @@ def bindings(config: str) -> dict[str, str]:
     key: texts.line(value.replace('\\\n', ' '))
     for key, value in _BINDING.findall(config)
   }
+
+
+def places(bindings: dict[str, str], name: str) -> list[str]:
+  """Returns what bindings of those that the runner is given begin with."""
+  for key, value in bindings.items():
+    if key == f'Runner.{name}' or key.endswith(f'.Runner.{name}'):
+      return re.findall(r'@([\w./]+)', value)
+  return []
+
+
+def place(bindings: dict[str, str], name: str) -> str:
+  """Returns 'scope/dqn.DQN' of '@scope/dqn.DQN()', or 'unknown'."""
+  return next(iter(places(bindings, name)), 'unknown')
+
+
+def environments(bindings: dict[str, str]) -> dict[str, str]:
+  """Returns which of the runner's environments a place's bindings are of."""
+  named = {name: place(bindings, name) for name in ENVIRONMENTS}
+  # A binding without the scope is of the class in any scope.
+  return {
+    each: name
+    for name in reversed(ENVIRONMENTS)
+    for each in (named[name], named[name].rpartition('/')[2])
+  }
+
+
+def games(bindings: dict[str, str]) -> dict[str, tuple[str, str]]:
+  """Returns what environments play, and the parameter that says so.
+
+  By the runner's names of them; of classes that are a game, nothing.
+  """
+  known, found = environments(bindings), {}
+  for key, value in bindings.items():
+    owner, _, parameter = key.rpartition('.')
+    if owner in known and parameter in GAME:
+      found[known[owner]] = value.strip('\'"'), parameter
+  return found
 
 
 def comparable(config: str) -> list[str]:

@@ -117,9 +117,7 @@ def test_a_replay_that_is_made_before_its_agent_is_told_the_steps():
 
 
 def agent(**changes):
-  replay = functools.partial(
-    uniform.UniformReplay, annealed_n_step=N_STEP, **SMALL
-  )
+  replay = uniform.UniformReplay(annealed_n_step=N_STEP, **SMALL)
   given = {'gamma': GAMMA, 'n_step': 4, 'replay': replay} | changes
   return dqn.DQN(network=networks.MLP(hidden=()), **given)
 

@@ -125,10 +125,15 @@ OBSERVATION = jnp.zeros((1, 2))
 KEY = jax.random.key(3)
 
 
+def sevens(tree):
+  """Returns a tree whose numbers are all 7."""
+  return jax.tree.map(lambda x: jnp.asarray(np.full(x.shape, 7, x.dtype)), tree)
+
+
 @pytest.fixture(scope='module')
 def states():
   new = jax.jit(AGENT.init)(KEY, OBSERVATION)
-  old = jax.tree.map(lambda x: jnp.asarray(np.full(x.shape, 7, x.dtype)), new)
+  old = sevens(new)
   return (
     {k: np.asarray(v) for k, v in state_arrays.named(new).items()},
     old,
@@ -243,7 +248,7 @@ def test_statistics_are_shrunk_by_nothing_and_begin_anew_with_a_reset():
   )
   agent = AGENT.replace(network=network)
   new = jax.jit(agent.init)(KEY, OBSERVATION)
-  old = jax.tree.map(lambda x: jnp.asarray(np.full(x.shape, 7, x.dtype)), new)
+  old = sevens(new)
 
   def changed(callback):
     change = jax.jit(
@@ -274,7 +279,7 @@ def test_counts_of_optimizers_kept_apart_go_on_unless_they_are_named():
     action_space=gymnasium.spaces.Box(-1, 1, (1,)),
   )
   new = jax.jit(agent.init)(KEY, OBSERVATION)
-  old = jax.tree.map(lambda x: jnp.asarray(np.full(x.shape, 7, x.dtype)), new)
+  old = sevens(new)
   inner = 'optimizer_state.inner_states.critics.inner_state.0'
   for names, count in (
     (['critics.*', 'target_params.*'], 7),
@@ -481,10 +486,7 @@ def test_each_network_of_a_tandem_has_its_own_moments(network):
     observation_space=AGENT.observation_space,
     action_space=AGENT.action_space,
   )
-  old = jax.tree.map(
-    lambda x: jnp.asarray(np.full(x.shape, 7, x.dtype)),
-    jax.jit(agent.init)(KEY, OBSERVATION),
-  )
+  old = sevens(jax.jit(agent.init)(KEY, OBSERVATION))
   bias = ('MLPTorso_0', 'Dense_0', 'bias')
   owner = old.passive if network == 'Passive' else old
   leaf = owner.params[bias[0]][bias[1]][bias[2]]
@@ -641,10 +643,7 @@ def test_a_recycled_neuron_has_the_scale_and_shift_of_a_new_one():
     observation_space=AGENT.observation_space,
     action_space=AGENT.action_space,
   )
-  old = jax.tree.map(
-    lambda x: jnp.asarray(np.full(x.shape, 7, x.dtype)),
-    jax.jit(agent.init)(KEY, OBSERVATION),
-  )
+  old = sevens(jax.jit(agent.init)(KEY, OBSERVATION))
   magnitudes = {
     f'MLPTorso_0/activations/{i}': jnp.ones((2, n)).at[:, 1].set(0)
     for i, n in ((0, 4), (1, 3))

@@ -701,7 +701,12 @@ def test_priorities_that_begin_anew_are_told(gathered, tmp_path):
 
 @pytest.mark.parametrize('game', ['Asterix', 'Breakout'])
 def test_data_of_another_game_are_told(game):
-  config = "environment/gym.Gym.id = 'MinAtar/{}-v1'\ndqn.DQN.gamma = 0.9\n"
+  config = (
+    'runner.Runner.environment = @environment/gym.Gym()\n'
+    'runner.Runner.evaluation_environment = @own/gym.Gym()\n'
+    "environment/gym.Gym.id = 'MinAtar/{}-v1'\n"
+    "own/gym.Gym.id = 'MinAtar/Freeway-v1'\n"
+  )
   dataset = types.SimpleNamespace(
     recorded_with=lambda: config.format('Breakout')
   )
